@@ -1,0 +1,77 @@
+"""What the policy is asked: the plain solve prompt, and the guided "digest and retell" prompt.
+
+Source: "Mind the Gap" (arXiv 2509.15157), Section 3, and the Qwen2.5-Math evaluation prompt. The paper
+publishes no wording for guided-alignment; the one here follows its description: learn from the expert
+solution without copying it, use it only where stuck, explain in your own words, end with the boxed answer.
+"""
+
+import re
+
+Message = dict[str, str]
+
+SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
+SOLVE_PROMPT = "{question}"
+GUIDED_PROMPT = (
+    "{question}\n\n"
+    "Here is a reference solution:\n"
+    "{expert_solution}\n\n"
+    "Learn from it, then solve the problem yourself, step by step and in your own words. "
+    "Use the reference only where you are stuck; do not copy or mention it."
+)
+
+_FIELD = re.compile(r"\{(question|expert_solution)\}")
+_BOX = r"\boxed{"
+
+
+def fill(template: str, **fields: str) -> str:
+    r"""Put `fields` into a prompt template; braces of LaTeX in either are left alone (unlike `str.format`).
+
+    >>> fill(r"{question} Use \boxed{}.", question="1+1?")
+    '1+1? Use \\boxed{}.'
+    """
+    return _FIELD.sub(lambda match: fields.get(match[1], match[0]), template)
+
+
+def solve_prompt(question: str, system: str = SYSTEM_PROMPT, template: str = SOLVE_PROMPT) -> list[Message]:
+    """The plain prompt: what the model is trained on and evaluated with, whoever wrote the response."""
+    messages = [{"role": "system", "content": system}] if system else []
+    return [*messages, {"role": "user", "content": fill(template, question=question)}]
+
+
+def guided_prompt(
+    question: str,
+    expert_solution: str,
+    system: str = SYSTEM_PROMPT,
+    template: str = GUIDED_PROMPT,
+    hide_answer: bool = False,
+) -> list[Message]:
+    r"""The guided-alignment prompt, with the expert solution in view.
+
+    `hide_answer` blanks the content of every `\boxed{}` and a GSM8K-style `#### ...` tail in the guide, so
+    that the policy sees the way but not the result.
+    """
+    guide = mask_answer(expert_solution) if hide_answer else expert_solution
+    messages = [{"role": "system", "content": system}] if system else []
+    content = fill(template, question=question, expert_solution=guide)
+    return [*messages, {"role": "user", "content": content}]
+
+
+def mask_answer(solution: str, mask: str = "?") -> str:
+    r"""Replace what stands in each `\boxed{...}` (nested braces allowed) and after `####` by `mask`."""
+    pieces, position = [], 0
+    while (start := solution.find(_BOX, position)) >= 0:
+        end = _closing_brace(solution, start + len(_BOX))
+        pieces += [solution[position : start + len(_BOX)], mask]
+        position = end
+    pieces.append(solution[position:])
+    return re.sub(r"####.*", f"#### {mask}", "".join(pieces))
+
+
+def _closing_brace(text: str, position: int) -> int:
+    """Index of the brace that closes the one opened before `position`; the end of `text` if none does."""
+    depth = 1
+    for index in range(position, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[index], 0)
+        if depth == 0:
+            return index
+    return len(text)
