@@ -1,0 +1,223 @@
+"""The experiment file: TOML in, one frozen and fully resolved `Experiment` out; the defaults are the paper's.
+
+Unknown keys are refused with the nearest valid name, so a misspelt setting never passes in silence.
+"""
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from ossft_ray.errors import InputError
+from ossft_ray.method.prompts import GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Auto = Literal["auto"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Run(Section):
+    output: str = Field("runs/first", min_length=1, description="the run's folder: a local path or an object-store URI")
+    seed: int = Field(0, ge=0, description="every random choice derives from it")
+
+
+class Policy(Section):
+    model: str = Field(min_length=1, description="`playground`, a Hugging Face folder, or a Hub id")
+    revision: str | None = Field(None, description="of a Hub model: branch, tag or commit")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="for generation")
+    chat_template: str | None = Field(None, description="Jinja text or a file; for models that have none")
+    engine: dict[str, Any] = Field({}, description="any vLLM engine argument")
+
+
+class Columns(Section):
+    id: str = Field("id", description="optional in the file; rows are numbered where it is absent")
+    question: str = "problem"
+    answer: str = Field("answer", description="optional in the file: else the last box (or #### tail) of the solution")
+    expert_solution: str = "solution"
+
+
+class Data(Section):
+    path: str | list[str] = Field(description="JSONL or Parquet: a file, a glob, or a list of them; or a Hub data set")
+    limit: PositiveInt | None = Field(None, description="take only the first rows")
+    columns: Columns = Columns()
+
+
+class Prompts(Section):
+    system: str = Field(SYSTEM_PROMPT, description="the system message; empty for none")
+    solve: str = Field(SOLVE_PROMPT, description="the user message; `{question}` is filled in")
+    guided: str = Field(GUIDED_PROMPT, description="guided-alignment: `{question}` and `{expert_solution}` are filled in")
+
+    @model_validator(mode="after")
+    def _fields_stand_in_templates(self) -> "Prompts":
+        if "{question}" not in self.solve:
+            raise ValueError("solve must contain {question}")
+        if "{question}" not in self.guided or "{expert_solution}" not in self.guided:
+            raise ValueError("guided must contain {question} and {expert_solution}")
+        return self
+
+
+class SelfAlignment(Section):
+    num_samples: PositiveInt = 8
+    temperature: float = Field(1.0, ge=0)
+    top_p: Fraction = 1.0
+    max_tokens: PositiveInt = 2048
+
+
+class GuidedAlignment(Section):
+    num_samples: PositiveInt = 4
+    temperature: float = Field(0.7, ge=0)
+    top_p: Fraction = 1.0
+    max_tokens: PositiveInt = 2048
+    hide_answer: bool = Field(False, description="mask the final answer in the guide")
+
+
+class Rewrite(Section):
+    stages: list[Literal["self", "guided"]] = Field(["self", "guided"], description="[] keeps every expert solution")
+    fallback: Literal["expert", "drop"] = Field("expert", description="what becomes of a problem that stays unsolved")
+    exhaustive: bool = Field(False, description="draw all samples of a stage, for honest pass rates")
+    keep_attempts: bool = Field(False, description="store the text of every attempt")
+    self_alignment: SelfAlignment = SelfAlignment()
+    guided_alignment: GuidedAlignment = GuidedAlignment()
+
+
+class Verify(Section):
+    kind: Literal["math"] = "math"
+    timeout_seconds: PositiveFloat = 5.0
+    num_workers: PositiveInt = 2
+
+
+class Train(Section):
+    loss: Literal["sft", "dft"] = "dft"
+    learning_rate: PositiveFloat = 5e-5
+    epochs: PositiveInt = 1
+    global_batch_size: PositiveInt = Field(256, description="examples, not packed rows; the last partial batch trains")
+    max_length: PositiveInt = Field(2048, description="tokens; longer examples are set aside and counted, never cut")
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    precision: Literal["bf16", "fp32"] = "bf16"
+    packing: bool = True
+    micro_batch_tokens: PositiveInt | Auto = Field("auto", description="tokens a forward pass; auto: max_length")
+    checkpoint_every: PositiveInt = Field(50, description="optimiser steps")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="linear warm-up, then cosine to zero")
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
+    max_grad_norm: PositiveFloat = 1.0
+    examples: str | None = Field(None, description="train on another run's rows: its rewrite folder")
+
+
+class Evaluate(Section):
+    benchmarks: list[str] = Field(
+        ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"], description="names, or files of problems"
+    )
+    data_dir: str = Field("", description="folder that holds the named benchmarks as NAME.jsonl")
+    num_samples: PositiveInt = Field(16, description="k of avg@k, pass@k and maj@k")
+    temperature: float = Field(1.0, ge=0)
+    top_p: Fraction = 1.0
+    max_tokens: PositiveInt = 4096
+
+
+class Loop(Section):
+    rounds: PositiveInt = Field(1, description="round 2 starts from the model that round 1 trained")
+
+
+class Resources(Section):
+    num_policies: PositiveInt | Auto = Field("auto", description="vLLM engines at work at once")
+    gpus_per_policy: Annotated[int, Field(ge=0)] | Auto = "auto"
+    num_train_workers: PositiveInt | Auto = "auto"
+    gpus_per_train_worker: Annotated[int, Field(ge=0)] | Auto = "auto"
+
+
+class Experiment(Section):
+    """A resolved experiment. Every stage's function takes this one object."""
+
+    run: Run = Run()
+    policy: Policy
+    data: Data
+    prompts: Prompts = Prompts()
+    rewrite: Rewrite = Rewrite()
+    verify: Verify = Verify()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    loop: Loop = Loop()
+    resources: Resources = Resources()
+
+
+def load_experiment(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
+    """Read an experiment file and apply `section.key=value` overrides (values as TOML, bare words as strings).
+
+    Raises:
+        InputError: the file is missing or not TOML, a key is unknown, or a value is of the wrong type or impossible.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        try:
+            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such experiment file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{path}: not valid TOML: {error}") from error
+    for override in overrides:
+        _apply_override(settings, override)
+    return resolve(settings, source=str(path) if path is not None else "the experiment")
+
+
+def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experiment:
+    """Validate plain settings into an `Experiment`.
+
+    Raises:
+        InputError: names the first faulty key, what is wrong with it, and how many more there are.
+    """
+    try:
+        return Experiment.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_first_fault(error)}") from None
+
+
+def _apply_override(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) < 2 or not all(parts):
+        raise InputError(f"--set {override}: write it as section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    section = settings
+    for part in parts[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise InputError(f"--set {override}: '{part}' is not a section")
+    section[parts[-1]] = value
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    names = [str(part) for part in fault["loc"] if part not in ("constrained-int", "constrained-float")]
+    key = ".".join(names)
+    if fault["type"] == "extra_forbidden":
+        valid = _keys_beside(names)
+        near = difflib.get_close_matches(names[-1], valid, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
+        message = f"unknown key '{key}'; {hint}"
+    elif fault["type"] == "missing":
+        message = f"'{key}' is required"
+    else:
+        shown = json.dumps(fault["input"], default=str)
+        message = f"'{key}': {fault['msg']}" + (f", not {shown}" if len(shown) < 80 else "")
+    num_more = len({fault["loc"] for fault in error.errors()}) - 1
+    return message + (f" (and {num_more} more)" if num_more else "")
+
+
+def _keys_beside(names: list[str]) -> list[str]:
+    """The valid keys of the section in which the key `names[-1]` stands."""
+    section: Any = Experiment
+    for name in names[:-1]:
+        section = section.model_fields[name].annotation
+    return list(section.model_fields)

@@ -1,0 +1,170 @@
+"""Where a run's files live: atomic parts, manifests and fingerprints, on local paths and object stores alike.
+
+A stage begins by writing what its rows depend on (`inputs.json`), writes its parts one by one, and ends with its
+manifest: a manifest means done. Started again with the same inputs it goes on; with others it refuses.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from ossft_ray.errors import InputError
+
+INPUTS, MANIFEST = "inputs.json", "manifest.json"
+_EDGE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on a filesystem. Writes are atomic: a reader sees a whole file or none."""
+
+    filesystem: fs.FileSystem
+    path: str
+
+    @classmethod
+    def at(cls, uri: str) -> "Folder":
+        """A local path or an object-store URI such as `s3://bucket/run`.
+
+        Raises:
+            InputError: the URI's scheme is unknown.
+        """
+        if "://" not in uri:
+            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri)))
+        try:
+            filesystem, path = fs.FileSystem.from_uri(uri)
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise InputError(f"{uri}: not a path or URI that can be written to: {error}") from error
+        return cls(filesystem, path)
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.filesystem, f"{self.path}/{name}")
+
+    @property
+    def local_path(self) -> Path | None:
+        """The path on this machine's disk, None for an object store."""
+        return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Sorted names of the files directly in this folder that match; none where there is no folder."""
+        infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        files = [info.base_name for info in infos if info.type == fs.FileType.File]
+        return sorted(name for name in files if fnmatch.fnmatch(name, pattern))
+
+    def exists(self, name: str = "") -> bool:
+        path = f"{self.path}/{name}" if name else self.path
+        return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+    def write_bytes(self, name: str, content: bytes | memoryview) -> None:
+        """Write one file atomically: a temporary name, then a rename (an object store's put is atomic by itself)."""
+        self.filesystem.create_dir(self.path, recursive=True)
+        if self.local_path is None:
+            with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
+                stream.write(content)
+            return
+        temporary = self.local_path / f".{name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.local_path / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read_bytes(self, name: str) -> bytes:
+        with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+            return bytes(stream.read())
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read_bytes(name))
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(name, memoryview(sink.getvalue()))
+
+    def read_table(self, name: str) -> pa.Table:
+        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
+            return pq.ParquetFile(file).read()
+
+    def read_tables(self, pattern: str, schema: pa.Schema) -> pa.Table:
+        """All matching parts as one table, in the order of their names; an empty one if there are none."""
+        tables = [self.read_table(name) for name in self.names(pattern)]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def delete(self) -> None:
+        """Remove this folder and all in it; nothing happens where there is none."""
+        if self.exists():
+            self.filesystem.delete_dir(self.path)
+
+
+def fingerprint(inputs: dict[str, Any]) -> str:
+    """SHA-256 of the inputs as canonical JSON: equal exactly when all keys and values are."""
+    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def digest_files(folder: Folder, names: Iterable[str]) -> str:
+    """One digest of files' names, sizes, and first and last MiB (enough to tell models apart, cheap for any size)."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        with folder.filesystem.open_input_file(f"{folder.path}/{name}") as file:
+            size = file.size()
+            digest.update(f"{name} {size} ".encode())
+            digest.update(file.read(_EDGE_BYTES))
+            file.seek(max(0, size - _EDGE_BYTES))
+            digest.update(file.read(_EDGE_BYTES))
+    return digest.hexdigest()
+
+
+def begin_stage(folder: Folder, inputs: dict[str, Any], start_over: bool = False) -> dict[str, Any] | None:
+    """The manifest if this stage is complete; None if it is to run, now or on from where it was.
+
+    Raises:
+        InputError: the folder holds rows made from other inputs; names the keys that differ.
+    """
+    if start_over:
+        folder.delete()
+    if folder.exists(INPUTS):
+        differing = _differences(folder.read_json(INPUTS), json.loads(json.dumps(inputs)))
+        if differing:
+            raise InputError(
+                f"{folder.path} was made with other settings: {'; '.join(differing)}; "
+                "choose another [run] output, or pass --start-over to make it anew"
+            )
+        return folder.read_json(MANIFEST) if folder.exists(MANIFEST) else None
+    folder.write_json(INPUTS, inputs)
+    return None
+
+
+def finish_stage(folder: Folder, inputs: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest, which marks the stage as complete, and return it as written."""
+    complete = {**manifest, "fingerprint": fingerprint(inputs), "complete": True}
+    folder.write_json(MANIFEST, complete)
+    return complete
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """The dotted keys whose values differ, each as "key (old, now new)"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(old.keys() | new.keys())
+        return [d for name in names for d in _differences(old.get(name), new.get(name), f"{key}.{name}".strip("."))]
+    return [] if old == new else [f"{key} ({_brief(old)}, now {_brief(new)})"]
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."
