@@ -80,7 +80,7 @@ has_cpu_torch_wheel() {
     return 1
 }
 
-# Sets `torch_backend`, the uv arguments that bring the right build of torch.
+# Sets `torch_backend`, the uv arguments that find the right build of torch.
 choose_torch() {
     torch_backend=()
     if has_cpu_torch_wheel; then
@@ -107,8 +107,12 @@ install_pins() {
     run .venv/bin/python -m pip install --quiet "uv==$uv_version"
     hand_over_pip_settings
     choose_torch "$1"
+    if ((${#torch_backend[@]})); then
+        # torch alone, first: the argument would send uv to PyTorch's index for triton too, where the pinned one may be missing.
+        uv_pip install "${quiet[@]}" --python .venv/bin/python --no-deps "${torch_backend[@]}" "$(grep '^torch==' requirements/cpu.txt)"
+    fi
     # The pins are complete: they are installed as they stand, without resolving anew.
-    uv_pip sync "${quiet[@]}" --python .venv/bin/python "${torch_backend[@]}" "requirements/$1.txt"
+    uv_pip sync "${quiet[@]}" --python .venv/bin/python "requirements/$1.txt"
 }
 
 install_package() {
@@ -153,9 +157,10 @@ if [[ "$made_backend $made_place $made_pins $made_project" == "$backend $PWD $pi
     exit
 fi
 
-# Without a stamp .venv is only half made, and installed scripts hold the place's name: in both cases begin anew.
+# Begin anew when .venv is only half made (no stamp), was moved (its scripts hold the place's name), or holds the other
+# backend (its torch would satisfy the pin and stay).
 run rm -f "$stamp"
-if [[ $made_place != "$PWD" ]]; then
+if [[ "$made_backend $made_place" != "$backend $PWD" ]]; then
     echo "Making .venv ($backend) from requirements/$backend.txt: some minutes the first time"
     make_venv
 fi
