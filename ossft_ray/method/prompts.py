@@ -7,6 +7,8 @@ solution without copying it, use it only where stuck, explain in your own words,
 
 import re
 
+from ossft_ray.latex import find_boxes
+
 Message = dict[str, str]
 
 SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -20,7 +22,6 @@ GUIDED_PROMPT = (
 )
 
 _FIELD = re.compile(r"\{(question|expert_solution)\}")
-_BOX = r"\boxed{"
 
 
 def fill(template: str, **fields: str) -> str:
@@ -57,21 +58,10 @@ def guided_prompt(
 
 
 def mask_answer(solution: str, mask: str = "?") -> str:
-    r"""Replace what stands in each `\boxed{...}` (nested braces allowed) and after `####` by `mask`."""
+    r"""Replace what stands in each `\boxed{...}` or `\fbox{...}` (nested braces allowed) and after `####` by `mask`."""
     pieces, position = [], 0
-    while (start := solution.find(_BOX, position)) >= 0:
-        end = _closing_brace(solution, start + len(_BOX))
-        pieces += [solution[position : start + len(_BOX)], mask]
+    for start, end in find_boxes(solution, unclosed=True):
+        pieces += [solution[position:start], mask]
         position = end
     pieces.append(solution[position:])
     return re.sub(r"####.*", f"#### {mask}", "".join(pieces))
-
-
-def _closing_brace(text: str, position: int) -> int:
-    """Index of the brace that closes the one opened before `position`; the end of `text` if none does."""
-    depth = 1
-    for index in range(position, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[index], 0)
-        if depth == 0:
-            return index
-    return len(text)

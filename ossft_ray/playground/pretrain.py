@@ -1,10 +1,11 @@
 """Pre-train the tiny policy: `python -m ossft_ray.playground.pretrain [--output DIR] [--steps N]`.
 
-A Qwen2 of about 0.6 million parameters over a byte-level tokenizer learns three things from scratch: to solve
-problems in its own style, to re-solve them in its own style with the expert's solution in view, and that both end
-somewhere: alone it sees little beyond level 3, guided nothing beyond level 4, and level 5 not at all. In one
-guided example of `CORRUPTED_GUIDES` the expert's result is wrong while the solution to write stays right, so that
-the policy learns to digest a guide, not to repeat its last line.
+A Qwen2 of about 0.6 million parameters over a byte-level tokenizer learns from scratch to solve problems in its own
+style, and to re-solve them in its own style with the expert's solution in view. Both end somewhere. Alone it sees
+chains of at most four terms and easy products; guided it also sees one product of a wide range, which it can only take
+from the guide. Products of the problems to solve (`TABLE`) and chains as long as level 5's are in neither. In some
+guided examples the expert's result is wrong while the solution to write stays right, so that the policy learns to
+digest a guide, not to repeat its last line.
 """
 
 import argparse
@@ -19,29 +20,28 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config,
 
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
 from ossft_ray.playground import policy_folder
-from ossft_ray.playground.problems import ArithmeticProblem, sample_problem
+from ossft_ray.playground.problems import ArithmeticProblem, Products, sample_problem
 
 VOCABULARY_SIZE = 512
 CONTEXT = 2048
-ALONE_LEVELS = {1: 0.34, 2: 0.42, 3: 0.20, 4: 0.04}
-GUIDED_LEVELS = {1: 0.10, 2: 0.25, 3: 0.30, 4: 0.35}
-CORRUPTED_GUIDES = 0.1
+Mix = dict[tuple[int, Products], float]
+ALONE: Mix = {(1, "none"): 0.30, (2, "none"): 0.34, (3, "none"): 0.20, (4, "easy"): 0.16}
+GUIDED: Mix = {(1, "none"): 0.10, (2, "none"): 0.15, (3, "none"): 0.20, (4, "easy"): 0.05, (4, "wide"): 0.50}
+CORRUPTED_GUIDES = 0.1  # share of guided examples whose guide ends in a wrong result
 NUM_ALONE, NUM_GUIDED = 64, 32  # examples a step
-PEAK_LEARNING_RATE, WARMUP_STEPS = 2e-3, 100
+PEAK_LEARNING_RATE, FINAL_SHARE, WARMUP_STEPS = 2e-3, 0.3, 100
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-EXAMPLE = tuple[list[int], list[int]]
+Example = tuple[list[int], list[int]]
 
 
-def draw_problem(levels: dict[int, float], rng: random.Random) -> ArithmeticProblem:
-    """A problem of the pre-training split, its level drawn with the given weights."""
-    (level,) = rng.choices(list(levels), list(levels.values()))
-    while (problem := sample_problem(level, rng)).split != "pretrain":
-        pass
-    return problem
+def draw_problem(mix: Mix, rng: random.Random) -> ArithmeticProblem:
+    """A problem of the pre-training split, its level and kind of products drawn with the given weights."""
+    ((level, products),) = rng.choices(list(mix), list(mix.values()))
+    return sample_problem(level, "pretrain", rng, products)
 
 
 def corrupt(guide: str, rng: random.Random) -> str:
@@ -51,7 +51,7 @@ def corrupt(guide: str, rng: random.Random) -> str:
 
 def draw_example(guided: bool, rng: random.Random) -> tuple[list[dict[str, str]], str]:
     """A prompt and the response to learn, in the policy's own style either way."""
-    problem = draw_problem(GUIDED_LEVELS if guided else ALONE_LEVELS, rng)
+    problem = draw_problem(GUIDED if guided else ALONE, rng)
     if not guided:
         return solve_prompt(problem.question), problem.own_solution
     guide = problem.expert_solution
@@ -117,13 +117,13 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return model
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], response: str) -> EXAMPLE:
+def tokenize(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], response: str) -> Example:
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
     return encode(prompt), [*encode(response), tokenizer.eos_token_id]
 
 
-def response_loss(model: Qwen2ForCausalLM, batch: list[EXAMPLE]) -> tuple[torch.Tensor, int]:
+def response_loss(model: Qwen2ForCausalLM, batch: list[Example]) -> tuple[torch.Tensor, int]:
     """Summed cross-entropy of the response tokens in nats, and their number; the head sees only those."""
     length = max(len(prompt) + len(response) for prompt, response in batch)
     tokens_BT = torch.zeros(len(batch), length, dtype=torch.long)
@@ -154,7 +154,7 @@ def pretrain(output: Path, steps: int, seed: int = 0) -> None:
         betas=(0.9, 0.98),
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / WARMUP_STEPS, max(0.02, 1 - step / steps))
+        optimizer, lambda step: min((step + 1) / WARMUP_STEPS, max(FINAL_SHARE, 1 - step / steps))
     )
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {steps} steps", flush=True)
     start = time.monotonic()
@@ -181,7 +181,7 @@ def pretrain(output: Path, steps: int, seed: int = 0) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=policy_folder())
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     pretrain(arguments.output, arguments.steps, arguments.seed)

@@ -1,49 +1,85 @@
 r"""The arithmetic world: problems in five levels, the policy's own style of solving, and the expert's.
 
-A problem is a chain of additions and subtractions. The policy's own style keeps a running total, one small step
-a line. The expert gathers what is added and what is taken away, sums each in one leap, and subtracts: a correct
-solution, but with another order of steps, another wording, and leaps that a small policy cannot follow. That is
-the paper's policy gap (arXiv 2509.15157, Section 1) at toy size.
+A problem is a chain of additions, subtractions and, from level 4 on, products. The policy's own style keeps a
+running total, one small step a line. The expert works out the products, gathers what is added and what is taken
+away, sums each in one leap, and subtracts: a correct solution, but with another order of steps, another wording,
+and leaps that a small policy cannot follow. That is the paper's policy gap (arXiv 2509.15157, Section 1).
 
-Every expression belongs to exactly one split (by its hash), so held-out problems were never seen by anyone.
+The policy does not know the multiplication table's harder part (`TABLE`): alone it can only guess there, while the
+expert's solution states the product. That is what guided re-solving is for. Every expression belongs to exactly one
+split (by its hash), so held-out problems were never seen by anyone.
 """
 
 import hashlib
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 Split = Literal["pretrain", "train", "heldout"]
+Products = Literal["none", "easy", "wide", "table"]
 
-LEVELS: dict[int, tuple[int, int, int]] = {
-    # level: fewest terms, most terms, largest term
-    1: (2, 2, 50),
-    2: (3, 3, 50),
-    3: (4, 4, 50),
-    4: (5, 6, 50),
-    5: (8, 10, 99),
+TABLE = [(a, b) for a in range(6, 13) for b in range(6, 10)]  # in problems to solve, never in pre-training
+EASY = [(a, b) for a in range(2, 13) for b in (2, 3)]  # what the policy has learnt by itself
+WIDE = [(a, b) for a in range(4, 31) for b in range(4, 10) if (a, b) not in TABLE]  # seen only with a guide
+PRODUCTS: dict[Products, list[tuple[int, int]]] = {"none": [], "easy": EASY, "wide": WIDE, "table": TABLE}
+
+
+@dataclass(frozen=True)
+class Level:
+    """How a level's problems are made: how many products, and how many plain terms of which size."""
+
+    num_products: int
+    fewest_terms: int
+    most_terms: int
+    largest_term: int
+
+
+LEVELS = {
+    1: Level(0, 2, 2, 50),
+    2: Level(0, 3, 3, 50),
+    3: Level(0, 4, 4, 50),
+    4: Level(1, 1, 2, 50),
+    5: Level(2, 4, 6, 50),
 }
 LARGEST_TOTAL = 300  # running totals stay within 0 ... 300, so that every step is a small one
 NUM_HELDOUT = 80  # problems in each of playground/level1 ... playground/level5
 HELDOUT_SEED = 2024
 WORDINGS = ("What is {chain}?", "Compute {chain}.", "Work out {chain}.")
-# The training problems of the demo: how many of each level in ten.
-TRAINING_MIX = (1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5)
+TRAINING_MIX = {1: 0.05, 2: 0.15, 3: 0.20, 4: 0.40, 5: 0.20}  # share of each level in the demo's problems
+
+
+@dataclass(frozen=True)
+class Term:
+    """One signed term of a chain: a number, or a product of two."""
+
+    sign: int
+    number: int
+    factor: int | None = None
+
+    @property
+    def size(self) -> int:
+        return self.number * (self.factor or 1)
+
+    @property
+    def value(self) -> int:
+        return self.sign * self.size
+
+    @property
+    def text(self) -> str:
+        return f"{self.number} * {self.factor}" if self.factor else str(self.number)
 
 
 @dataclass(frozen=True)
 class ArithmeticProblem:
-    """A chain such as 3 + 48 - 17, as its signed terms, and the words of its question."""
+    """A chain such as 7 * 8 + 48 - 17, as its terms, and the words of its question."""
 
-    terms: tuple[int, ...]
-    level: int
+    terms: tuple[Term, ...]
     wording: str
 
     @property
     def chain(self) -> str:
         first, *others = self.terms
-        return str(first) + "".join(f" {'+' if term > 0 else '-'} {abs(term)}" for term in others)
+        return first.text + "".join(f" {'+' if term.sign > 0 else '-'} {term.text}" for term in others)
 
     @property
     def question(self) -> str:
@@ -51,30 +87,35 @@ class ArithmeticProblem:
 
     @property
     def answer(self) -> str:
-        return str(sum(self.terms))
+        return str(sum(term.value for term in self.terms))
 
     @property
     def own_solution(self) -> str:
-        """The policy's style: a running total, one step a line."""
-        total, lines = self.terms[0], []
-        for term in self.terms[1:]:
-            lines.append(f"{total}{term:+d}={total + term}")
-            total += term
+        """The policy's style: a running total, one step a line, each product worked out where it is needed."""
+        total, lines = 0, []
+        for index, term in enumerate(self.terms):
+            if term.factor:
+                lines.append(f"{term.number}*{term.factor}={term.size}")
+            if index:
+                lines.append(f"{total}{term.value:+d}={total + term.value}")
+            total += term.value
         return "\n".join([*lines, f"The answer is \\boxed{{{total}}}."])
 
     @property
     def expert_solution(self) -> str:
-        """The expert's style: gains in one leap, losses in one leap, then their difference."""
-        gains = [str(term) for term in self.terms if term > 0]
-        losses = [str(-term) for term in self.terms if term < 0]
-        gained, lost = sum(map(int, gains)), sum(map(int, losses))
-        lines = [f"Gather the gains first: {_leap(gains)}."]
+        """The expert's style: all products, then gains in one leap, losses in one leap, then their difference."""
+        gains = [term.size for term in self.terms if term.sign > 0]
+        losses = [term.size for term in self.terms if term.sign < 0]
+        products = [f"{term.text} = {term.size}" for term in self.terms if term.factor]
+        sentences = [f"We know {' and '.join(products)}."] if products else []
+        sentences.append(f"Gather the gains: {_leap(gains)}.")
         if losses:
-            lines.append(f"Now the losses: {_leap(losses)}.")
-            lines.append(f"Their difference, {gained} - {lost}, leaves \\boxed{{{gained - lost}}}")
+            sentences.append(f"Now the losses: {_leap(losses)}.")
+            difference = f"{sum(gains)} - {sum(losses)}"
+            sentences.append(f"Their difference, {difference}, leaves \\boxed{{{sum(gains) - sum(losses)}}}")
         else:
-            lines.append(f"There are no losses, which leaves \\boxed{{{gained}}}")
-        return " ".join(lines)
+            sentences.append(f"There are no losses, which leaves \\boxed{{{sum(gains)}}}")
+        return " ".join(sentences)
 
     @property
     def split(self) -> Split:
@@ -83,58 +124,54 @@ class ArithmeticProblem:
         return "heldout" if bucket == 0 else "train" if bucket == 1 else "pretrain"
 
 
-def _leap(numbers: list[str]) -> str:
-    """A sum in one go: "3 + 48 = 51"; a single number stands alone."""
-    return " + ".join(numbers) + (f" = {sum(map(int, numbers))}" if len(numbers) > 1 else "")
-
-
-def sample_problem(level: int, rng: random.Random) -> ArithmeticProblem:
-    """One problem of `level`, uniform over lengths, then over terms whose running totals stay in range."""
-    fewest, most, largest = LEVELS[level]
-    num_terms = rng.randint(fewest, most)
-    total, terms = 0, []
-    while len(terms) < num_terms:
-        term = rng.randint(1, largest) * (1 if not terms or rng.random() < 0.5 else -1)
-        if 0 <= total + term <= LARGEST_TOTAL:
-            terms.append(term)
-            total += term
-    return ArithmeticProblem(tuple(terms), level, rng.choice(WORDINGS))
-
-
-def sample_problems(level: int, split: Split, rng: random.Random) -> Iterator[ArithmeticProblem]:
-    """Endless problems of one level and split; expressions may come again."""
+def sample_problem(level: int, split: Split, rng: random.Random, products: Products = "table") -> ArithmeticProblem:
+    """A problem of this level and split: uniform over lengths, products and terms whose totals stay in range."""
     while True:
-        problem = sample_problem(level, rng)
+        problem = _sample(LEVELS[level], rng, PRODUCTS[products])
         if problem.split == split:
-            yield problem
-
-
-def _rows(levels: list[int], split: Split, name: str, seed: int) -> list[dict[str, str]]:
-    rng = random.Random(f"{name}-{seed}")
-    seen: set[str] = set()
-    rows = []
-    for level in levels:
-        problem = next(p for p in sample_problems(level, split, rng) if p.chain not in seen)
-        seen.add(problem.chain)
-        rows.append(
-            {
-                "id": f"{name}-{len(rows):05d}",
-                "question": problem.question,
-                "answer": problem.answer,
-                "expert_solution": problem.expert_solution,
-                "level": str(level),
-            }
-        )
-    return rows
+            return problem
 
 
 def training_problems(num_problems: int, seed: int = 0) -> list[dict[str, str]]:
     """Distinct problems with expert solutions, levels in the demo's mix; none is in a held-out set."""
     rng = random.Random(seed)
-    levels = [rng.choice(TRAINING_MIX) for _ in range(num_problems)]
-    return _rows(levels, "train", "train", seed)
+    levels = rng.choices(list(TRAINING_MIX), list(TRAINING_MIX.values()), k=num_problems)
+    return _rows(levels, "train", f"train-{seed}")
 
 
 def heldout_problems(level: int, num_problems: int = NUM_HELDOUT) -> list[dict[str, str]]:
     """The held-out set `playground/level{level}`, the same on every machine."""
-    return _rows([level] * num_problems, "heldout", f"level{level}", HELDOUT_SEED)
+    return _rows([level] * num_problems, "heldout", f"level{level}-{HELDOUT_SEED}")
+
+
+def _sample(level: Level, rng: random.Random, products: list[tuple[int, int]]) -> ArithmeticProblem:
+    """A product comes first; a second one stands anywhere. Terms that leave the range are drawn anew."""
+    num_terms = level.num_products + rng.randint(level.fewest_terms, level.most_terms)
+    places = {0, *rng.sample(range(1, num_terms), level.num_products - 1)} if level.num_products else set()
+    total, terms = 0, []
+    while len(terms) < num_terms:
+        sign = 1 if not terms or rng.random() < 0.5 else -1
+        is_product = len(terms) in places
+        term = Term(sign, *rng.choice(products)) if is_product else Term(sign, rng.randint(1, level.largest_term))
+        if 0 <= total + term.value <= LARGEST_TOTAL:
+            terms.append(term)
+            total += term.value
+    return ArithmeticProblem(tuple(terms), rng.choice(WORDINGS))
+
+
+def _rows(levels: list[int], split: Split, name: str) -> list[dict[str, str]]:
+    rng = random.Random(name)
+    seen: set[str] = set()
+    rows = []
+    for level in levels:
+        while (problem := sample_problem(level, split, rng)).chain in seen:
+            pass
+        seen.add(problem.chain)
+        row = {"question": problem.question, "answer": problem.answer, "expert_solution": problem.expert_solution}
+        rows.append({"id": f"{name}-{len(rows):05d}", **row, "level": str(level)})
+    return rows
+
+
+def _leap(numbers: list[int]) -> str:
+    """A sum in one go: "3 + 48 = 51"; a single number stands alone."""
+    return " + ".join(map(str, numbers)) + (f" = {sum(numbers)}" if len(numbers) > 1 else "")

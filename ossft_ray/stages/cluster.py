@@ -1,0 +1,100 @@
+"""This machine's Ray, or the cluster's: starting it, what it has to give, and where worker noise goes."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from ossft_ray.config import Experiment, Resources
+from ossft_ray.errors import InputError
+from ossft_ray.storage import Folder
+
+# Our stages show their own progress, and engine logs go to files in the run's folder.
+_QUIET = {
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+def start_ray(verbose: bool = False) -> None:
+    """Connect to the cluster that `RAY_ADDRESS` names (as in a submitted job), else start Ray on this machine."""
+    if ray.is_initialized():
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=verbose, logging_level="WARNING")
+    else:
+        ray.init(address="local", include_dashboard=False, log_to_driver=verbose, logging_level="ERROR")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`[resources]` with every `auto` settled."""
+
+    num_policies: int
+    gpus_per_policy: int
+    num_train_workers: int
+    gpus_per_train_worker: int
+
+
+def place(resources: Resources, tensor_parallel_size: int = 1) -> Placement:
+    """Settle `[resources]` on the running cluster: all the GPUs there are; without any, one CPU actor of each.
+
+    Raises:
+        InputError: more GPUs are asked for than the cluster has.
+    """
+    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    gpus_per_policy = _settle(resources.gpus_per_policy, tensor_parallel_size if num_gpus else 0)
+    gpus_per_worker = _settle(resources.gpus_per_train_worker, 1 if num_gpus else 0)
+    num_policies = _settle(resources.num_policies, num_gpus // gpus_per_policy if gpus_per_policy else 1)
+    num_workers = _settle(resources.num_train_workers, num_gpus // gpus_per_worker if gpus_per_worker else 1)
+    for name, count, each in (
+        ("num_policies", num_policies, gpus_per_policy),
+        ("num_train_workers", num_workers, gpus_per_worker),
+    ):
+        if count * each > num_gpus or count < 1:
+            raise InputError(
+                f"[resources] {name} = {count} with {each} GPUs each, but the cluster has {num_gpus}; ask for less"
+            )
+    return Placement(num_policies, gpus_per_policy, num_workers, gpus_per_worker)
+
+
+def log_folder(experiment: Experiment) -> Path | None:
+    """Where engine logs go; None for an object store, whose runs leave them with Ray."""
+    local = Folder.at(experiment.run.output).local_path
+    return local / "logs" if local else None
+
+
+def redirect_output(experiment: Experiment, name: str) -> None:
+    """Send this process's stdout and stderr, and those of its children to come, to `logs/NAME.log` of the run."""
+    folder = log_folder(experiment)
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def check_output(output: str) -> None:
+    """A job runs in a folder of its own that Ray removes, so a relative output there would be lost.
+
+    Raises:
+        InputError: `output` is relative and this process is a submitted job's driver.
+    """
+    if os.environ.get("RAY_JOB_SUBMISSION_ID") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        if "://" not in output and not Path(output).expanduser().is_absolute():
+            raise InputError(f"[run] output: '{output}' is relative, and this is a submitted job; give an absolute path")
+
+
+def _settle(value: int | str, automatic: int) -> int:
+    return automatic if value == "auto" else int(value)
