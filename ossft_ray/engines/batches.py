@@ -1,0 +1,117 @@
+"""Which tokens a worker sees at a step: the examples as arrays, their seeded order, and a forward pass's tensors.
+
+Letters in names: B rows, T tokens of a row, N response tokens of the whole micro-batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ossft_ray.method.packing import MicroBatch, plan_micro_batches
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All training examples, end to end in one array, so that Ray shares them between processes without a copy."""
+
+    problem_ids: list[str]
+    token_ids: np.ndarray  # int32, prompt and response of each example in turn
+    offsets: np.ndarray  # int64, num_examples + 1 places in token_ids
+    prompt_lengths: np.ndarray  # int64, tokens
+
+    @classmethod
+    def build(cls, problem_ids: list[str], prompts: list[list[int]], responses: list[list[int]]) -> "Examples":
+        """From token ids. Raises ValueError if a prompt is empty: its first response token would have no context."""
+        if not all(prompts):
+            raise ValueError("every prompt needs at least one token")
+        rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        lengths = np.array([0, *(len(row) for row in rows)], dtype=np.int64)
+        token_ids = np.concatenate([np.array(row, dtype=np.int32) for row in rows])
+        prompt_lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
+        return cls(problem_ids, token_ids, lengths.cumsum(), prompt_lengths)
+
+    def __len__(self) -> int:
+        return len(self.problem_ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, prompt included."""
+        return np.diff(self.offsets)
+
+    @property
+    def response_lengths(self) -> np.ndarray:
+        return self.lengths - self.prompt_lengths
+
+
+class Tensors(NamedTuple):
+    """One forward pass. Only the hidden states that predict a response token go on to the output head."""
+
+    input_ids_BT: Tensor
+    position_ids_BT: Tensor  # start again at 0 with each example: attention does not cross where they do
+    sources_N: Tensor  # places in the flattened B x T whose hidden states predict ...
+    targets_N: Tensor  # ... these token ids
+
+    def to(self, device: torch.device | str) -> "Tensors":
+        return Tensors(*(tensor.to(device) for tensor in self))
+
+
+def num_steps(num_examples: int, global_batch_size: int, epochs: int) -> int:
+    """Optimiser steps of the whole run; the last, partial batch of an epoch is a step too."""
+    return epochs * -(-num_examples // global_batch_size)
+
+
+def global_batch(num_examples: int, global_batch_size: int, seed: int, step: int) -> tuple[list[int], int]:
+    """The examples of step `step` (counted from 0) and its epoch: a slice of a permutation seeded by (seed, epoch).
+
+    Nothing but these four numbers enters, so a resumed run sees exactly what the undisturbed one would have.
+    """
+    epoch, index = divmod(step, num_steps(num_examples, global_batch_size, 1))
+    order = np.random.default_rng((seed, epoch)).permutation(num_examples)
+    return order[index * global_batch_size : (index + 1) * global_batch_size].tolist(), epoch
+
+
+def deal_micro_batches(
+    lengths: Sequence[int], num_workers: int, max_tokens: int, row_tokens: int, packing: bool
+) -> list[list[MicroBatch]]:
+    """One list of micro-batches a worker, all equally long: workers meet in collectives at each forward pass.
+
+    A worker with nothing left to do gets empty micro-batches. Small batches are split so that all have work.
+    """
+    fair_share = max(*lengths, -(-sum(lengths) // num_workers), 1)
+    micro_batches = plan_micro_batches(lengths, min(max_tokens, fair_share), row_tokens, packing)
+    micro_batches += [[] for _ in range(-len(micro_batches) % num_workers)]
+    return [micro_batches[worker::num_workers] for worker in range(num_workers)]
+
+
+def collate(examples: Examples, batch: Sequence[int], rows: MicroBatch) -> Tensors:
+    """The tensors of a micro-batch, whose rows index into `batch`, which indexes into `examples`.
+
+    Padding stands at the end of a row and continues the positions of its last example: under causal attention no
+    token looks at it, and rows of one example each need no mask at all. An empty micro-batch is one dummy row
+    whose loss is of no token.
+    """
+    if not rows:
+        zeros_12, none_0 = torch.zeros(1, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+        return Tensors(zeros_12, torch.arange(2)[None], none_0, none_0)
+    width = max(sum(int(examples.lengths[batch[index]]) for index in row) for row in rows)
+    input_ids = np.zeros((len(rows), width), dtype=np.int64)
+    position_ids = np.zeros((len(rows), width), dtype=np.int64)
+    sources: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    for number, row in enumerate(rows):
+        start = 0
+        for example in (batch[index] for index in row):
+            tokens = examples.token_ids[examples.offsets[example] : examples.offsets[example + 1]]
+            prompt_length = int(examples.prompt_lengths[example])
+            input_ids[number, start : start + len(tokens)] = tokens
+            position_ids[number, start:] = np.arange(width - start)
+            first = number * width + start
+            sources.append(np.arange(first + prompt_length - 1, first + len(tokens) - 1))
+            targets.append(tokens[prompt_length:].astype(np.int64))
+            start += len(tokens)
+    arrays = input_ids, position_ids, np.concatenate(sources), np.concatenate(targets)
+    return Tensors(*(torch.from_numpy(array) for array in arrays))
