@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ossft_ray import playground
+from ossft_ray import builtin
 from ossft_ray.config import Columns, Data, Evaluate
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
-from ossft_ray.playground.problems import heldout_problems
 from ossft_ray.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, find_files, read_records
-from ossft_ray.verification.answers import final_answer
+from ossft_ray.verification.answers import answer_text, final_answer
 
 PAPER_BENCHMARKS = ("math500", "minerva_math", "olympiadbench", "aime24", "amc23")
 _QUESTION_COLUMNS = ("problem", "question")
@@ -73,9 +72,6 @@ def read_benchmark(name: str, settings: Evaluate) -> list[Problem]:
     Raises:
         InputError: the name is unknown, the file is missing, or a row has no question or no answer.
     """
-    if name in playground.BENCHMARKS:
-        rows = heldout_problems(int(name[-1]))
-        return [Problem(row["id"], row["question"], row["answer"], None) for row in rows]
     path = benchmark_file(name, settings)
     problems = [_benchmark_problem(record, index) for index, record in enumerate(read_records(path))]
     if not problems:
@@ -89,6 +85,8 @@ def benchmark_file(name: str, settings: Evaluate) -> str:
     Raises:
         InputError: no such name or file; gives the nearest valid name.
     """
+    if name in builtin.BENCHMARKS:
+        return str(builtin.BENCHMARKS[name])
     if name in PAPER_BENCHMARKS:
         path = str(Path(settings.data_dir).expanduser() / f"{name}.jsonl")
         if not settings.data_dir or not Path(path).is_file():
@@ -97,19 +95,10 @@ def benchmark_file(name: str, settings: Evaluate) -> str:
         return path
     if name.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
         return find_files(name)[0]
-    known = [*playground.BENCHMARKS, *PAPER_BENCHMARKS]
+    known = [*builtin.BENCHMARKS, *PAPER_BENCHMARKS]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}, or a .jsonl or .parquet file"
     raise InputError(f"[evaluate] unknown benchmark '{name}'; {hint}")
-
-
-def answer_text(value: Any) -> str:
-    """An answer cell as text: 27.0 is "27", a list of one is its item, a longer list is joined by commas."""
-    if isinstance(value, list | tuple):
-        return ", ".join(answer_text(item) for item in value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None or isinstance(value, bool | dict) else str(value).strip()
 
 
 def _problem(record: Record, columns: Columns, default_id: str) -> Problem:

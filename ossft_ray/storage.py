@@ -46,6 +46,12 @@ class Folder:
             raise InputError(f"{uri}: not a path or URI that can be written to: {error}") from error
         return cls(filesystem, path)
 
+    @classmethod
+    def of_file(cls, path: str) -> tuple["Folder", str]:
+        """The folder that a file stands in, and the file's name there."""
+        parent, _, name = path.rpartition("/")
+        return cls.at(parent or ("/" if path.startswith("/") else ".")), name
+
     def __truediv__(self, name: str) -> "Folder":
         return Folder(self.filesystem, f"{self.path}/{name}")
 
@@ -99,6 +105,11 @@ class Folder:
     def read_table(self, name: str) -> pa.Table:
         with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
             return pq.ParquetFile(file).read()
+
+    def read_metadata(self, name: str) -> dict[bytes, bytes]:
+        """The key-value metadata of a Parquet file."""
+        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
+            return dict(pq.ParquetFile(file).schema_arrow.metadata or {})
 
     def read_tables(self, pattern: str, schema: pa.Schema) -> pa.Table:
         """All matching parts as one table, in the order of their names; an empty one if there are none."""

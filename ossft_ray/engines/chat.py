@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ossft_ray import playground
+from ossft_ray import builtin
 from ossft_ray.config import Policy
 from ossft_ray.errors import InputError
 from ossft_ray.storage import Folder, digest_files
@@ -52,8 +52,8 @@ def model_path(name: str) -> str:
     Raises:
         InputError: `name` looks like a path but no such folder holds a model.
     """
-    if name == playground.POLICY_NAME:
-        return str(playground.policy_folder())
+    if name == builtin.POLICY:
+        return str(builtin.POLICY_FOLDER)
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -72,7 +72,7 @@ class VllmPolicy:
         completion = output.outputs[0]
         token_ids = list(completion.token_ids)
         finish_reason = str(completion.finish_reason)
-        return Response(self.chat.decode(token_ids), token_ids, finish_reason)
+        return Response(self.chat.decode(token_ids), token_ids, finish_reason, len(prompt_ids))
 
     def shutdown(self) -> None:
         """End the engine's process and give its memory back."""

@@ -34,6 +34,7 @@ class Response:
     text: str
     token_ids: list[int]
     finish_reason: str
+    num_prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)

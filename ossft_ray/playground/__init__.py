@@ -1,11 +1,7 @@
-"""An arithmetic world in which the paper's method means something at toy size: problems, two styles, a policy."""
+"""An arithmetic world in which the paper's method means something at toy size.
 
-from pathlib import Path
-
-POLICY_NAME = "playground"
-BENCHMARKS = tuple(f"playground/level{level}" for level in range(1, 6))
-
-
-def policy_folder() -> Path:
-    """The tiny pre-trained policy that comes with the package, a Hugging Face folder."""
-    return Path(__file__).with_name("policy")
+problems.py   problems in five levels, in the policy's style and in the expert's
+heldout/      the five held-out sets: `python -m ossft_ray.playground.problems` writes them
+pretrain.py   makes policy/: `python -m ossft_ray.playground.pretrain`
+demo.py       the experiment of `ossft demo`
+"""

@@ -11,9 +11,12 @@ split (by its hash), so held-out problems were never seen by anyone.
 """
 
 import hashlib
+import json
 import random
 from dataclasses import dataclass
 from typing import Literal
+
+from ossft_ray.builtin import BENCHMARKS
 
 Split = Literal["pretrain", "train", "heldout"]
 Products = Literal["none", "easy", "wide", "table"]
@@ -175,3 +178,14 @@ def _rows(levels: list[int], split: Split, name: str) -> list[dict[str, str]]:
 def _leap(numbers: list[int]) -> str:
     """A sum in one go: "3 + 48 = 51"; a single number stands alone."""
     return " + ".join(map(str, numbers)) + (f" = {sum(numbers)}" if len(numbers) > 1 else "")
+
+
+def write_heldout() -> None:
+    """Write the five held-out sets into the package."""
+    for level, path in enumerate(BENCHMARKS.values(), start=1):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in heldout_problems(level)))
+
+
+if __name__ == "__main__":
+    write_heldout()

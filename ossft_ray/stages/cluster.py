@@ -91,9 +91,9 @@ def check_output(output: str) -> None:
     Raises:
         InputError: `output` is relative and this process is a submitted job's driver.
     """
-    if os.environ.get("RAY_JOB_SUBMISSION_ID") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        if "://" not in output and not Path(output).expanduser().is_absolute():
-            raise InputError(f"[run] output: '{output}' is relative, and this is a submitted job; give an absolute path")
+    is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by Ray for the driver of a submitted job
+    if is_job and "://" not in output and not Path(output).expanduser().is_absolute():
+        raise InputError(f"[run] output: '{output}' is relative, and this is a submitted job; give an absolute path")
 
 
 def _settle(value: int | str, automatic: int) -> int:

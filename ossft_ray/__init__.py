@@ -1,0 +1,20 @@
+"""Off-policy supervised fine-tuning on Ray: make expert data on-policy, then train on it with importance weights.
+
+    problems ──rewrite──▶ examples ──train──▶ model ──evaluate──▶ scores ──report──▶ page
+                 │                     │        │
+        self-alignment          importance-     └── next round (online rewriting)
+        guided-alignment        weighted loss
+        fallback
+
+Each stage is one function of one `Experiment` (see `config`), with the name of its command:
+
+    from ossft_ray.config import load_experiment
+    from ossft_ray.stages.rewrite import rewrite
+
+    manifest = rewrite(load_experiment("experiment.toml"))
+
+The method is that of "Mind the Gap" (Zhao et al. 2025, arXiv 2509.15157); the loss starts from Dynamic
+Fine-Tuning (Wu et al. 2025, arXiv 2508.05629).
+"""
+
+__version__ = "0.1.0"

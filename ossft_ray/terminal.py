@@ -1,0 +1,131 @@
+"""What a person sees while a stage works, and when it is done: bars with counts and rates, tables, a summary."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_PLAIN_SECONDS = 15.0  # between lines where there is no terminal to draw a bar on
+
+console = Console(highlight=False)
+
+
+class StageBars:
+    """A bar for each stage in turn; `begin(stage)` gives the `on_progress` that moves it."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:>5.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[details]}"),
+        )
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._bars: dict[str, TaskID] = {}
+        self._rates: dict[str, _Rate] = {}
+        self._printed = 0.0
+
+    def __enter__(self) -> "StageBars":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, stage: str) -> Any:
+        """The `on_progress` of one stage."""
+        if not console.is_terminal:
+            console.print(f"{stage} ...")
+
+        def on_progress(totals: dict[str, Any]) -> None:
+            name = totals.get("model", stage)
+            if totals.get("already_complete"):
+                console.print(
+                    f"{stage if name == stage else f'{stage} ({name})'} is already complete; nothing was done"
+                )
+                return
+            rate = self._rates.setdefault(name, _Rate())
+            done, total, unit, details = _DESCRIBE[stage](totals, rate)
+            if name not in self._bars:
+                label = stage if name == stage else f"  {name}"
+                self._bars[name] = self._progress.add_task(label, total=total, unit=unit, details=details)
+            self._progress.update(self._bars[name], completed=done, total=total, details=details)
+            if not console.is_terminal and (time.monotonic() - self._printed > _PLAIN_SECONDS or done == total):
+                self._printed = time.monotonic() if done < total else 0.0
+                console.print(f"  {name}: {done}/{total} {unit}  {details}")
+
+        return on_progress
+
+
+class _Rate:
+    """Tokens a second since the first one came."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+
+    def __call__(self, num_tokens: int) -> str:
+        if not num_tokens:
+            return "loading"
+        now = time.monotonic()
+        self._start = self._start or now
+        seconds = now - self._start
+        return f"{num_tokens / seconds:,.0f} tokens/s" if seconds > 1 else ""
+
+
+def _rewriting(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
+    problems = totals.get("problems", 0)
+    shares = [f"{origin} {totals.get(origin, 0) / problems:.0%}" for origin in ("self", "guided", "expert") if problems]
+    done = min(totals["total"], totals["done_before"] + problems)
+    return done, totals["total"], "problems", "  ".join([*shares, rate(totals.get("generated_tokens", 0))])
+
+
+def _evaluating(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
+    samples = totals.get("samples", 0)
+    accuracy = [f"accuracy {totals['correct'] / samples:.1%}"] if samples else []
+    done = min(totals["total"], totals["done_before"] + totals.get("problems", 0))
+    return done, totals["total"], "problems", "  ".join([*accuracy, rate(totals.get("generated_tokens", 0))])
+
+
+def _training(metrics: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
+    details = (
+        f"loss {metrics['loss']:.4f}  cross-entropy {metrics['cross_entropy']:.4f}  "
+        f"{metrics['tokens_per_second']:,.0f} tokens/s"
+    )
+    return metrics["step"], metrics["num_steps"], "steps", details
+
+
+_DESCRIBE = {"rewrite": _rewriting, "evaluate": _evaluating, "train": _training}
+
+
+def origins_table(manifest: dict[str, Any]) -> Table:
+    """How many problems kept whose solution."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("kept solution")
+    table.add_column("problems", justify="right")
+    table.add_column("share", justify="right")
+    words = {"self": "the policy's own", "guided": "re-solved with guidance", "expert": "the expert's"}
+    for origin, count in manifest["origins"].items():
+        table.add_row(f"{words[origin]} ({origin})", str(count), f"{count / manifest['problems']:.0%}")
+    for name in ("dropped", "rejected"):
+        if manifest[name]:
+            table.add_row(name, str(manifest[name]), "")
+    return table
+
+
+def scores_table(scores: dict[str, dict[str, dict[str, Any]]]) -> Table:
+    """avg@k of each model on each benchmark, with standard errors."""
+    table = Table(box=None, pad_edge=False)
+    first = next(iter(next(iter(scores.values())).values()))
+    table.add_column(f"avg@{first['samples']} ± standard error, %")
+    for model in scores:
+        table.add_column(model, justify="right")
+    for benchmark in next(iter(scores.values())):
+        cells = [by_benchmark[benchmark] for by_benchmark in scores.values()]
+        table.add_row(benchmark, *(f"{100 * cell['avg']:.1f} ± {100 * cell['stderr']:.1f}" for cell in cells))
+    return table
