@@ -51,9 +51,7 @@ class Data(Section):
 class Prompts(Section):
     system: str = Field(SYSTEM_PROMPT, description="the system message; empty for none")
     solve: str = Field(SOLVE_PROMPT, description="the user message; `{question}` is filled in")
-    guided: str = Field(
-        GUIDED_PROMPT, description="guided-alignment: `{question}` and `{expert_solution}` are filled in"
-    )
+    guided: str = Field(GUIDED_PROMPT, description="the same, with `{expert_solution}` in view")
 
     @model_validator(mode="after")
     def _fields_stand_in_templates(self) -> "Prompts":

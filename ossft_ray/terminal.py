@@ -27,7 +27,7 @@ class StageBars:
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._bars: dict[str, TaskID] = {}
         self._rates: dict[str, _Rate] = {}
-        self._printed = 0.0
+        self._printed, self._printed_at = "", 0.0
 
     def __enter__(self) -> "StageBars":
         self._progress.start()
@@ -46,9 +46,8 @@ class StageBars:
         def on_progress(totals: dict[str, Any]) -> None:
             name = totals.get("model", stage)
             if totals.get("already_complete"):
-                console.print(
-                    f"{stage if name == stage else f'{stage} ({name})'} is already complete; nothing was done"
-                )
+                what = stage if name == stage else f"{stage} ({name})"
+                console.print(f"{what} is already complete; nothing was done")
                 return
             rate = self._rates.setdefault(name, _Rate())
             done, total, unit, details = _DESCRIBE[stage](totals, rate)
@@ -56,11 +55,16 @@ class StageBars:
                 label = stage if name == stage else f"  {name}"
                 self._bars[name] = self._progress.add_task(label, total=total, unit=unit, details=details)
             self._progress.update(self._bars[name], completed=done, total=total, details=details)
-            if not console.is_terminal and (time.monotonic() - self._printed > _PLAIN_SECONDS or done == total):
-                self._printed = time.monotonic() if done < total else 0.0
-                console.print(f"  {name}: {done}/{total} {unit}  {details}")
+            if not console.is_terminal:
+                self._print_plainly(f"  {name}: {done}/{total} {unit}  {details}", finished=done == total)
 
         return on_progress
+
+    def _print_plainly(self, line: str, finished: bool) -> None:
+        is_due = finished or time.monotonic() - self._printed_at > _PLAIN_SECONDS
+        if is_due and line != self._printed:
+            self._printed, self._printed_at = line, time.monotonic()
+            console.print(line)
 
 
 class _Rate:

@@ -18,8 +18,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from ossft_ray.builtin import POLICY_FOLDER
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
-from ossft_ray.playground import policy_folder
 from ossft_ray.playground.problems import ArithmeticProblem, Products, sample_problem
 
 VOCABULARY_SIZE = 512
@@ -180,7 +180,7 @@ def pretrain(output: Path, steps: int, seed: int = 0) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=policy_folder())
+    parser.add_argument("--output", type=Path, default=POLICY_FOLDER)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -151,7 +151,8 @@ def _sample(level: Level, rng: random.Random, products: list[tuple[int, int]]) -
     """A product comes first; a second one stands anywhere. Terms that leave the range are drawn anew."""
     num_terms = level.num_products + rng.randint(level.fewest_terms, level.most_terms)
     places = {0, *rng.sample(range(1, num_terms), level.num_products - 1)} if level.num_products else set()
-    total, terms = 0, []
+    total = 0
+    terms: list[Term] = []
     while len(terms) < num_terms:
         sign = 1 if not terms or rng.random() < 0.5 else -1
         is_product = len(terms) in places
@@ -165,7 +166,7 @@ def _sample(level: Level, rng: random.Random, products: list[tuple[int, int]]) -
 def _rows(levels: list[int], split: Split, name: str) -> list[dict[str, str]]:
     rng = random.Random(name)
     seen: set[str] = set()
-    rows = []
+    rows: list[dict[str, str]] = []
     for level in levels:
         while (problem := sample_problem(level, split, rng)).chain in seen:
             pass

@@ -1,5 +1,6 @@
 """This machine's Ray, or the cluster's: starting it, what it has to give, and where worker noise goes."""
 
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -11,11 +12,10 @@ from ossft_ray.config import Experiment, Resources
 from ossft_ray.errors import InputError
 from ossft_ray.storage import Folder
 
-# Our stages show their own progress, and engine logs go to files in the run's folder.
-_QUIET = {
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # on a machine of our own the workers are the work
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_NO_USAGE_STATS": "1",
 }
@@ -25,8 +25,12 @@ def start_ray(verbose: bool = False) -> None:
     """Connect to the cluster that `RAY_ADDRESS` names (as in a submitted job), else start Ray on this machine."""
     if ray.is_initialized():
         return
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=verbose, logging_level="WARNING")
     else:

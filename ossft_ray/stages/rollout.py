@@ -108,9 +108,10 @@ def run_workers(
         num_cpus=1,
         num_gpus=placement.gpus_per_policy,
         compute=ActorPoolStrategy(
-            size=min(placement.num_policies, len(parts)), max_tasks_in_flight_per_actor=PARTS_IN_FLIGHT
+            size=min(placement.num_policies, len(parts)),
+            max_tasks_in_flight_per_actor=PARTS_IN_FLIGHT,
+            max_concurrent_calls_per_actor=PARTS_IN_FLIGHT,
         ),
-        max_concurrency=PARTS_IN_FLIGHT,
     )
     report = on_progress or (lambda totals: None)
     try:

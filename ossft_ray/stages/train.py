@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MODEL, CHECKPOINTS = "model", "checkpoints"
 _MAX_FAILURES = 2  # of a worker, each answered by going on from the newest checkpoint
+# threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
+_CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
 # what decides which model comes out; zero_stage, packing and micro_batch_tokens only decide how
 _LEARNING_KEYS = {
     "loss",
@@ -157,6 +159,7 @@ def _fit(experiment: Experiment, folder: Folder, examples: Examples, on_progress
             storage_filesystem=folder.filesystem,
             failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            worker_runtime_env={} if on_gpu else {"env_vars": _CPU_ENVIRONMENT},
         ),
     )
     reader = MetricsReader(folder)
@@ -181,7 +184,6 @@ def _work(config: dict[str, Any]) -> Exception | None:
     if not config["verbose"]:
         redirect_output(experiment, f"train-{rank}")
     if not ray.get_gpu_ids():
-        os.environ["DS_ACCELERATOR"] = "cpu"
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
 
     from ossft_ray.engines.deepspeed_engine import Trainer
