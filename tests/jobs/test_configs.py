@@ -1,0 +1,69 @@
+"""Every experiment file in jobs/ is valid, and the paper's two say what the paper says."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ossft_ray.config import load_experiment
+from ossft_ray.storage import Folder
+
+JOBS = Path(__file__).parents[2] / "jobs"
+PAPER = {"qwen2.5-math-7b": "Qwen/Qwen2.5-Math-7B", "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct"}
+
+
+@pytest.mark.parametrize("path", sorted(JOBS.rglob("*.toml")), ids=lambda path: path.stem)
+def test_is_valid(path: Path):
+    experiment = load_experiment(path)
+    assert Folder.at(experiment.run.output).path.endswith(f"runs/{path.stem}")
+
+
+# arXiv 2509.15157, experimental setup; the batch, AdamW and schedule are those of DFT's training code (2508.05629).
+@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("prompts.system", r"Please reason step by step, and put your final answer within \boxed{}."),
+        ("prompts.solve", "{question}"),
+        ("data.limit", 50_000),
+        ("data.columns.question", "problem"),
+        ("data.columns.expert_solution", "solution"),
+        ("rewrite.stages", ["self", "guided"]),
+        ("rewrite.fallback", "expert"),
+        ("rewrite.self_alignment.temperature", 1.0),
+        ("rewrite.self_alignment.top_p", 1.0),
+        ("rewrite.self_alignment.max_tokens", 2048),
+        ("rewrite.guided_alignment.temperature", 0.7),
+        ("rewrite.guided_alignment.max_tokens", 2048),
+        ("verify.kind", "math"),
+        ("train.loss", "dft"),
+        ("train.learning_rate", 5e-5),
+        ("train.epochs", 1),
+        ("train.global_batch_size", 256),
+        ("train.max_length", 2048),
+        ("train.precision", "bf16"),
+        ("train.betas", (0.9, 0.95)),
+        ("train.weight_decay", 0.01),
+        ("train.max_grad_norm", 1.0),
+        ("train.warmup_ratio", 0.1),
+        ("evaluate.benchmarks", ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"]),
+        ("evaluate.num_samples", 16),
+        ("evaluate.temperature", 1.0),
+        ("evaluate.top_p", 1.0),
+        ("evaluate.max_tokens", 4096),
+        ("loop.rounds", 1),
+    ],
+)
+def test_paper_settings(name: str, key: str, value: Any):
+    setting: Any = load_experiment(JOBS / "configs" / f"{name}.toml")
+    for part in key.split("."):
+        setting = getattr(setting, part)
+    assert setting == value
+
+
+@pytest.mark.parametrize("name, model", PAPER.items())
+def test_paper_runs_as_a_job(name: str, model: str):
+    experiment = load_experiment(JOBS / "configs" / f"{name}.toml")
+    assert experiment.policy.model == model
+    for path in (experiment.run.output, experiment.data.path, experiment.evaluate.data_dir):
+        assert isinstance(path, str) and Path(path).is_absolute()
