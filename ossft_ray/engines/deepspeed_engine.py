@@ -122,6 +122,7 @@ class Trainer:
         seconds = time.perf_counter() - started
         return {
             "step": self.step,
+            "num_steps": self.num_steps,
             "epoch": epoch + 1,
             "loss": loss_mean,
             "cross_entropy": cross_entropy,

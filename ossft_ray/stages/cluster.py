@@ -21,16 +21,19 @@ _ENVIRONMENT = {
 }
 
 
-def start_ray(verbose: bool = False) -> None:
-    """Connect to the cluster that `RAY_ADDRESS` names (as in a submitted job), else start Ray on this machine."""
+def start_ray(experiment: Experiment, verbose: bool = False) -> None:
+    """Connect to the cluster that `RAY_ADDRESS` names (as in a submitted job), else start Ray on this machine.
+
+    Unless `verbose`, what Ray's core prints from now on goes to `logs/ray.log` of the run.
+    """
     if ray.is_initialized():
         return
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not verbose:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        _divert_native_stderr(experiment)
+        for name in ("ray", "ray.data", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=verbose, logging_level="WARNING")
     else:
@@ -77,16 +80,14 @@ def log_folder(experiment: Experiment) -> Path | None:
 
 def redirect_output(experiment: Experiment, name: str) -> None:
     """Send this process's stdout and stderr, and those of its children to come, to `logs/NAME.log` of the run."""
-    folder = log_folder(experiment)
-    if folder is None:
+    log = _open_log(experiment, name)
+    if log is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    descriptor = os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
 
 
 def check_output(output: str) -> None:
@@ -98,6 +99,25 @@ def check_output(output: str) -> None:
     is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by Ray for the driver of a submitted job
     if is_job and "://" not in output and not Path(output).expanduser().is_absolute():
         raise InputError(f"[run] output: '{output}' is relative, and this is a submitted job; give an absolute path")
+
+
+def _divert_native_stderr(experiment: Experiment) -> None:
+    """Let C++ and child processes print to `logs/ray.log`, while Python's own stderr stays the terminal."""
+    log = _open_log(experiment, "ray")
+    if log is None:
+        return
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _open_log(experiment: Experiment, name: str) -> int | None:
+    folder = log_folder(experiment)
+    if folder is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
 
 def _settle(value: int | str, automatic: int) -> int:

@@ -170,7 +170,7 @@ def _sample_model(
         "total": sum(map(len, benchmarks.values())),
         "done_before": PART_PROBLEMS * (len(parts) - len(missing)),
     }
-    start_ray(verbose)
+    start_ray(experiment, verbose)
     run_workers(
         EvaluateWorker,
         experiment,

@@ -65,7 +65,7 @@ def rewrite(
     finished = set(folder.names(PARTS))
     missing = [part for part in (folder / PROBLEMS).names(PARTS) if part not in finished]
     counts = {"total": laid_out["problems"], "done_before": PART_PROBLEMS * len(finished)}
-    start_ray(verbose)
+    start_ray(experiment, verbose)
     run_workers(RewriteWorker, experiment, missing, NAME, lambda totals: report(counts | totals), verbose)
     manifest = finish_stage(folder, inputs, summarise(folder, laid_out))
     write_config(experiment)

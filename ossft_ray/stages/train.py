@@ -76,7 +76,7 @@ def train(
     if manifest is not None:
         return manifest
     tokenised = tokenise(source, load_chat(experiment.policy), experiment)
-    start_ray(verbose)
+    start_ray(experiment, verbose)
     _fit(experiment, folder, tokenised.examples, on_progress or (lambda metrics: None), verbose)
     return finish_stage(folder, inputs, _manifest(experiment, folder, tokenised))
 
