@@ -15,6 +15,7 @@ from ossft_ray.errors import InputError
 from ossft_ray.method.prompts import GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Auto = Literal["auto"]
 
 
@@ -43,7 +44,7 @@ class Columns(Section):
 
 
 class Data(Section):
-    path: str | list[str] = Field(description="JSONL or Parquet: a file, a glob, or a list of them; or a Hub data set")
+    path: str | list[str] = Field(description="JSONL or Parquet: a file, a glob, or a list of them")
     limit: PositiveInt | None = Field(None, description="take only the first rows")
     columns: Columns = Columns()
 
@@ -105,7 +106,7 @@ class Train(Section):
     checkpoint_every: PositiveInt = Field(50, description="optimiser steps")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="linear warm-up, then cosine to zero")
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), strict=False)
     max_grad_norm: PositiveFloat = 1.0
     examples: str | None = Field(None, description="train on another run's rows: its rewrite folder")
 
@@ -198,8 +199,12 @@ def _apply_override(settings: dict[str, Any], override: str) -> None:
 
 
 def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    names = [str(part) for part in fault["loc"] if part not in ("constrained-int", "constrained-float")]
+    faults: dict[
+        tuple[str, ...], list[Any]
+    ] = {}  # by key: a value that fits none of several types has a fault for each
+    for fault in error.errors():
+        faults.setdefault(_names(fault["loc"]), []).append(fault)
+    names, (fault, *others) = next(iter(faults.items()))
     key = ".".join(names)
     if fault["type"] == "extra_forbidden":
         valid = _keys_beside(names)
@@ -207,15 +212,38 @@ def _first_fault(error: ValidationError) -> str:
         hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
         message = f"unknown key '{key}'; {hint}"
     elif fault["type"] == "missing":
-        message = f"'{key}' is required"
+        message = f"'{_required(names)}' is required; set it in the experiment file or with --set"
     else:
         shown = json.dumps(fault["input"], default=str)
-        message = f"'{key}': {fault['msg']}" + (f", not {shown}" if len(shown) < 80 else "")
-    num_more = len({fault["loc"] for fault in error.errors()}) - 1
-    return message + (f" (and {num_more} more)" if num_more else "")
+        wanted = dict.fromkeys(fault["msg"].removeprefix("Input should be ") for fault in [fault, *others])
+        what = "should be " if fault["msg"].startswith("Input should be ") else ""
+        message = f"'{key}': {what}{' or '.join(wanted)}" + (f", not {shown}" if len(shown) < 80 else "")
+    return message + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
 
 
-def _keys_beside(names: list[str]) -> list[str]:
+def _names(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The keys of a fault's location, without what pydantic adds for a value that may be of several types."""
+    names: list[str] = []
+    section: Any = Experiment
+    for part in location:
+        is_section = isinstance(section, type) and issubclass(section, BaseModel)
+        if not is_section and isinstance(part, str):
+            break
+        names.append(str(part))
+        section = section.model_fields[part].annotation if is_section and part in section.model_fields else None
+    return tuple(names)
+
+
+def _required(names: tuple[str, ...]) -> str:
+    """The key that is missing; of a section that is, its first required key."""
+    section: Any = Experiment
+    for name in names:
+        section = section.model_fields[name].annotation if hasattr(section, "model_fields") else None
+    fields = getattr(section, "model_fields", {})
+    return ".".join([*names, *[name for name, field in fields.items() if field.is_required()][:1]])
+
+
+def _keys_beside(names: tuple[str, ...]) -> list[str]:
     """The valid keys of the section in which the key `names[-1]` stands."""
     section: Any = Experiment
     for name in names[:-1]:
