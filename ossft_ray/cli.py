@@ -44,13 +44,16 @@ _experiment_options = (_config, _set)
 _stage_options = (_config, _set, _start_over, _verbose)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, prog_name="ossft")
-def ossft() -> None:
+@click.pass_context
+def ossft(context: click.Context) -> None:
     """Off-policy supervised fine-tuning on Ray: make expert data on-policy, then train on it.
 
     Begin with `ossft demo`, which needs no GPU and no network.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @ossft.command()
@@ -177,6 +180,9 @@ def main() -> None:
     try:
         code = ossft(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "ossft"
+        _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", EXIT_BAD_INPUT)
     except click.ClickException as error:
         _fail(error.format_message(), EXIT_BAD_INPUT)
     except InputError as error:
