@@ -28,8 +28,10 @@ class Rejection(Exception):
     def as_row(self) -> dict[str, Any]:
         """As a REJECTED row."""
         content = self.record.raw or json.dumps(self.record.values, ensure_ascii=False, default=str)
+        if not _is_unicode(content):
+            content = json.dumps(self.record.values, default=str)
         return {
-            "problem_id": self.problem_id,
+            "problem_id": self.problem_id if _is_unicode(self.problem_id or "") else None,
             "source": self.record.source,
             "row": self.record.row,
             "reason": self.reason,
@@ -115,7 +117,19 @@ def _problem(record: Record, columns: Columns, default_id: str) -> Problem:
     answer = answer_text(values[columns.answer]) if own_column else final_answer(expert_solution)
     if not answer:
         raise Rejection("no_answer", record, problem_id)
-    return Problem(problem_id, question, answer, expert_solution)
+    problem = Problem(problem_id, question, answer, expert_solution)
+    if not all(_is_unicode(text) for text in vars(problem).values()):
+        raise Rejection("broken_row: half of a surrogate pair, which is no Unicode text", record, problem_id)
+    return problem
+
+
+def _is_unicode(text: str) -> bool:
+    """False for text with half of a surrogate pair, which only a JSON escape can write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_columns(record: Record, columns: Columns) -> None:

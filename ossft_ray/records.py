@@ -61,7 +61,13 @@ def read_records(path: str) -> Iterator[Record]:
 
 
 def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
-    return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
+    if "://" not in path:
+        return fs.LocalFileSystem(), path
+    try:
+        filesystem, inner = fs.FileSystem.from_uri(path)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise InputError(f"{path}: not a path or URI that can be read: {str(error).splitlines()[0]}") from error
+    return filesystem, inner
 
 
 def _expand(path: str) -> list[str]:
@@ -92,7 +98,7 @@ def _read_jsonl(filesystem: fs.FileSystem, inner: str, path: str) -> Iterator[Re
                 continue
             try:
                 values = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # not JSON, an integer of thousands of digits, too deep
                 yield Record(path, row, {}, broken=f"not valid JSON: {error}", raw=text)
                 continue
             if isinstance(values, dict):
