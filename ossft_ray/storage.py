@@ -157,7 +157,12 @@ def begin_stage(folder: Folder, inputs: dict[str, Any], start_over: bool = False
                 "choose another [run] output, or pass --start-over to make it anew"
             )
         return folder.read_json(MANIFEST) if folder.exists(MANIFEST) else None
-    folder.write_json(INPUTS, inputs)
+    try:
+        folder.write_json(INPUTS, inputs)
+    except OSError as error:
+        raise InputError(
+            f"{folder.path} cannot be written to: {error.strerror or error}; choose another [run] output"
+        ) from error
     return None
 
 
