@@ -94,6 +94,8 @@ def load_chat(policy: Policy) -> Chat:
         raise InputError(f"[policy] model: {policy.model} has no chat template; give one as [policy] chat_template")
     text_config = config.get_text_config()
     context = policy.engine.get("max_model_len") or getattr(text_config, "max_position_embeddings", None)
+    if isinstance(context, str) and not context.isdigit():
+        raise InputError(f"[policy.engine] max_model_len: a whole number of tokens is wanted, not '{context}'")
     if not context:
         raise InputError(f"[policy] model: {policy.model} states no context length; set policy.engine.max_model_len")
     return Chat(tokenizer, _end_of_turn(tokenizer, policy.model), int(context))
@@ -115,7 +117,11 @@ def _end_of_turn(tokenizer: Any, name: str) -> int:
         text = tokenizer.apply_chat_template(messages, tokenize=False)
     except Exception as error:  # a template is a program: whatever it raises, it cannot be used
         raise InputError(f"[policy] chat_template: {name}'s template fails: {error}") from error
-    tail = text.rpartition(_PROBE_ASSISTANT)[2]
+    _, written, tail = text.rpartition(_PROBE_ASSISTANT)
+    if not written:
+        raise InputError(
+            f"[policy] chat_template: {name}'s template leaves out what the assistant says; give one that writes it"
+        )
     special = set(tokenizer.all_special_ids) | {
         token for token, added in tokenizer.added_tokens_decoder.items() if added.special
     }
