@@ -1,0 +1,100 @@
+"""Scores against values worked out by hand."""
+
+import itertools
+import math
+
+import pytest
+
+from ossft_ray.method.metrics import majority, paired_difference, pass_at_k, score, standard_error
+
+T, F = True, False
+
+
+@pytest.mark.parametrize(
+    "correct, extracted, avg, stderr, pass_at, maj",
+    [
+        # means 1 and 0: their standard deviation is sqrt(1/2), over sqrt(2) problems
+        ([[T, T], [F, F]], [["1", "1"], ["2", "3"]], 0.5, 0.5, {1: 0.5, 2: 0.5}, 0.5),
+        ([[T, F], [F, T]], [["1", "2"], ["3", "1"]], 0.5, 0.0, {1: 0.5, 2: 1.0}, 0.5),
+        # pass@2 of 4 samples with 1 right: 1 - C(3,2)/C(4,2) = 1/2
+        ([[T, F, F, F]], [["1", "2", "2", None]], 0.25, 0.0, {1: 0.25, 2: 0.5, 4: 1.0}, 0.0),
+        # three samples: k = 1, 2, 3; means 1/3, 2/3, 0: sd = 1/3, over sqrt(3)
+        (
+            [[T, F, F], [T, T, F], [F, F, F]],
+            [["1", "2", None], ["1", "1", "2"], [None, None, None]],
+            1 / 3,
+            1 / 3 / math.sqrt(3),
+            {1: 1 / 3, 2: (2 / 3 + 1 + 0) / 3, 3: 2 / 3},
+            (0.5 + 1 + 0) / 3,
+        ),
+        ([[T]], [["1"]], 1.0, 0.0, {1: 1.0}, 1.0),
+    ],
+)
+def test_score(
+    correct: list[list[bool]],
+    extracted: list[list[str | None]],
+    avg: float,
+    stderr: float,
+    pass_at: dict[int, float],
+    maj: float,
+) -> None:
+    found = score(correct, extracted)
+    assert found.avg == pytest.approx(avg)
+    assert found.stderr == pytest.approx(stderr)
+    assert found.pass_at == pytest.approx(pass_at)
+    assert found.maj == pytest.approx(maj)
+    assert (found.problems, found.samples) == (len(correct), len(correct[0]))
+
+
+@pytest.mark.parametrize(
+    "correct, extracted, expected",
+    [
+        ([T, T, F], ["1", "1", "2"], 1.0),
+        ([T, F, F], ["1", "2", "2"], 0.0),
+        ([T, F], ["1", "2"], 1 / 2),
+        ([T, F, F], ["1", "2", "3"], 1 / 3),
+        ([T, T, F, F, F], ["1", "1", "2", "2", "3"], 1 / 2),
+        ([F, F, T], [None, None, "1"], 1.0),
+        ([F, F], [None, None], 0.0),
+    ],
+)
+def test_majority_shares_a_tie_and_lets_only_answers_vote(
+    correct: list[bool], extracted: list[str | None], expected: float
+) -> None:
+    assert majority(correct, extracted) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_samples, num_correct", [(4, 0), (4, 1), (5, 2), (6, 5), (6, 6)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_one(num_samples: int, num_correct: int) -> None:
+    for k in range(1, num_samples + 1):
+        subsets = list(itertools.combinations(range(num_samples), k))
+        share = sum(min(subset) < num_correct for subset in subsets) / len(subsets)
+        assert pass_at_k(num_samples, num_correct, k) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    "before, after, mean, error",
+    [
+        # differences 0.5 and 0.0: mean 1/4, standard deviation sqrt(1/8), over sqrt(2)
+        ([0.0, 0.5], [0.5, 0.5], 0.25, 0.25),
+        ([0.2, 0.8], [0.3, 0.9], 0.1, 0.0),
+        ([0.4], [0.1], -0.3, 0.0),
+    ],
+)
+def test_paired_difference(before: list[float], after: list[float], mean: float, error: float) -> None:
+    assert paired_difference(before, after) == (pytest.approx(mean), pytest.approx(error, abs=1e-12))
+
+
+def test_standard_error_is_that_of_the_mean() -> None:
+    assert standard_error([1.0, 2.0, 3.0, 4.0]) == pytest.approx(math.sqrt(5 / 3) / 2)
+
+
+@pytest.mark.parametrize("correct", [[], [[]], [[T], []]])
+def test_nothing_to_score_is_an_error(correct: list[list[bool]]) -> None:
+    with pytest.raises(ValueError, match="nothing to score"):
+        score(correct, [[None for _ in row] for row in correct])
+
+
+def test_problems_of_unequal_length_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="argument 2"):
+        paired_difference([0.0, 1.0], [0.0])

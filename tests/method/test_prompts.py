@@ -1,0 +1,66 @@
+"""Prompts are filled in and answers hidden, whatever braces their LaTeX holds."""
+
+import pytest
+
+from ossft_ray.method.prompts import GUIDED_PROMPT, SYSTEM_PROMPT, fill, guided_prompt, mask_answer, solve_prompt
+
+
+@pytest.mark.parametrize(
+    "template, fields, filled",
+    [
+        ("{question}", {"question": "1+1?"}, "1+1?"),
+        (r"{question} Use \boxed{}.", {"question": "1+1?"}, r"1+1? Use \boxed{}."),
+        ("{question}", {"question": r"Find $\frac{1}{2}$ of {x}."}, r"Find $\frac{1}{2}$ of {x}."),
+        (
+            "{question}|{expert_solution}",
+            {"question": "{expert_solution}", "expert_solution": "E"},
+            "{expert_solution}|E",
+        ),
+        ("{question} {question}", {"question": "Q"}, "Q Q"),
+        ("{expert_solution}", {"question": "Q"}, "{expert_solution}"),
+        ("{other} {0} {}", {"question": "Q"}, "{other} {0} {}"),
+        ("{question}", {"question": r"\1 \g<0>"}, r"\1 \g<0>"),
+    ],
+)
+def test_fill_replaces_its_fields_and_no_other_brace(template: str, fields: dict[str, str], filled: str) -> None:
+    assert fill(template, **fields) == filled
+
+
+@pytest.mark.parametrize(
+    "solution, masked",
+    [
+        (r"so \boxed{42}.", r"so \boxed{?}."),
+        (r"so \boxed{\frac{1}{2}}.", r"so \boxed{?}."),
+        (r"\boxed{1} or \fbox{2}", r"\boxed{?} or \fbox{?}"),
+        (r"\framebox{3}", r"\framebox{?}"),
+        (r"\boxed {4}", r"\boxed {?}"),
+        (r"\boxed{a \} b}", r"\boxed{?}"),
+        (r"\boxed{\boxed{5}}", r"\boxed{?}"),
+        (r"cut off: \boxed{4", r"cut off: \boxed{?"),
+        ("48 + 24 = 72\n#### 72", "48 + 24 = 72\n#### ?"),
+        (r"\boxed{72}" + "\n#### 72", r"\boxed{?}" + "\n#### ?"),
+        ("nothing to hide", "nothing to hide"),
+        ("", ""),
+    ],
+)
+def test_mask_answer(solution: str, masked: str) -> None:
+    assert mask_answer(solution) == masked
+
+
+def test_solve_prompt_is_the_system_message_and_the_question() -> None:
+    assert solve_prompt("1+1?") == [
+        {"role": "system", "content": SYSTEM_PROMPT},
+        {"role": "user", "content": "1+1?"},
+    ]
+
+
+@pytest.mark.parametrize("prompt", [solve_prompt("Q", system=""), guided_prompt("Q", "E", system="")])
+def test_an_empty_system_message_is_left_out(prompt: list[dict[str, str]]) -> None:
+    assert [message["role"] for message in prompt] == ["user"]
+
+
+@pytest.mark.parametrize("hide_answer, guide", [(False, r"It is \boxed{2}."), (True, r"It is \boxed{?}.")])
+def test_guided_prompt_shows_the_guide(hide_answer: bool, guide: str) -> None:
+    system, user = guided_prompt("1+1?", r"It is \boxed{2}.", hide_answer=hide_answer)
+    assert system["content"] == SYSTEM_PROMPT
+    assert user == {"role": "user", "content": fill(GUIDED_PROMPT, question="1+1?", expert_solution=guide)}
