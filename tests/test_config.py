@@ -1,0 +1,230 @@
+"""The experiment file: the contract's defaults, what overrides may say, and what is refused with which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ossft_ray.config import Experiment, load_experiment, resolve
+from ossft_ray.errors import InputError
+
+LEAST = {"policy": {"model": "playground"}, "data": {"path": "train.jsonl"}}
+
+# The listing in the public contract (DESIGN.md, section 6).
+CONTRACT = {
+    "run.output": "runs/first",
+    "run.seed": 0,
+    "data.columns.id": "id",
+    "data.columns.question": "problem",
+    "data.columns.answer": "answer",
+    "data.columns.expert_solution": "solution",
+    "rewrite.stages": ["self", "guided"],
+    "rewrite.fallback": "expert",
+    "rewrite.exhaustive": False,
+    "rewrite.keep_attempts": False,
+    "rewrite.self_alignment.num_samples": 8,
+    "rewrite.self_alignment.temperature": 1.0,
+    "rewrite.self_alignment.top_p": 1.0,
+    "rewrite.self_alignment.max_tokens": 2048,
+    "rewrite.guided_alignment.num_samples": 4,
+    "rewrite.guided_alignment.temperature": 0.7,
+    "rewrite.guided_alignment.top_p": 1.0,
+    "rewrite.guided_alignment.max_tokens": 2048,
+    "rewrite.guided_alignment.hide_answer": False,
+    "verify.kind": "math",
+    "verify.timeout_seconds": 5.0,
+    "verify.num_workers": 2,
+    "train.loss": "dft",
+    "train.learning_rate": 5e-5,
+    "train.epochs": 1,
+    "train.global_batch_size": 256,
+    "train.max_length": 2048,
+    "train.zero_stage": 2,
+    "train.precision": "bf16",
+    "train.packing": True,
+    "train.checkpoint_every": 50,
+    "train.examples": None,
+    "evaluate.benchmarks": ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"],
+    "evaluate.data_dir": "",
+    "evaluate.num_samples": 16,
+    "evaluate.temperature": 1.0,
+    "evaluate.top_p": 1.0,
+    "evaluate.max_tokens": 4096,
+    "loop.rounds": 1,
+    "resources.num_policies": "auto",
+    "resources.gpus_per_policy": "auto",
+    "resources.num_train_workers": "auto",
+    "resources.gpus_per_train_worker": "auto",
+}
+
+
+def value_of(experiment: Experiment, key: str) -> Any:
+    value: Any = experiment
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+@pytest.mark.parametrize("key, default", CONTRACT.items(), ids=CONTRACT)
+def test_defaults_are_the_contracts(key: str, default: Any) -> None:
+    assert value_of(resolve(LEAST), key) == default
+    assert type(value_of(resolve(LEAST), key)) is type(default)
+
+
+def test_every_default_is_visible_in_the_resolved_experiment() -> None:
+    resolved = resolve(LEAST).model_dump(mode="json")
+    assert resolve(resolved) == resolve(LEAST)
+    assert resolved["rewrite"]["self_alignment"]["num_samples"] == 8
+
+
+@pytest.mark.parametrize(
+    "override, key, value",
+    [
+        ("run.output=runs/second", "run.output", "runs/second"),
+        ("run.output='runs/a b'", "run.output", "runs/a b"),
+        ('run.output="s3://bucket/run"', "run.output", "s3://bucket/run"),
+        ("run.output=s3://bucket/run?a=b", "run.output", "s3://bucket/run?a=b"),
+        ("run.seed=7", "run.seed", 7),
+        (" run.seed = 7 ", "run.seed", 7),
+        ("train.learning_rate=1e-3", "train.learning_rate", 1e-3),
+        ("train.learning_rate=1", "train.learning_rate", 1.0),
+        ("train.packing=false", "train.packing", False),
+        ("rewrite.stages=[]", "rewrite.stages", []),
+        ('rewrite.stages=["guided"]', "rewrite.stages", ["guided"]),
+        ("rewrite.self_alignment.num_samples=2", "rewrite.self_alignment.num_samples", 2),
+        ("data.path=['a.jsonl', 'b.jsonl']", "data.path", ["a.jsonl", "b.jsonl"]),
+        ("data.limit=200", "data.limit", 200),
+        ("policy.engine.gpu_memory_utilization=0.5", "policy.engine", {"gpu_memory_utilization": 0.5}),
+        ("policy.engine={max_model_len=64}", "policy.engine", {"max_model_len": 64}),
+        ("prompts.system=", "prompts.system", ""),
+        ("resources.num_policies=4", "resources.num_policies", 4),
+        ("resources.num_policies=auto", "resources.num_policies", "auto"),
+        ("train.betas=[0.8, 0.9]", "train.betas", (0.8, 0.9)),
+    ],
+)
+def test_overrides(override: str, key: str, value: Any) -> None:
+    experiment = load_experiment(None, ["policy.model=playground", "data.path=train.jsonl", override])
+    assert value_of(experiment, key) == value
+
+
+def test_an_override_wins_over_the_file_and_the_last_one_over_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.toml"
+    file.write_text('[run]\nseed = 1\noutput = "kept"\n[policy]\nmodel = "playground"\n[data]\npath = "train.jsonl"\n')
+    assert load_experiment(file).run.seed == 1
+    experiment = load_experiment(str(file), ("run.seed=2", "run.seed=3"))
+    assert (experiment.run.seed, experiment.run.output) == (3, "kept")
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        # unknown keys, with the nearest one
+        ("train.learning_rat=1", "unknown key 'train.learning_rat'; did you mean 'learning_rate'?"),
+        ("trian.loss=sft", "unknown key 'trian'; did you mean 'train'?"),
+        ("rewrite.self_alignment.num_sample=3", "did you mean 'num_samples'?"),
+        ("data.columns.questions=q", "unknown key 'data.columns.questions'; did you mean 'question'?"),
+        ("run.zzzz=1", "unknown key 'run.zzzz'; valid keys: output, seed"),
+        ("policy.models=x", "did you mean 'model'?"),
+        # wrong types
+        ("run.seed=1.5", "'run.seed': should be a valid integer, not 1.5"),
+        ("run.seed=true", "'run.seed': should be a valid integer, not true"),
+        ("run.seed=zero", "'run.seed': should be a valid integer, not \"zero\""),
+        ("run.output=3", "'run.output': should be a valid string, not 3"),
+        ("train.packing=1", "'train.packing': should be a valid boolean, not 1"),
+        ("train.learning_rate='1e-3'", "'train.learning_rate': should be a valid number"),
+        ("rewrite.stages=self", "'rewrite.stages': should be a valid list, not \"self\""),
+        ("rewrite.self_alignment=4", "'rewrite.self_alignment': should be a valid dictionary"),
+        ("policy.engine=3", "'policy.engine': should be a valid dictionary, not 3"),
+        ("data.path=3", "'data.path': should be a valid string or a valid list, not 3"),
+        ("data.path=[1]", "'data.path': should be a valid string, not [1]"),
+        ("train.betas=[0.9]", "'train.betas.1' is required"),
+        ("resources.num_policies=all", "'resources.num_policies': should be a valid integer or 'auto', not \"all\""),
+        # impossible values
+        ("run.seed=-1", "'run.seed': should be greater than or equal to 0, not -1"),
+        ("run.output=", "'run.output': String should have at least 1 character"),
+        ("data.limit=0", "'data.limit': should be greater than 0, not 0"),
+        ("train.epochs=0", "'train.epochs': should be greater than 0, not 0"),
+        ("train.learning_rate=0", "'train.learning_rate': should be greater than 0, not 0"),
+        ("train.learning_rate=nan", "'train.learning_rate': should be"),
+        ("train.betas=[1.5, 0.9]", "'train.betas.0': should be less than 1, not 1.5"),
+        ("train.zero_stage=4", "'train.zero_stage': should be 0, 1, 2 or 3, not 4"),
+        ("train.precision=fp8", "'train.precision': should be 'bf16' or 'fp32', not \"fp8\""),
+        ("train.loss=ppo", "'train.loss': should be 'sft' or 'dft'"),
+        ("train.warmup_ratio=1", "'train.warmup_ratio': should be less than 1, not 1"),
+        ("rewrite.stages=['selfie']", "'rewrite.stages.0': should be 'self' or 'guided', not \"selfie\""),
+        ("rewrite.fallback=keep", "'rewrite.fallback': should be 'expert' or 'drop', not \"keep\""),
+        ("rewrite.self_alignment.top_p=0", "'rewrite.self_alignment.top_p': should be greater than 0, not 0"),
+        ("rewrite.self_alignment.top_p=1.1", "'rewrite.self_alignment.top_p': should be less than or equal to 1"),
+        ("rewrite.guided_alignment.temperature=-0.1", "should be greater than or equal to 0, not -0.1"),
+        ("verify.timeout_seconds=inf", "'verify.timeout_seconds': should be a finite number"),
+        ("verify.kind=code", "'verify.kind': should be 'math'"),
+        ("resources.gpus_per_policy=-1", "should be greater than or equal to 0 or 'auto', not -1"),
+        ("prompts.solve=Solve it", "solve must contain {question}"),
+        ("prompts.guided='{question}'", "guided must contain {question} and {expert_solution}"),
+        # no section.key=value
+        ("run.seed", "--set run.seed: write it as section.key=value"),
+        ("seed=1", "--set seed=1: write it as section.key=value"),
+        ("=1", "--set =1: write it as section.key=value"),
+        ("run.=1", "--set run.=1: write it as section.key=value"),
+        ("policy.model.size=7", "--set policy.model.size=7: 'model' is not a section"),
+    ],
+)
+def test_refused_with_the_key_and_what_is_wrong(override: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_experiment(None, ["policy.model=playground", "data.path=train.jsonl", override])
+    message = str(caught.value)
+    assert words in message
+    assert "more)" not in message, "one fault is one fault"
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"data": {"path": "x"}}, "'policy.model' is required; set it"),
+        ({"policy": {}, "data": {"path": "x"}}, "'policy.model' is required; set it"),
+        ({"policy": {"model": "x"}}, "'data.path' is required; set it"),
+        ({}, "'policy.model' is required; set it in the experiment file or with --set (and 1 more)"),
+        ({**LEAST, "a.b": 1}, "unknown key 'a.b'; valid keys: run, policy"),
+        ({**LEAST, "run": {"seed": -1, "outputs": ""}}, "(and 1 more)"),
+        ({**LEAST, "run": 3}, "'run': should be a valid dictionary or instance of Run, not 3"),
+    ],
+)
+def test_refused_experiments(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve(settings, source="x.toml")
+    assert str(caught.value).startswith("x.toml: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (None, "no such experiment file"),
+        (b"[run\n", "not valid TOML"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[run]\nseed = 1\nseed = 2\n", "not valid TOML"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None, words: str) -> None:
+    file = tmp_path / "experiment.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        load_experiment(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_folder_is_no_experiment_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load_experiment(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["run", "policy", "data", "rewrite"])
+def test_frozen(key: str) -> None:
+    experiment = resolve(LEAST)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(experiment, key, None)
+    with pytest.raises(ValidationError, match="frozen"):
+        experiment.run.seed = 1
