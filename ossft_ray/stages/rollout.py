@@ -118,6 +118,8 @@ def run_workers(
         watch(dataset.materialize, poll=lambda: report(ray.get(tally.totals.remote())))
     except (RayError, RuntimeError) as error:
         raise job_error(error, experiment) from error
+    finally:
+        ray.kill(tally)
 
 
 def job_error(error: BaseException, experiment: Experiment) -> Exception:
