@@ -79,7 +79,7 @@ def deal_micro_batches(
 ) -> list[list[MicroBatch]]:
     """One list of micro-batches a worker, all equally long: workers meet in collectives at each forward pass.
 
-    A worker with nothing left to do gets empty micro-batches. Small batches are split so that all have work.
+    A worker with nothing left to do gets empty micro-batches. Small batches are split so that nearly all have work.
     """
     fair_share = max(*lengths, -(-sum(lengths) // num_workers), 1)
     micro_batches = plan_micro_batches(lengths, min(max_tokens, fair_share), row_tokens, packing)

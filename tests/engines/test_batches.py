@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from ossft_ray.engines.batches import Examples, collate, deal_micro_batches, global_batch, num_steps
+
+EXAMPLES = Examples.build(["a", "b", "c"], [[1, 2], [3], [4, 5, 6]], [[10, 11, 12], [13, 14], [15]])
+
+
+def test_examples_keep_what_they_were_built_from() -> None:
+    assert EXAMPLES.lengths.tolist() == [5, 3, 4]
+    assert EXAMPLES.response_lengths.tolist() == [3, 2, 1]
+    assert EXAMPLES.token_ids.tolist() == [1, 2, 10, 11, 12, 3, 13, 14, 4, 5, 6, 15]
+    with pytest.raises(ValueError, match="at least one token"):
+        Examples.build(["a"], [[]], [[1]])
+
+
+@pytest.mark.parametrize("examples, batch, epochs, expected", [(22, 8, 2, 6), (8, 8, 1, 1), (9, 8, 1, 2), (3, 8, 4, 4)])
+def test_num_steps(examples: int, batch: int, epochs: int, expected: int) -> None:
+    assert num_steps(examples, batch, epochs) == expected
+
+
+def test_each_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
+    steps = [global_batch(22, 8, seed=5, step=step) for step in range(6)]
+    assert [epoch for _, epoch in steps] == [0, 0, 0, 1, 1, 1]
+    assert [len(batch) for batch, _ in steps] == [8, 8, 6, 8, 8, 6]
+    first, second = ([index for batch, epoch in steps if epoch == number for index in batch] for number in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(22)) and first != second
+    assert global_batch(22, 8, seed=5, step=4) == steps[4]
+    assert global_batch(22, 8, seed=6, step=4) != steps[4]
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 8])
+@pytest.mark.parametrize("max_tokens", [50, 120, 4000])
+def test_dealing_gives_each_example_once_and_all_workers_as_many_passes(packing, num_workers, max_tokens) -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, 13).tolist()
+    dealt = deal_micro_batches(lengths, num_workers, max_tokens, 200, packing)
+    assert len({len(micro_batches) for micro_batches in dealt}) == 1 and len(dealt) == num_workers
+    assert sorted(i for worker in dealt for rows in worker for row in rows for i in row) == list(range(13))
+    assert sum(any(worker) for worker in dealt) >= num_workers - 1  # uneven lengths may leave one idle
+
+
+def test_packed_row() -> None:
+    tensors = collate(EXAMPLES, [2, 0, 1], [[1, 2], [0]])  # rows: a then b, and c
+    assert tensors.input_ids_BT.tolist() == [[1, 2, 10, 11, 12, 3, 13, 14], [4, 5, 6, 15, 0, 0, 0, 0]]
+    assert tensors.position_ids_BT.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 3, 4, 5, 6, 7]]
+    assert tensors.sources_N.tolist() == [1, 2, 3, 5, 6, 10]
+    assert tensors.targets_N.tolist() == [10, 11, 12, 13, 14, 15]
+
+
+def test_empty_micro_batch_trains_on_nothing() -> None:
+    tensors = collate(EXAMPLES, [0], [])
+    assert tensors.input_ids_BT.numel() > 0 and tensors.sources_N.numel() == tensors.targets_N.numel() == 0

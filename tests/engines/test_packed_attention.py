@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ossft_ray.builtin import POLICY_FOLDER
+from ossft_ray.engines.batches import Examples, collate
+
+
+@pytest.fixture(scope="module")
+def model():
+    return AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32).eval()
+
+
+def _examples() -> Examples:
+    rng = np.random.default_rng(0)
+    lengths = [(5, 30), (1, 1), (60, 90), (2, 1), (17, 44)]  # some as short as can be
+    prompts = [rng.integers(3, 400, prompt).tolist() for prompt, _ in lengths]
+    responses = [rng.integers(3, 400, response).tolist() for _, response in lengths]
+    return Examples.build([str(index) for index in range(len(lengths))], prompts, responses)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[[0, 1, 2, 3, 4]], [[4, 3, 2, 1, 0]], [[1, 3, 1, 3]], [[2, 0], [4, 1, 3]], [[0], [1], [2], [3], [4]]],
+    ids=["one row", "reversed", "shortest", "two rows, padded", "unpacked, padded"],
+)
+def test_packed_logits_equal_unpacked_ones(model, rows: list[list[int]]) -> None:
+    examples = _examples()
+    tensors = collate(examples, list(range(len(examples))), rows)
+    with torch.no_grad():
+        logits_BTV = model(tensors.input_ids_BT, position_ids=tensors.position_ids_BT, use_cache=False).logits
+        packed_NV = logits_BTV.flatten(0, 1)[tensors.sources_N]
+        alone = []
+        for index in (index for row in rows for index in row):
+            tokens = torch.from_numpy(examples.token_ids[examples.offsets[index] : examples.offsets[index + 1]]).long()
+            alone.append(model(tokens[None]).logits[0, examples.prompt_lengths[index] - 1 : -1])
+    torch.testing.assert_close(packed_NV, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_without_restarting_positions_examples_would_leak(model) -> None:
+    """The guard of the test above: it fails where attention crosses from one example to the next."""
+    examples = _examples()
+    tensors = collate(examples, list(range(5)), [[0, 4]])
+    crossing_1T = torch.arange(tensors.input_ids_BT.shape[1])[None]
+    with torch.no_grad():
+        packed = model(tensors.input_ids_BT, position_ids=tensors.position_ids_BT, use_cache=False).logits
+        crossed = model(tensors.input_ids_BT, position_ids=crossing_1T, use_cache=False).logits
+    assert (packed - crossed)[0, 40:].abs().max() > 0.1
