@@ -102,7 +102,7 @@ def tokenise(source: Folder, chat: Chat, experiment: Experiment) -> Tokenised:
     problem_ids, prompts, responses, too_long, num_reencoded = [], [], [], [], 0
     for name in names:
         for row in check_table(source.read_table(name), EXAMPLE, f"{source.path}/{name}").to_pylist():
-            prompt, response = chat.render(row["prompt"]), row["response_token_ids"]
+            prompt, response = chat.render(row["prompt"]), chat.close_turn(row["response_token_ids"])
             if row["policy"] != experiment.policy.model and not _spells(chat, response, row["response"]):
                 response = chat.encode_response(row["response"])
                 num_reencoded += 1
