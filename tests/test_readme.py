@@ -23,9 +23,7 @@ def rows(section: type[BaseModel], prefix: str = "") -> list[str]:
             lines += rows(field.annotation, f"{key}.")
             continue
         default = "required" if field.default is PydanticUndefined else as_toml(field.default)
-        choices = [
-            value for part in [field.annotation, *typing.get_args(field.annotation)] for value in literals(part)
-        ]
+        choices = [value for part in [field.annotation, *typing.get_args(field.annotation)] for value in literals(part)]
         notes = [f"one of {', '.join(f'`{json.dumps(c)}`' for c in choices)}"] if len(choices) > 1 else []
         notes += [field.description] if field.description else []
         lines.append(f"| `{key}` | {default} | {'; '.join(notes)} |")

@@ -41,6 +41,12 @@ class Chat:
         """Token ids of a response that somebody else wrote, end-of-turn token included."""
         return [*self.tokenizer(response, add_special_tokens=False)["input_ids"], self.end_of_turn_id]
 
+    def close_turn(self, token_ids: list[int]) -> list[int]:
+        """Sampled tokens as a training row ends: with the end-of-turn token, also where the policy ended the text."""
+        if token_ids and token_ids[-1] in self.stop_token_ids:
+            return [*token_ids[:-1], self.end_of_turn_id]
+        return token_ids
+
     def decode(self, token_ids: list[int]) -> str:
         """Text of a response without its special tokens."""
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
