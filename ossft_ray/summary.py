@@ -22,10 +22,19 @@ def print_summary(first: Experiment, last: Experiment) -> None:
     base, trained = folder / "evaluate" / "base", last_folder / "evaluate" / "trained"
     console.print(comparison_table(base, trained, first.evaluate.benchmarks, first.evaluate.num_samples))
     output = last.run.output
-    console.print(f"\nexamples  {first.run.output}/rewrite\nmodel     {output}/train/model")
-    console.print(f"scores    {output}/evaluate/scores.json\nreport    {output}/report.html")
+    files = {
+        "examples": f"{first.run.output}/rewrite",
+        "model": f"{output}/train/model",
+        "scores": f"{output}/evaluate/scores.json",
+        "report": f"{output}/report.html",
+    }
+    console.print()
+    for name, path in files.items():
+        console.print(f"{name:<9} {path}", soft_wrap=True)
     if first.policy.model == "playground":
-        console.print("next      your own problems and model: copy jobs/configs, see README.md, then `ossft check`")
+        console.print(
+            "next      your own problems and model: copy one of jobs/configs, then `ossft check`", soft_wrap=True
+        )
 
 
 def comparison_table(base: Folder, trained: Folder, benchmarks: list[str], num_samples: int) -> Table:

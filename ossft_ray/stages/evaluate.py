@@ -20,10 +20,11 @@ from ossft_ray.schema import SAMPLE, to_table
 from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
-from ossft_ray.storage import MANIFEST, Folder, begin_stage, fingerprint, finish_stage
+from ossft_ray.storage import MANIFEST, Folder, begin_stage, fingerprint
 
 NAME = "evaluate"
 SCORES = "scores.json"
+BENCHMARKS = "benchmarks.json"  # in a model's folder: what its samples were drawn for
 PART_PROBLEMS = 8
 Scores = dict[str, dict[str, dict[str, Any]]]
 
@@ -154,17 +155,18 @@ def _sample_model(
 ) -> None:
     """Draw and grade what is still missing of one model's samples."""
     load_chat(experiment.policy)
-    inputs = _inputs(experiment, benchmarks)
+    begin_stage(folder, _inputs(experiment), start_over)
+    _add_benchmarks(folder, benchmarks)
     report = on_progress or (lambda totals: None)
-    if begin_stage(folder, inputs, start_over) is not None:
-        report(ALREADY_COMPLETE | {"model": model})
-        return
     parts = [
         f"{name}#{number}"
         for name, problems in benchmarks.items()
         for number in range(-(-len(problems) // PART_PROBLEMS))
     ]
     missing = [part for part in parts if not _is_done(folder, part)]
+    if not missing:
+        report(ALREADY_COMPLETE | {"model": model})
+        return
     counts = {
         "model": model,
         "total": sum(map(len, benchmarks.values())),
@@ -181,7 +183,6 @@ def _sample_model(
         benchmarks=benchmarks,
         folder=folder,
     )
-    finish_stage(folder, inputs, {"problems": counts["total"]})
 
 
 def _is_done(folder: Folder, part: str) -> bool:
@@ -189,15 +190,27 @@ def _is_done(folder: Folder, part: str) -> bool:
     return (folder / folder_name(benchmark)).exists(part_file(number))
 
 
-def _inputs(experiment: Experiment, benchmarks: dict[str, list[Problem]]) -> dict[str, Any]:
-    """What the samples depend on: the keys of the stage's fingerprint."""
-    problems = {name: fingerprint({"problems": [vars(p) for p in rows]}) for name, rows in benchmarks.items()}
+def _add_benchmarks(folder: Folder, benchmarks: dict[str, list[Problem]]) -> None:
+    """Note which problems stand behind each benchmark's name; more benchmarks may come later, changed ones may not.
+
+    Raises:
+        InputError: a benchmark was sampled before with other problems.
+    """
+    digests = {name: fingerprint({"problems": [vars(p) for p in rows]}) for name, rows in benchmarks.items()}
+    known = folder.read_json(BENCHMARKS) if folder.exists(BENCHMARKS) else {}
+    changed = [name for name, digest in digests.items() if known.get(name, digest) != digest]
+    if changed:
+        raise InputError(f"{folder.path}: the problems of {changed[0]} have changed; pass --start-over to sample anew")
+    folder.write_json(BENCHMARKS, known | digests)
+
+
+def _inputs(experiment: Experiment) -> dict[str, Any]:
+    """What the samples depend on, besides the benchmarks' problems."""
     return {
         "run": {"seed": experiment.run.seed},
         "policy": experiment.policy.model_dump(mode="json", exclude={"model"}),
         "policy_files": model_digest(experiment.policy),
         "prompts": experiment.prompts.model_dump(mode="json", exclude={"guided"}),
-        "benchmarks": problems,
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude={"benchmarks", "data_dir"}),
         "verify": experiment.verify.model_dump(mode="json", exclude={"num_workers"}),
     }
