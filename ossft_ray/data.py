@@ -16,6 +16,7 @@ from ossft_ray.verification.answers import answer_text, final_answer
 PAPER_BENCHMARKS = ("math500", "minerva_math", "olympiadbench", "aime24", "amc23")
 _QUESTION_COLUMNS = ("problem", "question")
 _ANSWER_COLUMNS = ("answer", "final_answer")
+_HALF_A_PAIR = "half of a surrogate pair, which is no Unicode text"
 
 
 class Rejection(Exception):
@@ -31,7 +32,7 @@ class Rejection(Exception):
         if not _is_unicode(content):
             content = json.dumps(self.record.values, default=str)
         return {
-            "problem_id": self.problem_id if _is_unicode(self.problem_id or "") else None,
+            "problem_id": self.problem_id if _is_unicode(self.problem_id) else None,
             "source": self.record.source,
             "row": self.record.row,
             "reason": self.reason,
@@ -72,13 +73,20 @@ def read_benchmark(name: str, settings: Evaluate) -> list[Problem]:
     """The problems of one benchmark: a playground level, one of the paper's five from `data_dir`, or a file.
 
     Raises:
-        InputError: the name is unknown, the file is missing, or a row has no question or no answer.
+        InputError: the name is unknown, the file is missing, or a row has no question, no answer or another's id.
     """
     path = benchmark_file(name, settings)
-    problems = [_benchmark_problem(record, index) for index, record in enumerate(read_records(path))]
+    problems: dict[str, Problem] = {}
+    for index, record in enumerate(read_records(path)):
+        problem = _benchmark_problem(record, index)
+        if problem.problem_id in problems:
+            raise InputError(
+                f"{record.source}, row {record.row}: id '{problem.problem_id}' came before; make it unique"
+            )
+        problems[problem.problem_id] = problem
     if not problems:
         raise InputError(f"{path}: holds no problems")
-    return problems
+    return list(problems.values())
 
 
 def benchmark_file(name: str, settings: Evaluate) -> str:
@@ -118,15 +126,15 @@ def _problem(record: Record, columns: Columns, default_id: str) -> Problem:
     if not answer:
         raise Rejection("no_answer", record, problem_id)
     problem = Problem(problem_id, question, answer, expert_solution)
-    if not all(_is_unicode(text) for text in vars(problem).values()):
-        raise Rejection("broken_row: half of a surrogate pair, which is no Unicode text", record, problem_id)
+    if not _is_unicode(*vars(problem).values()):
+        raise Rejection(f"broken_row: {_HALF_A_PAIR}", record, problem_id)
     return problem
 
 
-def _is_unicode(text: str) -> bool:
+def _is_unicode(*texts: str | None) -> bool:
     """False for text with half of a surrogate pair, which only a JSON escape can write."""
     try:
-        text.encode()
+        "".join(text or "" for text in texts).encode()
     except UnicodeEncodeError:
         return False
     return True
@@ -153,4 +161,7 @@ def _benchmark_problem(record: Record, index: int) -> Problem:
         raise InputError(f"{record.source}, row {record.row}: no answer in column 'answer', nor boxed in 'solution'")
     context = values.get("context")
     text = f"{context}\n{question}" if isinstance(context, str) and context else question
-    return Problem(answer_text(values.get("id")) or f"{index:05d}", text, answer, None)
+    problem = Problem(answer_text(values.get("id")) or f"{index:05d}", text, answer, None)
+    if not _is_unicode(*vars(problem).values()):
+        raise InputError(f"{record.source}, row {record.row}: {_HALF_A_PAIR}")
+    return problem
