@@ -94,6 +94,8 @@ def load_chat(policy: Policy) -> Chat:
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"[policy] model: cannot load {policy.model}: {reason}") from error
+    if not tokenizer(_PROBE_USER, add_special_tokens=False)["input_ids"]:  # transformers may make up an empty one
+        raise InputError(f"[policy] model: {policy.model} holds no tokenizer; its folder needs a tokenizer.json")
     if policy.chat_template is not None:
         tokenizer.chat_template = _read_template(policy.chat_template)
     if not tokenizer.chat_template:
