@@ -93,7 +93,8 @@ def load_chat(policy: Policy) -> Chat:
         config = AutoConfig.from_pretrained(path, revision=policy.revision)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"[policy] model: cannot load {policy.model}: {reason}") from error
+        mend = "" if Path(path).is_dir() else "; there is no such folder here, and as a Hub id it cannot be had"
+        raise InputError(f"[policy] model: cannot load {policy.model}: {reason}{mend}") from error
     if not tokenizer(_PROBE_USER, add_special_tokens=False)["input_ids"]:  # transformers may make up an empty one
         raise InputError(f"[policy] model: {policy.model} holds no tokenizer; its folder needs a tokenizer.json")
     if policy.chat_template is not None:
