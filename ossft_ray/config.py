@@ -160,8 +160,10 @@ def load_experiment(path: str | Path | None, overrides: list[str] | tuple[str, .
             settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{path}: no such experiment file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read: {error}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: cannot be read: it is not UTF-8 text") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: not valid TOML: {error}") from error
     for override in overrides:
