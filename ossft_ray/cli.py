@@ -178,7 +178,7 @@ def _load(config_path: str | None, overrides: tuple[str, ...]) -> "Experiment":
 def main() -> None:
     """Run a command and leave with the contract's exit codes."""
     try:
-        code = ossft(standalone_mode=False)
+        code = ossft(prog_name="ossft", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "ossft"
