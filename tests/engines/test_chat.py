@@ -140,6 +140,7 @@ def test_a_context_length_that_is_no_number_is_refused(make_policy: MakePolicy) 
         ("./missing", "no model folder at ./missing"),
         ("~/missing/model", "no model folder at ~/missing/model"),
         ("playgruond", "no model folder at playgruond"),
+        ("models/missing", "there is no such folder here, and as a Hub id it cannot be had"),
         ("a/b/c", "no model folder at a/b/c"),
         ("{tmp}", "{tmp} holds no config.json; give a Hugging Face model folder"),
     ],
@@ -152,8 +153,13 @@ def test_models_that_are_not_there(tmp_path: Path, name: str, words: str) -> Non
 
 @pytest.mark.parametrize(
     "name, content",
-    [("config.json", "{"), ("config.json", '{"model_type": "nothing-known"}'), ("tokenizer.json", None)],
-    ids=["broken config", "unknown kind", "no tokenizer"],
+    [
+        ("config.json", "{"),
+        ("config.json", '{"model_type": "nothing-known"}'),
+        ("tokenizer.json", None),
+        ("tokenizer.json", "{"),
+    ],
+    ids=["broken config", "unknown kind", "no tokenizer", "broken tokenizer"],
 )
 def test_folders_that_cannot_be_loaded(make_policy: MakePolicy, name: str, content: str | None) -> None:
     policy = make_policy(CLOSES_TURN, "<|im_end|>")
@@ -161,7 +167,7 @@ def test_folders_that_cannot_be_loaded(make_policy: MakePolicy, name: str, conte
         (Path(policy.model) / name).unlink()
     else:
         (Path(policy.model) / name).write_text(content)
-    with pytest.raises(InputError, match="cannot load|holds no tokenizer") as caught:
+    with pytest.raises(InputError, match=r"cannot load|holds no tokenizer") as caught:
         load_chat(policy)
     assert policy.model in str(caught.value) and "\n" not in str(caught.value)
 
