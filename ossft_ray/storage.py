@@ -122,6 +122,27 @@ class Folder:
             self.filesystem.delete_dir(self.path)
 
 
+class PartWriter:
+    """Writes rows as numbered Parquet files of equal size; `flush` writes what is left."""
+
+    def __init__(self, folder: Folder, prefix: str, schema: pa.Schema, rows_per_file: int) -> None:
+        self.folder, self.prefix, self.schema, self.rows_per_file = folder, prefix, schema, rows_per_file
+        self.num_rows = self._num_files = 0
+        self._waiting: list[dict[str, Any]] = []
+
+    def write(self, row: dict[str, Any]) -> None:
+        self.num_rows += 1
+        self._waiting.append(row)
+        if len(self._waiting) == self.rows_per_file:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            name = f"{self.prefix}-{self._num_files:05d}.parquet"
+            self.folder.write_table(name, pa.Table.from_pylist(self._waiting, schema=self.schema))
+            self._num_files, self._waiting = self._num_files + 1, []
+
+
 def fingerprint(inputs: dict[str, Any]) -> str:
     """SHA-256 of the inputs as canonical JSON: equal exactly when all keys and values are."""
     canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -18,7 +18,7 @@ from ossft_ray.data import Rejection
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.errors import InputError
 from ossft_ray.schema import REJECTED
-from ossft_ray.stages.rewrite import lay_out_problems, usable_problems
+from ossft_ray.stages.intake import lay_out_problems, usable_problems
 from ossft_ray.storage import Folder
 
 GOOD = {"problem": "What is 1 + 1?", "answer": "2", "solution": r"It is \boxed{2}."}

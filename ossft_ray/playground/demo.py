@@ -34,7 +34,7 @@ guided_alignment = {{ num_samples = 4, max_tokens = 128 }}
 
 [train]
 loss = "dft"
-learning_rate = 1e-3
+learning_rate = 2e-4
 epochs = 3
 global_batch_size = 32
 max_length = 512

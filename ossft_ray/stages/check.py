@@ -9,7 +9,7 @@ from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.errors import InputError
 from ossft_ray.stages.cluster import check_output
-from ossft_ray.stages.rewrite import usable_problems
+from ossft_ray.stages.intake import usable_problems
 
 
 @dataclass(frozen=True)

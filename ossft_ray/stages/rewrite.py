@@ -9,32 +9,23 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from ossft_ray.config import Experiment
-from ossft_ray.data import Rejection, read_problems
-from ossft_ray.engines.chat import Chat, load_chat, model_digest
+from ossft_ray.engines.chat import load_chat, model_digest
 from ossft_ray.engines.vllm_policy import Sampling, check_engine_settings
-from ossft_ray.errors import InputError
 from ossft_ray.method.prompts import Message, solve_prompt
 from ossft_ray.method.rewriting import Attempt, Problem, Response, Rewritten, Stage, derive_seed, rewrite_problem
 from ossft_ray.provenance import write_config
-from ossft_ray.records import Record, find_files
-from ossft_ray.schema import EXAMPLE, PROBLEM, REJECTED, to_table
+from ossft_ray.records import find_files
+from ossft_ray.schema import EXAMPLE, to_table
 from ossft_ray.stages.cluster import check_output, start_ray
+from ossft_ray.stages.intake import PART_PROBLEMS, PARTS, PROBLEMS, lay_out_problems
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
 from ossft_ray.storage import Folder, begin_stage, digest_files, finish_stage
 
 NAME = "rewrite"
-PARTS = "part-*.parquet"
-PROBLEMS = "problems"  # sub-folder: the input as laid out in parts
-LAID_OUT = "problems.json"  # written when the whole input is
-PART_PROBLEMS = 16  # in a part; what a kill may cost is the parts in flight
-_REJECTED_ROWS = 1000  # in a file
 _TOKEN_COUNTS = b"ossft_token_counts"
 
 
@@ -59,8 +50,8 @@ def rewrite(
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
         report(ALREADY_COMPLETE)
         return manifest
-    write_config(experiment)
     laid_out = lay_out_problems(experiment, chat, folder)
+    write_config(experiment)
 
     finished = set(folder.names(PARTS))
     missing = [part for part in (folder / PROBLEMS).names(PARTS) if part not in finished]
@@ -153,43 +144,6 @@ def rewrite_inputs(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def usable_problems(experiment: Experiment, chat: Chat) -> Iterator[Problem | Rejection]:
-    """The problems of `[data]`, rejected where the plain prompt leaves no room for a response."""
-    for item in read_problems(experiment.data):
-        yield item if isinstance(item, Rejection) else _fitting(*item, experiment, chat)
-
-
-def lay_out_problems(experiment: Experiment, chat: Chat, folder: Folder) -> dict[str, int]:
-    """Stream the input once into parts of problems, and set aside the rows that cannot be used.
-
-    Raises:
-        InputError: a file cannot be used, or no usable problem is left; the folder is then left as if never begun.
-    """
-    if folder.exists(LAID_OUT):
-        laid_out: dict[str, int] = folder.read_json(LAID_OUT)
-        return laid_out
-    problems = _PartWriter(folder / PROBLEMS, "part", PROBLEM, PART_PROBLEMS)
-    rejected = _PartWriter(folder, "rejected", REJECTED, _REJECTED_ROWS)
-    first: Rejection | None = None
-    try:
-        for item in usable_problems(experiment, chat):
-            if isinstance(item, Rejection):
-                first = first or item
-                rejected.write(item.as_row())
-            else:
-                problems.write(vars(item))
-        if problems.num_rows == 0:
-            raise InputError(f"[data] path: {experiment.data.path} holds no usable problem; {first or 'it is empty'}")
-    except InputError:
-        folder.delete()
-        raise
-    problems.flush()
-    rejected.flush()
-    laid_out = {"problems": problems.num_rows, "rejected": rejected.num_rows}
-    folder.write_json(LAID_OUT, laid_out)
-    return laid_out
-
-
 def summarise(folder: Folder, laid_out: dict[str, int]) -> dict[str, Any]:
     """The manifest's figures, from the parts themselves: they count kept work only, whatever was interrupted."""
     totals: Counter[str] = Counter()
@@ -208,37 +162,6 @@ def summarise(folder: Folder, laid_out: dict[str, int]) -> dict[str, Any]:
         "prompt_tokens": totals["prompt_tokens"],
         "seconds": _covered_seconds(intervals),
     }
-
-
-def _fitting(record: Record, problem: Problem, experiment: Experiment, chat: Chat) -> Problem | Rejection:
-    """The problem, unless its plain prompt leaves no room for a response."""
-    prompts = experiment.prompts
-    num_tokens = len(chat.render(solve_prompt(problem.question, prompts.system, prompts.solve)))
-    if num_tokens < chat.context_length:
-        return problem
-    reason = f"prompt_too_long: {num_tokens} tokens, and the policy's context is {chat.context_length}"
-    return Rejection(reason, record, problem.problem_id)
-
-
-class _PartWriter:
-    """Writes rows as numbered files of equal size."""
-
-    def __init__(self, folder: Folder, prefix: str, schema: pa.Schema, rows_per_file: int) -> None:
-        self.folder, self.prefix, self.schema, self.rows_per_file = folder, prefix, schema, rows_per_file
-        self.num_rows = self._num_files = 0
-        self._waiting: list[dict[str, Any]] = []
-
-    def write(self, row: dict[str, Any]) -> None:
-        self.num_rows += 1
-        self._waiting.append(row)
-        if len(self._waiting) == self.rows_per_file:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._waiting:
-            name = f"{self.prefix}-{self._num_files:05d}.parquet"
-            self.folder.write_table(name, to_table(self._waiting, self.schema))
-            self._num_files, self._waiting = self._num_files + 1, []
 
 
 def _covered_seconds(intervals: list[tuple[int, int]]) -> int:
