@@ -17,10 +17,11 @@ from ossft_ray.config import Experiment
 from ossft_ray.engines.batches import Examples
 from ossft_ray.engines.chat import Chat, load_chat, model_digest
 from ossft_ray.errors import InputError, JobError
+from ossft_ray.provenance import write_config
 from ossft_ray.schema import EXAMPLE, check_table
-from ossft_ray.stages.cluster import log_folder, place, redirect_output, start_ray
+from ossft_ray.stages.cluster import check_output, log_folder, place, redirect_output, start_ray
 from ossft_ray.stages.metrics_log import MetricsLog, MetricsReader, read_metrics
-from ossft_ray.stages.progress import OnProgress, watch
+from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress, watch
 from ossft_ray.storage import MANIFEST, Folder, begin_stage, finish_stage
 
 if TYPE_CHECKING:
@@ -55,15 +56,18 @@ def train(
 
     Args:
         experiment: the resolved experiment.
-        on_progress: called with each step's metrics, as in `train/metrics.jsonl`.
+        on_progress: called with each step's metrics, as in `train/metrics.jsonl`; or once, if nothing is left to do.
         start_over: discard what an earlier run with other settings left.
         verbose: let Ray print what its workers print.
 
     Raises:
-        InputError: there are no complete examples, none fits max_length, or the output was made with other settings.
+        InputError: there are no complete examples, none fits max_length, or the output was made with other settings
+            or would be lost.
         JobError: training failed; says why and where the log is.
     """
+    check_output(experiment.run.output)
     folder = Folder.at(experiment.run.output) / "train"
+    report = on_progress or (lambda metrics: None)
     source = _source(experiment)
     inputs = {
         "train": experiment.train.model_dump(include=_LEARNING_KEYS),
@@ -72,12 +76,13 @@ def train(
         "chat_template": experiment.policy.chat_template,
         "rewrite": source.read_json(MANIFEST)["fingerprint"],
     }
-    manifest = begin_stage(folder, inputs, start_over)
-    if manifest is not None:
+    if (manifest := begin_stage(folder, inputs, start_over)) is not None:
+        report(ALREADY_COMPLETE)
         return manifest
+    write_config(experiment)
     tokenised = tokenise(source, load_chat(experiment.policy), experiment)
     start_ray(experiment, verbose)
-    _fit(experiment, folder, tokenised.examples, on_progress or (lambda metrics: None), verbose)
+    _fit(experiment, folder, tokenised.examples, report, verbose)
     return finish_stage(folder, inputs, _manifest(experiment, folder, tokenised))
 
 

@@ -1,0 +1,154 @@
+"""The engine without Ray: worker processes of one process group train one setting after the other."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ossft_ray.config import Policy, Train
+from ossft_ray.engines import deepspeed_engine
+from ossft_ray.engines.batches import Examples
+from ossft_ray.engines.deepspeed_engine import Trainer, learning_rate_at
+from tests.engines.plain_training import train_plainly
+
+SEED = 3
+SETTINGS = Train(
+    loss="sft", learning_rate=1e-3, global_batch_size=8, epochs=2, max_length=256, precision="fp32", zero_stage=2
+)
+FULL, PACKED, TINY, PADDED = {}, {"micro_batch_tokens": 300}, {"micro_batch_tokens": 60}, {"packing": False}
+VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
+    1: [
+        {"zero_stage": 0, **FULL},
+        {"zero_stage": 2, **PADDED, "micro_batch_tokens": 500},
+        {"zero_stage": 2, **TINY, "loss": "dft"},
+    ],
+    2: [
+        {"zero_stage": 0, **PADDED},
+        {"zero_stage": 1, **PACKED},
+        {"zero_stage": 2, **FULL, "loss": "dft"},
+        {"zero_stage": 3, **TINY},
+        {"zero_stage": 3, **PADDED, "loss": "dft"},
+    ],
+}
+
+
+def make_examples() -> Examples:
+    """22 examples, so that the last batch is partial, with very different lengths."""
+    rng = np.random.default_rng(7)
+    prompts = [rng.integers(3, 40, int(rng.integers(5, 60))).tolist() for _ in range(22)]
+    responses = [rng.integers(3, 40, int(rng.integers(1, 120))).tolist() for _ in range(22)]
+    return Examples.build([f"problem-{index}" for index in range(22)], prompts, responses)
+
+
+def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Train each variant of SETTINGS; returns what worker 0 measured. Stops after step 3 and resumes in a new engine
+    where the variant says `resume`."""
+    folder.mkdir()
+    torch.multiprocessing.spawn(_worker, (num_workers, folder, variants), num_workers)
+    return json.loads((folder / "measured.json").read_text())
+
+
+def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> None:
+    os.environ |= {
+        "RANK": str(rank), "WORLD_SIZE": str(num_workers), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=num_workers
+    )
+    # DeepSpeed leaves parameters as small as these whole unless told otherwise
+    plain_config = deepspeed_engine.deepspeed_config
+
+    def sharding_config(settings: Train, num_workers: int) -> dict[str, Any]:
+        config = plain_config(settings, num_workers)
+        if settings.zero_stage == 3:
+            config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return config
+
+    deepspeed_engine.deepspeed_config = sharding_config
+    measured = []
+    for number, variant in enumerate(variants):
+        settings = SETTINGS.model_copy(update={key: value for key, value in variant.items() if key != "resume"})
+        trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples())
+        steps = []
+        for metrics in trainer.steps():
+            steps.append(metrics)
+            if variant.get("resume") and trainer.step == 3:
+                state = folder / f"checkpoint-{number}"
+                trainer.save_checkpoint(state)
+                torch.distributed.barrier()
+                break
+        if variant.get("resume"):
+            trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples())
+            trainer.load_checkpoint(state)
+            steps += trainer.steps()
+        measured.append(steps)
+    if rank == 0:
+        (folder / "measured.json").write_text(json.dumps(measured))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_learning_equals_plain_training_however_the_work_is_split(num_workers: int, tmp_path: Path) -> None:
+    """Same losses and gradient norms for each ZeRO stage, packing, micro-batch size and number of workers."""
+    variants = VARIANTS[num_workers]
+    plain = {
+        loss: train_plainly(SETTINGS.model_copy(update={"loss": loss}), SEED, make_examples())
+        for loss in ("sft", "dft")
+    }
+    for variant, steps in zip(variants, run_workers(num_workers, tmp_path / "run", variants), strict=True):
+        expected = plain[variant.get("loss", "sft")]
+        assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
+        assert [step["epoch"] for step in steps] == [1, 1, 1, 2, 2, 2]
+        assert [step["num_examples"] for step in steps] == [8, 8, 6, 8, 8, 6]
+        for name in ("loss", "cross_entropy", "grad_norm"):
+            ours, theirs = ([step[name] for step in curve] for curve in (steps, expected))
+            assert ours == pytest.approx(theirs, rel=2e-4), (variant, name)
+        assert all((step["padding_share"] > 0) == (variant.get("packing") is False) for step in steps), variant
+
+
+def test_resumed_training_equals_the_undisturbed_bit_for_bit(tmp_path: Path) -> None:
+    stages = [{"zero_stage": stage} for stage in (0, 2, 3)] + [{"zero_stage": 2, "precision": "bf16"}]
+    variants = [variant | resume for variant in stages for resume in ({}, {"resume": True})]
+    curves = run_workers(2, tmp_path / "run", variants)
+    for undisturbed, resumed, variant in zip(curves[::2], curves[1::2], stages, strict=True):
+        for name in ("step", "loss", "cross_entropy", "grad_norm", "learning_rate"):
+            assert [step[name] for step in resumed] == [step[name] for step in undisturbed], (variant, name)
+
+
+def test_bf16_stages_agree(tmp_path: Path) -> None:
+    variants = [{"zero_stage": stage, "precision": "bf16"} for stage in (0, 1, 2, 3)]
+    curves = run_workers(1, tmp_path / "run", variants)
+    plain = train_plainly(SETTINGS, SEED, make_examples())
+    for variant, steps in zip(variants, curves, strict=True):
+        losses, expected = ([step["loss"] for step in curve] for curve in (steps, plain))
+        assert losses == pytest.approx(expected, rel=0.03), variant
+
+
+@pytest.mark.parametrize(
+    "step, num_steps, warmup_ratio, expected",
+    [
+        (0, 10, 0.0, 1.0),
+        (5, 10, 0.0, 0.5),
+        (9, 10, 0.0, 0.02447),
+        (0, 10, 0.1, 0.5),  # one step of warm-up, half-way up
+        (1, 10, 0.1, 1.0),
+        (0, 100, 0.1, 1 / 11),
+        (9, 100, 0.1, 10 / 11),
+        (10, 100, 0.1, 1.0),
+        (55, 100, 0.1, 0.5),
+        (0, 1, 0.1, 1.0),
+    ],
+)
+def test_learning_rate(step: int, num_steps: int, warmup_ratio: float, expected: float) -> None:
+    assert learning_rate_at(step, num_steps, 1.0, warmup_ratio) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_every_worker_with_the_step_and_its_problems(tmp_path: Path) -> None:
+    message = r"JobError: train: the (loss|gradient norm) of step \d+ is (nan|inf); its problems: problem-\d+, "
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match=message):
+        run_workers(2, tmp_path / "run", [{"learning_rate": 1e36, "weight_decay": 0.0}])

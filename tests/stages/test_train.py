@@ -1,0 +1,206 @@
+"""`train` for real: Ray Train, DeepSpeed and the playground's policy, on rows written by hand."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ossft_ray.builtin import POLICY_FOLDER
+from ossft_ray.config import Experiment, Policy, resolve
+from ossft_ray.engines.chat import load_chat
+from ossft_ray.errors import InputError, JobError
+from ossft_ray.stages.progress import ALREADY_COMPLETE
+from ossft_ray.stages.train import tokenise, train
+from ossft_ray.storage import Folder
+from tests.engines.plain_training import train_plainly
+from tests.stages.rows import write_examples
+
+NUM_EXAMPLES = 22  # the last of the batches of 8 is partial
+
+
+def experiment(output: Path, num_workers: int = 1, **settings: Any) -> Experiment:
+    small = {
+        "precision": "fp32",
+        "global_batch_size": 8,
+        "epochs": 2,
+        "max_length": 512,
+        "learning_rate": 1e-3,
+        "checkpoint_every": 2,
+    }
+    return resolve(
+        {
+            "run": {"output": str(output)},
+            "policy": {"model": "playground"},
+            "data": {"path": "unused.jsonl"},
+            "train": small | settings,
+            "resources": {"num_train_workers": num_workers},
+        }
+    )
+
+
+def read_metrics(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "train" / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_equals_plain_training(output: Path, settings: Experiment) -> None:
+    chat = load_chat(settings.policy)
+    examples = tokenise(Folder.at(str(output / "rewrite")), chat, settings).examples
+    expected = train_plainly(settings.train, settings.run.seed, examples)
+    measured = read_metrics(output)
+    assert [line["step"] for line in measured] == list(range(1, len(expected) + 1))
+    for name in ("loss", "cross_entropy", "grad_norm"):
+        ours, theirs = ([line[name] for line in curve] for curve in (measured, expected))
+        assert ours == pytest.approx(theirs, rel=5e-4), name
+
+
+def kill_a_train_worker() -> bool:
+    """kill -9 of one training worker of this process's own Ray."""
+    for process in psutil.Process().children(recursive=True):
+        if process.is_running() and any("RayTrainWorker" in part for part in process.cmdline()):
+            os.kill(process.pid, signal.SIGKILL)
+            return True
+    return False
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_workers_one_of_them_killed_learn_as_plain_training_does(tmp_path: Path) -> None:
+    write_examples(str(tmp_path), NUM_EXAMPLES)
+    settings = experiment(tmp_path, num_workers=2, loss="sft", epochs=8, zero_stage=2, packing=True)
+    seen: list[int] = []
+    killed: list[bool] = []
+
+    def on_progress(metrics: dict[str, Any]) -> None:
+        seen.append(metrics["step"])
+        if metrics["step"] >= 3 and not killed:
+            killed.append(kill_a_train_worker())
+
+    manifest = train(settings, on_progress)
+    assert killed == [True]
+    assert seen == list(range(1, 25))  # each step reported once, though some were done twice
+    assert_equals_plain_training(tmp_path, settings)
+    assert manifest["steps"] == 24 and manifest["epochs"] == 8 and manifest["examples"] == NUM_EXAMPLES
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Experiment, dict[str, Any]]:
+    output = tmp_path_factory.mktemp("trained")
+    write_examples(str(output), NUM_EXAMPLES)
+    settings = experiment(output, loss="dft", packing=False, micro_batch_tokens=400, zero_stage=3)
+    return output, settings, train(settings)
+
+
+def test_dft_learns_as_plain_training_does(trained: tuple[Path, Experiment, dict[str, Any]]) -> None:
+    output, settings, manifest = trained
+    assert_equals_plain_training(output, settings)
+    lines = read_metrics(output)
+    assert set(lines[0]) >= {
+        "step",
+        "loss",
+        "cross_entropy",
+        "learning_rate",
+        "tokens_per_second",
+        "epoch",
+        "grad_norm",
+    }
+    assert manifest["complete"] and manifest["steps"] == 6
+    assert manifest["loss"] == lines[-1]["loss"] and manifest["cross_entropy"] == lines[-1]["cross_entropy"]
+
+
+def test_exported_folder_loads_and_stops_where_training_ended(trained: tuple[Path, Experiment, dict[str, Any]]) -> None:
+    output, settings, _ = trained
+    folder = output / "train" / "model"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert model.dtype == torch.float32 and (folder / "model.safetensors").stat().st_size < 4 * 700_000
+    chat, original = load_chat(Policy(model=str(folder))), load_chat(settings.policy)
+    assert model.generation_config.eos_token_id == chat.stop_token_ids == original.stop_token_ids
+    messages = [{"role": "user", "content": "1+1?"}]
+    assert chat.render(messages) == original.render(messages)
+    assert AutoTokenizer.from_pretrained(folder).chat_template == original.tokenizer.chat_template
+    before = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype="auto")
+    moved = [not torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True)]
+    assert all(moved)
+
+
+def test_complete_output_is_left_alone(trained: tuple[Path, Experiment, dict[str, Any]]) -> None:
+    output, settings, manifest = trained
+    written = (output / "train" / "manifest.json").stat().st_mtime_ns
+    elsewhere = settings.model_copy(
+        update={"resources": settings.resources.model_copy(update={"num_train_workers": 2})}
+    )
+    reports: list[dict[str, Any]] = []
+    assert train(elsewhere, reports.append) == manifest
+    assert reports == [ALREADY_COMPLETE]
+    assert (output / "train" / "manifest.json").stat().st_mtime_ns == written
+    with pytest.raises(InputError, match=r"train\.loss"):
+        train(experiment(output, loss="sft", packing=False))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_failure_is_one_line_with_the_cause(tmp_path: Path) -> None:
+    write_examples(str(tmp_path), NUM_EXAMPLES)
+    with pytest.raises(JobError, match=r"the (loss|gradient norm) of step \d+ is (nan|inf); its problems: train-0-"):
+        train(experiment(tmp_path, loss="sft", learning_rate=1e36, weight_decay=0.0))
+    assert not (tmp_path / "train" / "manifest.json").exists()
+    assert all(line["step"] < 6 for line in read_metrics(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "make, settings, message",
+    [
+        (None, {}, r"rewrite: no complete examples .* run `ossft rewrite` first"),
+        (None, {"examples": "nowhere"}, r"nowhere: no complete examples .* \[train\] examples must be"),
+        ({"num_rows": 3}, {"max_length": 20}, r"3 examples, all longer than train\.max_length = 20"),
+        ({"num_rows": 0}, {}, "it holds no examples"),
+    ],
+)
+def test_refusals(tmp_path: Path, make: dict[str, Any] | None, settings: dict[str, Any], message: str) -> None:
+    if make is not None:
+        write_examples(str(tmp_path), **make)
+    with pytest.raises(InputError, match=message):
+        train(experiment(tmp_path, **settings))
+
+
+def test_too_long_examples_are_set_aside_never_cut(tmp_path: Path) -> None:
+    rows = write_examples(str(tmp_path), 12)
+    settings = experiment(tmp_path)
+    chat, folder = load_chat(settings.policy), Folder.at(str(tmp_path / "rewrite"))
+    lengths = {row["problem_id"]: len(chat.render(row["prompt"])) + len(row["response_token_ids"]) for row in rows}
+    limit = sorted(lengths.values())[7]
+    tokenised = tokenise(folder, chat, experiment(tmp_path, max_length=limit))
+    assert tokenised.too_long == [name for name, length in lengths.items() if length > limit]
+    kept = {name: length for name, length in lengths.items() if length <= limit}
+    assert dict(zip(tokenised.examples.problem_ids, tokenised.examples.lengths.tolist(), strict=True)) == kept
+
+
+@pytest.mark.parametrize(
+    "changes, num_reencoded, ids",
+    [
+        (
+            {"response": "12", "response_token_ids": [7, 8, 9]},
+            0,
+            [7, 8, 9],
+        ),  # on-policy: as sampled, whatever it spells
+        ({"policy": "other", "response": "12"}, 3, "12"),  # ids of another response, so of another tokenizer
+        ({"policy": "other"}, 0, None),  # another policy with the same tokenizer
+    ],
+)
+def test_responses_are_encoded_anew_only_if_another_tokenizer_wrote_them(
+    tmp_path: Path, changes: dict[str, Any], num_reencoded: int, ids: Any
+) -> None:
+    rows = write_examples(str(tmp_path), 3, **changes)
+    settings = experiment(tmp_path)
+    chat = load_chat(settings.policy)
+    tokenised = tokenise(Folder.at(str(tmp_path / "rewrite")), chat, settings)
+    examples = tokenised.examples
+    assert tokenised.num_reencoded == num_reencoded
+    for index, row in enumerate(rows):
+        expected = row["response_token_ids"] if ids is None else chat.encode_response(ids) if ids == "12" else ids
+        tokens = examples.token_ids[examples.offsets[index] : examples.offsets[index + 1]].tolist()
+        assert tokens == chat.render(row["prompt"]) + expected
