@@ -86,6 +86,12 @@ class Rewrite(Section):
     self_alignment: SelfAlignment = SelfAlignment()
     guided_alignment: GuidedAlignment = GuidedAlignment()
 
+    @model_validator(mode="after")
+    def _stages_occur_once(self) -> "Rewrite":
+        if len(set(self.stages)) < len(self.stages):
+            raise ValueError("stages must not name a stage twice")
+        return self
+
 
 class Verify(Section):
     kind: Literal["math"] = "math"

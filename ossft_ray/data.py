@@ -122,7 +122,7 @@ def _problem(record: Record, columns: Columns, default_id: str) -> Problem:
     if not isinstance(expert_solution, str) or not expert_solution.strip():
         raise Rejection("no_expert_solution", record, problem_id)
     own_column = columns.answer in values and columns.answer != columns.expert_solution
-    answer = answer_text(values[columns.answer]) if own_column else final_answer(expert_solution)
+    answer = _gold(values[columns.answer]) if own_column else final_answer(expert_solution)
     if not answer:
         raise Rejection("no_answer", record, problem_id)
     problem = Problem(problem_id, question, answer, expert_solution)
@@ -140,6 +140,12 @@ def _is_unicode(*texts: str | None) -> bool:
     return True
 
 
+def _gold(value: Any) -> str:
+    """An answer cell as text; of a whole solution in GSM8K's layout, what follows `####`."""
+    text = answer_text(value)
+    return final_answer(text) or text if "####" in text else text
+
+
 def _check_columns(record: Record, columns: Columns) -> None:
     for key in ("question", "expert_solution"):
         name = getattr(columns, key)
@@ -155,7 +161,7 @@ def _benchmark_problem(record: Record, index: int) -> Problem:
     question = next((values[name] for name in _QUESTION_COLUMNS if values.get(name)), None)
     if not isinstance(question, str):
         raise InputError(f"{record.source}, row {record.row}: no question in column 'problem' or 'question'")
-    answer = next((answer_text(values[name]) for name in _ANSWER_COLUMNS if name in values), "")
+    answer = next((_gold(values[name]) for name in _ANSWER_COLUMNS if name in values), "")
     answer = answer or final_answer(str(values.get("solution") or "")) or ""
     if not answer:
         raise InputError(f"{record.source}, row {record.row}: no answer in column 'answer', nor boxed in 'solution'")

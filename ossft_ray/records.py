@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ def read_records(path: str) -> Iterator[Record]:
 
 def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
     if "://" not in path:
-        return fs.LocalFileSystem(), path
+        return fs.LocalFileSystem(), os.path.expanduser(path)
     try:
         filesystem, inner = fs.FileSystem.from_uri(path)
     except (pa.ArrowInvalid, ValueError) as error:

@@ -9,7 +9,7 @@ from ossft_ray.config import Experiment, resolve
 from ossft_ray.errors import InputError
 from ossft_ray.playground.problems import training_problems
 
-NUM_PROBLEMS = 640
+NUM_PROBLEMS = 960
 DATA, EXPERIMENT = "problems.jsonl", "experiment.toml"
 
 # The paper's settings but for the toy's size: short responses, small batches, a larger learning rate, more epochs.
