@@ -16,6 +16,7 @@ _ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # on a machine of our own the workers are the work
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the cores of those that work
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_NO_USAGE_STATS": "1",
 }
