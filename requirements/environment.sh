@@ -111,8 +111,9 @@ install_pins() {
         # torch alone, first: the argument would send uv to PyTorch's index for triton too, where the pinned one may be missing.
         uv_pip install "${quiet[@]}" --python .venv/bin/python --no-deps "${torch_backend[@]}" "$(grep '^torch==' requirements/cpu.txt)"
     fi
-    # The pins are complete: they are installed as they stand, without resolving anew.
-    uv_pip sync "${quiet[@]}" --python .venv/bin/python "requirements/$1.txt"
+    # The pins are complete: they are installed as they stand, without resolving anew. Each stage starts processes that
+    # import vLLM and torch, which takes twice as long where nothing is compiled (as with PYTHONDONTWRITEBYTECODE).
+    uv_pip sync "${quiet[@]}" --compile-bytecode --python .venv/bin/python "requirements/$1.txt"
 }
 
 install_package() {
