@@ -31,7 +31,9 @@ class Run(Section):
 class Policy(Section):
     model: str = Field(min_length=1, description="`playground`, a Hugging Face folder, or a Hub id")
     revision: str | None = Field(None, description="of a Hub model: branch, tag or commit")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="for generation")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="for generation; auto as in vLLM, which samples a float32 model in bfloat16"
+    )
     chat_template: str | None = Field(None, description="Jinja text or a file; for models that have none")
     engine: dict[str, Any] = Field({}, description="any vLLM engine argument")
 
