@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import ray
 
+from ossft_ray.stages.processes import Processes
+
 T = TypeVar("T")
 OnProgress = Callable[[dict[str, Any]], None]
 ALREADY_COMPLETE = {"already_complete": True}  # what a stage reports that finds its output complete
@@ -14,10 +16,17 @@ ALREADY_COMPLETE = {"already_complete": True}  # what a stage reports that finds
 
 @ray.remote(num_cpus=0)
 class Tally:
-    """Running totals that workers add to and the driver reads."""
+    """Running totals that workers add to and the driver reads, and the processes that the workers started."""
 
     def __init__(self) -> None:
         self._totals: Counter[str] = Counter()
+        self._processes: list[Processes] = []
+
+    def register(self, processes: Processes) -> None:
+        self._processes.append(processes)
+
+    def processes(self) -> list[Processes]:
+        return self._processes
 
     def add(self, counts: dict[str, int]) -> None:
         self._totals.update(counts)

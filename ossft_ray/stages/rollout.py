@@ -21,6 +21,7 @@ from ossft_ray.errors import InputError, JobError
 from ossft_ray.method.prompts import Message
 from ossft_ray.method.rewriting import Response
 from ossft_ray.stages.cluster import log_folder, place, redirect_output
+from ossft_ray.stages.processes import await_ends, own_processes
 from ossft_ray.stages.progress import OnProgress, Tally, watch
 from ossft_ray.verification import Verdict, VerifierPool
 
@@ -63,14 +64,8 @@ class RolloutWorker:
         async with self._loading:  # the engine must be made inside the running loop, once
             if self._policy is None:
                 self._policy = VllmPolicy(self.experiment.policy, self.chat)
+                await self.tally.register.remote(own_processes())
             return self._policy
-
-    def __del__(self) -> None:
-        # Ray Data deletes the worker before it ends the actor's process: the engine's process must not outlive it.
-        if getattr(self, "_policy", None) is not None:
-            self._policy.shutdown()  # type: ignore[union-attr]
-        if hasattr(self, "verifiers"):
-            self.verifiers.close()
 
 
 def run_workers(
@@ -118,8 +113,8 @@ def run_workers(
         watch(dataset.materialize, poll=lambda: report(ray.get(tally.totals.remote())))
     except (RayError, RuntimeError) as error:
         raise job_error(error, experiment) from error
-    finally:
-        ray.kill(tally)
+    del dataset  # it holds the actors
+    await_ends(ray.get(tally.processes.remote()))
 
 
 def job_error(error: BaseException, experiment: Experiment) -> Exception:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ossft_ray.builtin import POLICY_FOLDER
-from ossft_ray.config import Experiment, resolve
+from ossft_ray.config import Experiment, Rewrite, resolve
 from ossft_ray.playground.problems import training_problems
 from ossft_ray.schema import EXAMPLE
 
@@ -163,8 +164,8 @@ def test_engine_logs_are_files_of_the_run(finished: Experiment) -> None:
     assert {"rewrite", "evaluate-base", "evaluate-trained", "train"} <= logs
 
 
-def test_no_engine_or_verifier_outlives_its_stage(finished: Experiment) -> None:
-    """On one GPU the next stage needs the memory. Only processes below this one are ours."""
+def ours(name: str) -> list[str]:
+    """Processes below this one whose command line has `name` in it."""
     listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
     parents = {int(pid): int(parent) for pid, parent, _ in rows}
@@ -174,8 +175,22 @@ def test_no_engine_or_verifier_outlives_its_stage(finished: Experiment) -> None:
             pid = parents.get(pid, 0)
         return pid == os.getpid()
 
-    left = [args for pid, _, args in rows if is_ours(int(pid)) and ("EngineCore" in args or "Worker(" in args)]
-    assert left == []
+    return [args for pid, _, args in rows if name in args and is_ours(int(pid))]
+
+
+def test_no_engine_outlives_its_stage(ray_cluster: None, tmp_path: Path) -> None:
+    """On one GPU the next stage needs the memory, at once; the actor around the engine may take its time to go."""
+    from ossft_ray.stages.rewrite import rewrite
+
+    experiment = resolve(settings(tmp_path)).model_copy(update={"rewrite": Rewrite(stages=["self"])})
+    seen: list[list[str]] = []
+    rewrite(experiment, on_progress=lambda totals: seen.append(ours("EngineCore")))
+    assert ours("EngineCore") == []
+    assert any(seen), "there was one while it worked"
+    deadline = time.monotonic() + 30
+    while ours("MapWorker") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert ours("MapWorker") == []
 
 
 def test_a_second_run_does_nothing_and_says_so(finished: Experiment) -> None:
