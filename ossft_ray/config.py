@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from ossft_ray.errors import InputError
+from ossft_ray.method.leaks import REFERENCE_PHRASES
 from ossft_ray.method.prompts import GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -35,6 +36,10 @@ class Policy(Section):
         "auto", description="for generation; auto as in vLLM, which samples a float32 model in bfloat16"
     )
     chat_template: str | None = Field(None, description="Jinja text or a file; for models that have none")
+    lora: str | None = Field(None, description="folder of a LoRA adapter that the policy samples with")
+    batch_invariant: bool = Field(
+        False, description="on a GPU: the same tokens whatever else is in the batch, at a cost (VLLM_BATCH_INVARIANT)"
+    )
     engine: dict[str, Any] = Field({}, description="any vLLM engine argument")
 
 
@@ -43,12 +48,24 @@ class Columns(Section):
     question: str = "problem"
     answer: str = Field("answer", description="optional in the file: else the last box (or #### tail) of the solution")
     expert_solution: str = "solution"
+    messages: str = Field("messages", description="a chat of user and assistant, where a file has no question column")
 
 
 class Data(Section):
-    path: str | list[str] = Field(description="JSONL or Parquet: a file, a glob, or a list of them")
+    path: str | list[str] = Field(description="JSONL or Parquet: a file, a glob, or a list of them; or a Hub data set")
+    subset: str | None = Field(None, description="of a Hub data set: its configuration")
+    split: str = Field("train", description="of a Hub data set")
+    revision: str | None = Field(None, description="of a Hub data set: branch, tag or commit")
     limit: PositiveInt | None = Field(None, description="take only the first rows")
     columns: Columns = Columns()
+    no_answer: Literal["reject", "expert"] = Field(
+        "reject", description="a row without a checkable answer is set aside, or keeps its expert solution unseen"
+    )
+    duplicates: Literal["keep", "drop"] = Field("keep", description="a question that came before; counted either way")
+    contamination: Literal["report", "drop", "ignore"] = Field(
+        "report", description="a question that shares an n-gram with one of [evaluate] benchmarks"
+    )
+    contamination_ngram: PositiveInt = Field(13, description="words in a row that two questions must share")
 
 
 class Prompts(Section):
@@ -78,13 +95,24 @@ class GuidedAlignment(Section):
     top_p: Fraction = 1.0
     max_tokens: PositiveInt = 2048
     hide_answer: bool = Field(False, description="mask the final answer in the guide")
+    reference_phrases: list[str] = Field(
+        list(REFERENCE_PHRASES), description="a response that says one of them is not kept; [] looks for none"
+    )
+    max_copied: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
+        "auto", description="share of a response copied from the guide beyond which it is not kept; 1 allows all"
+    )
+    copied_ngram: PositiveInt = Field(8, description="words in a row that count as copied")
 
 
 class Rewrite(Section):
     stages: list[Literal["self", "guided"]] = Field(["self", "guided"], description="[] keeps every expert solution")
     fallback: Literal["expert", "drop"] = Field("expert", description="what becomes of a problem that stays unsolved")
     exhaustive: bool = Field(False, description="draw all samples of a stage, for honest pass rates")
+    keep_per_problem: PositiveInt = Field(1, description="correct responses to keep of a problem, a row each")
     keep_attempts: bool = Field(False, description="store the text of every attempt")
+    max_repeats: Annotated[int, Field(ge=0)] = Field(
+        16, description="a response that says 4 to 64 tokens so often in a row is cut off (`repetition`); 0 never cuts"
+    )
     self_alignment: SelfAlignment = SelfAlignment()
     guided_alignment: GuidedAlignment = GuidedAlignment()
 
@@ -136,6 +164,10 @@ class Loop(Section):
 
 class Resources(Section):
     num_policies: PositiveInt | Auto = Field("auto", description="vLLM engines at work at once")
+    min_policies: PositiveInt | None = Field(
+        None, description="begin with so many and add more, up to num_policies, as the cluster grows"
+    )
+    problems_in_flight: PositiveInt | Auto = Field("auto", description="problems that one policy works on at once")
     gpus_per_policy: Annotated[int, Field(ge=0)] | Auto = "auto"
     num_train_workers: PositiveInt | Auto = "auto"
     gpus_per_train_worker: Annotated[int, Field(ge=0)] | Auto = "auto"

@@ -16,8 +16,8 @@ ROOT = Path(ossft_ray.__file__).parent
 
 # From the ground up. A module is named by its longest prefix here; it may import from its own floor and those below.
 FLOORS = (
-    # prompts.py is the wording alone, and config.py's defaults are that wording
-    ("errors", "builtin", "latex", "method.prompts"),
+    # prompts.py and leaks.py hold wording, and config.py's defaults are that wording
+    ("errors", "builtin", "latex", "method.prompts", "method.leaks"),
     ("config", "schema"),
     ("method", "verification", "records"),
     ("engines", "storage", "data", "provenance"),

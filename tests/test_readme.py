@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from ossft_ray.config import Experiment
+from ossft_ray.method.leaks import REFERENCE_PHRASES
 from ossft_ray.method.prompts import GUIDED_PROMPT, SYSTEM_PROMPT
 
 README = Path(__file__).parents[1] / "README.md"
@@ -39,6 +40,8 @@ def as_toml(value: object) -> str:
         return "not set"
     if value in (SYSTEM_PROMPT, GUIDED_PROMPT):
         return "see `method/prompts.py`"
+    if value == list(REFERENCE_PHRASES):
+        return "see `method/leaks.py`"
     return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
