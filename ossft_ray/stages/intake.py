@@ -5,6 +5,7 @@ killed run finds the same parts again.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ossft_ray.config import Experiment
 from ossft_ray.data import Rejection, read_problems
@@ -21,6 +22,30 @@ PROBLEMS = "problems"  # sub-folder: the input as laid out in parts
 LAID_OUT = "problems.json"  # written when the whole input is
 PART_PROBLEMS = 16  # in a part; what a kill may cost is the parts in flight
 _REJECTED_ROWS = 1000  # in a file
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The input as it was laid out, kept as `problems.json`."""
+
+    problems: int
+    rejected: int
+    rejected_reasons: dict[str, int]  # by the reason's first word
+    duplicates: int  # questions that came before, kept or dropped
+    contamination: dict[str, int]  # problems that share words with a benchmark, by benchmark
+    not_checked: list[str]  # benchmarks that could not be compared with
+    num_parts: int
+    sources: str  # digest of what it was made from
+
+
+def part_capacity(number: int) -> int:
+    """How many problems a part holds: few at first, so that a small run spreads, then more, so that files stay few."""
+    return 16 if number < 256 else 128
+
+
+def part_names(layout: Layout) -> list[str]:
+    """The names of the layout's parts, in `problems/` as in the folder itself."""
+    return [f"part-{number:05d}.parquet" for number in range(layout.num_parts)]
 
 
 def usable_problems(experiment: Experiment, chat: Chat) -> Iterator[Problem | Rejection]:
