@@ -136,8 +136,10 @@ def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
     from ossft_ray.stages.check import check
 
     findings = check(experiment)
-    rejected = ", ".join(f"{count} {reason}" for reason, count in findings.rejected.items()) or "none"
-    click.echo(f"problems:   {findings.problems} usable; set aside: {rejected}")
+    tally, data = findings.tally, experiment.data
+    click.echo(f"problems:   {tally.problems} usable; set aside: {_counts(tally.rejected)}")
+    click.echo(f"duplicates: {tally.duplicates} ({data.duplicates})")
+    click.echo(f"overlaps:   {_counts(tally.contamination)} ({data.contamination})")
     click.echo(f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}")
     click.echo(f"benchmarks: {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}")
     click.echo("the experiment is sound")
@@ -157,6 +159,10 @@ def verify(file: str, output: str | None, timeout_seconds: float, num_workers: i
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
     click.echo(f"{summary.num_rows} rows, {summary.accuracy:.1%} correct ({reasons})")
     click.echo(f"verdicts: {summary.output}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
 
 
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:

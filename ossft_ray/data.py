@@ -1,16 +1,22 @@
-"""Where problems come from: input files and benchmarks, row by row; a row that cannot be used is set aside."""
+"""Where problems come from: input files, Hub data sets and benchmarks, row by row; a row without use is set aside.
+
+`layouts.py` holds the table of layouts that are recognised.
+"""
 
 import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ossft_ray import builtin
 from ossft_ray.config import Columns, Data, Evaluate
 from ossft_ray.errors import InputError
+from ossft_ray.hub import hub_digest, is_hub_id, read_hub_records
+from ossft_ray.layouts import Unusable, choose_columns, gold_answer, read_texts
 from ossft_ray.method.rewriting import Problem
-from ossft_ray.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, find_files, read_records
+from ossft_ray.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, filesystem_of, find_files, read_records
+from ossft_ray.storage import Folder, digest_files
 from ossft_ray.verification.answers import answer_text, final_answer
 
 PAPER_BENCHMARKS = ("math500", "minerva_math", "olympiadbench", "aime24", "amc23")
@@ -28,45 +34,54 @@ class Rejection(Exception):
 
     def as_row(self) -> dict[str, Any]:
         """As a REJECTED row."""
-        content = self.record.raw or json.dumps(self.record.values, ensure_ascii=False, default=str)
-        if not _is_unicode(content):
-            content = json.dumps(self.record.values, default=str)
-        return {
-            "problem_id": self.problem_id if _is_unicode(self.problem_id) else None,
-            "source": self.record.source,
-            "row": self.record.row,
-            "reason": self.reason,
-            "content": content,
-        }
+        return noted_row(self.record, self.reason, self.problem_id)
+
+
+def noted_row(record: Record, reason: str, problem_id: str | None) -> dict[str, Any]:
+    """An input row with what there is to say about it, as a REJECTED row."""
+    content = record.raw or json.dumps(record.values, ensure_ascii=False, default=str)
+    if not _is_unicode(content):
+        content = json.dumps(record.values, default=str)
+    return {
+        "problem_id": problem_id if _is_unicode(problem_id) else None,
+        "source": record.source,
+        "row": record.row,
+        "reason": reason,
+        "content": content,
+    }
 
 
 def read_problems(data: Data) -> Iterator[tuple[Record, Problem] | Rejection]:
     """Stream the training problems of `[data]`, each with the record it came from, or why it is set aside.
 
-    Reasons: `broken_row: ...`, `no_question`, `no_expert_solution`, `no_answer`, `duplicate_id`.
+    Reasons: `broken_row: ...`, `no_question`, `no_expert_solution`, `not_one_turn`, `no_answer`. A row without an
+    answer becomes a problem whose answer is empty if `no_answer = "expert"`. Ids may repeat.
 
     Raises:
         InputError: a file is missing or unreadable, or lacks the question's or the expert solution's column.
     """
-    seen: set[str] = set()
     index = 0
-    for path in find_files(data.path):
-        columns_checked = False
-        for record in read_records(path):
+    for source in _sources(data):
+        layout: tuple[Columns, bool] | None = None
+        for record in _records(source, data):
             if data.limit is not None and index >= data.limit:
                 return
-            if not columns_checked and record.broken is None:
-                _check_columns(record, data.columns)
-                columns_checked = True
+            if layout is None and record.broken is None:
+                layout = choose_columns(record.values, data.columns, record.source)
             try:
-                problem = _problem(record, data.columns, default_id=f"{index:08d}")
-                if problem.problem_id in seen:
-                    raise Rejection("duplicate_id", record, problem.problem_id)
-                seen.add(problem.problem_id)
-                yield record, problem
+                yield record, _problem(record, *(layout or (data.columns, False)), data.no_answer, f"{index:08d}")
             except Rejection as rejection:
                 yield rejection
             index += 1
+
+
+def source_digests(data: Data) -> list[str]:
+    """What identifies each source of `[data]`: a file's name, size and edges, a Hub data set's id, subset and revision.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    return [hub_digest(name, data) if is_hub_id(name) else _file_digest(name) for name in _sources(data)]
 
 
 def read_benchmark(name: str, settings: Evaluate) -> list[Problem]:
@@ -111,21 +126,38 @@ def benchmark_file(name: str, settings: Evaluate) -> str:
     raise InputError(f"[evaluate] unknown benchmark '{name}'; {hint}")
 
 
-def _problem(record: Record, columns: Columns, default_id: str) -> Problem:
+def _sources(data: Data) -> list[str]:
+    """Files, and ids of data sets on the Hub, in the order of `[data] path`."""
+    paths = [data.path] if isinstance(data.path, str) else data.path
+    return [source for path in paths for source in ([path] if is_hub_id(path) else find_files(path))]
+
+
+def _records(source: str, data: Data) -> Iterator[Record]:
+    return read_hub_records(source, data) if is_hub_id(source) else read_records(source)
+
+
+def _file_digest(path: str) -> str:
+    filesystem, inner = filesystem_of(path)
+    folder, _, name = inner.rpartition("/")
+    try:
+        return digest_files(Folder(filesystem, folder), [name])
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _problem(
+    record: Record, columns: Columns, is_chat: bool, no_answer: Literal["reject", "expert"], default_id: str
+) -> Problem:
     if record.broken is not None:
         raise Rejection(f"broken_row: {record.broken}", record)
-    values = record.values
-    problem_id = answer_text(values.get(columns.id)) or default_id
-    question, expert_solution = values.get(columns.question), values.get(columns.expert_solution)
-    if not isinstance(question, str) or not question.strip():
-        raise Rejection("no_question", record, problem_id)
-    if not isinstance(expert_solution, str) or not expert_solution.strip():
-        raise Rejection("no_expert_solution", record, problem_id)
-    own_column = columns.answer in values and columns.answer != columns.expert_solution
-    answer = _gold(values[columns.answer]) if own_column else final_answer(expert_solution)
-    if not answer:
+    problem_id = answer_text(record.values.get(columns.id)) or default_id
+    try:
+        texts = read_texts(record.values, columns, is_chat)
+    except Unusable as unusable:
+        raise Rejection(str(unusable), record, problem_id) from None
+    if not texts.answer and no_answer == "reject":
         raise Rejection("no_answer", record, problem_id)
-    problem = Problem(problem_id, question, answer, expert_solution)
+    problem = Problem(problem_id, texts.question, texts.answer, texts.expert_solution)
     if not _is_unicode(*vars(problem).values()):
         raise Rejection(f"broken_row: {_HALF_A_PAIR}", record, problem_id)
     return problem
@@ -140,20 +172,6 @@ def _is_unicode(*texts: str | None) -> bool:
     return True
 
 
-def _gold(value: Any) -> str:
-    """An answer cell as text; of a whole solution in GSM8K's layout, what follows `####`."""
-    text = answer_text(value)
-    return final_answer(text) or text if "####" in text else text
-
-
-def _check_columns(record: Record, columns: Columns) -> None:
-    for key in ("question", "expert_solution"):
-        name = getattr(columns, key)
-        if name not in record.values:
-            found = ", ".join(map(str, record.values)) or "none"
-            raise InputError(f"{record.source}: no column '{name}'; found: {found}; name it in [data] columns.{key}")
-
-
 def _benchmark_problem(record: Record, index: int) -> Problem:
     if record.broken is not None:
         raise InputError(f"{record.source}, row {record.row}: {record.broken}")
@@ -161,7 +179,7 @@ def _benchmark_problem(record: Record, index: int) -> Problem:
     question = next((values[name] for name in _QUESTION_COLUMNS if values.get(name)), None)
     if not isinstance(question, str):
         raise InputError(f"{record.source}, row {record.row}: no question in column 'problem' or 'question'")
-    answer = next((_gold(values[name]) for name in _ANSWER_COLUMNS if name in values), "")
+    answer = next((gold_answer(values[name]) for name in _ANSWER_COLUMNS if name in values), "")
     answer = answer or final_answer(str(values.get("solution") or "")) or ""
     if not answer:
         raise InputError(f"{record.source}, row {record.row}: no answer in column 'answer', nor boxed in 'solution'")

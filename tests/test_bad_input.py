@@ -18,7 +18,9 @@ from ossft_ray.data import Rejection
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.errors import InputError
 from ossft_ray.schema import REJECTED
-from ossft_ray.stages.intake import lay_out_problems, usable_problems
+from ossft_ray.seen import Seen
+from ossft_ray.stages.intake import lay_out_problems
+from ossft_ray.stages.screening import Tally, screen_problems
 from ossft_ray.storage import Folder
 
 GOOD = {"problem": "What is 1 + 1?", "answer": "2", "solution": r"It is \boxed{2}."}
@@ -95,7 +97,7 @@ def refuse(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 SETS = [
     ("data.path=missing.jsonl", "missing.jsonl: no such file; give a JSONL or Parquet file"),
     ("data.path=*.json", "*.json: no such file"),
-    ("data.path=folder", "folder: no such file"),
+    ("data.path=folder", "folder: is a folder; name its files, for instance folder/*.parquet"),
     ("data.path=notes.txt", "notes.txt: unknown kind of file; give .jsonl or .parquet"),
     ("data.path=fake.parquet", "fake.parquet: cannot be read"),
     ("data.path=nowhere://bucket/a.jsonl", "nowhere://bucket/a.jsonl: not a path or URI"),
@@ -239,7 +241,8 @@ def test_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     experiment = experiment_on(file)
     folder = Folder.at(experiment.run.output) / "rewrite"
     chat = load_chat(experiment.policy)
-    assert lay_out_problems(experiment, chat, folder) == {"problems": 2, "rejected": len(SET_ASIDE)}
+    layout = lay_out_problems(experiment, chat, folder)
+    assert (layout.problems, layout.rejected) == (2, len(SET_ASIDE))
     rows = folder.read_tables("rejected-*.parquet", REJECTED).to_pylist()
     assert [row["row"] for row in rows] == [number for number, _ in enumerate(SET_ASIDE, start=2)]
     assert {row["source"] for row in rows} == {str(file)}
@@ -248,18 +251,18 @@ def test_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
         assert row["content"] == line or json.loads(row["content"]) == json.loads(line)
     problems = (folder / "problems").read_table("part-00000.parquet").to_pylist()
     assert [problem["question"] for problem in problems] == [GOOD["problem"]] * 2
-    assert lay_out_problems(experiment, chat, folder) == {"problems": 2, "rejected": len(SET_ASIDE)}, "read once"
+    assert lay_out_problems(experiment, chat, folder) == layout, "read once"
 
 
 @pytest.mark.parametrize("fits", [True, False])
 def test_a_prompt_is_too_long_when_no_token_of_a_response_fits(tmp_path: Path, fits: bool) -> None:
     file = tmp_path / "problems.jsonl"
-    file.write_text(json.dumps({**GOOD, "problem": "1" * 1000}))
+    file.write_text("".join(json.dumps({**GOOD, "problem": "1" * length}) + "\n" for length in (1, 1000)))
     experiment = experiment_on(file, system="")
     chat = load_chat(experiment.policy)
     num_tokens = len(chat.render([{"role": "user", "content": "1" * 1000}]))
     chat = type(chat)(chat.tokenizer, chat.end_of_turn_id, context_length=num_tokens + fits)
-    (item,) = usable_problems(experiment, chat)
+    _, item = screen_problems(experiment, chat, Seen(), Tally())
     assert isinstance(item, Rejection) is not fits
     if isinstance(item, Rejection):
         assert item.reason == f"prompt_too_long: {num_tokens} tokens, and the policy's context is {num_tokens}"

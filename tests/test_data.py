@@ -61,7 +61,6 @@ def test_the_answer_of_a_row(tmp_path: Path, row: dict[str, Any], answer: str) -
         ({"problem": "1+1?", "solution": "I do not know."}, "no_answer"),
         ({"problem": "1+1?", "solution": r"\boxed{}"}, "no_answer"),
         ({"answer": "2"}, "no_question"),
-        ({**GOOD, "id": "first"}, "duplicate_id"),
         ('{"problem": "1+1', "broken_row: not valid JSON"),
         ("[1]", "broken_row: not a JSON object"),
         ({**GOOD, "problem": "half \ud800"}, "broken_row: half of a surrogate pair"),

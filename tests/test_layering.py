@@ -19,8 +19,8 @@ FLOORS = (
     # prompts.py and leaks.py hold wording, and config.py's defaults are that wording
     ("errors", "builtin", "latex", "method.prompts", "method.leaks"),
     ("config", "schema"),
-    ("method", "verification", "records"),
-    ("engines", "storage", "data", "provenance"),
+    ("method", "verification", "records", "hub", "layouts", "seen"),
+    ("engines", "storage", "data", "provenance", "contamination"),
     ("stages", "report", "playground"),
     ("cli", "summary", "terminal"),
 )
@@ -52,6 +52,7 @@ ROOMS = {
     "math_verify": (("verification.math",), False),
     "sympy": (("verification.math",), False),
     "matplotlib": (("report",), False),
+    "datasets": (("hub",), True),
 }
 
 

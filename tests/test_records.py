@@ -120,7 +120,7 @@ def test_find_files(files: Path, paths: str | list[str], names: list[str]) -> No
     [
         ("missing.jsonl", "missing.jsonl: no such file"),
         ("*.json", "*.json: no such file"),
-        ("", "no such file"),
+        ("", "/: is a folder; name its files, for instance"),
         ("notes.txt", "notes.txt: unknown kind of file; give .jsonl or .parquet"),
         (["a.jsonl", "missing.jsonl"], "missing.jsonl: no such file"),
     ],

@@ -1,27 +1,33 @@
-"""Rewriting's input: rows of files become parts of problems, or are set aside with the reason.
+"""Rewriting's input: laid out in parts on the run's storage, once, and added to when the input grows.
 
-The input is streamed once and laid out on the run's storage, so that workers anywhere can read their parts and a
-killed run finds the same parts again.
+The input is streamed, so it may be of any size. Workers anywhere can read their parts, and a killed run finds the same
+parts again. Rows that cannot be used go to `rejected-*.parquet` with the reason, usable ones that one may want to look
+at (a repeated question, an overlap with a benchmark) also to `flagged-*.parquet`.
+
+`problems.json` is written last and says how many parts count: whatever a kill leaves beside them is written over.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import tempfile
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ossft_ray.config import Experiment
-from ossft_ray.data import Rejection, read_problems
+from ossft_ray.contamination import benchmark_digests
+from ossft_ray.data import Rejection, noted_row, source_digests
 from ossft_ray.engines.chat import Chat
 from ossft_ray.errors import InputError
-from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import Problem
-from ossft_ray.records import Record
-from ossft_ray.schema import PROBLEM, REJECTED
-from ossft_ray.storage import Folder, PartWriter
+from ossft_ray.schema import PROBLEM, REJECTED, to_table
+from ossft_ray.seen import Seen
+from ossft_ray.stages.screening import Tally, screen_problems
+from ossft_ray.storage import Folder, PartWriter, fingerprint
 
 PARTS = "part-*.parquet"
 PROBLEMS = "problems"  # sub-folder: the input as laid out in parts
-LAID_OUT = "problems.json"  # written when the whole input is
-PART_PROBLEMS = 16  # in a part; what a kill may cost is the parts in flight
-_REJECTED_ROWS = 1000  # in a file
+LAID_OUT = "problems.json"
+_NOTED = ("rejected", "flagged")
+_NOTED_ROWS = 1000  # in a file
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Layout:
     rejected: int
     rejected_reasons: dict[str, int]  # by the reason's first word
     duplicates: int  # questions that came before, kept or dropped
-    contamination: dict[str, int]  # problems that share words with a benchmark, by benchmark
+    contamination: dict[str, int]  # problems that overlap with a benchmark, kept or dropped, by benchmark
     not_checked: list[str]  # benchmarks that could not be compared with
     num_parts: int
     sources: str  # digest of what it was made from
@@ -45,51 +51,109 @@ def part_capacity(number: int) -> int:
 
 def part_names(layout: Layout) -> list[str]:
     """The names of the layout's parts, in `problems/` as in the folder itself."""
-    return [f"part-{number:05d}.parquet" for number in range(layout.num_parts)]
+    return [_part_name(number) for number in range(layout.num_parts)]
 
 
-def usable_problems(experiment: Experiment, chat: Chat) -> Iterator[Problem | Rejection]:
-    """The problems of `[data]`, rejected where the plain prompt leaves no room for a response."""
-    for item in read_problems(experiment.data):
-        yield item if isinstance(item, Rejection) else _fitting(*item, experiment, chat)
+def lay_out_problems(experiment: Experiment, chat: Chat, folder: Folder) -> Layout:
+    """Stream the input into parts of problems, and set aside the rows that cannot be used.
 
-
-def lay_out_problems(experiment: Experiment, chat: Chat, folder: Folder) -> dict[str, int]:
-    """Stream the input once into parts of problems, and set aside the rows that cannot be used.
+    Where `folder` holds a layout of the same sources, that is it. Where it holds one of others, the problems in it stay
+    where they are and new ones follow in new parts.
 
     Raises:
-        InputError: a file cannot be used, or no usable problem is left; the folder is then left as if never begun.
+        InputError: a file cannot be used; no usable problem is left, then the folder is as if never begun; or a problem
+            that is laid out has changed or is gone, then the layout stays as it was.
     """
-    if folder.exists(LAID_OUT):
-        laid_out: dict[str, int] = folder.read_json(LAID_OUT)
-        return laid_out
-    problems = PartWriter(folder / PROBLEMS, "part", PROBLEM, PART_PROBLEMS)
-    rejected = PartWriter(folder, "rejected", REJECTED, _REJECTED_ROWS)
-    first: Rejection | None = None
+    before = Layout(**folder.read_json(LAID_OUT)) if folder.exists(LAID_OUT) else None
+    sources = _sources_digest(experiment)
+    if before is not None and before.sources == sources:
+        return before
     try:
-        for item in usable_problems(experiment, chat):
-            if isinstance(item, Rejection):
-                first = first or item
-                rejected.write(item.as_row())
-            else:
-                problems.write(vars(item))
-        if problems.num_rows == 0:
-            raise InputError(f"[data] path: {experiment.data.path} holds no usable problem; {first or 'it is empty'}")
+        layout = _lay_out(experiment, chat, folder, before, sources)
     except InputError:
-        folder.delete()
+        if before is None:
+            folder.delete()
         raise
-    problems.flush()
-    rejected.flush()
-    laid_out = {"problems": problems.num_rows, "rejected": rejected.num_rows}
-    folder.write_json(LAID_OUT, laid_out)
-    return laid_out
+    folder.write_json(LAID_OUT, asdict(layout))
+    return layout
 
 
-def _fitting(record: Record, problem: Problem, experiment: Experiment, chat: Chat) -> Problem | Rejection:
-    """The problem, unless its plain prompt leaves no room for a response."""
-    prompts = experiment.prompts
-    num_tokens = len(chat.render(solve_prompt(problem.question, prompts.system, prompts.solve)))
-    if num_tokens < chat.context_length:
-        return problem
-    reason = f"prompt_too_long: {num_tokens} tokens, and the policy's context is {chat.context_length}"
-    return Rejection(reason, record, problem.problem_id)
+def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout | None, sources: str) -> Layout:
+    tally = Tally()
+    with closing(Seen()) as seen, tempfile.TemporaryDirectory(prefix="ossft-intake-") as spool:
+        # What is noted is spooled until all is read: if the input is refused, the files of before stay.
+        writers = [PartWriter(Folder.at(spool), prefix, REJECTED, _NOTED_ROWS) for prefix in _NOTED]
+        rejected, flagged = writers
+        problems = _ProblemWriter(folder / PROBLEMS, before.num_parts if before else 0)
+        for name in part_names(before) if before else []:
+            for row in (folder / PROBLEMS).read_table(name).to_pylist():
+                seen.hold(Problem(**row))
+        for item in screen_problems(experiment, chat, seen, tally):
+            if isinstance(item, Rejection):
+                rejected.write(item.as_row())
+                continue
+            for note in item.notes:
+                flagged.write(noted_row(item.record, note, item.problem.problem_id))
+            if not item.is_held:
+                problems.write(vars(item.problem))
+        if (missing := seen.missing()) is not None:
+            raise InputError(
+                f"[data] path: problem '{missing}', which {folder.path} holds, is gone from {experiment.data.path}; "
+                "problems can only be added: choose another [run] output, or pass --start-over"
+            )
+        problems.flush()
+        for writer in writers:
+            writer.flush()
+            _replace_files(folder, writer)
+    return Layout(
+        problems=tally.problems,
+        rejected=rejected.num_rows,
+        rejected_reasons=dict(tally.rejected),
+        duplicates=tally.duplicates,
+        contamination=tally.contamination,
+        not_checked=tally.not_checked,
+        num_parts=problems.number,
+        sources=sources,
+    )
+
+
+class _ProblemWriter:
+    """Writes problems as parts from number `number` on, each as large as `part_capacity` says."""
+
+    def __init__(self, folder: Folder, number: int) -> None:
+        self.folder, self.number = folder, number
+        self._waiting: list[dict[str, Any]] = []
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._waiting.append(row)
+        if len(self._waiting) == part_capacity(self.number):
+            self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            self.folder.write_table(_part_name(self.number), to_table(self._waiting, PROBLEM))
+            self.number, self._waiting = self.number + 1, []
+
+
+def _part_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def _sources_digest(experiment: Experiment) -> str:
+    """Of all that says which rows become problems, but for the policy: only a run of one policy lies in a folder."""
+    data = experiment.data
+    inputs = {
+        "data": data.model_dump(mode="json", exclude={"path"}),
+        "sources": source_digests(data),
+        "benchmarks": benchmark_digests(data, experiment.evaluate),
+    }
+    return fingerprint(inputs)
+
+
+def _replace_files(folder: Folder, writer: PartWriter) -> None:
+    """Move a writer's files into `folder`, in place of all that have their prefix."""
+    old, new = (place.names(f"{writer.prefix}-*.parquet") for place in (folder, writer.folder))
+    for name in new:
+        folder.write_bytes(name, writer.folder.read_bytes(name))
+    for name in set(old) - set(new):
+        folder.filesystem.delete_file(f"{folder.path}/{name}")
