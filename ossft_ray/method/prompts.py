@@ -22,6 +22,10 @@ GUIDED_PROMPT = (
 )
 
 _FIELD = re.compile(r"\{(question|expert_solution)\}")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
+_BARE_BOX = re.compile(rf"({_BOX.pattern}\s*)[^\s{{$][^\s$]*")
+_CLOSING = re.compile(r"(.*####[ \t]*|.*\banswer is:?\s*)([^\s#].*)", re.IGNORECASE)
+_NUMBER_LINE = re.compile(r"^(####[ \t]*)[^\sA-Za-z#][^A-Za-z\n]*$", re.MULTILINE)
 
 
 def fill(template: str, **fields: str) -> str:
@@ -58,10 +62,29 @@ def guided_prompt(
 
 
 def mask_answer(solution: str, mask: str = "?") -> str:
-    r"""Replace what stands in each `\boxed{...}` or `\fbox{...}` (nested braces allowed) and after `####` by `mask`."""
+    r"""Replace the answer of a solution by `mask`, wherever it is marked as the answer.
+
+    That is the content of each `\boxed{...}` or `\fbox{...}` (nested braces allowed), or the one expression after a box
+    without braces; a number after `####` (GSM8K); and in the closing lines, whatever follows `####` or "the answer is".
+    A `#### Step 1` further up is a heading. What the solution says of its result elsewhere stays.
+
+    >>> mask_answer("48 + 24 = 72\n#### 72\nThe answer is: 72")
+    '48 + 24 = 72\n#### ?\nThe answer is: ?'
+    """
     pieces, position = [], 0
     for start, end in find_boxes(solution, unclosed=True):
         pieces += [solution[position:start], mask]
         position = end
     pieces.append(solution[position:])
-    return re.sub(r"####.*", f"#### {mask}", "".join(pieces))
+    text = "".join(pieces)
+    for marked in (_BARE_BOX, _NUMBER_LINE):
+        text = marked.sub(lambda match: match[1] + mask, text)
+    lines = text.split("\n")
+    for number in reversed(range(len(lines))):
+        closing = _CLOSING.match(lines[number])
+        if closing is None and lines[number].strip():
+            break
+        if closing is not None and not _BOX.search(closing[2]):
+            answer = closing[2].rstrip().removesuffix(".")
+            lines[number] = closing[1] + mask + closing[2][len(answer) :]
+    return "\n".join(lines)

@@ -1,5 +1,7 @@
 """Prompts are filled in and answers hidden, whatever braces their LaTeX holds."""
 
+import time
+
 import pytest
 
 from ossft_ray.method.prompts import GUIDED_PROMPT, SYSTEM_PROMPT, fill, guided_prompt, mask_answer, solve_prompt
@@ -39,12 +41,38 @@ def test_fill_replaces_its_fields_and_no_other_brace(template: str, fields: dict
         (r"cut off: \boxed{4", r"cut off: \boxed{?"),
         ("48 + 24 = 72\n#### 72", "48 + 24 = 72\n#### ?"),
         (r"\boxed{72}" + "\n#### 72", r"\boxed{?}" + "\n#### ?"),
+        ("#### 72\n\n", "#### ?\n\n"),
+        ("####72", "####?"),
+        ("  #### 1,234 apples.", "  #### ?."),
+        ("48 + 24 = 72\n#### 72\nThe answer is: 72", "48 + 24 = 72\n#### ?\nThe answer is: ?"),
+        ("So the final answer is $x = 5$.", "So the final answer is ?."),
+        (r"The answer is $\boxed{5}$ apples.", r"The answer is $\boxed{?}$ apples."),
+        ("The answer is 5, we hope.\nNow we check it.", "The answer is 5, we hope.\nNow we check it."),
+        ("#### Step 1\nAdd.\n#### Step 2\nDone: 5.", "#### Step 1\nAdd.\n#### Step 2\nDone: 5."),
+        ("#### Step 1\nAdd.\n#### 72", "#### Step 1\nAdd.\n#### ?"),
+        ("#### $72\nThat was it.", "#### ?\nThat was it."),
+        ("#### -1,234.5\n\nCheck: 5", "#### ?\n\nCheck: 5"),
+        ("so it is #### 72", "so it is #### ?"),
+        (r"so $\boxed 5$.", r"so $\boxed ?$."),
+        (r"so \boxed5 it is", r"so \boxed? it is"),
+        (r"so $\boxed\frac{1}{2}$.", r"so $\boxed?$."),
+        (r"\boxedness 5", r"\boxedness 5"),
+        (r"\boxed", r"\boxed"),
+        (r"\boxed{\frac{1}{2}} \boxed{3}", r"\boxed{?} \boxed{?}"),
         ("nothing to hide", "nothing to hide"),
         ("", ""),
     ],
 )
 def test_mask_answer(solution: str, masked: str) -> None:
     assert mask_answer(solution) == masked
+
+
+@pytest.mark.parametrize("piece", ["#### ", "\n", "\n ", "####\n", "the answer is ", r"\boxed", r"\boxed{", " ", "."])
+def test_masking_a_megabyte_takes_no_time(piece: str) -> None:
+    started = time.process_time()
+    for text in (piece * (1_000_000 // len(piece)), f"The answer is 5{piece * (500_000 // len(piece))}5"):
+        mask_answer(text)
+    assert time.process_time() - started < 10
 
 
 def test_solve_prompt_is_the_system_message_and_the_question() -> None:
