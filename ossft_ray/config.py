@@ -168,7 +168,9 @@ class Resources(Section):
         None, description="begin with so many and add more, up to num_policies, as the cluster grows"
     )
     problems_in_flight: PositiveInt | Auto = Field("auto", description="problems that one policy works on at once")
-    gpus_per_policy: Annotated[int, Field(ge=0)] | Auto = "auto"
+    gpus_per_policy: Annotated[float, Field(ge=0)] | Auto = Field(
+        "auto", description="whole GPUs, or a share of one (then set policy.engine.gpu_memory_utilization)"
+    )
     num_train_workers: PositiveInt | Auto = "auto"
     gpus_per_train_worker: Annotated[int, Field(ge=0)] | Auto = "auto"
 

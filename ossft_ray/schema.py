@@ -54,7 +54,13 @@ EXAMPLE = pa.schema(
         ("num_correct", pa.int32()),
         ("attempts", pa.list_(ATTEMPT)),
         ("policy", pa.string()),
+        ("kept_index", pa.int32()),  # of the kept attempt within its stage; null for expert
     ]
+)
+
+# A problem that stayed unsolved where [rewrite] fallback = "drop": what was tried, and no example.
+DROPPED = pa.schema(
+    [EXAMPLE.field(name) for name in (*PROBLEM.names, "num_attempts", "num_correct", "attempts", "policy")]
 )
 
 SAMPLE = pa.schema(

@@ -8,8 +8,9 @@ import fnmatch
 import hashlib
 import json
 import os
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,23 @@ from ossft_ray.errors import InputError
 
 INPUTS, MANIFEST = "inputs.json", "manifest.json"
 _EDGE_BYTES = 1 << 20
+_REWRITE_SECONDS = 20.0  # between the writes of a growing object in a store
+
+
+Extends = Callable[[str, Any, Any], bool]
+"""(key, old value, new value) -> whether what was made stays valid with the new one, and more can be added to it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key of a stage's inputs that is not what it was."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} ({_brief(self.old)}, now {_brief(self.new)})"
 
 
 @dataclass(frozen=True)
@@ -116,10 +134,65 @@ class Folder:
         tables = [self.read_table(name) for name in self.names(pattern)]
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
+    def move(self, name: str, to: "Folder") -> None:
+        """Move one file to another folder of the same filesystem, where it replaces one of its name."""
+        self.filesystem.create_dir(to.path, recursive=True)
+        self.filesystem.move(f"{self.path}/{name}", f"{to.path}/{name}")
+
+    def delete_file(self, name: str) -> None:
+        self.filesystem.delete_file(f"{self.path}/{name}")
+
     def delete(self) -> None:
         """Remove this folder and all in it; nothing happens where there is none."""
         if self.exists():
             self.filesystem.delete_dir(self.path)
+
+
+class LineLog:
+    """A file that grows line by line and outlives the process that writes it, killed or not.
+
+    On a disk each line is there at once, though a kill may tear the last one. An object store cannot append, so there
+    the whole object is written again every 20 seconds, and a kill loses what came since.
+    """
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._content, self._written_at = bytearray(), time.monotonic()
+        self._file: int | None = None
+        if folder.local_path is not None:
+            folder.local_path.mkdir(exist_ok=True)
+            self._file = os.open(folder.local_path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def append(self, value: Any) -> None:
+        """Add one line of JSON."""
+        line = json.dumps(value).encode() + b"\n"
+        if self._file is not None:
+            while line:
+                line = line[os.write(self._file, line) :]
+            return
+        self._content += line
+        if time.monotonic() - self._written_at > _REWRITE_SECONDS:
+            self._folder.write_bytes(self._name, bytes(self._content))
+            self._written_at = time.monotonic()
+
+    def close(self, keep: bool = True) -> None:
+        """Write what is still to be written, unless the file is not wanted any more."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        elif keep and self._content:
+            self._folder.write_bytes(self._name, bytes(self._content))
+
+
+def read_lines(folder: Folder, name: str) -> list[Any]:
+    """The lines of a `LineLog`, but for one that a kill has torn."""
+    values = []
+    for line in folder.read_bytes(name).splitlines():
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            continue
+    return values
 
 
 class PartWriter:
@@ -162,8 +235,13 @@ def digest_files(folder: Folder, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def begin_stage(folder: Folder, inputs: dict[str, Any], start_over: bool = False) -> dict[str, Any] | None:
+def begin_stage(
+    folder: Folder, inputs: dict[str, Any], start_over: bool = False, extends: Extends | None = None
+) -> dict[str, Any] | None:
     """The manifest if this stage is complete; None if it is to run, now or on from where it was.
+
+    Where inputs differ only in ways that `extends` allows, a complete stage is opened again. The inputs as recorded
+    then stay until the stage has made room for the new ones and writes them itself.
 
     Raises:
         InputError: the folder holds rows made from other inputs; names the keys that differ.
@@ -171,12 +249,15 @@ def begin_stage(folder: Folder, inputs: dict[str, Any], start_over: bool = False
     if start_over:
         folder.delete()
     if folder.exists(INPUTS):
-        differing = _differences(folder.read_json(INPUTS), json.loads(json.dumps(inputs)))
-        if differing:
+        differing = differences(folder.read_json(INPUTS), json.loads(json.dumps(inputs)))
+        refused = [d for d in differing if extends is None or not extends(d.key, d.old, d.new)]
+        if refused:
             raise InputError(
-                f"{folder.path} was made with other settings: {'; '.join(differing)}; "
+                f"{folder.path} was made with other settings: {'; '.join(map(str, refused))}; "
                 "choose another [run] output, or pass --start-over to make it anew"
             )
+        if differing and folder.exists(MANIFEST):
+            folder.delete_file(MANIFEST)
         return folder.read_json(MANIFEST) if folder.exists(MANIFEST) else None
     try:
         folder.write_json(INPUTS, inputs)
@@ -194,12 +275,12 @@ def finish_stage(folder: Folder, inputs: dict[str, Any], manifest: dict[str, Any
     return complete
 
 
-def _differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """The dotted keys whose values differ, each as "key (old, now new)"."""
+def differences(old: Any, new: Any, key: str = "") -> list[Difference]:
+    """The dotted keys whose values differ between two nested dicts."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = sorted(old.keys() | new.keys())
-        return [d for name in names for d in _differences(old.get(name), new.get(name), f"{key}.{name}".strip("."))]
-    return [] if old == new else [f"{key} ({_brief(old)}, now {_brief(new)})"]
+        return [d for name in names for d in differences(old.get(name), new.get(name), f"{key}.{name}".strip("."))]
+    return [] if old == new else [Difference(key, old, new)]
 
 
 def _brief(value: Any) -> str:

@@ -64,36 +64,58 @@ class StageBars:
         is_due = finished or time.monotonic() - self._printed_at > _PLAIN_SECONDS
         if is_due and line != self._printed:
             self._printed, self._printed_at = line, time.monotonic()
-            console.print(line)
+            console.print(line, soft_wrap=True)
 
 
 class _Rate:
-    """Tokens a second since the first one came."""
+    """How fast it goes, counted from when the first tokens came."""
 
     def __init__(self) -> None:
         self._start: float | None = None
 
-    def __call__(self, num_tokens: int) -> str:
+    def __call__(self, totals: dict[str, Any], num_left: int) -> list[str]:
+        """Tokens a second of each policy, and the time left for `num_left` problems at this session's pace."""
+        num_tokens, num_done = totals.get("generated_tokens", 0), totals.get("problems", 0)
         if not num_tokens:
-            return "loading"
+            return ["loading"]
         now = time.monotonic()
         self._start = self._start or now
         seconds = now - self._start
-        return f"{num_tokens / seconds:,.0f} tokens/s" if seconds > 1 else ""
+        if seconds <= 1:
+            return []
+        num_policies = totals.get("policies", 1)
+        of_each = f" by each of {num_policies} policies" if num_policies > 1 else ""
+        words = [f"{num_tokens / seconds / num_policies:,.0f} tokens/s{of_each}"]
+        if num_done and num_left:
+            words.append(f"{_duration(seconds / num_done * num_left)} left")
+        return words
+
+
+def _duration(seconds: float) -> str:
+    """About how long, in the two largest units.
+
+    >>> _duration(42), _duration(200), _duration(7500)
+    ('42 s', '3 min 20 s', '2 h 5 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _rewriting(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
     problems = totals.get("problems", 0)
     shares = [f"{origin} {totals.get(origin, 0) / problems:.0%}" for origin in ("self", "guided", "expert") if problems]
     done = min(totals["total"], totals["done_before"] + problems)
-    return done, totals["total"], "problems", "  ".join([*shares, rate(totals.get("generated_tokens", 0))])
+    return done, totals["total"], "problems", "  ".join([*shares, *rate(totals, totals["total"] - done)])
 
 
 def _evaluating(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
     samples = totals.get("samples", 0)
     accuracy = [f"accuracy {totals['correct'] / samples:.1%}"] if samples else []
     done = min(totals["total"], totals["done_before"] + totals.get("problems", 0))
-    return done, totals["total"], "problems", "  ".join([*accuracy, rate(totals.get("generated_tokens", 0))])
+    return done, totals["total"], "problems", "  ".join([*accuracy, *rate(totals, totals["total"] - done)])
 
 
 def _training(metrics: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
@@ -120,6 +142,24 @@ def origins_table(manifest: dict[str, Any]) -> Table:
         if manifest[name]:
             table.add_row(name, str(manifest[name]), "")
     return table
+
+
+def rewriting_costs(manifest: dict[str, Any]) -> str:
+    """What a rewrite took, and what it turned away, in a few lines."""
+    lines = [f"{manifest['attempts']:,} attempts, {manifest['generated_tokens']:,} tokens generated"]
+    others = [
+        f"{manifest[f'{kind}_attempts']:,} {what}"
+        for kind, what in (("redone", "made again after an interruption"), ("speculative", "begun early in vain"))
+        if manifest.get(f"{kind}_attempts")
+    ]
+    if others:
+        lines.append(f"beside them {' and '.join(others)}")
+    for stage, reasons in manifest.get("reasons", {}).items():
+        if reasons:
+            lines.append(f"{stage}: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}")
+    if seconds := manifest.get("phases"):
+        lines.append(f"time: {', '.join(f'{phase} {_duration(value)}' for phase, value in seconds.items())}")
+    return "\n".join(lines)
 
 
 def scores_table(scores: dict[str, dict[str, dict[str, Any]]]) -> Table:

@@ -32,6 +32,13 @@ class Chat:
         ids = [self.end_of_turn_id, self.tokenizer.eos_token_id]
         return list(dict.fromkeys(token for token in ids if token is not None))
 
+    @cached_property
+    def opens_thinking(self) -> bool:
+        """Whether the template itself opens a `<think>` block, in which every response then begins."""
+        messages = [{"role": "user", "content": _PROBE_USER}]
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return str(text).rstrip().endswith("<think>")
+
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of the prompt, up to where the assistant's response begins."""
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -73,8 +80,13 @@ def model_path(name: str) -> str:
 def model_digest(policy: Policy) -> str:
     """What identifies the model's weights and tokenizer in a fingerprint: file contents, or Hub id and revision."""
     path = model_path(policy.model)
+    lora = f" with {_digest_folder(policy.lora)}" if policy.lora else ""
     if not Path(path).is_dir():
-        return f"{policy.model}@{policy.revision or 'main'}"
+        return f"{policy.model}@{policy.revision or 'main'}{lora}"
+    return _digest_folder(path) + lora
+
+
+def _digest_folder(path: str) -> str:
     folder = Folder.at(path)
     return digest_files(folder, [name for name in folder.names() if name.endswith((".json", ".safetensors", ".jinja"))])
 
@@ -88,6 +100,10 @@ def load_chat(policy: Policy) -> Chat:
     from transformers import AutoConfig, AutoTokenizer
 
     path = model_path(policy.model)
+    if policy.lora and not (Path(policy.lora).expanduser() / "adapter_config.json").is_file():
+        raise InputError(
+            f"[policy] lora: {policy.lora} holds no adapter_config.json; give a folder that peft has saved"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=policy.revision)
         config = AutoConfig.from_pretrained(path, revision=policy.revision)

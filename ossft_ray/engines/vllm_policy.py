@@ -3,10 +3,11 @@
 Many requests are in flight at once and the engine batches them as it sees fit. Each request has its own seed.
 """
 
-import asyncio
 import difflib
+import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ossft_ray.config import Policy
@@ -14,58 +15,92 @@ from ossft_ray.engines.chat import Chat, model_path
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import PromptTooLong, Response
 
+_REPEATED_TOKENS = (4, 64)  # the lengths of what counts as repeated; vLLM looks for each of them at each token
+
+
+class PolicyDied(Exception):
+    """The engine's process has ended; no request to this policy can be answered any more."""
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw: temperature and top_p as in vLLM, `max_tokens` capped at the context less the prompt."""
+    """How to draw: temperature and top_p as in vLLM, `max_tokens` capped at the context less the prompt.
+
+    A response that says 4 to 64 tokens `max_repeats` times in a row ends there; 0 lets it go on.
+    """
 
     temperature: float
     top_p: float
     max_tokens: int
+    max_repeats: int = 0
 
 
 class VllmPolicy:
     """A loaded engine. Make it, and use it, inside one running asyncio loop."""
 
     def __init__(self, policy: Policy, chat: Chat) -> None:
-        """Start the engine's process and load the weights; this takes seconds to minutes."""
+        """Start the engine's process and load the weights; this takes seconds to minutes.
+
+        Raises:
+            PolicyDied: the engine's process has ended before it was ready.
+        """
         self.chat = chat
         settings = engine_settings(policy, chat)
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.lora.request import LoRARequest
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**settings))
+        self._lora = LoRARequest("policy", 1, policy.lora) if policy.lora else None
+        arguments = AsyncEngineArgs(**settings)
+        try:
+            self._engine = AsyncLLM.from_engine_args(arguments)
+        except RuntimeError as error:
+            if "initialization failed" not in str(error):
+                raise
+            raise PolicyDied("it failed to start; its log says why") from error
 
-    async def sample(self, prompt: list[dict[str, str]], sampling: Sampling, seed: int, request_id: str) -> Response:
-        """One response to a chat prompt.
+    async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
+        """One response to a rendered prompt.
 
         `request_id` must be unique among the requests in flight.
 
         Raises:
-            PromptTooLong: the rendered prompt leaves no room for a single token in the context.
+            PromptTooLong: the prompt leaves no room for a single token in the context.
+            PolicyDied: the engine's process has ended.
         """
-        from vllm import SamplingParams, TokensPrompt
-        from vllm.sampling_params import RequestOutputKind
+        from vllm import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError
 
-        prompt_ids = await asyncio.to_thread(self.chat.render, prompt)
-        room = self.chat.context_length - len(prompt_ids)
+        parameters = self._parameters(sampling, seed, room=self.chat.context_length - len(prompt_ids))
+        prompt = TokensPrompt(prompt_token_ids=prompt_ids)
+        try:
+            outputs = self._engine.generate(prompt, parameters, request_id, lora_request=self._lora)
+            (output,) = [output async for output in outputs]
+        except EngineDeadError as error:
+            raise PolicyDied(str(error).splitlines()[0]) from error
+        completion = output.outputs[0]
+        token_ids = list(completion.token_ids)
+        finish_reason = str(completion.finish_reason)
+        return Response(self.chat.decode(token_ids), token_ids, finish_reason, self.chat.opens_thinking)
+
+    def _parameters(self, sampling: Sampling, seed: int, room: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
+
         if room < 1:
-            raise PromptTooLong(f"{len(prompt_ids)} tokens in a context of {self.chat.context_length}")
-        parameters = SamplingParams(
+            raise PromptTooLong(f"{-room} tokens more than the context holds")
+        shortest, longest = _REPEATED_TOKENS
+        repetition = RepetitionDetectionParams(longest, shortest, sampling.max_repeats)
+        return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=min(sampling.max_tokens, room),
             seed=seed,
             stop_token_ids=self.chat.stop_token_ids,
-            detokenize=False,  # the tokens are what counts; the text is decoded once, below
+            repetition_detection=repetition if sampling.max_repeats else None,
+            detokenize=False,  # the tokens are what counts; the text is decoded once, at the end
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        outputs = self._engine.generate(TokensPrompt(prompt_token_ids=prompt_ids), parameters, request_id)
-        (output,) = [output async for output in outputs]
-        completion = output.outputs[0]
-        token_ids = list(completion.token_ids)
-        finish_reason = str(completion.finish_reason)
-        return Response(self.chat.decode(token_ids), token_ids, finish_reason, len(prompt_ids))
 
     def shutdown(self) -> None:
         """End the engine's process and give its memory back."""
@@ -81,7 +116,12 @@ def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
         "max_model_len": chat.context_length,
         "disable_log_stats": True,
     }
-    if not _has_gpu():
+    if policy.lora:
+        settings |= {"enable_lora": True, "max_lora_rank": _lora_rank(policy.lora)}
+    if _has_gpu():
+        if policy.batch_invariant:
+            os.environ["VLLM_BATCH_INVARIANT"] = "1"
+    else:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         # A seeded request whose prompt is split by chunked prefill kills the CPU engine.
@@ -111,6 +151,12 @@ def check_engine_settings(settings: dict[str, Any]) -> None:
             near = difflib.get_close_matches(name, valid, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise InputError(f"[policy.engine] vLLM has no engine argument '{name}'{hint}")
+
+
+def _lora_rank(folder: str) -> int:
+    """The smallest rank that vLLM makes room for and this adapter fits."""
+    rank = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), int(rank))
 
 
 def _has_gpu() -> bool:

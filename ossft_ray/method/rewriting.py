@@ -6,20 +6,25 @@ passed in, so the same coroutine runs on scripted answers in a test and on vLLM'
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ossft_ray.config import Prompts, Rewrite
+from ossft_ray.config import GuidedAlignment, Prompts, Rewrite
+from ossft_ray.method.leaks import DEFAULT_MAX_COPIED, copied_share, mentions_reference
 from ossft_ray.method.prompts import Message, guided_prompt, solve_prompt
+from ossft_ray.method.thinking import is_unclosed, split_thinking
 
 Stage = Literal["self", "guided"]
 Origin = Literal["self", "guided", "expert"]
 
+TRUNCATED, REPETITION, PROMPT_TOO_LONG = "truncated", "repetition", "prompt_too_long"
+MENTIONS_REFERENCE, COPIES_REFERENCE = "mentions_reference", "copies_reference"
+
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem with its checked answer; benchmarks come without an expert solution."""
+    """A problem with its checked answer (empty: none to check); benchmarks come without an expert solution."""
 
     problem_id: str
     question: str
@@ -29,32 +34,43 @@ class Problem:
 
 @dataclass(frozen=True)
 class Response:
-    """What the policy wrote: its tokens as sampled (end-of-turn included), and why it stopped (stop | length)."""
+    """What the policy wrote: its tokens as sampled (end-of-turn included), and why it stopped.
+
+    `finish_reason` is vLLM's: stop, length or repetition. `in_thinking` says that the prompt had opened a thinking
+    block, in which the response then begins.
+    """
 
     text: str
     token_ids: list[int]
     finish_reason: str
-    num_prompt_tokens: int = 0
+    in_thinking: bool = False
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One response with its verdict."""
+    """One response with its verdict. `response` is None where its text is not held any more."""
 
     stage: Stage
     index: int
-    response: Response
     correct: bool
     reason: str
+    finish_reason: str
+    num_tokens: int
+    response: Response | None = None
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What becomes of a problem. `kept` is None where the expert's solution stays, or nothing (`origin` None)."""
+    """What becomes of a problem. Nothing is kept where the expert's solution stays, or none at all (`origin` None)."""
 
     origin: Origin | None
-    kept: Attempt | None
+    all_kept: list[Attempt]  # in index order
     attempts: list[Attempt]
+
+    @property
+    def kept(self) -> Attempt | None:
+        """The kept attempt of lowest index."""
+        return self.all_kept[0] if self.all_kept else None
 
 
 class Graded(Protocol):
@@ -70,6 +86,12 @@ Sample = Callable[[Stage, list[Message], int], Awaitable[Response]]
 """(stage, prompt, index within the stage) -> a response; raises PromptTooLong."""
 Verify = Callable[[str, str], Awaitable[Graded]]
 """(answer, response text) -> a verdict."""
+Attempts = MutableMapping[tuple[Stage, int], Attempt]
+"""Attempts at one problem by stage and index."""
+Room = Callable[[], Awaitable[None]]
+"""Returns when the policy has nothing better to do than a draw that may not be needed."""
+Limit = Callable[[], Awaitable[float]]
+"""The share of a guided response that may be copied from its guide, 0..1."""
 
 
 class PromptTooLong(Exception):
@@ -77,49 +99,114 @@ class PromptTooLong(Exception):
 
 
 async def rewrite_problem(
-    problem: Problem, sample: Sample, verify: Verify, settings: Rewrite, prompts: Prompts
+    problem: Problem,
+    sample: Sample,
+    verify: Verify,
+    settings: Rewrite,
+    prompts: Prompts | None = None,
+    *,
+    made: Attempts | None = None,
+    room: Room | None = None,
+    max_copied: Limit | None = None,
 ) -> Rewritten:
     """Keep the policy's own correct solution; else let it re-solve with the expert's in view; else fall back.
 
-    In each stage the kept response is the correct one of lowest index. Since samples are independent, it has the
-    same distribution as a uniformly random correct one of all n (the paper's choice), so drawing may stop early.
-    A guided prompt that does not fit the context skips that stage with one attempt of reason `prompt_too_long`.
+    In each stage the kept response is the correct one of lowest index (or the first `keep_per_problem`). Since
+    samples are independent, it has the same distribution as a uniformly random correct one of all n (the paper's
+    choice), so drawing may stop early. What is returned depends on the samples alone, not on when they came.
+
+    A guided prompt that does not fit the context skips that stage with one attempt of reason `prompt_too_long`. A
+    problem without an answer falls back at once.
+
+    Args:
+        made: attempts of an earlier session, which are not drawn again; new ones are put in as they are made.
+        room: lets later waves begin early; what they drew and turns out not to be needed is left out.
+        max_copied: gives the limit where `[rewrite.guided_alignment] max_copied` is `auto`.
     """
+    made, prompts = {} if made is None else made, prompts or Prompts()
     attempts: list[Attempt] = []
-    for stage in settings.stages:
+    for stage in settings.stages if problem.answer else []:
+        prompt = stage_prompt(stage, problem, settings, prompts)
+
+        async def attempt(index: int, stage: Stage = stage, prompt: list[Message] = prompt) -> Attempt:
+            if (stage, index) not in made:
+                response = await sample(stage, prompt, index)
+                correct, reason = await _judge(stage, response, problem, verify, settings.guided_alignment, max_copied)
+                made[stage, index] = Attempt(
+                    stage, index, correct, reason, response.finish_reason, len(response.token_ids), response
+                )
+            return made[stage, index]
+
+        num_samples = (settings.self_alignment if stage == "self" else settings.guided_alignment).num_samples
         try:
-            drawn = await _draw(stage, problem, sample, verify, settings, prompts)
+            drawn = await _draw(attempt, num_samples, settings, room)
         except PromptTooLong:
-            nothing = Response("", [], "prompt_too_long")
-            attempts.append(Attempt(stage, 0, nothing, correct=False, reason="prompt_too_long"))
+            attempts.append(Attempt(stage, 0, False, PROMPT_TOO_LONG, PROMPT_TOO_LONG, 0))
             continue
         attempts += drawn
-        kept = next((attempt for attempt in drawn if attempt.correct), None)
-        if kept is not None:
+        if kept := [attempt for attempt in drawn if attempt.correct][: settings.keep_per_problem]:
             return Rewritten(stage, kept, attempts)
-    return Rewritten("expert" if settings.fallback == "expert" else None, None, attempts)
+    return Rewritten("expert" if settings.fallback == "expert" else None, [], attempts)
 
 
 async def _draw(
-    stage: Stage, problem: Problem, sample: Sample, verify: Verify, settings: Rewrite, prompts: Prompts
+    attempt: Callable[[int], Awaitable[Attempt]], num_samples: int, settings: Rewrite, room: Room | None
 ) -> list[Attempt]:
-    """Attempts of one stage in index order: all of them, or wave by wave until one is correct."""
-    prompt = stage_prompt(stage, problem, settings, prompts)
-    num_samples = (settings.self_alignment if stage == "self" else settings.guided_alignment).num_samples
+    """Attempts of one stage in index order: all of them, or wave by wave until enough are correct."""
+    begun: dict[int, asyncio.Future[Attempt]] = {}
 
-    async def attempt(index: int) -> Attempt:
-        response = await sample(stage, prompt, index)
-        if response.finish_reason != "stop":
-            return Attempt(stage, index, response, correct=False, reason="truncated")
-        verdict = await verify(problem.answer, response.text)
-        return Attempt(stage, index, response, verdict.correct, verdict.reason)
+    def begin(index: int) -> asyncio.Future[Attempt]:
+        if index not in begun:
+            begun[index] = asyncio.ensure_future(attempt(index))
+        return begun[index]
 
+    async def begin_early(room: Room) -> None:
+        for index in range(num_samples):
+            if index not in begun:
+                await room()
+                begin(index)
+
+    early = asyncio.ensure_future(begin_early(room)) if room and not settings.exhaustive else None
     attempts: list[Attempt] = []
-    for wave in waves(num_samples, settings.exhaustive):
-        attempts += await asyncio.gather(*map(attempt, wave))
-        if any(a.correct for a in attempts) and not settings.exhaustive:
-            break
-    return attempts
+    try:
+        for wave in waves(num_samples, settings.exhaustive):
+            attempts += await asyncio.gather(*map(begin, wave))
+            enough = sum(attempt.correct for attempt in attempts) >= settings.keep_per_problem
+            if enough and not settings.exhaustive:
+                break
+        return attempts
+    finally:
+        unneeded = [task for task in [early, *begun.values()] if task is not None]
+        for task in unneeded:
+            task.cancel()
+        await asyncio.gather(*unneeded, return_exceptions=True)
+
+
+async def _judge(
+    stage: Stage,
+    response: Response,
+    problem: Problem,
+    verify: Verify,
+    guided: GuidedAlignment,
+    max_copied: Limit | None,
+) -> tuple[bool, str]:
+    """Whether a response may be kept, and why not: finished, correct, and with no trace of the guide."""
+    if response.finish_reason == "repetition":
+        return False, REPETITION
+    if response.finish_reason != "stop" or is_unclosed(response.text, response.in_thinking):
+        return False, TRUNCATED
+    verdict = await verify(problem.answer, response.text)
+    if stage == "guided" and verdict.correct:
+        assert problem.expert_solution is not None
+        parts = split_thinking(response.text)
+        if any(mentions_reference(part, guided.reference_phrases) for part in parts):
+            return False, MENTIONS_REFERENCE
+        limit = guided.max_copied
+        if limit == "auto":
+            limit = await max_copied() if max_copied else DEFAULT_MAX_COPIED
+        if any(copied_share(part, problem.expert_solution, guided.copied_ngram) > limit for part in parts):
+            return False, COPIES_REFERENCE
+    return verdict.correct, verdict.reason
 
 
 def stage_prompt(stage: Stage, problem: Problem, settings: Rewrite, prompts: Prompts) -> list[Message]:
@@ -149,5 +236,6 @@ def waves(num_samples: int, exhaustive: bool = False) -> Iterator[range]:
 
 def derive_seed(*parts: str | int) -> int:
     """A 63-bit sampling seed from what identifies a draw, such as (run seed, problem id, stage, index)."""
-    joined = "\x1f".join(map(str, parts))
+    # Parts are escaped, so that no two lists of parts read the same once joined.
+    joined = "\x1f".join(str(part).replace("\\", "\\\\").replace("\x1f", "\\x1f") for part in parts)
     return int.from_bytes(hashlib.sha256(joined.encode()).digest()[:8], "big") >> 1

@@ -1,10 +1,12 @@
 """This machine's Ray, or the cluster's: starting it, what it has to give, and where worker noise goes."""
 
 import logging
+import math
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -46,31 +48,44 @@ class Placement:
     """`[resources]` with every `auto` settled."""
 
     num_policies: int
-    gpus_per_policy: int
+    gpus_per_policy: float
     num_train_workers: int
     gpus_per_train_worker: int
 
 
-def place(resources: Resources, tensor_parallel_size: int = 1) -> Placement:
+def place(resources: Resources, engine: dict[str, Any] | None = None) -> Placement:
     """Settle `[resources]` on the running cluster: all the GPUs there are; without any, one CPU actor of each.
+
+    A policy takes the GPUs that its `[policy.engine]` parallel sizes multiply to. Ray gives them on one node.
 
     Raises:
         InputError: more GPUs are asked for than the cluster has.
     """
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
-    gpus_per_policy = _settle(resources.gpus_per_policy, tensor_parallel_size if num_gpus else 0)
+    gpus_per_policy = _settle(resources.gpus_per_policy, engine_gpus(engine or {}) if num_gpus else 0)
     gpus_per_worker = _settle(resources.gpus_per_train_worker, 1 if num_gpus else 0)
-    num_policies = _settle(resources.num_policies, num_gpus // gpus_per_policy if gpus_per_policy else 1)
-    num_workers = _settle(resources.num_train_workers, num_gpus // gpus_per_worker if gpus_per_worker else 1)
+    num_policies = int(_settle(resources.num_policies, num_gpus // gpus_per_policy if gpus_per_policy else 1))
+    num_workers = int(_settle(resources.num_train_workers, num_gpus // gpus_per_worker if gpus_per_worker else 1))
     for name, count, each in (
-        ("num_policies", num_policies, gpus_per_policy),
+        # A pool that grows with the cluster begins with what there is.
+        (
+            "min_policies" if resources.min_policies else "num_policies",
+            resources.min_policies or num_policies,
+            gpus_per_policy,
+        ),
         ("num_train_workers", num_workers, gpus_per_worker),
     ):
         if count * each > num_gpus or count < 1:
             raise InputError(
                 f"[resources] {name} = {count} with {each} GPUs each, but the cluster has {num_gpus}; ask for less"
             )
-    return Placement(num_policies, gpus_per_policy, num_workers, gpus_per_worker)
+    return Placement(num_policies, gpus_per_policy, num_workers, int(gpus_per_worker))
+
+
+def engine_gpus(engine: dict[str, Any]) -> int:
+    """GPUs that one vLLM engine with these arguments takes."""
+    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    return math.prod(int(engine.get(name, 1)) for name in sizes)
 
 
 def log_folder(experiment: Experiment) -> Path | None:
@@ -121,5 +136,5 @@ def _open_log(experiment: Experiment, name: str) -> int | None:
     return os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
 
-def _settle(value: int | str, automatic: int) -> int:
-    return automatic if value == "auto" else int(value)
+def _settle(value: float | str, automatic: float) -> float:
+    return automatic if isinstance(value, str) else value

@@ -4,6 +4,7 @@ A problem's samples are drawn with the same seeds for every model, so that diffe
 """
 
 import asyncio
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -100,17 +101,23 @@ class EvaluateWorker(RolloutWorker):
     async def process(self, part: str) -> None:
         benchmark, number = split_part(part)
         problems = self.benchmarks[benchmark][number * PART_PROBLEMS : (number + 1) * PART_PROBLEMS]
-        num_samples = self.experiment.evaluate.num_samples
-        draws = [self.draw(benchmark, problem, index) for problem in problems for index in range(num_samples)]
-        rows = await asyncio.gather(*draws)
-        (self.folder / folder_name(benchmark)).write_table(part_file(number), to_table(list(rows), SAMPLE))
-        num_correct = sum(row["correct"] for row in rows)
-        self.tally.add.remote({"problems": len(problems), "samples": len(rows), "correct": num_correct})
+        progress = self.progress[part] = Counter()
+        by_problem = await asyncio.gather(*(self.answer(benchmark, problem, progress) for problem in problems))
+        rows = [row for rows in by_problem for row in rows]
+        (self.folder / folder_name(benchmark)).write_table(part_file(number), to_table(rows, SAMPLE))
+
+    async def answer(self, benchmark: str, problem: Problem, progress: Counter[str]) -> list[dict[str, Any]]:
+        """All samples of one problem."""
+        async with self.a_place_in_flight():
+            num_samples = self.experiment.evaluate.num_samples
+            rows = await asyncio.gather(*(self.draw(benchmark, problem, index) for index in range(num_samples)))
+            progress.update(problems=1, samples=len(rows), correct=sum(row["correct"] for row in rows))
+        return rows
 
     async def draw(self, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
         """One response with its verdict; a problem that does not fit the context is answered wrongly, with a reason."""
         settings, prompts = self.experiment.evaluate, self.experiment.prompts
-        prompt = solve_prompt(problem.question, prompts.system, prompts.solve)
+        prompt_ids = await self.render(solve_prompt(problem.question, prompts.system, prompts.solve))
         sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens)
         seed = derive_seed(self.experiment.run.seed, NAME, benchmark, problem.problem_id, index)
         row = {
@@ -122,7 +129,7 @@ class EvaluateWorker(RolloutWorker):
             "num_tokens": 0,
         }
         try:
-            response = await self.sample(prompt, sampling, seed, f"{benchmark}/{problem.problem_id}/{index}")
+            response = await self.sample(prompt_ids, sampling, seed, f"{benchmark}/{problem.problem_id}/{index}")
         except PromptTooLong:
             return row | {"reason": "prompt_too_long"}
         row |= {
@@ -177,6 +184,7 @@ def _sample_model(
         EvaluateWorker,
         experiment,
         missing,
+        PART_PROBLEMS * len(missing),
         f"{NAME}-{model}",
         lambda totals: report(counts | totals),
         verbose,

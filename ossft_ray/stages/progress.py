@@ -14,25 +14,46 @@ OnProgress = Callable[[dict[str, Any]], None]
 ALREADY_COMPLETE = {"already_complete": True}  # what a stage reports that finds its output complete
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Tally:
-    """Running totals that workers add to and the driver reads, and the processes that the workers started."""
+    """What workers have told of themselves and of the parts they work on, the latest of each.
+
+    Workers tell their totals again and again, so a tally that was killed knows those of the living again soon; and a
+    part that a worker takes up after another's death is counted once.
+    """
 
     def __init__(self) -> None:
-        self._totals: Counter[str] = Counter()
-        self._processes: list[Processes] = []
+        self._lives: dict[str, tuple[str, dict[str, int], list[Processes]]] = {}
+        self._parts: dict[str, dict[str, int]] = {}
+        self._failure: Exception | None = None
 
-    def register(self, processes: Processes) -> None:
-        self._processes.append(processes)
+    def put(
+        self,
+        actor: str,
+        life: str,
+        counts: dict[str, int],
+        parts: dict[str, dict[str, int]],
+        processes: list[Processes],
+    ) -> None:
+        self._lives[life] = (actor, counts, processes)
+        self._parts |= parts
+
+    def fail(self, failure: Exception) -> None:
+        """Keep the first failure that a worker tells of: what follows is often no more than its consequence."""
+        self._failure = self._failure or failure
+
+    def failure(self) -> Exception | None:
+        return self._failure
 
     def processes(self) -> list[Processes]:
-        return self._processes
-
-    def add(self, counts: dict[str, int]) -> None:
-        self._totals.update(counts)
+        return [group for _, _, processes in self._lives.values() for group in processes]
 
     def totals(self) -> dict[str, int]:
-        return dict(self._totals)
+        """Sums over all workers and parts, and `policies`: how many actors there were."""
+        totals: Counter[str] = Counter()
+        for counts in [*(counts for _, counts, _ in self._lives.values()), *self._parts.values()]:
+            totals.update(counts)
+        return {**totals, "policies": len({actor for actor, _, _ in self._lives.values()})}
 
 
 def watch(work: Callable[[], T], poll: Callable[[], None], every_seconds: float = 0.5) -> T:

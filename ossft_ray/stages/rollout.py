@@ -1,31 +1,39 @@
-"""Policies at work: one Ray Data actor holds one vLLM engine and its verifiers, with many parts in flight.
+"""Policies at work: one Ray Data actor holds one vLLM engine and its verifiers, with many problems in flight.
 
-Rewriting and evaluation differ only in what they do with a part. A worker reads a part's problems, keeps all of them
-in flight at once against the engine, and writes the part's rows when the last is done; further parts are in
-flight meanwhile, so the engine never waits for a part's slow tail.
+Rewriting and evaluation differ only in what they do with a part. A worker reads a part's problems, keeps them in flight
+against the engine, and writes the part's rows when the last is done; further parts are in flight meanwhile, so the
+engine never waits for a part's slow tail. An engine that dies is started again, and what it was asked is asked again.
 """
 
 import asyncio
+import time
+import traceback
+import uuid
+from collections import Counter, deque
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import load_chat
-from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
-from ossft_ray.errors import InputError, JobError
+from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
+from ossft_ray.errors import InputError, JobError, storage_failure
 from ossft_ray.method.prompts import Message
 from ossft_ray.method.rewriting import Response
-from ossft_ray.stages.cluster import log_folder, place, redirect_output
-from ossft_ray.stages.processes import await_ends, own_processes
+from ossft_ray.stages.cluster import Placement, log_folder, place, redirect_output
+from ossft_ray.stages.processes import Processes, await_ends, own_processes
 from ossft_ray.stages.progress import OnProgress, Tally, watch
 from ossft_ray.verification import Verdict, VerifierPool
 
-PARTS_IN_FLIGHT = 64  # a policy; with parts of 16 problems, some 1,000 problems
+_MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
+_SPARE_BELOW = 16  # requests in flight: an engine with fewer takes more at next to no cost
+_MAX_DEATHS = 3  # of an engine or an actor, one after the other and with nothing done between them
+_REPORT_SECONDS = 0.5
 
 
 class RolloutWorker:
@@ -34,61 +42,195 @@ class RolloutWorker:
     def __init__(self, experiment: Experiment, tally: Any, log_name: str, verbose: bool) -> None:
         if not verbose:
             redirect_output(experiment, f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}")
-        self.experiment, self.tally = experiment, tally
+        self.experiment = experiment
         self.chat = load_chat(experiment.policy)
         verify = experiment.verify
         self.verifiers = VerifierPool(verify.kind, verify.timeout_seconds, verify.num_workers)
+        self.life = uuid.uuid4().hex[:12]  # Ray starts an actor that was killed again
+        self.counts: Counter[str] = Counter()  # of this life
+        self.progress: dict[str, Counter[str]] = {}  # of each part under way, which another life may begin anew
+        self._tally, self._reported_at = tally, 0.0
+        self._processes: list[Processes] = []
         self._policy: VllmPolicy | None = None
         self._loading = asyncio.Lock()
+        self._ready_at = 0.0
+        self._deaths = 0
+        self.cut_off: Counter[str] = Counter()  # how often a request was in flight when the engine died
+        self._window = asyncio.Semaphore(problems_in_flight(experiment))
+        self._num_requests = 0
+        self._awaiting_room: deque[asyncio.Future[None]] = deque()
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, list[str]]]:
         parts = [str(part) for part in batch["part"]]
+        try:
+            for part in parts:
+                await self.process(part)
+        except Exception as error:
+            traceback.print_exc()
+            await self._tally.fail.remote(failure(error, self.experiment))  # Ray Data would keep the cause to itself
+            raise
+        await self.report(at_once=True)
         for part in parts:
-            await self.process(part)
+            self.progress.pop(part, None)
         yield {"part": parts}
 
     async def process(self, part: str) -> None:
         """Read the part's problems, let the policy work on all of them at once, write the part's rows."""
         raise NotImplementedError
 
-    async def sample(self, prompt: list[Message], sampling: Sampling, seed: int, request_id: str) -> Response:
-        policy = await self._loaded_policy()
-        response = await policy.sample(prompt, sampling, seed, request_id)
-        self.tally.add.remote({"generated_tokens": len(response.token_ids)})
-        return response
+    def start_policy(self) -> VllmPolicy:
+        return VllmPolicy(self.experiment.policy, self.chat)
+
+    @asynccontextmanager
+    async def a_place_in_flight(self) -> AsyncIterator[None]:
+        """Held by a problem while it is worked on; problems get it in the order in which they come."""
+        async with self._window:
+            yield
+        await self.report()
+
+    async def render(self, prompt: list[Message]) -> list[int]:
+        return await asyncio.to_thread(self.chat.render, prompt)
+
+    async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
+        """One response. Where the engine dies meanwhile, the same draw is made again by the next one.
+
+        Raises:
+            PromptTooLong: the prompt leaves no room for a response.
+            JobError: engines die again and again.
+        """
+        self._num_requests += 1
+        try:
+            while True:
+                policy = await self._loaded_policy()
+                try:
+                    response = await policy.sample(prompt_ids, sampling, seed, request_id)
+                except PolicyDied as death:
+                    await self._bury(policy, death)
+                    self.cut_off[request_id] += 1
+                    continue
+                self._deaths = 0
+                self.counts["generated_tokens"] += len(response.token_ids)
+                self.counts["sampling_ms"] = round(1000 * (time.monotonic() - self._ready_at))
+                return response
+        finally:
+            self._num_requests -= 1
+            self._give_room()
 
     async def verify(self, answer: str, response: str) -> Verdict:
         return await self.verifiers.verify(answer, response)
 
+    async def room(self) -> None:
+        """Return when the engine has so little to do that a draw which may not be needed costs next to nothing."""
+        await asyncio.sleep(0)  # what was begun just now counts
+        if self._num_requests >= _SPARE_BELOW:
+            self._awaiting_room.append(asyncio.get_running_loop().create_future())
+            await self._awaiting_room[-1]
+
+    async def report(self, at_once: bool = False) -> None:
+        """Tell the driver this life's counts, now and then or at once."""
+        if at_once or time.monotonic() - self._reported_at > _REPORT_SECONDS:
+            self._reported_at = time.monotonic()
+            await self._tell()
+
+    async def _tell(self) -> None:
+        actor_id = ray.get_runtime_context().get_actor_id()
+        progress = {part: dict(counts) for part, counts in self.progress.items()}
+        await self._tally.put.remote(actor_id, self.life, dict(self.counts), progress, self._processes)
+
+    def _give_room(self) -> None:
+        while self._awaiting_room and self._num_requests < _SPARE_BELOW:
+            future = self._awaiting_room.popleft()
+            if not future.done():
+                future.set_result(None)
+                break
+
     async def _loaded_policy(self) -> VllmPolicy:
         async with self._loading:  # the engine must be made inside the running loop, once
-            if self._policy is None:
-                self._policy = VllmPolicy(self.experiment.policy, self.chat)
-                await self.tally.register.remote(own_processes())
+            while self._policy is None:
+                began = time.monotonic()
+                try:
+                    self._policy = self.start_policy()
+                except PolicyDied as death:
+                    self._count_death(death)
+                    continue
+                self.counts["loading_ms"] += round(1000 * (time.monotonic() - began))
+                self._ready_at = self._ready_at or time.monotonic()
+                self._processes.append(own_processes())
+                await self._tell()
             return self._policy
+
+    async def _bury(self, policy: VllmPolicy, death: PolicyDied) -> None:
+        """Clear an engine that died away, so that the next request starts another."""
+        async with self._loading:
+            if self._policy is policy:  # else another request has seen to it
+                self._policy = None
+                await asyncio.to_thread(policy.shutdown)
+                self._count_death(death)
+
+    def _count_death(self, death: PolicyDied) -> None:
+        self._deaths += 1
+        self.counts["engine_deaths"] += 1
+        print(f"the engine died ({death}); starting another", flush=True)
+        if self._deaths >= _MAX_DEATHS:
+            folder = log_folder(self.experiment)
+            where = f"; logs: {folder}" if folder else ""
+            raise JobError(f"the engine died {self._deaths} times without a response between: {death}{where}")
+
+
+def problems_in_flight(experiment: Experiment) -> int:
+    """How many problems one policy works on at once: enough that its batch stays full while verdicts are awaited."""
+    setting = experiment.resources.problems_in_flight
+    if setting != "auto":
+        return setting
+    return int(experiment.policy.engine.get("max_num_seqs") or _MAX_SEQUENCES) * 5 // 4
+
+
+def pool_arguments(experiment: Experiment, placement: Placement, num_parts: int, num_problems: int) -> dict[str, Any]:
+    """`map_batches` arguments: how many actors, with which resources, and how many parts each holds at once.
+
+    An actor holds as many parts as fill its window of problems, and one more, so that it never waits for Ray; not
+    many more, because what it holds at the end is what others cannot take from it.
+    """
+    num_policies = min(placement.num_policies, num_parts)
+    parts_at_once = -(-problems_in_flight(experiment) * num_parts // max(1, num_problems)) + 1
+    least = min(experiment.resources.min_policies or num_policies, num_policies)
+    return {
+        "batch_size": 1,
+        "num_cpus": 1,
+        "num_gpus": placement.gpus_per_policy,
+        "compute": ActorPoolStrategy(
+            **({"size": num_policies} if least == num_policies else {"min_size": least, "max_size": num_policies}),
+            max_tasks_in_flight_per_actor=parts_at_once,
+            max_concurrent_calls_per_actor=parts_at_once,
+        ),
+    }
 
 
 def run_workers(
     worker: type[RolloutWorker],
     experiment: Experiment,
     parts: list[str],
+    num_problems: int,
     log_name: str,
     on_progress: OnProgress | None,
     verbose: bool,
     **settings: Any,
-) -> None:
-    """Let a pool of workers process all `parts`; `on_progress` gets the tally's totals about twice a second.
+) -> dict[str, int]:
+    """Let a pool of workers process all `parts`, in this order; returns the workers' totals.
+
+    `on_progress` gets the totals about twice a second.
 
     Raises:
         InputError: a worker refused its input.
         JobError: a worker failed; names the cause and the log folder.
     """
     if not parts:
-        return
-    placement = place(experiment.resources, int(experiment.policy.engine.get("tensor_parallel_size", 1)))
+        return {}
+    placement = place(experiment.resources, experiment.policy.engine)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = _MAX_DEATHS
     tally = Tally.remote()  # type: ignore[attr-defined]
     dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
         worker,
@@ -99,36 +241,46 @@ def run_workers(
             "verbose": verbose,
             **settings,
         },
-        batch_size=1,
-        num_cpus=1,
-        num_gpus=placement.gpus_per_policy,
-        compute=ActorPoolStrategy(
-            size=min(placement.num_policies, len(parts)),
-            max_tasks_in_flight_per_actor=PARTS_IN_FLIGHT,
-            max_concurrent_calls_per_actor=PARTS_IN_FLIGHT,
-        ),
+        **pool_arguments(experiment, placement, len(parts), num_problems),
     )
-    report = on_progress or (lambda totals: None)
+    totals: dict[str, int] = {}
+
+    def poll() -> None:
+        totals.update(ray.get(tally.totals.remote()))
+        if on_progress is not None:
+            on_progress(totals)
+
     try:
-        watch(dataset.materialize, poll=lambda: report(ray.get(tally.totals.remote())))
+        watch(dataset.materialize, poll)
     except (RayError, RuntimeError) as error:
-        raise job_error(error, experiment) from error
+        raise _told(tally) or failure(error, experiment) from error
     del dataset  # it holds the actors
     await_ends(ray.get(tally.processes.remote()))
+    return totals
 
 
-def job_error(error: BaseException, experiment: Experiment) -> Exception:
+def failure(error: BaseException, experiment: Experiment) -> InputError | JobError:
     """What a failed plan says to its user: our own refusal as it is, else the root cause in one line."""
     cause: BaseException = error
-    while True:
-        inner = cause.cause if isinstance(cause, RayTaskError) else cause.__cause__
+    while inner := getattr(cause, "cause", None) or cause.__cause__:  # a RayTaskError has the former
         if not isinstance(inner, BaseException) or inner is cause:
             break
         cause = inner
     if isinstance(cause, InputError | JobError):
         return cause
+    if isinstance(cause, OSError):
+        return JobError(f"{experiment.run.output}: {storage_failure(cause)}; the same command goes on where it stopped")
     lines = [line for line in str(cause).splitlines() if line.strip()]
     summary = f"{type(cause).__name__}: {lines[-1].strip()}" if lines else type(cause).__name__
     folder = log_folder(experiment)
     where = f"; logs: {folder}" if folder else ""
     return JobError(f"{summary}{where}; the same command goes on where it stopped")
+
+
+def _told(tally: Any) -> InputError | JobError | None:
+    """What a worker said before it failed."""
+    try:
+        told: InputError | JobError | None = ray.get(tally.failure.remote())
+    except RayError:
+        return None
+    return told

@@ -7,7 +7,7 @@ import pytest
 from ossft_ray.config import resolve
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.stages.cluster import check_output
-from ossft_ray.stages.rollout import job_error
+from ossft_ray.stages.rollout import failure
 from ossft_ray.stages.run import round_experiment
 
 EXPERIMENT = resolve(
@@ -56,7 +56,7 @@ def test_a_failure_names_its_root_cause_and_the_logs(tmp_path: Path) -> None:
     )
     outer = RuntimeError("many\nlines\nof Ray")
     outer.__cause__ = ValueError("no kernel\nfor this GPU")
-    error = job_error(outer, experiment)
+    error = failure(outer, experiment)
     assert isinstance(error, JobError)
     assert str(error).startswith("ValueError: for this GPU; logs: ")
     assert f"{tmp_path}/logs" in str(error)
@@ -65,4 +65,4 @@ def test_a_failure_names_its_root_cause_and_the_logs(tmp_path: Path) -> None:
 def test_a_refusal_in_a_worker_stays_a_refusal() -> None:
     outer = RuntimeError("Ray's pages")
     outer.__cause__ = InputError("no such model")
-    assert job_error(outer, EXPERIMENT) is outer.__cause__
+    assert failure(outer, EXPERIMENT) is outer.__cause__

@@ -1,0 +1,126 @@
+"""What did a rewrite come to and cost? Counts of each part, sessions of the stage, and the manifest made of both."""
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ossft_ray.method.rewriting import PROMPT_TOO_LONG, Problem, Rewritten, Stage
+from ossft_ray.stages.attempt_log import EXTRA_WORK, AttemptLog
+from ossft_ray.stages.calibration import CALIBRATION
+from ossft_ray.stages.intake import PARTS, Layout
+from ossft_ray.stages.parts import read_counts
+from ossft_ray.storage import Folder, LineLog, read_lines
+
+_SESSIONS = "sessions"  # sub-folder: a file for each time the command was given, a line for each phase it finished
+_ORIGINS = ("self", "guided", "expert")
+
+
+@dataclass
+class Session:
+    """One run of the command, whether it finishes the stage or is killed."""
+
+    log: LineLog
+    phase_began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def begin(cls, folder: Folder) -> "Session":
+        session = cls(LineLog(folder / _SESSIONS, f"{time.time_ns()}.jsonl"))
+        session.log.append({"began": round(time.time())})
+        return session
+
+    def note(self, phase: str, totals: dict[str, int] | None = None) -> None:
+        """The phase has ended; `totals` are the workers' own."""
+        now = time.monotonic()
+        self.log.append({"phase": phase, "seconds": now - self.phase_began, "totals": totals or {}})
+        self.phase_began = now
+
+    def end(self) -> None:
+        self.log.close()
+
+
+async def part_counts(
+    done: list[tuple[Problem, Rewritten]],
+    log: AttemptLog,
+    prompt_tokens: Callable[[Problem, Stage], Awaitable[int]],
+) -> dict[str, Any]:
+    """What a part came to: kept work (`attempts`, `generated_tokens`, `prompt_tokens`) and, apart, other work."""
+    counts: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
+    for problem, rewritten in done:
+        counts.update([rewritten.origin or "dropped"])
+        num_examples = 1 if rewritten.origin == "expert" else len(rewritten.all_kept)
+        counts.update(examples=num_examples, attempts=len(rewritten.attempts))
+        for attempt in rewritten.attempts:
+            counts["generated_tokens"] += attempt.num_tokens
+            reasons[attempt.stage][attempt.reason] += 1
+        for stage in ("self", "guided"):
+            num_drawn = sum(a.stage == stage and a.reason != PROMPT_TOO_LONG for a in rewritten.attempts)
+            if num_drawn:
+                counts["prompt_tokens"] += num_drawn * await prompt_tokens(problem, stage)
+    extra = log.extra_work([(p.problem_id, attempt) for p, rewritten in done for attempt in rewritten.attempts])
+    return {**counts, **extra, "reasons": reasons}
+
+
+def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
+    """The manifest's figures, from the parts themselves: they count kept work, whatever was interrupted."""
+    totals: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
+    intervals = []
+    for part in folder.names(PARTS):
+        counts = read_counts(folder, part)
+        intervals.append((counts.pop("started"), counts.pop("ended")))
+        for stage, by_reason in counts.pop("reasons").items():
+            reasons[stage].update(by_reason)
+        totals.update(counts)
+    phases, num_sessions = _sessions(folder)
+    calibration = folder.read_json(CALIBRATION) if folder.exists(CALIBRATION) else {}
+    return {
+        "problems": layout.problems,
+        "rejected": layout.rejected,
+        "rejected_reasons": layout.rejected_reasons,
+        "duplicates": layout.duplicates,
+        "contamination": layout.contamination,
+        "not_checked": layout.not_checked,
+        "origins": {origin: totals[origin] for origin in _ORIGINS},
+        "dropped": totals["dropped"],
+        "examples": totals["examples"],
+        "attempts": totals["attempts"],
+        "generated_tokens": totals["generated_tokens"],
+        "prompt_tokens": totals["prompt_tokens"],
+        "reasons": {stage: dict(by_reason.most_common()) for stage, by_reason in reasons.items()},
+        "verifier_timeouts": sum(by_reason["timeout"] for by_reason in reasons.values()),
+        "max_copied": calibration.get("max_copied"),
+        **{name: totals[name] for name in EXTRA_WORK},
+        "sessions": num_sessions,
+        "seconds": round(_covered_seconds(intervals)),
+        "phases": phases,
+    }
+
+
+def _sessions(folder: Folder) -> tuple[dict[str, float], int]:
+    """Seconds by phase over all sessions that lived to tell them, and how many sessions there were.
+
+    Loading and sampling are parts of rewriting: what an average worker spent until its engine was ready, and from then
+    until the last response.
+    """
+    seconds: Counter[str] = Counter()
+    sessions = folder / _SESSIONS
+    names = sessions.names()
+    for line in (line for name in names for line in read_lines(sessions, name)):
+        if "phase" in line:
+            seconds[line["phase"]] += line["seconds"]
+            for part in ("loading", "sampling"):
+                if milliseconds := line["totals"].get(f"{part}_ms"):
+                    seconds[part] += milliseconds / 1000 / line["totals"]["policies"]
+    return {phase: round(value, 3) for phase, value in seconds.items()}, len(names)
+
+
+def _covered_seconds(intervals: list[tuple[float, float]]) -> float:
+    """Length of the union of intervals: the time during which any part was under way, pauses left out."""
+    covered, end = 0.0, 0.0
+    for start, stop in sorted(intervals):
+        covered += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return covered

@@ -1,0 +1,106 @@
+"""The real engine, once for all these tests: what was sampled, whatever the batch; endless repetition; its death."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import pytest
+
+from ossft_ray.config import Policy
+from ossft_ray.engines.chat import Chat, load_chat
+from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
+from ossft_ray.method.prompts import solve_prompt
+from ossft_ray.method.rewriting import PromptTooLong, Response, derive_seed
+from ossft_ray.playground.problems import training_problems
+
+NUM_DRAWS = 120
+FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=200)
+CUT = Sampling(temperature=1.0, top_p=1.0, max_tokens=200, max_repeats=16)
+
+
+@dataclass
+class Sampled:
+    """What one engine gave."""
+
+    chat: Chat
+    at_once: list[Response]  # everything handed over together
+    one_by_one: list[Response]  # the first few again, alone, in reverse
+    cut: list[Response]  # everything again, where repetition is cut
+    too_long: BaseException
+    after_death: list[BaseException | Response]
+
+
+@pytest.fixture(scope="module")
+def sampled() -> Sampled:
+    policy = Policy(model="playground")
+    chat = load_chat(policy)
+    prompts = [chat.render(solve_prompt(row["question"])) for row in training_problems(NUM_DRAWS, seed=9)]
+
+    async def draw(engine: VllmPolicy, number: int, sampling: Sampling) -> Response:
+        name = f"{number}/{sampling.max_repeats}"
+        return await engine.sample(prompts[number], sampling, derive_seed(0, str(number), "self", 0), name)
+
+    async def everything() -> Sampled:
+        engine = VllmPolicy(policy, chat)
+        try:
+            at_once = await asyncio.gather(*(draw(engine, number, FREE) for number in range(NUM_DRAWS)))
+            one_by_one = [await draw(engine, number, FREE) for number in reversed(range(6))]
+            cut = await asyncio.gather(*(draw(engine, number, CUT) for number in range(NUM_DRAWS)))
+            too_long = (
+                await asyncio.gather(engine.sample([5] * chat.context_length, FREE, 0, "long"), return_exceptions=True)
+            )[0]
+            doomed = [asyncio.ensure_future(draw(engine, number, FREE)) for number in range(NUM_DRAWS)]
+            await asyncio.sleep(0.2)
+            for process in psutil.Process(os.getpid()).children(recursive=True):
+                if "EngineCore" in " ".join(process.cmdline()):
+                    process.kill()
+            after_death: list[Any] = await asyncio.gather(*doomed, return_exceptions=True)
+            after_death += await asyncio.gather(draw(engine, 0, FREE), return_exceptions=True)
+        finally:
+            engine.shutdown()
+        assert isinstance(too_long, BaseException)
+        return Sampled(chat, list(at_once), one_by_one, list(cut), too_long, after_death)
+
+    return asyncio.run(everything())
+
+
+def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(sampled: Sampled) -> None:
+    assert sampled.one_by_one == sampled.at_once[5::-1]
+
+
+def test_tokens_end_as_sampled(sampled: Sampled) -> None:
+    """With the end of the turn where the policy ended it; with nothing added where it was cut off."""
+    reasons = {response.finish_reason for response in sampled.at_once}
+    assert reasons == {"stop", "length"}
+    for response in sampled.at_once:
+        ended = response.token_ids[-1] in sampled.chat.stop_token_ids
+        assert ended == (response.finish_reason == "stop")
+        assert sampled.chat.decode(response.token_ids) == response.text
+        if not ended:
+            assert len(response.token_ids) == FREE.max_tokens
+
+
+def test_endless_repetition_is_cut_and_only_that(sampled: Sampled) -> None:
+    pairs = list(zip(sampled.at_once, sampled.cut, strict=True))
+    repeating = [(free, cut) for free, cut in pairs if cut.finish_reason == "repetition"]
+    assert repeating, "the tiny policy loops now and then"
+    for free, cut in repeating:
+        assert cut.token_ids == free.token_ids[: len(cut.token_ids)], "the same draw, ended earlier"
+        assert len(cut.token_ids) < len(free.token_ids)
+        assert any(cut.token_ids[-16 * size :] == cut.token_ids[-size:] * 16 for size in range(4, 65)), (
+            "it says so many tokens sixteen times in a row"
+        )
+    assert all(free == cut for free, cut in pairs if cut.finish_reason != "repetition")
+
+
+def test_a_prompt_that_fills_the_context_is_refused(sampled: Sampled) -> None:
+    assert isinstance(sampled.too_long, PromptTooLong)
+
+
+def test_whoever_waits_for_an_engine_that_died_is_told(sampled: Sampled) -> None:
+    told = [outcome for outcome in sampled.after_death if not isinstance(outcome, Response)]
+    assert told, "the engine was killed with requests in flight"
+    assert {type(outcome) for outcome in told} == {PolicyDied}
+    assert isinstance(sampled.after_death[-1], PolicyDied), "and so is whoever comes later"

@@ -1,0 +1,103 @@
+"""A rewrite under real Ray Data with a scripted policy: what Ray, the parts and the logs do, without an engine."""
+
+import asyncio
+import json
+import random
+import shutil
+from typing import Any
+
+from ossft_ray.config import Experiment, resolve
+from ossft_ray.engines.vllm_policy import PolicyDied, Sampling
+from ossft_ray.method.rewriting import Response
+from ossft_ray.playground.problems import training_problems
+from ossft_ray.stages.rewrite import RewriteWorker
+from ossft_ray.storage import Folder
+from ossft_ray.verification import Verdict
+
+
+class ScriptedPolicy:
+    """Answers as the draw's seed says, right with probability 0.2 alone and 0.5 with guidance, soon."""
+
+    async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
+        rng = random.Random(seed)
+        await asyncio.sleep(0.01 * rng.random())
+        is_right = rng.random() < (0.2 if "/self/" in request_id else 0.5)
+        token_ids = [rng.randrange(100) for _ in range(rng.randint(2, 9))]
+        return Response(f"{'right' if is_right else 'wrong'} {token_ids}", token_ids, "stop")
+
+    def shutdown(self) -> None:
+        pass
+
+
+class ScriptedWorker(RewriteWorker):
+    def start_policy(self) -> Any:
+        return ScriptedPolicy()
+
+    async def verify(self, answer: str, response: str) -> Verdict:
+        is_right = response.startswith("right")
+        return Verdict(is_right, "correct" if is_right else "wrong", response)
+
+
+class MortalPolicy(ScriptedPolicy):
+    """Its engine dies in the middle of the tenth draw, with all that is in flight."""
+
+    def __init__(self) -> None:
+        self.num_draws = 0
+
+    async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
+        response = await super().sample(prompt_ids, sampling, seed, request_id)
+        self.num_draws += 1
+        if self.num_draws >= 10:
+            raise PolicyDied("killed")
+        return response
+
+
+class MortalWorker(ScriptedWorker):
+    def start_policy(self) -> Any:
+        return MortalPolicy()
+
+
+class StillbornWorker(ScriptedWorker):
+    """Every engine dies before it has answered once."""
+
+    def start_policy(self) -> Any:
+        policy = MortalPolicy()
+        policy.num_draws = 10
+        return policy
+
+
+class VanishingWorker(ScriptedWorker):
+    """Somebody removes the run's folder while it works."""
+
+    async def process(self, part: str) -> None:
+        shutil.rmtree(self.experiment.run.output)
+        await super().process(part)
+
+
+def experiment(output: str, num_problems: int = 40, **changes: Any) -> Experiment:
+    """A rewrite of the playground's problems; `changes` are settings by section."""
+    data = f"{output}-problems-{num_problems}.jsonl"
+    write_problems(data, num_problems)
+    sections: dict[str, Any] = {
+        "run": {"output": output},
+        "policy": {"model": "playground"},
+        "data": {"path": data, "columns": {"question": "question", "expert_solution": "expert_solution"}},
+    }
+    for name, values in changes.items():
+        sections[name] = {**sections.get(name, {}), **values}
+    return resolve(sections)
+
+
+def write_problems(path: str, num_problems: int) -> None:
+    with open(path, "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in training_problems(num_problems, seed=5))
+
+
+def rows_by_id(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
+    """EXAMPLE rows of a run; several of a problem in their order."""
+    folder = Folder.at(experiment.run.output) / "rewrite"
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for part in folder.names("part-*.parquet"):
+        for row in folder.read_table(part).to_pylist():
+            rows.setdefault(row["problem_id"], []).append(row)
+    return rows
