@@ -1,0 +1,247 @@
+"""Does `ossft rewrite` keep vLLM as busy as vLLM alone? Tokens a second on the same requests and engine settings.
+
+    python benchmarks/rollout.py [--problems 96] [--samples 4] [--rounds 3]
+
+Four ways to have the same responses sampled (same prompts, seeds and limits), each in a process of its own, one after
+the other, in several rounds: raw `AsyncLLM` with everything handed over at once; `LLM.generate` likewise;
+`ossft rewrite` (exhaustive, one stage, verification and writing included); Ray's own `ray.data.llm` processor. The
+clock runs from when the engine is ready and the first request comes to the last response. The model is random, and
+large enough that the engine dominates. The last line is a JSON object; ratios are medians over rounds.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ossft_ray import builtin
+from ossft_ray.config import Experiment, load_experiment
+from ossft_ray.engines.chat import Chat, load_chat
+from ossft_ray.engines.vllm_policy import engine_settings
+from ossft_ray.method.prompts import solve_prompt
+from ossft_ray.method.rewriting import derive_seed
+from ossft_ray.playground.problems import training_problems
+
+WAYS = ("raw_vllm", "llm_generate", "ossft_rewrite", "ray_data_llm")
+MAX_TOKENS = 400
+MAX_NUM_SEQS = 64
+
+
+def make_model(folder: Path) -> None:
+    """A random Qwen2 of 30 million parameters over the playground's alphabet; responses end at random."""
+    import shutil
+
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    for file in builtin.POLICY_FOLDER.iterdir():
+        if file.suffix in (".json", ".jinja") and file.name not in ("config.json", "generation_config.json"):
+            shutil.copy(file, folder)
+    settings = json.loads((builtin.POLICY_FOLDER / "config.json").read_text())
+    settings |= {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 64,
+        "layer_types": ["full_attention"] * 8,
+        "max_window_layers": 8,
+    }
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(Qwen2Config(**settings)).to(torch.bfloat16).save_pretrained(folder)
+
+
+def make_experiment(folder: Path, num_problems: int, num_samples: int) -> Path:
+    (folder / "model").mkdir()
+    make_model(folder / "model")
+    rows = (json.dumps(row) for row in training_problems(num_problems, seed=1))
+    (folder / "problems.jsonl").write_text("\n".join(rows))
+    config = folder / "experiment.toml"
+    config.write_text(f"""
+[run]
+output = "{folder}/run"
+[policy]
+model = "{folder}/model"
+dtype = "bfloat16"
+engine = {{ max_num_seqs = {MAX_NUM_SEQS} }}
+[data]
+path = "{folder}/problems.jsonl"
+columns = {{ question = "question", expert_solution = "expert_solution" }}
+[rewrite]
+stages = ["self"]
+exhaustive = true
+self_alignment = {{ num_samples = {num_samples}, max_tokens = {MAX_TOKENS} }}
+""")
+    return config
+
+
+def requests(experiment: Experiment, chat: Chat) -> list[tuple[list[int], dict[str, Any]]]:
+    """The prompts and sampling parameters that `ossft rewrite` would ask for."""
+    from vllm.sampling_params import RepetitionDetectionParams
+
+    settings, found = experiment.rewrite, []
+    for row in map(json.loads, Path(str(experiment.data.path)).read_text().splitlines()):
+        prompt_ids = chat.render(solve_prompt(row["question"]))
+        for index in range(settings.self_alignment.num_samples):
+            parameters = {
+                "temperature": 1.0,
+                "max_tokens": MAX_TOKENS,
+                "seed": derive_seed(experiment.run.seed, row["id"], "self", index),
+                "stop_token_ids": chat.stop_token_ids,
+                "detokenize": False,
+                "repetition_detection": RepetitionDetectionParams(64, 4, settings.max_repeats),
+            }
+            found.append((prompt_ids, parameters))
+    return found
+
+
+def raw_vllm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
+    from vllm import SamplingParams, TokensPrompt
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    async def all_at_once() -> tuple[int, float]:
+        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_settings(experiment.policy, chat)))
+
+        async def one(number: int, prompt_ids: list[int], parameters: dict[str, Any]) -> int:
+            settings = SamplingParams(**parameters, output_kind=RequestOutputKind.FINAL_ONLY)
+            stream = engine.generate(TokensPrompt(prompt_token_ids=prompt_ids), settings, str(number))
+            (output,) = [output async for output in stream]
+            return len(output.outputs[0].token_ids)
+
+        asked = requests(experiment, chat)
+        began = time.monotonic()
+        lengths = await asyncio.gather(*(one(number, *request) for number, request in enumerate(asked)))
+        seconds = time.monotonic() - began
+        engine.shutdown()
+        return sum(lengths), seconds
+
+    return asyncio.run(all_at_once())
+
+
+def llm_generate(experiment: Experiment, chat: Chat) -> tuple[int, float]:
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    settings = engine_settings(experiment.policy, chat)
+    engine = LLM(**settings)
+    asked = requests(experiment, chat)
+    prompts = [TokensPrompt(prompt_token_ids=prompt_ids) for prompt_ids, _ in asked]
+    parameters = [SamplingParams(**values) for _, values in asked]
+    began = time.monotonic()
+    outputs = engine.generate(prompts, parameters, use_tqdm=False)
+    return sum(len(output.outputs[0].token_ids) for output in outputs), time.monotonic() - began
+
+
+def ossft_rewrite(experiment: Experiment, chat: Chat) -> tuple[int, float]:
+    from ossft_ray.stages.rewrite import rewrite
+
+    manifest = rewrite(experiment, start_over=True)
+    return manifest["generated_tokens"], manifest["phases"]["sampling"]
+
+
+def ray_data_llm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
+    import ray
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    from ossft_ray.stages.cluster import start_ray
+
+    start_ray(experiment)
+    settings = engine_settings(experiment.policy, chat)
+    config = vLLMEngineProcessorConfig(
+        model_source=settings.pop("model"),
+        engine_kwargs=settings,
+        batch_size=16,
+        max_concurrent_batches=64,
+        concurrency=1,
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+    )
+    processor = build_processor(
+        config,
+        preprocess=lambda row: {
+            "prompt": "",
+            "tokenized_prompt": row["prompt_ids"],
+            "sampling_params": json.loads(row["parameters"]),
+        },
+        postprocess=lambda row: {
+            "num_tokens": row["num_generated_tokens"],
+            "seconds": row["time_taken_llm"],
+            "batch": row["batch_uuid"],
+            "ended": time.time(),
+        },
+    )
+    rows = [
+        {"prompt_ids": prompt_ids, "parameters": json.dumps(parameters, default=vars)}
+        for prompt_ids, parameters in requests(experiment, chat)
+    ]
+    done = processor(ray.data.from_items(rows, override_num_blocks=-(-len(rows) // 16))).take_all()
+    batches: dict[str, list[dict[str, Any]]] = {}
+    for row in done:
+        batches.setdefault(row["batch"], []).append(row)
+    # A batch ends with its slowest request, which began that long before.
+    ends = {batch: min(row["ended"] for row in of_batch) for batch, of_batch in batches.items()}
+    began = min(ends[batch] - max(row["seconds"] for row in of_batch) for batch, of_batch in batches.items())
+    return sum(row["num_tokens"] for row in done), max(ends.values()) - began
+
+
+def measure(way: str, config: Path) -> dict[str, float]:
+    """One measurement, in a fresh process."""
+    command = [sys.executable, __file__, "--only", way, "--config", str(config)]
+    with (config.parent / f"{way}.log").open("a") as log:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    if done.returncode:
+        sys.exit(f"{way} failed: {(config.parent / f'{way}.log').read_text()[-2000:]}")
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--problems", type=int, default=96)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        experiment = load_experiment(arguments.config)
+        tokens, seconds = globals()[arguments.only](experiment, load_chat(experiment.policy))
+        print("\n" + json.dumps({"tokens": tokens, "seconds": seconds}))
+        return
+
+    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        config = make_experiment(Path(folder), arguments.problems, arguments.samples)
+        for number in range(arguments.rounds):
+            for way in WAYS if number % 2 == 0 else reversed(WAYS):
+                figures = measure(way, config)
+                rates[way].append(figures["tokens"] / figures["seconds"])
+                print(
+                    f"round {number + 1}  {way:<14} {figures['tokens']:>8} tokens in {figures['seconds']:6.1f} s  "
+                    f"{rates[way][-1]:7.0f} tokens/s",
+                    flush=True,
+                )
+    ours = rates["ossft_rewrite"]
+    ratios = {
+        f"ratio_to_{way}": round(statistics.median(a / b for a, b in zip(ours, rates[way], strict=True)), 3)
+        for way in WAYS
+        if way != "ossft_rewrite"
+    }
+    print(json.dumps(ratios | {"rounds": arguments.rounds, "requests": arguments.problems * arguments.samples}))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    main()
