@@ -20,8 +20,8 @@ FLOORS = (
     ("errors", "builtin", "latex", "method.prompts", "method.leaks"),
     ("config", "schema"),
     ("method", "verification", "records", "hub", "layouts", "seen"),
-    ("engines", "storage", "data", "provenance", "contamination"),
-    ("stages", "report", "playground"),
+    ("engines", "storage", "data", "provenance", "contamination", "run_folder"),
+    ("stages", "report", "playground", "show", "export"),
     ("cli", "summary", "terminal"),
 )
 
@@ -34,6 +34,8 @@ CLOSED_DOORS = (
     ("verification", "method"),
     ("report", "stages"),
     ("report", "playground"),
+    ("show", "stages"),
+    ("export", "stages"),
     ("stages", "playground"),
     ("playground", "stages"),
     ("playground", "report"),
@@ -53,6 +55,7 @@ ROOMS = {
     "sympy": (("verification.math",), False),
     "matplotlib": (("report",), False),
     "datasets": (("hub",), True),
+    "huggingface_hub": (("export.card", "export.push"), True),
 }
 
 
@@ -193,8 +196,10 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
         (["--version"], "torch ray transformers vllm deepspeed sympy pyarrow pydantic"),
         (["rewrite", "--help"], "torch ray transformers vllm deepspeed sympy"),
         (["rewrite", "--set", "nothing=1"], "torch ray transformers vllm deepspeed sympy"),
+        (["show", "--help"], "torch ray transformers vllm deepspeed sympy pyarrow pydantic"),
+        (["export", "--help"], "torch ray transformers vllm deepspeed sympy pyarrow pydantic"),
     ],
-    ids=["help", "version", "a command's help", "a refusal"],
+    ids=["help", "version", "a command's help", "a refusal", "show's help", "export's help"],
 )
 def test_a_light_command_loads_no_heavy_library(arguments: list[str], banned: str) -> None:
     done = run_python(f"""
@@ -222,6 +227,8 @@ print("loaded:", *(name for name in {banned.split()!r} if name in sys.modules))
         ("ossft_ray.engines.deepspeed_engine", "ray vllm deepspeed"),
         ("ossft_ray.data", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.report", "torch ray transformers vllm deepspeed sympy"),
+        ("ossft_ray.show", "torch ray transformers vllm deepspeed sympy"),
+        ("ossft_ray.export", "torch ray transformers vllm deepspeed sympy huggingface_hub"),
         ("ossft_ray.playground.demo", "torch ray transformers vllm deepspeed sympy"),
     ],
 )

@@ -1,0 +1,5 @@
+"""`ossft export`: a run's examples as a data set for other trainers, with its card and a command to train."""
+
+from ossft_ray.export.export import Exported, export
+
+__all__ = ["Exported", "export"]

@@ -1,0 +1,90 @@
+"""How does an export reach its folder? Part by part, in flat memory, and so that nothing half-written looks whole."""
+
+import contextlib
+import json
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ossft_ray.export.layouts import Layout, Row
+from ossft_ray.run_folder import RunFolder
+from ossft_ray.schema import EXAMPLE
+from ossft_ray.storage import Folder
+
+NEEDED = pa.schema(
+    [EXAMPLE.field(name) for name in ("problem_id", "prompt", "completion", "response_token_ids", "origin", "policy")]
+)
+_ROWS_AT_ONCE = 1024  # a row group of Parquet
+
+
+@dataclass
+class Contents:
+    """What was written."""
+
+    origins: Counter[str] = field(default_factory=Counter)
+    policies: Counter[str] = field(default_factory=Counter)
+    max_tokens: int = 0  # at most so many tokens in a prompt and its response
+
+    @property
+    def num_rows(self) -> int:
+        return self.origins.total()
+
+    def add(self, row: Row) -> None:
+        self.origins[row["origin"]] += 1
+        self.policies[row["policy"]] += 1
+        # A byte is at most a token; a template adds some tokens to a message, and perhaps a sentence of its own.
+        prompt = sum(len(message["content"].encode()) + 16 for message in row["prompt"])
+        self.max_tokens = max(self.max_tokens, 64 + prompt + len(row["response_token_ids"]))
+
+
+def read_rows(run: RunFolder, origins: Sequence[str], contents: Contents) -> Iterator[list[Row]]:
+    """The run's examples in batches, and counted; only those of some origins, if any are named."""
+    rows: list[Row] = []
+    for table in run.tables(NEEDED):
+        for row in table.to_pylist():
+            if not origins or row["origin"] in origins:
+                contents.add(row)
+                rows.append(row)
+        if len(rows) >= _ROWS_AT_ONCE:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def write_rows(folder: Folder, layout: Layout, batches: Iterator[list[Row]]) -> None:
+    """Write all rows into the layout's file, which is there as a whole or not at all."""
+    with _new_file(folder, layout.file) as sink:
+        if layout.file.endswith(".parquet"):
+            with pq.ParquetWriter(sink, layout.schema, compression="zstd") as writer:
+                for batch in batches:
+                    writer.write_table(pa.Table.from_pylist([layout.convert(row) for row in batch], layout.schema))
+        else:
+            for batch in batches:
+                sink.write("".join(f"{_json(layout.convert(row))}\n" for row in batch).encode())
+
+
+@contextlib.contextmanager
+def _new_file(folder: Folder, name: str) -> Iterator[IO[bytes]]:
+    """A file to write in one go. On a disk it gets its name at the end; an object store shows it at the end anyway."""
+    folder.filesystem.create_dir(folder.path, recursive=True)
+    is_local = folder.local_path is not None
+    path = f"{folder.path}/.{name}.{uuid.uuid4().hex}.tmp" if is_local else f"{folder.path}/{name}"
+    try:
+        with folder.filesystem.open_output_stream(path) as sink:
+            yield sink
+        if is_local:
+            folder.filesystem.move(path, f"{folder.path}/{name}")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.filesystem.delete_file(path)
+        raise
+
+
+def _json(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)
