@@ -1,6 +1,7 @@
 """The commands: one a stage. Heavy libraries are imported by the command that needs them."""
 
 import functools
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -62,11 +63,12 @@ def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: boo
     """Make the data on-policy: problems in, examples out."""
     experiment = _load(config_path, overrides)
     from ossft_ray.stages.rewrite import rewrite
-    from ossft_ray.terminal import StageBars, console, origins_table
+    from ossft_ray.terminal import StageBars, console, origins_table, rewriting_costs
 
     with StageBars() as bars:
         manifest = rewrite(experiment, bars.begin("rewrite"), start_over, verbose)
     console.print(origins_table(manifest))
+    console.print(rewriting_costs(manifest))
     console.print(f"examples: {experiment.run.output}/rewrite    next: ossft train")
 
 
@@ -139,7 +141,8 @@ def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
     tally, data = findings.tally, experiment.data
     click.echo(f"problems:   {tally.problems} usable; set aside: {_counts(tally.rejected)}")
     click.echo(f"duplicates: {tally.duplicates} ({data.duplicates})")
-    click.echo(f"overlaps:   {_counts(tally.contamination)} ({data.contamination})")
+    overlaps = "not looked for" if data.contamination == "ignore" else _counts(tally.contamination)
+    click.echo(f"overlaps:   {overlaps} ({data.contamination})")
     click.echo(f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}")
     click.echo(f"benchmarks: {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}")
     click.echo("the experiment is sound")
@@ -163,6 +166,64 @@ def verify(file: str, output: str | None, timeout_seconds: float, num_workers: i
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+
+
+@ossft.command()
+@click.argument("run", metavar="RUN")
+@click.option("--origin", type=click.Choice(["self", "guided", "expert", "dropped"]), help="Only rows of this origin.")
+@click.option("-n", "num_rows", type=click.IntRange(min=1), default=3, show_default=True, help="At most so many rows.")
+@click.option("--problem", metavar="ID", help="Only rows of this problem.")
+@click.option("--attempts", is_flag=True, help="Every attempt, with its text where the run kept it.")
+@click.option("--prompt", is_flag=True, help="The prompt as the policy's chat template renders it, and its tokens.")
+@click.option("--tokens", is_flag=True, help="The response's token ids, each with its piece of text.")
+@_options()
+def show(
+    run: str, origin: str | None, num_rows: int, problem: str | None, attempts: bool, prompt: bool, tokens: bool
+) -> None:
+    """Look at a run's rows, also while it is going."""
+    from ossft_ray.show import Parts, show
+    from ossft_ray.terminal import console
+
+    for line in show(run, origin, num_rows, problem, Parts(attempts=attempts, prompt=prompt, tokens=tokens)):
+        console.print(line, soft_wrap=True)
+
+
+@ossft.command()
+@click.argument("run", metavar="RUN")
+@click.argument("output", metavar="DIR")
+@click.option(
+    "--format", "layout", required=True, type=click.Choice(["trl", "sharegpt", "verl"]), help="For which trainer."
+)
+@click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    type=click.Choice(["self", "guided", "expert"]),
+    help="Only these; repeatable.",
+)
+@click.option("--partial", is_flag=True, help="Export what is there, though the rewriting is not complete.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export in DIR.")
+@click.option(
+    "--license", default="unknown", show_default=True, metavar="ID", help="The data set's licence, for its card."
+)
+@click.option("--push-to-hub", metavar="OWNER/NAME", help="Upload to a data set on the Hugging Face Hub.")
+@click.option("--private", is_flag=True, help="Let a data set that --push-to-hub makes be private.")
+@_options()
+def export(run: str, output: str, layout: str, push_to_hub: str | None, private: bool, **options: Any) -> None:
+    """Write a run's examples into DIR as other trainers read them, with a card and a command to train."""
+    if private and not push_to_hub:
+        raise click.UsageError("--private needs --push-to-hub")
+    from ossft_ray.export import export
+
+    exported = export(run, layout, output, push_to_hub=push_to_hub, private=private, **options)
+    origins = ", ".join(f"{count} {origin}" for origin, count in exported.origins.items())
+    click.echo(f"{exported.num_rows} examples ({origins}) in {output}: {', '.join(exported.files)}")
+    for remark in exported.remarks:
+        click.echo(f"note: {remark}")
+    if exported.url:
+        click.echo(f"pushed: {exported.url}")
+    if "://" not in output:
+        click.echo(f"train: bash {shlex.quote(output.rstrip('/') + '/train.sh')}")
 
 
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
