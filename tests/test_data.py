@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ossft_ray.config import Columns, Data, Evaluate
-from ossft_ray.data import Rejection, read_benchmark, read_problems
+from ossft_ray.data import Rejection, read_benchmark, read_problems, source_digests
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
 
@@ -80,6 +80,69 @@ def test_a_row_that_cannot_be_used_is_set_aside_with_its_reason(
     as_row["content"].encode()  # what cannot be encoded cannot be written down either
 
 
+PROOF = {**GOOD, "answer": "proof"}
+CHAT = {"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": r"\boxed{2}"}]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [PROOF, {**GOOD, "answer": ""}, {"problem": "1+1?", "solution": "I do not know."}],
+    ids=["proof", "empty", "no box"],
+)
+def test_a_row_without_an_answer_is_kept_where_the_expert_is_wanted(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = write(tmp_path, row)
+    (rejection,) = read(path)
+    assert isinstance(rejection, Rejection) and rejection.reason == "no_answer"
+    assert read(path, no_answer="expert") == [Problem("00000000", "1+1?", "", row["solution"])]
+    assert read(write(tmp_path, GOOD), no_answer="expert") == [Problem("00000000", "1+1?", "2", GOOD["solution"])]
+
+
+def test_each_file_has_a_layout_of_its_own(tmp_path: Path) -> None:
+    rows = {"a": GOOD, "b": CHAT, "c": {"question": "1+1?", "answer": "#### 2"}}
+    paths = [write(tmp_path, "broken", row, name=f"{name}.jsonl") for name, row in rows.items()]
+    problems = [item for item in read(paths) if isinstance(item, Problem)]
+    assert [(problem.question, problem.answer) for problem in problems] == [("1+1?", "2")] * 3
+    assert [problem.problem_id for problem in problems] == ["00000001", "00000003", "00000005"]
+
+
+def test_a_chat_of_several_turns_is_set_aside(tmp_path: Path) -> None:
+    _, rejection = read(write(tmp_path, CHAT, {"id": "x", "messages": CHAT["messages"] * 2}))
+    assert isinstance(rejection, Rejection)
+    assert (rejection.reason, rejection.problem_id) == ("not_one_turn", "x")
+
+
+def test_ids_may_repeat(tmp_path: Path) -> None:
+    assert len([item for item in read(write(tmp_path, *[{**GOOD, "id": 1}] * 2)) if isinstance(item, Problem)]) == 2
+
+
+@pytest.mark.parametrize(
+    "change, same",
+    [("nothing", True), ("name", False), ("content", False), ("order", False), ("more", False), ("settings", True)],
+)
+def test_digests_of_the_sources(tmp_path: Path, change: str, same: bool) -> None:
+    paths = [write(tmp_path, GOOD, name="a.jsonl"), write(tmp_path, GOOD, GOOD, name="b.jsonl")]
+    before = source_digests(Data(path=paths))
+    assert len(before) == 2
+    if change == "name":
+        paths[1] = write(tmp_path, GOOD, GOOD, name="c.jsonl")
+    elif change == "content":
+        write(tmp_path, GOOD, PROOF, name="b.jsonl")
+    elif change == "order":
+        paths.reverse()
+    elif change == "more":
+        paths.append(write(tmp_path, GOOD, name="c.jsonl"))
+    assert (source_digests(Data(path=paths, limit=1 if change == "settings" else None)) == before) is same
+    with pytest.raises(InputError, match="no such file"):
+        source_digests(Data(path=str(tmp_path / "missing.jsonl")))
+
+
+def test_digests_do_not_depend_on_how_a_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, GOOD, name="a.jsonl")
+    monkeypatch.chdir(tmp_path)
+    digests = [source_digests(Data(path=each)) for each in (path, "a.jsonl", "./*.jsonl", f"file://{path}")]
+    assert digests == [digests[0]] * 4
+
+
 def test_ids_are_the_files_own_or_numbers_that_count_every_row(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD, {**GOOD, "id": "mine"}, "broken", {**GOOD, "id": 7}, GOOD)
     ids = [item.problem_id for item in read(path) if isinstance(item, Problem)]
@@ -146,7 +209,8 @@ def test_real_gsm8k_rows() -> None:
     path = SHARED_DATA / "gsm8k_train.jsonl"
     if not path.is_file():
         pytest.skip(f"needs {path}")
-    problems = read(str(path), columns=GSM8K)
+    problems = read(str(path))
+    assert problems == read(str(path), columns=GSM8K)
     assert len(problems) == 7473
     assert not [item for item in problems if isinstance(item, Rejection)]
     assert problems[0].answer == "72"  # type: ignore[union-attr]
