@@ -3,6 +3,7 @@
 It needs the `datasets` library, which only the extra `hub` installs.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ def read_hub_records(name: str, data: Data) -> Iterator[Record]:
             f"[data] path: {name}: there is no such file here, and reading it from the Hub needs the 'datasets' "
             "library: pip install 'ossft-ray[hub]'"
         ) from error
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it reports is raised too, and said below
+    row = 0
     try:
         rows = load_dataset(name, data.subset, split=data.split, revision=data.revision, streaming=True)
         for row, values in enumerate(rows, start=1):
@@ -46,7 +49,7 @@ def read_hub_records(name: str, data: Data) -> Iterator[Record]:
     except Exception as error:  # of many kinds: datasets', the Hub client's, the network's
         reason = " ".join(str(error).split()) or type(error).__name__
         wanted = f"subset {data.subset or 'default'}, split {data.split}, revision {data.revision or 'main'}"
+        where = f"after row {row}" if row else "there is no such file here, and from the Hub"
         raise InputError(
-            f"[data] path: {name}: there is no such file here, and as a data set on the Hub ({wanted}) it cannot be "
-            f"read: {reason[:_SHOWN_CHARACTERS]}"
+            f"[data] path: {name}: {where} it cannot be read ({wanted}): {reason[:_SHOWN_CHARACTERS]}"
         ) from error

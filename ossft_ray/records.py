@@ -64,7 +64,7 @@ def read_records(path: str) -> Iterator[Record]:
             yield from _read_parquet(filesystem, inner, path)
         else:
             yield from _read_jsonl(filesystem, inner, path)
-    except (OSError, pa.ArrowException) as error:
+    except _faults(filesystem) as error:
         raise InputError(f"{path}: cannot be read: {_first_line(error)}") from error
 
 
@@ -113,12 +113,12 @@ def _glob_uri(uri: str) -> list[str]:
     if not any(parts[:first]) and scheme != "file":
         raise InputError(f"{uri}: a bucket cannot be a glob; name the bucket")
     filesystem, inner = filesystem_of(base + options)
-    selector = fs.FileSelector(inner, allow_not_found=True, recursive=len(parts) > first + 1)
+    selector = fs.FileSelector(inner, allow_not_found=True, recursive=len(parts) > first + 1 or "**" in parts)
     # A URI's path is percent-encoded; what fsspec serves takes it as it is.
     encode = str if type(filesystem) is fs.PyFileSystem else quote
     try:
         infos = filesystem.get_file_info(selector)
-    except (OSError, pa.ArrowException) as error:
+    except _faults(filesystem) as error:
         raise InputError(f"{uri}: cannot be listed: {_first_line(error)}") from error
     names = (info.path.removeprefix(inner).lstrip("/") for info in infos if info.type == fs.FileType.File)
     folder = base.rstrip("/")
@@ -138,8 +138,13 @@ def _matches(names: list[str], parts: list[str]) -> bool:
 def _kind(filesystem: fs.FileSystem, inner: str, path: str) -> fs.FileType:
     try:
         return filesystem.get_file_info(inner).type
-    except (OSError, pa.ArrowException) as error:
+    except _faults(filesystem) as error:
         raise InputError(f"{path}: cannot be looked up: {_first_line(error)}") from error
+
+
+def _faults(filesystem: fs.FileSystem) -> tuple[type[Exception], ...]:
+    """What a filesystem may raise when it is read; each of fsspec's clients has errors of its own."""
+    return (Exception,) if isinstance(filesystem, fs.PyFileSystem) else (OSError, pa.ArrowException)
 
 
 def _bare(path: str) -> str:

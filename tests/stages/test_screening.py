@@ -17,6 +17,7 @@ from ossft_ray.stages.screening import Tally, Usable, screen_problems
 HELD_OUT = " ".join(f"word{number}" for number in range(20))
 SHARED = " ".join(f"word{number}" for number in range(13))
 LONG = "1 + 1" * 2000
+SAME = "duplicate_question: same as 1"
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +62,25 @@ def contaminated(folder: Path) -> str:
 @pytest.mark.parametrize(
     "rows, data, fates",
     [
-        ([row(1, "q"), row(2, "Q?")], {}, ["ok", "ok & duplicate_question: same as 1"]),
-        ([row(1, "q"), row(2, "Q?")], {"duplicates": "drop"}, ["ok", "duplicate_question: same as 1"]),
+        ([row(1, "q"), row(2, "Q?")], {}, ["ok", f"ok & {SAME}"]),
+        ([row(1, "q"), row(2, "Q?")], {"duplicates": "drop"}, ["ok", SAME]),
         ([row(1, "q"), row(1, "r")], {}, ["ok", "duplicate_id"]),
-        ([row(1, "q"), row(2, "q"), row(3, "q")], {"duplicates": "drop"}, ["ok"] + ["duplicate_question: same as 1"] * 2),
+        ([row(1, "q"), row(2, "q"), row(3, "q")], {"duplicates": "drop"}, ["ok", SAME, SAME]),
         # a row that is set aside is no first one
-        ([row(1, "q", ""), row(1, "q"), row(2, "q")], {"duplicates": "drop"}, ["no_answer", "ok", "duplicate_question: same as 1"]),
+        ([row(1, "q", ""), row(1, "q"), row(2, "q")], {"duplicates": "drop"}, ["no_answer", "ok", SAME]),
         ([row(1, LONG), row(1, "q")], {}, ["prompt_too_long", "ok"]),
         ([row(1, HELD_OUT), row(1, "q")], {"contamination": "drop"}, ["contaminated", "ok"]),
-        ([row(1, "q"), row(2, "q"), row(2, "r")], {"duplicates": "drop"}, ["ok", "duplicate_question: same as 1", "ok"]),
+        ([row(1, "q"), row(2, "q"), row(2, "r")], {"duplicates": "drop"}, ["ok", SAME, "ok"]),
         # overlap
         ([row(1, f"Now {HELD_OUT}!")], {}, ["ok & contaminated"]),
-        ([row(1, HELD_OUT), row(2, HELD_OUT)], {}, ["ok & contaminated", "ok & contaminated & duplicate_question: same as 1"]),
+        ([row(1, HELD_OUT), row(2, HELD_OUT)], {}, ["ok & contaminated", f"ok & contaminated & {SAME}"]),
         ([row(1, HELD_OUT)], {"contamination_ngram": 21}, ["ok & contaminated"]),
         ([row(1, f"Now {HELD_OUT}")], {"contamination_ngram": 21}, ["ok"]),
         ([row(1, f"Now {HELD_OUT}")], {"contamination": "ignore"}, ["ok"]),
         # an answer of which nothing is known
-        ([row(1, "q", ""), row(2, "q", "proof")], {"no_answer": "expert"}, ["ok", "ok & duplicate_question: same as 1"]),
+        ([row(1, "q", ""), row(2, "q", "proof")], {"no_answer": "expert"}, ["ok", f"ok & {SAME}"]),
     ],
-)  # fmt: skip
+)
 def test_what_becomes_of_rows(
     tmp_path: Path, chat: Chat, rows: list[dict[str, Any]], data: dict[str, Any], fates: list[str]
 ) -> None:
