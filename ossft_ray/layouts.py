@@ -75,7 +75,7 @@ def read_texts(values: Values, columns: Columns, is_chat: bool) -> Texts:
         raise Unusable("no_question")
     if not isinstance(solution, str) or not solution.strip():
         raise Unusable("no_expert_solution")
-    has_own = columns.answer in values and (is_chat or columns.answer != columns.expert_solution)
+    has_own = columns.answer in values and columns.answer != columns.expert_solution
     answer = gold_answer(values[columns.answer]) if has_own else final_answer(solution)
     return Texts(question, solution, answer if answer and answer.lower() not in _NO_ANSWERS else "")
 

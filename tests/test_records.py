@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -246,6 +247,31 @@ def test_stores_that_refuse(path: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
         find_files(path)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Unreachable(fsspec.AbstractFileSystem):
+    """A store whose client raises an error of its own kind, whatever is asked of it."""
+
+    def info(self, path: str, **keywords: Any) -> Any:
+        raise RuntimeError(f"no way to {path}\nat all")
+
+    def find(self, path: str, **keywords: Any) -> Any:
+        self.info(path)
+
+    def isfile(self, path: str) -> bool:
+        return True
+
+    def _open(self, path: str, *arguments: Any, **keywords: Any) -> Any:
+        self.info(path)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "*.jsonl"])
+def test_a_store_that_fails_in_its_own_way(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    filesystem = fs.PyFileSystem(fs.FSSpecHandler(Unreachable()))
+    monkeypatch.setattr("ossft_ray.records.filesystem_of", lambda uri: (filesystem, uri.removeprefix("own://")))
+    for use in (find_files, lambda uri: list(read_records(uri))):
+        with pytest.raises(InputError, match=r"own://bucket/.*\.jsonl: cannot be .*: no way to bucket[^\n]*$"):
+            use(f"own://bucket/{name}")
 
 
 def test_the_options_of_a_uri_are_no_part_of_a_files_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,9 +171,9 @@ def test_prompts_are_tokenised_only_where_they_may_not_fit(
 def test_a_prompt_that_says_the_question_twice_counts_it_twice(tmp_path: Path) -> None:
     experiment = experiment_on(tmp_path, [row(1, "x" * 100), row(2, "x")], contamination="ignore")
     prompts = experiment.prompts.model_copy(update={"solve": "{question}{question}", "system": ""})
-    (item, _), _ = screen(experiment.model_copy(update={"prompts": prompts}), Counting(210))  # type: ignore[arg-type]
+    (item, _), _ = screen(experiment.model_copy(update={"prompts": prompts}), Counting(450, 3))  # type: ignore[arg-type]
     assert isinstance(item, Rejection)
-    assert item.reason == "prompt_too_long: 210 tokens, and the policy's context is 210"
+    assert item.reason == "prompt_too_long: 610 tokens, and the policy's context is 450"
 
 
 def test_input_without_a_usable_row_is_refused_with_the_first_reason(tmp_path: Path, chat: Chat) -> None:
