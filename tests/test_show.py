@@ -137,6 +137,12 @@ def test_a_run_whose_input_is_still_being_read(tmp_path: Path, shown: Any) -> No
     assert shown(run).startswith(f"{run}: 4 problems so far\n")
 
 
+def test_progress_counts_what_it_can(tmp_path: Path, shown: Any) -> None:
+    run = write_run(str(tmp_path / "run"), num_open=3)
+    (tmp_path / "run" / "rewrite" / "problems" / "part-00001.parquet").unlink()
+    assert shown(run).startswith(f"{run}: 2 of 7 problems so far\n")
+
+
 def test_dropped_problems(run: str, shown: Any) -> None:
     row = {name: value for name, value in example(7, "expert").items() if name in DROPPED.names}
     (Folder.at(run) / "rewrite").write_table("dropped-00001.parquet", to_table([row], DROPPED))

@@ -11,6 +11,7 @@ from ossft_ray.export.train_command import SCRIPT
 CARD, TAG = "README.md", "ossft-ray"
 UNKNOWN_LICENSE = "unknown"
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+_PROMPT_NAMES = {"system": "system message", "solve": "prompt", "guided": "prompt of guided-alignment"}
 _CITATION = """\
 @article{zhao2025mindthegap,
   title   = {Mind the Gap: Data Rewriting for Stable Off-Policy Supervised Fine-Tuning},
@@ -79,7 +80,7 @@ def _summary(facts: CardFacts, layout: Layout) -> str:
         "`ossft_ray` after *Mind the Gap* ([arXiv 2509.15157](https://arxiv.org/abs/2509.15157)): the policy's own "
         "correct solution where it found one, else one that it re-solved with the expert's solution in view, else the "
         "expert's. Every prompt is the plain one, whoever wrote the response. The files are laid out for "
-        f"{layout.trainers}."
+        f"{layout.trainers}, which tokenises the texts anew; the run itself keeps the tokens as they were sampled."
     ]
     if facts.only_origins:
         lines.append(f"Only examples of these origins were exported: {', '.join(map(_code, facts.only_origins))}.")
@@ -138,6 +139,7 @@ def _settings(facts: CardFacts) -> str:
         "self-alignment": _sampling(rewrite, "self"),
         "guided-alignment": _sampling(rewrite, "guided"),
         "fallback": rewrite.get("fallback"),
+        "overlap with benchmarks": _overlap(facts.manifest or {}, experiment),
         "correct means": f"verified as {experiment.get('verify', {}).get('kind')}",
         "seed": facts.config.get("seeds", {}).get("run"),
         "fingerprint": fingerprint,
@@ -151,7 +153,12 @@ def _settings(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
-_PROMPT_NAMES = {"system": "system message", "solve": "prompt", "guided": "prompt of guided-alignment"}
+def _overlap(manifest: dict[str, Any], experiment: dict[str, Any]) -> str | None:
+    """Problems that share words with a benchmark, and what became of them."""
+    if not manifest.get("contamination"):
+        return None
+    counts = ", ".join(f"{name} {number}" for name, number in manifest["contamination"].items())
+    return f"{counts} ({experiment.get('data', {}).get('contamination')})"
 
 
 def _sampling(rewrite: dict[str, Any], stage: str) -> str:

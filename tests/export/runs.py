@@ -80,6 +80,7 @@ def write_run(output: str, parts: list[list[dict[str, Any]]] | None = None, num_
             "rejected_reasons": {"no_answer": 1},
             "origins": {origin: origins.count(origin) for origin in ("self", "guided", "expert")},
             "dropped": 0,
+            "contamination": {"aime24": 2},
             "attempts": 8,
             "generated_tokens": 56,
         }

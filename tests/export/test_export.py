@@ -11,12 +11,14 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from pyarrow import fs
 
 from ossft_ray.cli import main
 from ossft_ray.errors import InputError
 from ossft_ray.export import export
 from ossft_ray.export import files as export_files
 from ossft_ray.export.layouts import LAYOUTS
+from ossft_ray.storage import Folder
 from tests.export.runs import ORIGINS, TEXTS, example, write_run
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -99,9 +101,35 @@ def test_rows_are_written_in_batches(tmp_path: Path, run: str, monkeypatch: pyte
     assert pq.ParquetFile(tmp_path / "out" / "train.parquet").num_row_groups == 2, "one for each part"
 
 
-def test_an_object_store_takes_an_export(tmp_path: Path, run: str) -> None:
-    export(run, "trl", f"file://{tmp_path}/out")
-    assert len(read(tmp_path / "out")) == 4
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What stands for `store://` URIs: a filesystem that is not this machine's disk."""
+    at = Folder.at
+
+    def find(uri: str) -> Folder:
+        name = uri.removeprefix("store://")
+        return at(uri) if name == uri else Folder(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), name)
+
+    monkeypatch.setattr(Folder, "at", find)
+    return tmp_path
+
+
+def test_an_object_store_gives_and_takes(store: Path, run: str) -> None:
+    exported = export("store://run", "trl", "store://out/")
+    assert len(read(store / "out")) == 4
+    assert sorted(path.name for path in (store / "out").iterdir()) == sorted(exported.files)
+    card = (store / "out" / "README.md").read_text()
+    assert 'load_dataset("parquet", data_files="store://out/train.parquet", split="train")' in card
+    with pytest.raises(InputError, match="is not on this machine's disk; export into a local folder first"):
+        export("store://run", "trl", "store://other", push_to_hub="owner/name")
+
+
+def test_a_failed_write_leaves_no_data_in_a_store(store: Path) -> None:
+    bad = example(1, "self", prompt=[{"role": "tool", "content": "x"}])
+    run = write_run(str(store / "bad"), [[example(0, "self"), bad]])
+    with pytest.raises(InputError, match="problem p1: ShareGPT has no speaker"):
+        export(run, "sharegpt", "store://out")
+    assert list((store / "out").iterdir()) == []
 
 
 UNFINISHED = "is not complete (4 of 6 problems so far); let `ossft rewrite` finish it, or pass --partial"
@@ -206,6 +234,7 @@ def test_the_card_tells_how_the_data_was_made(tmp_path: Path, run: str) -> None:
         "| policy | `playground` |",
         "| self-alignment | `num_samples 8, temperature 1.0, top_p 1.0, max_tokens 2048` |",
         "| source | `problems.jsonl, owner/set` |",
+        "| overlap with benchmarks | `aime24 2 (report)` |",
         f"| fingerprint | `{fingerprint}` |",
         "transformers ",
         SYSTEM,
