@@ -107,10 +107,12 @@ def raw_vllm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
     from vllm import SamplingParams, TokensPrompt
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.sampling_params import RequestOutputKind
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
     async def all_at_once() -> tuple[int, float]:
-        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_settings(experiment.policy, chat)))
+        arguments = AsyncEngineArgs(**engine_settings(experiment.policy, chat))
+        engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
 
         async def one(number: int, prompt_ids: list[int], parameters: dict[str, Any]) -> int:
             settings = SamplingParams(**parameters, output_kind=RequestOutputKind.FINAL_ONLY)

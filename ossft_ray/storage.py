@@ -240,8 +240,8 @@ def begin_stage(
 ) -> dict[str, Any] | None:
     """The manifest if this stage is complete; None if it is to run, now or on from where it was.
 
-    Where inputs differ only in ways that `extends` allows, a complete stage is opened again. The inputs as recorded
-    then stay until the stage has made room for the new ones and writes them itself.
+    Where inputs differ only in ways that `extends` allows, a complete stage is to run again. Its manifest and the inputs
+    as recorded stay until it has found that it can, and replaces them itself.
 
     Raises:
         InputError: the folder holds rows made from other inputs; names the keys that differ.
@@ -256,9 +256,7 @@ def begin_stage(
                 f"{folder.path} was made with other settings: {'; '.join(map(str, refused))}; "
                 "choose another [run] output, or pass --start-over to make it anew"
             )
-        if differing and folder.exists(MANIFEST):
-            folder.delete_file(MANIFEST)
-        return folder.read_json(MANIFEST) if folder.exists(MANIFEST) else None
+        return folder.read_json(MANIFEST) if folder.exists(MANIFEST) and not differing else None
     try:
         folder.write_json(INPUTS, inputs)
     except OSError as error:

@@ -15,7 +15,7 @@ from ossft_ray.engines.chat import Chat, model_path
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import PromptTooLong, Response
 
-_REPEATED_TOKENS = (4, 64)  # the lengths of what counts as repeated; vLLM looks for each of them at each token
+_REPEATED_TOKENS = (64, 4)  # longest and shortest length of what counts as repeated; each is looked for at each token
 
 
 class PolicyDied(Exception):
@@ -48,12 +48,14 @@ class VllmPolicy:
         settings = engine_settings(policy, chat)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self._lora = LoRARequest("policy", 1, policy.lora) if policy.lora else None
         arguments = AsyncEngineArgs(**settings)
         try:
-            self._engine = AsyncLLM.from_engine_args(arguments)
+            # As an engine of its own vLLM would take 128 requests at once; for offline work 1,024 on a large GPU.
+            self._engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
         except RuntimeError as error:
             if "initialization failed" not in str(error):
                 raise
@@ -89,15 +91,16 @@ class VllmPolicy:
 
         if room < 1:
             raise PromptTooLong(f"{-room} tokens more than the context holds")
-        shortest, longest = _REPEATED_TOKENS
-        repetition = RepetitionDetectionParams(longest, shortest, sampling.max_repeats)
+        repetition = (
+            RepetitionDetectionParams(*_REPEATED_TOKENS, sampling.max_repeats) if sampling.max_repeats else None
+        )
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=min(sampling.max_tokens, room),
             seed=seed,
             stop_token_ids=self.chat.stop_token_ids,
-            repetition_detection=repetition if sampling.max_repeats else None,
+            repetition_detection=repetition,
             detokenize=False,  # the tokens are what counts; the text is decoded once, at the end
             output_kind=RequestOutputKind.FINAL_ONLY,
         )

@@ -9,7 +9,7 @@ from ossft_ray.engines.chat import model_digest
 from ossft_ray.stages.attempt_log import BEFORE
 from ossft_ray.stages.intake import PARTS
 from ossft_ray.stages.parts import move_part
-from ossft_ray.storage import INPUTS, Folder, differences
+from ossft_ray.storage import INPUTS, MANIFEST, Folder, differences
 
 # vLLM arguments that say how fast a policy samples and on how many GPUs, not what.
 _SPEED_ONLY = """
@@ -52,6 +52,8 @@ def make_room(folder: Folder, inputs: dict[str, Any]) -> None:
     The inputs are written last: killed before that, the same command does the same again.
     """
     grown = [difference.key for difference in differences(folder.read_json(INPUTS), inputs)]
+    if grown and folder.exists(MANIFEST):
+        folder.delete_file(MANIFEST)
     if any(key in _SAMPLES for key in grown):
         for part in folder.names(PARTS):
             move_part(folder, part, folder / BEFORE)

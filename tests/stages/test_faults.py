@@ -50,9 +50,9 @@ problems_in_flight = {IN_FLIGHT}
     return config
 
 
-def start(config: Path) -> subprocess.Popen[str]:
+def start(config: Path, *options: str) -> subprocess.Popen[str]:
     with (config.parent / "output.txt").open("a") as output:
-        command = [OSSFT, "rewrite", "--config", str(config)]
+        command = [OSSFT, "rewrite", "--config", str(config), *options]
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True)
 
 
@@ -106,8 +106,10 @@ def kill_one(kind: str, driver: subprocess.Popen[str], rng: random.Random) -> No
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An undisturbed run, with two policies and far more in flight, which must not matter either."""
     config = write_experiment(tmp_path_factory.mktemp("quiet"))
-    assert start(config).wait() == 0, (config.parent / "output.txt").read_text()
+    options = ("--set", "resources.num_policies=2", "--set", "resources.problems_in_flight=400")
+    assert start(config, *options).wait() == 0, (config.parent / "output.txt").read_text()
     return load_experiment(config)
 
 

@@ -74,8 +74,7 @@ def test_more_problems_extend_a_finished_run(reference: Any, tmp_path: Path) -> 
 
 def test_more_samples_extend_a_finished_run(reference: Any, tmp_path: Path) -> None:
     """As if they had been asked for at once, and only what is new is drawn."""
-    few = {"self_alignment": {"num_samples": 2}, "guided_alignment": {"num_samples": 1}, "max_copied": "auto"}
-    few.pop("max_copied")
+    few = {"self_alignment": {"num_samples": 2}, "guided_alignment": {"num_samples": 1}}
     settings = experiment(str(tmp_path / "run"), rewrite=few)
     first = run(settings)
     grown = experiment(str(tmp_path / "run"))
@@ -115,6 +114,14 @@ def test_several_responses_of_a_problem_are_rows_of_their_own(tmp_path: Path) ->
         assert all(row["response"].startswith("right") for row in of_problem)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The output of a finished run of eight problems."""
+    output = str(tmp_path_factory.mktemp("finished") / "run")
+    run(experiment(output, 8))
+    return output
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
@@ -125,17 +132,15 @@ def test_several_responses_of_a_problem_are_rows_of_their_own(tmp_path: Path) ->
     ],
     ids=["seed", "fewer samples", "fallback", "quantisation"],
 )
-def test_other_settings_are_refused_by_key(reference: Any, tmp_path: Path, changes: Any, said: str) -> None:
-    run(experiment(str(tmp_path / "run"), 8))
+def test_other_settings_are_refused_by_key(finished: str, changes: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        run(experiment(str(tmp_path / "run"), 8, **changes))
+        run(experiment(finished, 8, **changes))
 
 
-def test_what_does_not_change_rows_is_never_refused(tmp_path: Path) -> None:
-    run(experiment(str(tmp_path / "run"), 8))
+def test_what_does_not_change_rows_is_never_refused(finished: str) -> None:
     said: list[dict[str, Any]] = []
     changed = experiment(
-        str(tmp_path / "run"),
+        finished,
         8,
         train={"loss": "sft"},
         resources={"num_policies": 2, "problems_in_flight": 7},
@@ -147,15 +152,15 @@ def test_what_does_not_change_rows_is_never_refused(tmp_path: Path) -> None:
     assert said == [{"already_complete": True}]
 
 
-def test_a_problem_that_changed_is_refused(tmp_path: Path) -> None:
-    settings = experiment(str(tmp_path / "run"), 8)
-    run(settings)
+def test_a_problem_that_changed_is_refused(finished: str) -> None:
+    settings = experiment(finished, 8)
     data = Path(str(settings.data.path))
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     rows[2]["question"] += " Again."
     data.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(InputError, match=rows[2]["id"]):
         run(settings)
+    assert Path(finished, "rewrite/manifest.json").exists(), "what was complete stays so"
 
 
 def test_an_output_that_vanishes_ends_with_one_line(tmp_path: Path) -> None:

@@ -227,7 +227,10 @@ def test_a_missing_part_is_made_again_exactly(finished: Experiment) -> None:
     (folder / "part-00001.parquet").unlink()
     again = rewrite(finished)
     assert read_examples(finished) == before
-    assert {**again, "seconds": 0} == {**manifest, "seconds": 0}
+    of_the_session = ("seconds", "phases", "sessions", "speculative_attempts", "speculative_tokens")
+    assert {key: value for key, value in again.items() if key not in of_the_session} == {
+        key: value for key, value in manifest.items() if key not in of_the_session
+    }
 
 
 def test_gsm8k_runs_through_the_playground_policy(tmp_path: Path, ray_cluster: None) -> None:
