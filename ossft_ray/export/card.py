@@ -21,7 +21,7 @@ _CITATION = """\
 }"""
 _AXOLOTL = """\
 datasets:
-  - path: train.jsonl
+  - path: {file}
     ds_type: json
     type: chat_template
     field_messages: conversations
@@ -38,6 +38,7 @@ class CardFacts:
     location: str  # of the data set: on the Hub, or where it was exported to
     is_remote: bool  # in an object store, which `load_dataset` reads file by file
     layout: str
+    file: str
     license: str
     num_rows: int
     origins: dict[str, int]  # exported rows
@@ -67,7 +68,7 @@ def _front_matter(facts: CardFacts, layout: Layout) -> str:
         task_categories=["text-generation"],
         size_categories=[size],
         tags=[TAG, "sft", "on-policy", "synthetic", "arxiv:2509.15157"],
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": layout.file}]}],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": facts.file}]}],
     )
     return f"---\n{data.to_yaml(line_break=None)}\n---"
 
@@ -94,8 +95,8 @@ def _columns(facts: CardFacts, layout: Layout) -> str:
     rows = [f"| {_code(name)} | {words} |" for name, words in (layout.columns | COMMON_COLUMNS).items()]
     source = json.dumps(facts.location)
     if facts.is_remote:
-        kind = "parquet" if layout.file.endswith(".parquet") else "json"
-        source = f'"{kind}", data_files={json.dumps(f"{facts.location}/{layout.file}")}'
+        kind = "parquet" if layout.suffix == ".parquet" else "json"
+        source = f'"{kind}", data_files={json.dumps(f"{facts.location}/{facts.file}")}'
     load = f'from datasets import load_dataset\n\nrows = load_dataset({source}, split="train")'
     return "\n".join(["| column | |", "|---|---|", *rows, "", _fenced(load, "python")])
 
@@ -173,7 +174,7 @@ def _training(facts: CardFacts, layout: Layout) -> str:
     lines = ["## Train on it", "", f"With {layout.trainers.split(' or ')[0]}, and the run's own settings:", ""]
     lines += [_fenced(f"bash {SCRIPT}", "sh"), "", "`MODEL=...` trains another model; further options are handed on."]
     if facts.layout == "sharegpt":
-        lines += ["", "With Axolotl, in the configuration file:", "", _fenced(_AXOLOTL, "yaml")]
+        lines += ["", "With Axolotl, in the configuration file:", "", _fenced(_AXOLOTL.format(file=facts.file), "yaml")]
     return "\n".join(lines)
 
 

@@ -1,6 +1,5 @@
 """What does `ossft export` do? Read a run's examples, write them as one trainer wants them, and the card last."""
 
-import fnmatch
 import itertools
 import json
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from ossft_ray.config import Policy, Train
 from ossft_ray.engines.chat import Chat, load_chat
 from ossft_ray.errors import InputError
 from ossft_ray.export.card import CARD, TAG, UNKNOWN_LICENSE, CardFacts, render_card
-from ossft_ray.export.files import Contents, read_rows, write_rows
+from ossft_ray.export.files import DATA_FILE, Contents, read_rows, write_rows
 from ossft_ray.export.layouts import LAYOUTS
 from ossft_ray.export.push import check_can_push, push
 from ossft_ray.export.train_command import SCRIPT, TEMPLATE, Recipe, train_script
@@ -20,8 +19,7 @@ from ossft_ray.run_folder import RunFolder, open_run
 from ossft_ray.storage import Folder
 
 DATASET_INFO = "dataset_info.json"  # LLaMA-Factory's register of data sets
-_OURS = (CARD, SCRIPT, TEMPLATE, DATASET_INFO, *sorted({layout.file for layout in LAYOUTS.values()}))
-_LEFT_BEHIND = ".train.*.tmp"  # by an export that was killed
+_OURS = (CARD, SCRIPT, TEMPLATE, DATASET_INFO)
 
 
 @dataclass(frozen=True)
@@ -79,23 +77,24 @@ def export(
     try:
         for name in old:
             folder.filesystem.delete_file(f"{folder.path}/{name}")
-        write_rows(folder, form, itertools.chain([first], batches))
+        file = write_rows(folder, form, itertools.chain([first], batches))
     except OSError as error:
         raise InputError(f"{output}: cannot be written to: {error.strerror or str(error).splitlines()[0]}") from error
 
     policy = source.policy or Policy(model=contents.policies.most_common(1)[0][0])
     chat, remarks = _try_chat(policy)
-    files = {SCRIPT: train_script(layout, _recipe(source, policy, contents, chat))}
+    files = {SCRIPT: train_script(layout, _recipe(source, policy, file, contents, chat))}
     if (template := _template(policy, chat)) is not None:
         files[TEMPLATE] = template
     if layout == "sharegpt":
-        files[DATASET_INFO] = _dataset_info(form.file)
+        files[DATASET_INFO] = _dataset_info(file)
     files[CARD] = render_card(
         CardFacts(
             name=push_to_hub.partition("/")[2] if push_to_hub else folder.path.rpartition("/")[2],
             location=push_to_hub or output.rstrip("/"),
             is_remote=folder.local_path is None,
             layout=layout,
+            file=file,
             license=license,
             num_rows=contents.num_rows,
             origins=_by_origin(contents),
@@ -109,7 +108,7 @@ def export(
     )
     for name, text in files.items():
         folder.write_bytes(name, text.encode())
-    names = (form.file, *files)
+    names = (file, *files)
     url = push(folder.local_path, names, push_to_hub, private) if push_to_hub and folder.local_path else None
     return Exported(contents.num_rows, _by_origin(contents), names, url, remarks)
 
@@ -139,18 +138,19 @@ def _files_to_replace(folder: Folder, output: str, overwrite: bool) -> list[str]
         raise InputError(
             f"{output}: is not empty; give another folder, or --overwrite to replace an earlier export in it"
         )
-    ours = [name for name in names if name in _OURS or fnmatch.fnmatch(name, _LEFT_BEHIND)]
+    ours = [name for name in names if name in _OURS or DATA_FILE.fullmatch(name)]
     is_export = TAG in folder.read_bytes(CARD).decode(errors="replace") if CARD in names else len(ours) == len(names)
     if not is_export:
         raise InputError(f"{output}: holds files that no export wrote; give another folder")
     return sorted(ours, key=lambda name: name != CARD)
 
 
-def _recipe(run: RunFolder, policy: Policy, contents: Contents, chat: Chat | None) -> Recipe:
+def _recipe(run: RunFolder, policy: Policy, file: str, contents: Contents, chat: Chat | None) -> Recipe:
     end_of_turn = None
     if chat is not None and chat.end_of_turn_id != chat.tokenizer.eos_token_id:
         end_of_turn = str(chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn_id))
     return Recipe(
+        file=file,
         model=policy.model,
         revision=policy.revision,
         lora=policy.lora,

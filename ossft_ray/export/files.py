@@ -1,7 +1,9 @@
 """How does an export reach its folder? Part by part, in flat memory, and so that nothing half-written looks whole."""
 
 import contextlib
+import hashlib
 import json
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,8 @@ from ossft_ray.storage import Folder
 NEEDED = pa.schema(
     [EXAMPLE.field(name) for name in ("problem_id", "prompt", "completion", "response_token_ids", "origin", "policy")]
 )
+DATA_FILE = re.compile(r"train-[0-9a-f]{8}\.(parquet|jsonl)|\.train\.[0-9a-f]+\.tmp")  # the latter by a killed export
+_DIGEST_CHARACTERS, _CHUNK_BYTES = 8, 1 << 20
 _ROWS_AT_ONCE = 1024  # a row group of Parquet
 
 
@@ -57,33 +61,42 @@ def read_rows(run: RunFolder, origins: Sequence[str], contents: Contents) -> Ite
         yield rows
 
 
-def write_rows(folder: Folder, layout: Layout, batches: Iterator[list[Row]]) -> None:
-    """Write all rows into the layout's file, which is there as a whole or not at all."""
-    with _new_file(folder, layout.file) as sink:
-        if layout.file.endswith(".parquet"):
-            with pq.ParquetWriter(sink, layout.schema, compression="zstd") as writer:
-                for batch in batches:
-                    writer.write_table(pa.Table.from_pylist([layout.convert(row) for row in batch], layout.schema))
-        else:
-            for batch in batches:
-                sink.write("".join(f"{_json(layout.convert(row))}\n" for row in batch).encode())
+def write_rows(folder: Folder, layout: Layout, batches: Iterator[list[Row]]) -> str:
+    """Write all rows into one file, which is there as a whole or not at all; returns its name, `train-DIGEST`.
 
-
-@contextlib.contextmanager
-def _new_file(folder: Folder, name: str) -> Iterator[IO[bytes]]:
-    """A file to write in one go. On a disk it gets its name at the end; an object store shows it at the end anyway."""
+    The digest is the contents': `datasets` takes a folder for one that it has in its cache where the folder's name and
+    the file names on its card are the same, so that equal names would train on the data of an earlier export.
+    """
+    temporary = f"{folder.path}/.train.{uuid.uuid4().hex}.tmp"
     folder.filesystem.create_dir(folder.path, recursive=True)
-    is_local = folder.local_path is not None
-    path = f"{folder.path}/.{name}.{uuid.uuid4().hex}.tmp" if is_local else f"{folder.path}/{name}"
     try:
-        with folder.filesystem.open_output_stream(path) as sink:
-            yield sink
-        if is_local:
-            folder.filesystem.move(path, f"{folder.path}/{name}")
+        with folder.filesystem.open_output_stream(temporary) as sink:
+            _write(sink, layout, batches)
+        name = f"train-{_digest(folder, temporary)}{layout.suffix}"
+        folder.filesystem.move(temporary, f"{folder.path}/{name}")
     except BaseException:
         with contextlib.suppress(OSError):
-            folder.filesystem.delete_file(path)
+            folder.filesystem.delete_file(temporary)
         raise
+    return name
+
+
+def _write(sink: IO[bytes], layout: Layout, batches: Iterator[list[Row]]) -> None:
+    if layout.suffix == ".parquet":
+        with pq.ParquetWriter(sink, layout.schema, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_table(pa.Table.from_pylist([layout.convert(row) for row in batch], layout.schema))
+        return
+    for batch in batches:
+        sink.write("".join(f"{_json(layout.convert(row))}\n" for row in batch).encode())
+
+
+def _digest(folder: Folder, path: str) -> str:
+    digest = hashlib.sha256()
+    with folder.filesystem.open_input_stream(path) as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()[:_DIGEST_CHARACTERS]
 
 
 def _json(row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""How does each trainer want its examples? The columns and files of TRL, ShareGPT (LLaMA-Factory, Axolotl) and verl.
+"""How does each trainer want its examples? The columns and file of TRL, ShareGPT (LLaMA-Factory, Axolotl) and verl.
 
 As read by TRL 1.16 (prompt-completion, conversational), LLaMA-Factory's sharegpt converter of August 2026
 (`src/llamafactory/data/converter.py`), Axolotl's `chat_template` type of July 2026, and verl 0.10.0.dev, whose
@@ -24,7 +24,7 @@ _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 class Layout:
     """One trainer's form of the examples."""
 
-    file: str
+    suffix: str  # of its one file, which is called train-DIGEST
     schema: pa.Schema
     convert: Callable[[Row], Row]  # an EXAMPLE row into one of `schema`
     trainers: str
@@ -55,7 +55,7 @@ _ENDING = [EXAMPLE.field("problem_id"), EXAMPLE.field("origin")]
 
 LAYOUTS = {
     "trl": Layout(
-        "train.parquet",
+        ".parquet",
         pa.schema([EXAMPLE.field("prompt"), EXAMPLE.field("completion"), *_ENDING]),
         _trl,
         "TRL",
@@ -65,14 +65,14 @@ LAYOUTS = {
         },
     ),
     "sharegpt": Layout(
-        "train.jsonl",
+        ".jsonl",
         pa.schema([("conversations", _TURNS), *_ENDING]),
         _sharegpt,
         "LLaMA-Factory or Axolotl",
         {"conversations": "turns with `from` (system, human, gpt) and `value`; the response is the last"},
     ),
     "verl": Layout(
-        "train.parquet",
+        ".parquet",
         pa.schema([("messages", MESSAGES), *_ENDING]),
         _verl,
         "verl",

@@ -19,6 +19,7 @@ _LENGTH_STEP = 256
 class Recipe:
     """What a script needs to know of the run and its examples."""
 
+    file: str  # the data, beside the script
     model: str
     revision: str | None
     lora: str | None
@@ -115,7 +116,7 @@ def _verl(recipe: Recipe) -> list[str]:
     train = recipe.train
     beta_1, beta_2 = train["betas"]
     options = [
-        '"data.train_files=$(quoted "$here/train.parquet")"',
+        f'"data.train_files=$(quoted "$here/{recipe.file}")"',
         "data.messages_key=messages",
         f"data.train_batch_size={min(train['global_batch_size'], recipe.num_rows)}",
         f"data.max_length={recipe.max_length}",

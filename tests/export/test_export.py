@@ -61,9 +61,15 @@ ROWS: dict[str, Callable[[int, str], dict[str, Any]]] = {
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    if (folder / "train.jsonl").exists():
-        return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
-    return pq.read_table(folder / "train.parquet").to_pylist()
+    file = data_file(folder)
+    if file.suffix == ".jsonl":
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    return pq.read_table(file).to_pylist()
+
+
+def data_file(folder: Path) -> Path:
+    (file,) = folder.glob("train-????????.*")
+    return file
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -84,6 +90,19 @@ def test_the_folder_loads_as_a_data_set(tmp_path: Path, run: str, layout: str, m
     assert rows.to_list() == [ROWS[layout](number, origin) for number, origin in enumerate(ORIGINS)]
 
 
+def test_a_later_export_is_not_taken_for_an_earlier_one(tmp_path: Path, run: str) -> None:
+    def load(folder: Path) -> list[str]:
+        rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        return list(rows["problem_id"])
+
+    export(run, "trl", str(tmp_path / "out"))
+    assert load(tmp_path / "out") == ["p0", "p1", "p2", "p3"]
+    export(run, "trl", str(tmp_path / "out"), origins=("guided",), overwrite=True)
+    assert load(tmp_path / "out") == ["p1"]
+    export(run, "trl", str(tmp_path / "elsewhere" / "out"), origins=("expert",))
+    assert load(tmp_path / "elsewhere" / "out") == ["p2"]
+
+
 @pytest.mark.parametrize(
     "origins, kept",
     [((), [0, 1, 2, 3]), (("self",), [0, 3]), (("guided", "expert"), [1, 2])],
@@ -98,7 +117,7 @@ def test_origins_are_chosen(tmp_path: Path, run: str, origins: tuple[str, ...], 
 def test_rows_are_written_in_batches(tmp_path: Path, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_files, "_ROWS_AT_ONCE", 1)
     export(run, "trl", str(tmp_path / "out"))
-    assert pq.ParquetFile(tmp_path / "out" / "train.parquet").num_row_groups == 2, "one for each part"
+    assert pq.ParquetFile(data_file(tmp_path / "out")).num_row_groups == 2, "one for each part"
 
 
 @pytest.fixture
@@ -119,7 +138,8 @@ def test_an_object_store_gives_and_takes(store: Path, run: str) -> None:
     assert len(read(store / "out")) == 4
     assert sorted(path.name for path in (store / "out").iterdir()) == sorted(exported.files)
     card = (store / "out" / "README.md").read_text()
-    assert 'load_dataset("parquet", data_files="store://out/train.parquet", split="train")' in card
+    location = f"store://out/{data_file(store / 'out').name}"
+    assert f'load_dataset("parquet", data_files="{location}", split="train")' in card
     with pytest.raises(InputError, match="is not on this machine's disk; export into a local folder first"):
         export("store://run", "trl", "store://other", push_to_hub="owner/name")
 
@@ -172,10 +192,11 @@ def fill_with(*names: str) -> Callable[[Path], None]:
     [
         (fill_with("notes.txt"), False, "is not empty; give another folder, or --overwrite"),
         (fill_with("notes.txt"), True, "holds files that no export wrote; give another folder"),
+        (fill_with("train.sh", "train-00000-of-00001.parquet"), True, "holds files that no export wrote"),
         (fill_with("README.md", "train.sh"), True, "holds files that no export wrote"),
         (lambda folder: (folder / "data").mkdir(), False, "is not empty"),
     ],
-    ids=["a file", "a file, overwriting", "another's README", "a folder"],
+    ids=["a file", "a file, overwriting", "another's data", "another's README", "a folder"],
 )
 def test_a_folder_in_use_is_refused(
     tmp_path: Path, run: str, fill: Callable[[Path], None], overwrite: bool, words: str
@@ -200,7 +221,8 @@ def test_an_earlier_export_is_replaced(tmp_path: Path, run: str) -> None:
 def test_an_export_that_was_killed_is_replaced(tmp_path: Path, run: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".train.parquet.0123.tmp").write_text("half")
+    (out / "train-0123abcd.jsonl").write_text("half")
+    (out / ".train.0123.tmp").write_text("half")
     (out / "train.sh").write_text("half")
     exported = export(run, "trl", str(out), overwrite=True)
     assert {path.name for path in out.iterdir()} == set(exported.files)
@@ -220,7 +242,7 @@ def test_the_card_tells_how_the_data_was_made(tmp_path: Path, run: str) -> None:
     assert matter["size_categories"] == ["n<1K"]
     assert matter["task_categories"] == ["text-generation"]
     assert matter["configs"] == [
-        {"config_name": "default", "data_files": [{"split": "train", "path": "train.parquet"}]}
+        {"config_name": "default", "data_files": [{"split": "train", "path": data_file(out).name}]}
     ]
     fingerprint = json.loads((Path(run) / "config.json").read_text())["fingerprints"]["rewrite"]
     for words in (
@@ -250,13 +272,19 @@ def test_a_card_without_a_licence_says_so(tmp_path: Path, run: str) -> None:
     export(run, "sharegpt", str(tmp_path / "out"))
     assert front_matter(tmp_path / "out")["license"] == "unknown"
     assert "Not known: none was given" in (tmp_path / "out" / "README.md").read_text()
-    assert "field_messages: conversations" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"  - path: {data_file(tmp_path / 'out').name}\n" in card
+    assert "field_messages: conversations" in card
 
 
 def test_llama_factory_finds_the_data(tmp_path: Path, run: str) -> None:
     export(run, "sharegpt", str(tmp_path / "out"))
     assert json.loads((tmp_path / "out" / "dataset_info.json").read_text()) == {
-        "train": {"file_name": "train.jsonl", "formatting": "sharegpt", "columns": {"messages": "conversations"}}
+        "train": {
+            "file_name": data_file(tmp_path / "out").name,
+            "formatting": "sharegpt",
+            "columns": {"messages": "conversations"},
+        }
     }
 
 
@@ -283,7 +311,7 @@ def test_the_command(
         main()
     assert leaving.value.code == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"2 examples (2 self) in {out}: train.parquet, train.sh, README.md",
+        f"2 examples (2 self) in {out}: {data_file(Path(out)).name}, train.sh, README.md",
         f"train: bash '{out}/train.sh'",
     ]
     assert subprocess.run(["bash", "-n", f"{out}/train.sh"], check=False).returncode == 0

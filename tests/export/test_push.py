@@ -126,7 +126,12 @@ def test_other_files_in_the_folder_stay_here(
     (out / "trained" / "README.md").write_text("mine")
     arguments = [run, str(out), "--format", "sharegpt", "--overwrite", "--push-to-hub", "owner/name"]
     assert command(monkeypatch, *arguments) == 0
-    assert set(hub.committed()) == {"README.md", "train.sh", "train.jsonl", "dataset_info.json"}
+    assert set(hub.committed()) == {
+        "README.md",
+        "train.sh",
+        "dataset_info.json",
+        *(path.name for path in out.glob("train-*.jsonl")),
+    }
 
 
 @pytest.mark.parametrize(

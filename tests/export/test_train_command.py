@@ -16,7 +16,9 @@ from ossft_ray.config import Train
 from ossft_ray.export.train_command import TEMPLATE, Recipe, train_script
 
 TRAINERS = {"trl": "trl", "sharegpt": "llamafactory-cli", "verl": "torchrun"}
-RECIPE = Recipe("Qwen/Qwen2.5-Math-1.5B", None, None, False, None, 1000, 200, Train().model_dump())
+RECIPE = Recipe(
+    "train-01234567.parquet", "Qwen/Qwen2.5-Math-1.5B", None, None, False, None, 1000, 200, Train().model_dump()
+)
 NOTE = """#!/bin/sh
 exec {python} -c 'import json, sys; json.dump(sys.argv[1:], open("{calls}/{name}.json", "w"))' "$@"
 """
@@ -100,7 +102,7 @@ def test_the_model(place: Path, layout: str, changes: dict[str, Any], env: dict[
     [
         ("trl", "--dataset_name", "{place}"),
         ("sharegpt", "--dataset_dir", "{place}"),
-        ("verl", "data.train_files", "{place}/train.parquet"),
+        ("verl", "data.train_files", "{place}/train-01234567.parquet"),
     ],
 )
 def test_the_data_is_what_lies_beside_the_script(place: Path, layout: str, option: str, expected: str) -> None:
