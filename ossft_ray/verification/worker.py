@@ -1,0 +1,185 @@
+"""How is one response graded without hanging or filling the memory? In a process that the kernel can end.
+
+Two limits hold in the process itself: its processor time, by a timer whose signal ends it wherever it is (in the middle
+of a C call too, and even when its parent is gone), and its memory, by RLIMIT_AS. Processor time, not wall time, so that
+a verdict does not depend on how busy the machine is.
+
+Processes are forked from a fork server, a small process that has loaded the grader already: the parent itself may hold
+CUDA, threads and a vLLM engine, which must not be forked, and a fresh interpreter would take seconds to load sympy.
+Each has a pipe of its own to its parent. Whenever it dies, in the middle of a message too, the pipe ends; nothing that
+another process needs is locked or half written.
+"""
+
+import contextlib
+import importlib
+import math
+import multiprocessing.context
+import multiprocessing.forkserver
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+
+from ossft_ray.verification.verdict import CRASHED, MEMORY, TIMEOUT, UNPARSED, Verdict
+
+_MEMORY_EXIT_CODE = 99  # of a worker that ran into its memory limit
+_JOIN_SECONDS = 10.0  # for the fork server to say how a process ended; it takes milliseconds
+_START_LOCK = threading.Lock()
+
+
+class WorkerDied(Exception):
+    """The process is gone. `reason` is the verdict's: `timeout`, `memory` or `crashed`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Worker:
+    """A grading process as its parent sees it. One thread uses it; others may only `kill` it.
+
+    `deadline` is when, on the monotonic clock, it is to be killed as overdue; whoever owns it keeps the time.
+
+    Raises:
+        OSError, EOFError: no process could be started.
+    """
+
+    def __init__(self, grader: str, timeout_seconds: float, memory_limit_mib: int) -> None:
+        self.deadline = math.inf
+        self.is_killed = self._is_overdue = False
+        self._reason: str | None = None  # once it has ended
+        context = _Context()
+        context.set_forkserver_preload([grader])
+        self._connection, theirs = context.Pipe()
+        self._readable = select.poll()  # Connection.poll takes longer than all the rest of a verdict's way
+        self._readable.register(self._connection, select.POLLIN)
+        arguments = (theirs, grader, timeout_seconds, memory_limit_mib)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        try:
+            with _START_LOCK:
+                self._process.start()
+        except BaseException as error:
+            self._connection.close()
+            if isinstance(error, ChildProcessError):
+                # Someone else has reaped the fork server; multiprocessing would look for it ever after.
+                multiprocessing.forkserver._forkserver._forkserver_pid = None  # type: ignore[attr-defined]
+            raise
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+
+    def wait_until_ready(self) -> None:
+        """Return when the process has loaded what it needs.
+
+        Raises:
+            WorkerDied: it ended before.
+        """
+        self._receive()
+
+    def is_idle(self) -> bool:
+        """Whether the process lives and waits for a response to grade."""
+        return not self.is_killed and not self._readable.poll(0)  # there is nothing to read but the pipe's end
+
+    def grade(self, answer: str, response: str) -> Verdict:
+        """Grade one response.
+
+        Raises:
+            WorkerDied: grading took more than its limits, or the process died otherwise.
+        """
+        try:
+            self._connection.send((answer, response))
+        except OSError:
+            raise WorkerDied(self.end()) from None
+        return self._receive()
+
+    def kill(self, is_overdue: bool = False) -> None:
+        """End the process; whoever waits for it gets `WorkerDied`."""
+        self._is_overdue |= is_overdue
+        self.is_killed = True
+        # Not Process.kill: that does nothing any more once the fork server is gone.
+        if self._reason is None and self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> str:
+        """End the process if it lives and let go of it; why it died: `timeout`, `memory` or `crashed`."""
+        if self._reason is None:
+            self.kill()  # changes nothing where it is dying already
+            self._process.join(_JOIN_SECONDS)
+            reasons = {-signal.SIGPROF: TIMEOUT, _MEMORY_EXIT_CODE: MEMORY}
+            self._reason = TIMEOUT if self._is_overdue else reasons.get(self._process.exitcode or 0, CRASHED)
+            self._connection.close()
+            with contextlib.suppress(ValueError):  # it cannot be told that it ended
+                self._process.close()
+        return self._reason
+
+    def _receive(self) -> Verdict:
+        try:
+            verdict: Verdict = self._connection.recv()
+        except (EOFError, OSError):
+            raise WorkerDied(self.end()) from None
+        return verdict
+
+
+class _Process(multiprocessing.context.ForkServerProcess):
+    """A process that does not import its parent's main module.
+
+    multiprocessing would run the user's script again in each worker (without end, if it has no `__name__` guard), or
+    import Ray where the parent is a Ray actor. No worker needs anything of it.
+    """
+
+    def start(self) -> None:
+        main = sys.modules["__main__"]
+        hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+        try:
+            for name in hidden:
+                setattr(main, name, None)
+            super().start()
+        finally:
+            for name, value in hidden.items():
+                setattr(main, name, value)
+
+
+class _Context(multiprocessing.context.ForkServerContext):
+    Process = _Process
+
+
+def _serve(connection: Connection, grader: str, timeout_seconds: float, memory_limit_mib: int) -> None:
+    """What the process runs: grade what comes through the pipe, until the parent is gone."""
+    # Silent: what sympy or antlr print about a model's LaTeX would break the progress bars of the parent.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    importlib.import_module(grader).grade("1", "\\boxed{2}")  # so that no verdict pays for what is loaded late
+    with contextlib.suppress(EOFError, OSError):
+        connection.send(None)
+        while True:
+            answer, response = connection.recv()
+            connection.send(_grade_within_limits(grader, answer, response, timeout_seconds, memory_limit_mib))
+
+
+def _grade_within_limits(
+    grader: str, answer: str, response: str, timeout_seconds: float, memory_limit_mib: int
+) -> Verdict:
+    """Grade, or let the kernel end this process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            in_use = int(statm.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + memory_limit_mib * 2**20, hard))
+    signal.setitimer(signal.ITIMER_PROF, timeout_seconds)
+    try:
+        verdict: Verdict = importlib.import_module(grader).grade(answer, response)
+        return verdict
+    except MemoryError:
+        os._exit(_MEMORY_EXIT_CODE)  # a heap so torn is not worth keeping
+    except Exception:  # a grader's bug, or recursion too deep for its own handler: the text could not be read
+        return Verdict(False, UNPARSED)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))  # the next response must fit through the pipe
