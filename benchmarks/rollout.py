@@ -30,6 +30,7 @@ from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.playground.problems import training_problems
 
 WAYS = ("raw_vllm", "llm_generate", "ossft_rewrite", "ray_data_llm")
+FIGURES = "figures.json"
 MAX_TOKENS = 400
 MAX_NUM_SEQS = 64
 
@@ -152,18 +153,21 @@ def ossft_rewrite(experiment: Experiment, chat: Chat) -> tuple[int, float]:
 
 def ray_data_llm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
     import ray
+    import torch
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     from ossft_ray.stages.cluster import start_ray
 
+    settings = engine_settings(experiment.policy, chat)  # sets variables that Ray's workers must inherit
     start_ray(experiment)
-    settings = engine_settings(experiment.policy, chat)
     config = vLLMEngineProcessorConfig(
         model_source=settings.pop("model"),
         engine_kwargs=settings,
         batch_size=16,
         max_concurrent_batches=64,
         concurrency=1,
+        log_engine_metrics=False,
+        placement_group_config=None if torch.cuda.is_available() else {"bundles": [{"CPU": 1}]},
         chat_template_stage=False,
         tokenize_stage=False,
         detokenize_stage=False,
@@ -200,10 +204,10 @@ def measure(way: str, config: Path) -> dict[str, float]:
     """One measurement, in a fresh process."""
     command = [sys.executable, __file__, "--only", way, "--config", str(config)]
     with (config.parent / f"{way}.log").open("a") as log:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
         sys.exit(f"{way} failed: {(config.parent / f'{way}.log').read_text()[-2000:]}")
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    figures: dict[str, float] = json.loads((config.parent / FIGURES).read_text())
     return figures
 
 
@@ -218,7 +222,8 @@ def main() -> None:
     if arguments.only:
         experiment = load_experiment(arguments.config)
         tokens, seconds = globals()[arguments.only](experiment, load_chat(experiment.policy))
-        print("\n" + json.dumps({"tokens": tokens, "seconds": seconds}))
+        figures = {"tokens": tokens, "seconds": seconds}
+        (arguments.config.parent / FIGURES).write_text(json.dumps(figures))
         return
 
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
