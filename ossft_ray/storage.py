@@ -240,8 +240,8 @@ def begin_stage(
 ) -> dict[str, Any] | None:
     """The manifest if this stage is complete; None if it is to run, now or on from where it was.
 
-    Where inputs differ only in ways that `extends` allows, a complete stage is to run again. Its manifest and the inputs
-    as recorded stay until it has found that it can, and replaces them itself.
+    Where inputs differ only in ways that `extends` allows, a complete stage is to run again. Its manifest and the
+    inputs as recorded stay until it has found that it can, and replaces them itself.
 
     Raises:
         InputError: the folder holds rows made from other inputs; names the keys that differ.

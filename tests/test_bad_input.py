@@ -14,11 +14,11 @@ import pytest
 from ossft_ray.builtin import POLICY_FOLDER
 from ossft_ray.cli import main
 from ossft_ray.config import Experiment, resolve
-from ossft_ray.data import Rejection
+from ossft_ray.data.problems import Rejection
+from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.errors import InputError
 from ossft_ray.schema import REJECTED
-from ossft_ray.seen import Seen
 from ossft_ray.stages.intake import lay_out_problems
 from ossft_ray.stages.screening import Tally, screen_problems
 from ossft_ray.storage import Folder

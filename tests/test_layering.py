@@ -19,8 +19,8 @@ FLOORS = (
     # prompts.py and leaks.py hold wording, and config.py's defaults are that wording
     ("errors", "builtin", "latex", "method.prompts", "method.leaks"),
     ("config", "schema"),
-    ("method", "verification", "records", "hub", "layouts", "seen"),
-    ("engines", "storage", "data", "provenance", "contamination", "run_folder"),
+    ("method", "verification", "data.records", "data.hub", "data.layouts", "data.seen"),
+    ("engines", "storage", "data", "provenance", "run_folder"),
     ("stages", "report", "playground", "show", "export"),
     ("cli", "summary", "terminal"),
 )
@@ -54,7 +54,7 @@ ROOMS = {
     "math_verify": (("verification.math",), False),
     "sympy": (("verification.math",), False),
     "matplotlib": (("report",), False),
-    "datasets": (("hub",), True),
+    "datasets": (("data.hub",), True),
     "huggingface_hub": (("export.card", "export.push"), True),
 }
 
@@ -225,7 +225,7 @@ print("loaded:", *(name for name in {banned.split()!r} if name in sys.modules))
         ("ossft_ray.verification", "torch ray transformers vllm deepspeed sympy math_verify"),
         ("ossft_ray.engines.vllm_policy", "torch ray vllm deepspeed sympy"),
         ("ossft_ray.engines.deepspeed_engine", "ray vllm deepspeed"),
-        ("ossft_ray.data", "torch ray transformers vllm deepspeed sympy"),
+        ("ossft_ray.data.problems", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.report", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.show", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.export", "torch ray transformers vllm deepspeed sympy huggingface_hub"),

@@ -5,10 +5,10 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from ossft_ray.config import Experiment
-from ossft_ray.data import read_benchmark
+from ossft_ray.data.problems import read_benchmark
+from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.vllm_policy import check_engine_settings
-from ossft_ray.seen import Seen
 from ossft_ray.stages.cluster import check_output
 from ossft_ray.stages.screening import Tally, screen_problems
 

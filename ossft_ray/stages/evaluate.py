@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ossft_ray.config import Experiment
-from ossft_ray.data import read_benchmark
+from ossft_ray.data.problems import read_benchmark
 from ossft_ray.engines.chat import load_chat, model_digest
 from ossft_ray.engines.vllm_policy import Sampling, check_engine_settings
 from ossft_ray.errors import InputError

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ossft_ray.config import Experiment
-from ossft_ray.contamination import benchmark_digests
-from ossft_ray.data import Rejection, noted_row, source_digests
+from ossft_ray.data.contamination import benchmark_digests
+from ossft_ray.data.problems import Rejection, noted_row, source_digests
+from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import Chat
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
 from ossft_ray.schema import PROBLEM, REJECTED, to_table
-from ossft_ray.seen import Seen
 from ossft_ray.stages.screening import Tally, screen_problems
 from ossft_ray.storage import Folder, PartWriter, fingerprint
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from ossft_ray.config import Experiment
-from ossft_ray.contamination import benchmark_digests
-from ossft_ray.data import source_digests
+from ossft_ray.data.contamination import benchmark_digests
+from ossft_ray.data.problems import source_digests
 from ossft_ray.engines.chat import model_digest
 from ossft_ray.stages.attempt_log import BEFORE
 from ossft_ray.stages.intake import PARTS

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ossft_ray.config import Experiment, Prompts
-from ossft_ray.contamination import index_benchmarks
-from ossft_ray.data import Rejection, read_problems
+from ossft_ray.data.contamination import index_benchmarks
+from ossft_ray.data.problems import Rejection, read_problems
+from ossft_ray.data.records import Record
+from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import Chat
 from ossft_ray.errors import InputError
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import Problem
-from ossft_ray.records import Record
-from ossft_ray.seen import Seen
 
 # No tokenizer makes more tokens than bytes out of a text, but some rewrite it first: ASCII hardly, other characters
 # into at most 11 times as many bytes (Unicode's NFKC).

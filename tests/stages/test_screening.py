@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from ossft_ray.config import Experiment, Policy, resolve
-from ossft_ray.data import Rejection
+from ossft_ray.data.problems import Rejection
+from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import Chat, load_chat
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
-from ossft_ray.seen import Seen
 from ossft_ray.stages.screening import Tally, Usable, screen_problems
 
 HELD_OUT = " ".join(f"word{number}" for number in range(20))

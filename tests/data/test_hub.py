@@ -1,0 +1,194 @@
+"""Data sets on the Hub: which paths mean one, its rows as records, and every failure as one clear line."""
+
+import json
+import logging
+import logging.handlers
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ossft_ray.config import Data
+from ossft_ray.data.hub import is_hub_id, read_hub_records
+from ossft_ray.data.problems import read_problems, source_digests
+from ossft_ray.data.records import Record
+from ossft_ray.errors import InputError
+from ossft_ray.method.rewriting import Problem
+
+
+@pytest.mark.parametrize(
+    "path, is_id",
+    [
+        ("AI-MO/NuminaMath-1.5", True),
+        ("openai/gsm8k", True),
+        ("owner/name_2.0-x", True),
+        ("openai/gsm8k.jsonl", False),
+        ("data/train.parquet", False),
+        ("data/train.jsonl.gz", False),
+        ("gsm8k", False),
+        ("a/b/c", False),
+        ("./name", False),
+        ("~/name", False),
+        ("/owner/name", False),
+        ("../name", False),
+        ("owner/", False),
+        ("owner/*", False),
+        ("s3://bucket", False),
+        ("here/now", False),
+        ("", False),
+    ],
+)
+def test_paths_that_mean_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, is_id: bool) -> None:
+    (tmp_path / "here" / "now").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id(path) is is_id
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> str:
+    """A data set in a folder as it lies on the Hub: two subsets, one of them with two splits."""
+    folder = tmp_path / "data_set"
+    for name, numbers in {"one/train": range(3), "one/test": range(5, 6), "two/train": range(7, 9)}.items():
+        file = folder / f"{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps({"problem": f"q{number}"}) + "\n" for number in numbers))
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n"
+        "- config_name: one\n  data_files:\n  - {split: train, path: one/train.jsonl}\n"
+        "  - {split: test, path: one/test.jsonl}\n"
+        "- config_name: two\n  data_files: two/train.jsonl\n---\n"
+    )
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "settings, numbers",
+    [({"subset": "one"}, [0, 1, 2]), ({"subset": "one", "split": "test"}, [5]), ({"subset": "two"}, [7, 8])],
+)
+def test_a_real_data_set(data_set: str, settings: dict[str, str], numbers: list[int]) -> None:
+    pytest.importorskip("datasets", reason="needs the extra `hub`")
+    records = list(read_hub_records(data_set, Data(path="owner/name", **settings)))
+    assert records == [Record(data_set, row, {"problem": f"q{n}"}) for row, n in enumerate(numbers, start=1)]
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({}, ["Config name is missing", "['one', 'two']"]),
+        ({"subset": "three"}, ["(subset three, split train, revision main)", "'three' not found", "['one', 'two']"]),
+        (
+            {"subset": "two", "split": "test"},
+            ["(subset two, split test, revision main)", "Bad split: test", "['train']"],
+        ),
+    ],
+)
+def test_a_real_data_set_that_lacks_what_is_asked_for(
+    data_set: str, settings: dict[str, str], words: list[str]
+) -> None:
+    pytest.importorskip("datasets", reason="needs the extra `hub`")
+    with pytest.raises(InputError) as caught:
+        list(read_hub_records(data_set, Data(path="owner/name", **settings)))
+    line = str(caught.value)
+    assert line.startswith(f"[data] path: {data_set}: there is no such file here, and from the Hub it cannot be read")
+    assert "\n" not in line and all(word in line for word in words), line
+
+
+def test_a_broken_data_set_says_so_once(data_set: str) -> None:
+    pytest.importorskip("datasets", reason="needs the extra `hub`")
+    logger, heard = logging.getLogger("datasets"), logging.handlers.BufferingHandler(100)
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(heard)
+    Path(data_set, "two", "train.jsonl").write_text('{"problem": "q"}\n{"problem": \n')
+    with pytest.raises(InputError, match=r"cannot be read .* JSON parse error"):
+        list(read_hub_records(data_set, Data(path="owner/name", subset="two")))
+    logger.removeHandler(heard)
+    assert heard.buffer == []
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, load_dataset: Any) -> None:
+    module = ModuleType("datasets")
+    module.load_dataset = load_dataset  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+
+
+def raising(error: Exception) -> Any:
+    def load_dataset(*arguments: Any, **keywords: Any) -> Any:
+        raise error
+
+    return load_dataset
+
+
+GATED = "Dataset 'owner/name' is a gated dataset on the Hub. You must be authenticated to access it."
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (FileNotFoundError("Dataset 'owner/name' doesn't exist on the Hub or cannot be accessed."), "doesn't exist on"),
+        (PermissionError(f"{GATED}\nSee https://..."), f"{GATED} See https://..."),
+        (ConnectionError("Couldn't reach 'owner/name' on the Hub (OfflineModeIsEnabled)"), "(OfflineModeIsEnabled)"),
+        (RuntimeError("Dataset scripts are no longer supported, but found name.py"), "scripts are no longer supported"),
+        (TimeoutError(), "TimeoutError"),
+        (ValueError("long " * 1000), "long long"),
+    ],
+)
+def test_failures_of_the_hub(monkeypatch: pytest.MonkeyPatch, error: Exception, words: str) -> None:
+    stub(monkeypatch, raising(error))
+    with pytest.raises(InputError) as caught:
+        list(read_problems(Data(path="owner/name", revision="v2")))
+    line = str(caught.value)
+    assert line.startswith("[data] path: owner/name: there is no such file here, and from the Hub it cannot be read")
+    assert "(subset default, split train, revision v2)" in line
+    assert words in line and "\n" not in line and len(line) < 500
+
+
+def test_a_stream_that_breaks_off_says_after_which_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"problem": "q", "solution": r"\boxed{1}"}
+        raise ConnectionError("reset by peer")
+
+    stub(monkeypatch, lambda *arguments, **keywords: rows())
+    problems = read_problems(Data(path="owner/name"))
+    assert next(problems)
+    with pytest.raises(InputError, match=r"owner/name: after row 1 it cannot be read .*: reset by peer"):
+        next(problems)
+
+
+def test_what_is_asked_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(*arguments: Any, **keywords: Any) -> list[dict[str, Any]]:
+        asked.append((arguments, keywords))
+        return [{"question": f"q{number}", "answer": f"so\n#### {number}"} for number in range(3)]
+
+    stub(monkeypatch, load_dataset)
+    data = Data(path="owner/name", subset="main", split="test", revision="abc", limit=2)
+    items = list(read_problems(data))
+    assert asked == [(("owner/name", "main"), {"split": "test", "revision": "abc", "streaming": True})]
+    assert items == [
+        (
+            Record("owner/name", 1, {"question": "q0", "answer": "so\n#### 0"}),
+            Problem("00000000", "q0", "0", "so\n#### 0"),
+        ),
+        (
+            Record("owner/name", 2, {"question": "q1", "answer": "so\n#### 1"}),
+            Problem("00000001", "q1", "1", "so\n#### 1"),
+        ),
+    ]
+
+
+def test_without_the_library_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"owner/name: there is no such file here, .*: pip install 'ossft-ray\[hub\]'"):
+        list(read_problems(Data(path="owner/name")))
+
+
+def test_a_digest_knows_the_data_set_without_reading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub(monkeypatch, raising(AssertionError("not to be read")))
+    changes: list[dict[str, str]] = [{}, {"path": "owner/other"}, {"subset": "s"}, {"split": "test"}, {"revision": "r"}]
+    digests = [source_digests(Data(**{"path": "owner/name", **change})) for change in changes]  # type: ignore[arg-type]
+    assert len({tuple(digest) for digest in digests}) == len(changes)
+    assert digests[0] == source_digests(Data(path="owner/name", limit=3, no_answer="expert"))
