@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, read_records
 from ossft_ray.errors import InputError
-from ossft_ray.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, read_records
 from ossft_ray.verification.answers import answer_text
 from ossft_ray.verification.pool import VerifierPool
 from ossft_ray.verification.verdict import CORRECT
