@@ -1,13 +1,8 @@
-"""How are many responses graded at the same time, so that a verdict does not depend on what else the machine does?
+"""How are many responses graded at the same time? By threads that each feed a process of their own.
 
-Workers (`worker.py`) limit processor time and memory; behind both, ten times the time limit on the wall clock ends one
-that sleeps. Processor time still grows on a busy machine: caches and cores are shared. So a timeout is graded once
-more with no other verdict beside it, and only then counts. And a worker may be killed by someone else, such as a
-kernel without memory: what it graded is graded again, up to twice, before it counts as `crashed`. The memory limit is
-the same wherever a response is graded, so `memory` is final.
-
-A retry alone holds the others back until what is running has ended and it is graded itself. Then they have at least as
-long before the next, so a pile of bombs slows the others down but never stops them.
+A worker process (`worker.py`) limits processor time and memory; behind both, ten times the time limit on the wall clock
+ends one that sleeps. What is graded next, and what once more, so that a verdict does not depend on what else the
+machine does, is decided in `schedule.py`.
 """
 
 import asyncio
@@ -19,11 +14,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
 from typing import Self
 
 from ossft_ray.errors import InputError, JobError
-from ossft_ray.verification.verdict import CRASHED, TIMEOUT, Verdict
+from ossft_ray.verification.schedule import Job, Schedule
+from ossft_ray.verification.verdict import CRASHED, Verdict
 from ossft_ray.verification.worker import Worker, WorkerDied
 
 KINDS = ("math",)  # a kind is a module of this package with `grade(answer, response) -> Verdict`
@@ -32,18 +27,6 @@ MEMORY_LIMIT_MIB = 1024
 _WALL_CLOCK_FACTOR = 10
 _START_SECONDS = 300.0  # a worker's start on a machine that does much else
 _NUM_STARTS = 5
-_NUM_TRIES = 3
-
-
-@dataclass(eq=False)
-class _Job:
-    answer: str
-    response: str
-    future: "Future[Verdict]" = field(default_factory=Future)
-    worker: Worker | None = None  # that grades it now
-    num_crashes: int = 0
-    is_alone: bool = False  # it has timed out once, and is graded with no other beside it
-    alone_since: float = 0.0  # when it, or its waiting for that, began to hold others back
 
 
 class VerifierPool:
@@ -57,10 +40,6 @@ class VerifierPool:
         timeout_seconds: processor time that one verdict may take.
         num_workers: processes that grade at the same time.
         memory_limit_mib: memory that one verdict may take on top of what its worker has (enforced on Linux).
-
-    Attributes:
-        timeouts: verdicts that ended as `timeout`, when graded alone too.
-        retries: gradings that were done again, after a timeout or because a worker died.
 
     Raises:
         InputError: there is no such kind.
@@ -79,16 +58,22 @@ class VerifierPool:
         self._num_workers = num_workers
         self._timeout_seconds = timeout_seconds
         self._memory_limit_mib = memory_limit_mib
-        self.timeouts = self.retries = 0
         self._closing = threading.Event()
         self._changed = threading.Condition()  # guards what follows; only the threads of `_work` wait for it
-        self._waiting: collections.deque[_Job] = collections.deque()
-        self._timed_out: collections.deque[_Job] = collections.deque()  # they wait to be graded alone
-        self._running: set[_Job] = set()
-        self._held_since = math.inf  # since when others wait for a retry to begin
-        self._others_until = -math.inf  # while others wait, no retry is due before
+        self._schedule = Schedule()
+        self._num_idle = 0  # threads that wait for a job
         self._workers: set[Worker] = set()
         self._threads: list[threading.Thread] = []
+
+    @property
+    def timeouts(self) -> int:
+        """Verdicts that ended as `timeout`, when graded alone too."""
+        return self._schedule.timeouts
+
+    @property
+    def retries(self) -> int:
+        """Gradings that were done again, after a timeout or because a worker died."""
+        return self._schedule.retries
 
     async def verify(self, answer: str, response: str) -> Verdict:
         """Grade one response. Cancelling the call takes it out of the queue, or ends and replaces its worker.
@@ -123,7 +108,7 @@ class VerifierPool:
             if self._closing.is_set():
                 return
             self._closing.set()
-            unsettled = [*self._waiting, *self._timed_out, *self._running]
+            unsettled = self._schedule.unsettled
             for worker in self._workers:
                 worker.kill()
             self._changed.notify_all()
@@ -140,14 +125,14 @@ class VerifierPool:
         self.close()
 
     def _submit(self, answer: str, response: str) -> "Future[Verdict]":
-        job = _Job(answer, response)
+        job = Job(answer, response)
         job.future.add_done_callback(lambda future: self._abandon(job) if future.cancelled() else None)
         with self._changed:
             if self._closing.is_set():
                 raise RuntimeError("this VerifierPool is closed")
             if not self._threads:
                 self._start_threads()
-            self._waiting.append(job)
+            self._schedule.add(job)
             self._changed.notify()
         return job.future
 
@@ -158,7 +143,7 @@ class VerifierPool:
         for thread in self._threads:
             thread.start()
 
-    def _abandon(self, job: _Job) -> None:
+    def _abandon(self, job: Job) -> None:
         """Nobody waits for this job's verdict any more."""
         with self._changed:
             if job.worker is not None:
@@ -168,49 +153,57 @@ class VerifierPool:
     def _work(self) -> None:
         """Take job after job to a worker process; `num_workers` threads do so, each with a process of its own."""
         worker: Worker | None = None
+        jobs: collections.deque[Job] = collections.deque()  # that the worker grades, or will next
         while (job := self._take()) is not None:
-            outcome: Verdict | Exception
+            jobs.append(job)
             try:
                 if worker is not None and not worker.is_idle():  # killed meanwhile
                     self._let_go(worker)
                     worker = None
                 if worker is None:
                     worker = self._start_worker(job)
-                self._give(job, worker, _WALL_CLOCK_FACTOR * self._timeout_seconds + 1)
-                outcome = worker.grade(job.answer, job.response)
+                self._grade(jobs, worker)
             except WorkerDied as death:
-                outcome = Verdict(False, death.reason)
+                self._finish(jobs, Verdict(False, death.reason))
+            except Exception as error:
+                if worker is not None:
+                    worker.kill()  # who knows what stands in its pipe
+                self._finish(jobs, error)
+            if worker is not None and worker.is_killed:
                 self._let_go(worker)
                 worker = None
-            except Exception as error:
-                outcome = error
-            self._finish(job, outcome)
         self._let_go(worker)
 
-    def _take(self) -> _Job | None:
+    def _grade(self, jobs: collections.deque[Job], worker: Worker) -> None:
+        """Grade the one job that there is, and as many more as can be lined up behind it."""
+        seconds = _WALL_CLOCK_FACTOR * self._timeout_seconds + 1
+        self._give(jobs[0], worker, seconds)
+        worker.send(jobs[0].answer, jobs[0].response)
+        while jobs:
+            if len(jobs) == 1 and (following := self._take_following(jobs[0])) is not None:
+                jobs.append(following)
+                worker.send(following.answer, following.response)
+            verdict = worker.receive()
+            self._finish(jobs, verdict)
+            if jobs:
+                self._give(jobs[0], worker, seconds)
+
+    def _take(self) -> Job | None:
         """Wait for the next job to grade; None when the pool is closed."""
         with self._changed:
             while not self._closing.is_set():
-                for queue in (self._waiting, self._timed_out):
-                    while queue and queue[0].future.cancelled():
-                        queue.popleft()
-                now = time.monotonic()
-                is_due = self._timed_out and (not self._waiting or now >= self._others_until)
-                if is_due and not self._running:
-                    self._timed_out[0].alone_since = min(self._held_since, now)
-                    return self._begin(self._timed_out)
-                if self._waiting and not is_due and not any(job.is_alone for job in self._running):
-                    return self._begin(self._waiting)
-                self._held_since = min(self._held_since, now) if is_due and self._waiting else math.inf
+                if (job := self._schedule.next(time.monotonic())) is not None:
+                    return job
+                self._num_idle += 1
                 self._changed.wait()
+                self._num_idle -= 1
         return None
 
-    def _begin(self, queue: collections.deque[_Job]) -> _Job:
-        self._held_since = math.inf
-        self._running.add(queue[0])
-        return queue.popleft()
+    def _take_following(self, job: Job) -> Job | None:
+        with self._changed:
+            return self._schedule.following(job, self._num_idle, time.monotonic())
 
-    def _start_worker(self, job: _Job) -> Worker:
+    def _start_worker(self, job: Job) -> Worker:
         """A worker that is ready. Its start counts for no limit of the job's."""
         for attempt in range(_NUM_STARTS):
             with contextlib.suppress(OSError, EOFError, WorkerDied):
@@ -225,7 +218,7 @@ class VerifierPool:
                 raise WorkerDied(CRASHED)
         raise JobError(f"verification workers died {_NUM_STARTS} times while they started: out of memory or processes?")
 
-    def _give(self, job: _Job, worker: Worker, seconds: float) -> None:
+    def _give(self, job: Job, worker: Worker, seconds: float) -> None:
         """From now on the worker is at work for this job, for at most so long on the wall clock."""
         with self._changed:
             self._workers.add(worker)
@@ -240,39 +233,25 @@ class VerifierPool:
                 self._workers.discard(worker)
             worker.end()
 
-    def _finish(self, job: _Job, outcome: Verdict | Exception) -> None:
-        """Hand over the verdict, or line the job up again."""
+    def _finish(self, jobs: collections.deque[Job], outcome: Verdict | Exception) -> None:
+        """Hand over the first job's verdict, or line it up again; where its worker died, also those behind it."""
+        job = jobs.popleft()
         with self._changed:
-            self._running.remove(job)
             if job.worker is not None:
                 job.worker.deadline = math.inf
+                if job.worker.is_killed:
+                    while jobs:
+                        self._schedule.put_back(jobs.pop())
                 job.worker = None
+            is_final = self._schedule.finish(job, getattr(outcome, "reason", None), time.monotonic())
             if job.is_alone:
-                now = time.monotonic()
-                self._others_until = now + (now - job.alone_since)
                 self._changed.notify_all()
-            if not job.future.cancelled() and not isinstance(outcome, Exception):
-                if self._queue_again(job, outcome.reason):
-                    self.retries += 1
-                    return
-                self.timeouts += outcome.reason == TIMEOUT
-        with contextlib.suppress(InvalidStateError):  # cancelled just now
-            if isinstance(outcome, Exception):
-                job.future.set_exception(outcome)
-            else:
-                job.future.set_result(outcome)
-
-    def _queue_again(self, job: _Job, reason: str) -> bool:
-        """Line the job up once more, unless its verdict is final."""
-        if reason == TIMEOUT and not job.is_alone:
-            job.is_alone = True
-            self._timed_out.append(job)
-        elif reason == CRASHED and job.num_crashes < _NUM_TRIES - 1:
-            job.num_crashes += 1
-            (self._timed_out if job.is_alone else self._waiting).appendleft(job)
-        else:
-            return False
-        return True
+        if is_final:
+            with contextlib.suppress(InvalidStateError):  # cancelled just now
+                if isinstance(outcome, Exception):
+                    job.future.set_exception(outcome)
+                else:
+                    job.future.set_result(outcome)
 
     def _keep_time(self) -> None:
         """One thread: ends the workers that are overdue on the wall clock."""

@@ -77,23 +77,34 @@ class Worker:
         Raises:
             WorkerDied: it ended before.
         """
-        self._receive()
+        self.receive()
 
     def is_idle(self) -> bool:
         """Whether the process lives and waits for a response to grade."""
         return not self.is_killed and not self._readable.poll(0)  # there is nothing to read but the pipe's end
 
-    def grade(self, answer: str, response: str) -> Verdict:
-        """Grade one response.
+    def send(self, answer: str, response: str) -> None:
+        """Give it a response to grade. What it cannot read yet waits in the pipe.
 
         Raises:
-            WorkerDied: grading took more than its limits, or the process died otherwise.
+            WorkerDied: see `receive`.
         """
         try:
             self._connection.send((answer, response))
         except OSError:
             raise WorkerDied(self.end()) from None
-        return self._receive()
+
+    def receive(self) -> Verdict:
+        """Wait for the verdict on the first response that was sent and has none yet.
+
+        Raises:
+            WorkerDied: grading took more than its limits, or the process died otherwise.
+        """
+        try:
+            verdict: Verdict = self._connection.recv()
+        except (EOFError, OSError):
+            raise WorkerDied(self.end()) from None
+        return verdict
 
     def kill(self, is_overdue: bool = False) -> None:
         """End the process; whoever waits for it gets `WorkerDied`."""
@@ -115,13 +126,6 @@ class Worker:
             with contextlib.suppress(ValueError):  # it cannot be told that it ended
                 self._process.close()
         return self._reason
-
-    def _receive(self) -> Verdict:
-        try:
-            verdict: Verdict = self._connection.recv()
-        except (EOFError, OSError):
-            raise WorkerDied(self.end()) from None
-        return verdict
 
 
 class _Process(multiprocessing.context.ForkServerProcess):
