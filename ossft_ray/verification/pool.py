@@ -1,7 +1,7 @@
 """How are many responses graded at the same time? By threads that each feed a process of their own.
 
-A worker process (`worker.py`) limits processor time and memory; behind both, ten times the time limit on the wall clock
-ends one that sleeps. What is graded next, and what once more, so that a verdict does not depend on what else the
+A worker process (`worker.py`) limits processor time and memory; behind both, the wall clock ends one that sleeps. What
+is graded next, and what once more, so that a verdict does not depend on what else the
 machine does, is decided in `schedule.py`.
 """
 
@@ -24,7 +24,7 @@ from ossft_ray.verification.worker import Worker, WorkerDied
 KINDS = ("math",)  # a kind is a module of this package with `grade(answer, response) -> Verdict`
 
 MEMORY_LIMIT_MIB = 1024
-_WALL_CLOCK_FACTOR = 10
+_PATIENCE_FACTOR = 5  # times the time limit without using the processor, and a worker is asleep
 _START_SECONDS = 300.0  # a worker's start on a machine that does much else
 _NUM_STARTS = 5
 
@@ -58,6 +58,7 @@ class VerifierPool:
         self._num_workers = num_workers
         self._timeout_seconds = timeout_seconds
         self._memory_limit_mib = memory_limit_mib
+        self._patience_seconds = _PATIENCE_FACTOR * timeout_seconds + 1
         self._closing = threading.Event()
         self._changed = threading.Condition()  # guards what follows; only the threads of `_work` wait for it
         self._schedule = Schedule()
@@ -176,8 +177,7 @@ class VerifierPool:
 
     def _grade(self, jobs: collections.deque[Job], worker: Worker) -> None:
         """Grade the one job that there is, and as many more as can be lined up behind it."""
-        seconds = _WALL_CLOCK_FACTOR * self._timeout_seconds + 1
-        self._give(jobs[0], worker, seconds)
+        self._give(jobs[0], worker, self._patience_seconds)
         worker.send(jobs[0].answer, jobs[0].response)
         while jobs:
             if len(jobs) == 1 and (following := self._take_following(jobs[0])) is not None:
@@ -186,7 +186,7 @@ class VerifierPool:
             verdict = worker.receive()
             self._finish(jobs, verdict)
             if jobs:
-                self._give(jobs[0], worker, seconds)
+                self._give(jobs[0], worker, self._patience_seconds)
 
     def _take(self) -> Job | None:
         """Wait for the next job to grade; None when the pool is closed."""
@@ -219,10 +219,11 @@ class VerifierPool:
         raise JobError(f"verification workers died {_NUM_STARTS} times while they started: out of memory or processes?")
 
     def _give(self, job: Job, worker: Worker, seconds: float) -> None:
-        """From now on the worker is at work for this job, for at most so long on the wall clock."""
+        """From now on the worker is at work for this job, and should use the processor now and then."""
         with self._changed:
             self._workers.add(worker)
-            job.worker, worker.deadline = worker, time.monotonic() + seconds
+            job.worker = worker
+            worker.watch(time.monotonic(), seconds)
             if job.future.cancelled() or self._closing.is_set():
                 worker.kill()
 
@@ -238,7 +239,7 @@ class VerifierPool:
         job = jobs.popleft()
         with self._changed:
             if job.worker is not None:
-                job.worker.deadline = math.inf
+                job.worker.watch(math.inf)
                 if job.worker.is_killed:
                     while jobs:
                         self._schedule.put_back(jobs.pop())
@@ -254,9 +255,8 @@ class VerifierPool:
                     job.future.set_result(outcome)
 
     def _keep_time(self) -> None:
-        """One thread: ends the workers that are overdue on the wall clock."""
+        """One thread: ends the workers that sleep at work."""
         while not self._closing.wait(min(1.0, self._timeout_seconds)):
             with self._changed:
                 for worker in self._workers:
-                    if time.monotonic() > worker.deadline:
-                        worker.kill(is_overdue=True)
+                    worker.kill_if_asleep(time.monotonic())

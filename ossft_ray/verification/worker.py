@@ -23,6 +23,8 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 
+import psutil
+
 from ossft_ray.verification.verdict import CRASHED, MEMORY, TIMEOUT, UNPARSED, Verdict
 
 _MEMORY_EXIT_CODE = 99  # of a worker that ran into its memory limit
@@ -39,17 +41,16 @@ class WorkerDied(Exception):
 
 
 class Worker:
-    """A grading process as its parent sees it. One thread uses it; others may only `kill` it.
-
-    `deadline` is when, on the monotonic clock, it is to be killed as overdue; whoever owns it keeps the time.
+    """A grading process as its parent sees it. One thread uses it; others may only `kill` it, also if it is asleep.
 
     Raises:
         OSError, EOFError: no process could be started.
     """
 
     def __init__(self, grader: str, timeout_seconds: float, memory_limit_mib: int) -> None:
-        self.deadline = math.inf
-        self.is_killed = self._is_overdue = False
+        self.is_killed = self._was_asleep = False
+        self._look_at = math.inf
+        self._patience_seconds = self._used_seconds = 0.0
         self._reason: str | None = None  # once it has ended
         context = _Context()
         context.set_forkserver_preload([grader])
@@ -106,9 +107,27 @@ class Worker:
             raise WorkerDied(self.end()) from None
         return verdict
 
-    def kill(self, is_overdue: bool = False) -> None:
+    def watch(self, since: float, patience_seconds: float = 0.0) -> None:
+        """Look at it at times from `since` on, on the clock of `kill_if_asleep`; infinity for not at all."""
+        self._look_at, self._patience_seconds = since + patience_seconds, patience_seconds
+
+    def kill_if_asleep(self, now: float) -> None:
+        """End it where it is watched and has hardly used the processor for as long as the patience lasts.
+
+        On a machine that is busy enough a verdict may take any time; only its processor time has a limit.
+        """
+        if now < self._look_at or self.is_killed:
+            return
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(self.pid).cpu_times()
+            used_seconds = times.user + times.system
+            if used_seconds - self._used_seconds < self._patience_seconds / 1000:
+                self._was_asleep = True
+                self.kill()
+            self._used_seconds, self._look_at = used_seconds, now + self._patience_seconds
+
+    def kill(self) -> None:
         """End the process; whoever waits for it gets `WorkerDied`."""
-        self._is_overdue |= is_overdue
         self.is_killed = True
         # Not Process.kill: that does nothing any more once the fork server is gone.
         if self._reason is None and self.pid is not None:
@@ -121,7 +140,7 @@ class Worker:
             self.kill()  # changes nothing where it is dying already
             self._process.join(_JOIN_SECONDS)
             reasons = {-signal.SIGPROF: TIMEOUT, _MEMORY_EXIT_CODE: MEMORY}
-            self._reason = TIMEOUT if self._is_overdue else reasons.get(self._process.exitcode or 0, CRASHED)
+            self._reason = TIMEOUT if self._was_asleep else reasons.get(self._process.exitcode or 0, CRASHED)
             self._connection.close()
             with contextlib.suppress(ValueError):  # it cannot be told that it ended
                 self._process.close()

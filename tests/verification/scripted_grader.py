@@ -23,6 +23,10 @@ def grade(answer: str, response: str) -> Verdict:
         _spin(3600)
     elif action == "sleep":
         time.sleep(3600)
+    elif action == "naps":
+        for _ in range(30):
+            time.sleep(0.08)
+            _spin(0.02)
     elif action.startswith("dies") and num_before < int(action.removeprefix("dies")):
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "memory":

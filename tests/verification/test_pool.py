@@ -30,6 +30,7 @@ CORRECT = Verdict(True, "correct", "5")
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
     with VerifierPool("math", timeout_seconds=1.0, num_workers=2, memory_limit_mib=64) as pool:
+        pool._patience_seconds = 1e6  # what ends a bomb here is no wall clock
         assert list(pool.map([RIGHT])) == [CORRECT]
         yield pool
 
@@ -44,10 +45,8 @@ def pool() -> Iterator[VerifierPool]:
     ],
 )
 def test_a_bomb_gets_a_verdict_and_the_next_one_comes(pool: VerifierPool, response: str, reason: str) -> None:
-    started = time.monotonic()
     bomb, after = pool.map([("5", response), RIGHT])
     assert (bomb.correct, bomb.reason, after) == (False, reason, CORRECT)
-    assert time.monotonic() - started < 20  # the wall clock's limit, behind the others, would take 22
 
 
 def test_map_keeps_the_order_and_reads_ahead_only_so_far(pool: VerifierPool) -> None:
@@ -273,11 +272,25 @@ def test_a_pile_of_bombs_does_not_stop_the_others(tmp_path: Path, num_workers: i
     assert len(held_back) >= 1, "the others were through before two retries came"
 
 
-def test_what_sleeps_is_ended_by_the_wall_clock(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_what_sleeps_is_ended_by_the_wall_clock(tmp_path: Path, num_workers: int) -> None:
     log = str(tmp_path / "log")
-    with scripted_pool(timeout_seconds=0.1) as pool:
-        assert ask(pool, "verify", [(log, "a sleep"), (log, "b ok")]) == ["timeout", "correct"]
+    with scripted_pool(0.1, num_workers) as pool:
+        reasons = ask(pool, "verify", [(log, "a ok"), (log, "b sleep"), (log, "c ok")])
+        assert reasons == ["correct", "timeout", "correct"]
         assert (pool.timeouts, pool.retries) == (1, 1)
+
+
+def test_a_busy_machine_is_no_reason_to_end_a_verdict(tmp_path: Path) -> None:
+    """A worker that gets a hundredth of a processor is slow, not asleep."""
+    log = str(tmp_path / "log")
+    with scripted_pool(timeout_seconds=5.0, num_workers=1) as pool:
+        pool._patience_seconds = 1.0
+        slow = pool._submit(log, "a naps")
+        time.sleep(1.5)
+        assert begins(log, "a") == 1 and not slow.done()
+        assert slow.result(timeout=60).reason == "correct"
+        assert pool.retries == 0
 
 
 def test_cancelling_a_retry_lets_the_others_go_on(tmp_path: Path) -> None:
