@@ -36,7 +36,7 @@ MAX_NUM_SEQS = 64
 
 
 def make_model(folder: Path) -> None:
-    """A random Qwen2 of 30 million parameters over the playground's alphabet; responses end at random."""
+    """A random Qwen2 of 17 million parameters over the playground's alphabet; responses end at random."""
     import shutil
 
     import torch
@@ -47,11 +47,11 @@ def make_model(folder: Path) -> None:
             shutil.copy(file, folder)
     settings = json.loads((builtin.POLICY_FOLDER / "config.json").read_text())
     settings |= {
-        "hidden_size": 512,
-        "intermediate_size": 2048,
+        "hidden_size": 384,
+        "intermediate_size": 1536,
         "num_hidden_layers": 8,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
         "head_dim": 64,
         "layer_types": ["full_attention"] * 8,
         "max_window_layers": 8,

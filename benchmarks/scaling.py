@@ -4,20 +4,25 @@
 
 The real `ossft rewrite` on the real Ray Data, with a scripted policy and verifier in place of vLLM and Math-Verify, so
 that what is measured is everything else: reading, laying out, handing out, logging, writing. Each size runs in a
-process of its own, the driver, whose peak memory is told. Workers do not render prompts, which is part of an engine's
-work. The last line is a JSON object.
+process of its own, the driver, whose peak memory is told, and that of the largest worker. Processor time counts all
+processes, Ray's too, and tells more than the clock where the machine has other work. Workers do not render prompts,
+which is part of an engine's work. The last line is a JSON object.
 """
 
 import argparse
+import contextlib
 import json
 import random
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from ossft_ray.config import resolve
 from ossft_ray.engines.vllm_policy import Sampling
@@ -32,8 +37,7 @@ class ScriptedPolicy:
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
         rng = random.Random(seed)
-        text = "right" if rng.random() < 0.5 else "wrong"
-        return Response(text, [rng.randrange(500) for _ in range(64)], "stop")
+        return Response("right" if rng.random() < 0.5 else "wrong", [seed % 500] * 64, "stop")
 
     def shutdown(self) -> None:
         pass
@@ -69,14 +73,38 @@ def run(size: int, folder: Path) -> dict[str, float]:
         "data": {"path": str(folder / "problems.jsonl"), "contamination": "ignore"},
         "rewrite": {"guided_alignment": {"max_copied": 1.0}},
     }
-    began = time.monotonic()
+    began, watch = time.monotonic(), Watch()
+    watch.start()
     manifest = rewrite(resolve(settings), worker=ScriptedWorker)
+    watch.ended.set()
     assert manifest["problems"] == size == sum(manifest["origins"].values())
     return {
         "seconds": time.monotonic() - began,
         "intake_seconds": manifest["phases"]["intake"],
+        "processor_seconds": sum(watch.processor_seconds.values()),
         "driver_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "worker_peak_mib": watch.worker_peak_mib,
     }
+
+
+class Watch(threading.Thread):
+    """Looks at this process and all below it once a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.ended = threading.Event()
+        self.processor_seconds: dict[int, float] = {}
+        self.worker_peak_mib = 0.0
+
+    def run(self) -> None:
+        this = psutil.Process()
+        while not self.ended.wait(1.0):
+            for process in [this, *this.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    times = process.cpu_times()
+                    self.processor_seconds[process.pid] = times.user + times.system
+                    if "MapWorker" in " ".join(process.cmdline()):
+                        self.worker_peak_mib = max(self.worker_peak_mib, process.memory_info().rss / 2**20)
 
 
 def measure(size: int) -> dict[str, float]:
@@ -100,19 +128,27 @@ def main() -> None:
     if arguments.only:
         print("\n" + json.dumps(run(arguments.only, arguments.folder)))
         return
-    print(f"{'problems':>10}  {'seconds':>8}  {'reading':>8}  {'problems/s':>10}  {'driver peak, MiB':>16}")
+    columns = ("problems", "seconds", "reading, s", "problems/s", "processor ms each", "driver MiB", "worker MiB")
+    print("  ".join(f"{column:>12}" for column in columns))
     result: dict[str, float] = {}
     for size in arguments.sizes:
         figures = measure(size)
-        rate = size / figures["seconds"]
-        print(
-            f"{size:>10}  {figures['seconds']:>8.0f}  {figures['intake_seconds']:>8.0f}  {rate:>10.0f}  "
-            f"{figures['driver_peak_mib']:>16.0f}",
-            flush=True,
+        rate, each = size / figures["seconds"], 1000 * figures["processor_seconds"] / size
+        row = (
+            f"{size}",
+            f"{figures['seconds']:.0f}",
+            f"{figures['intake_seconds']:.0f}",
+            f"{rate:.0f}",
+            f"{each:.2f}",
+            f"{figures['driver_peak_mib']:.0f}",
+            f"{figures['worker_peak_mib']:.0f}",
         )
+        print("  ".join(f"{cell:>{max(12, len(name))}}" for cell, name in zip(row, columns, strict=True)), flush=True)
         result |= {
             f"problems_per_second_{size}": round(rate, 1),
+            f"processor_ms_per_problem_{size}": round(each, 3),
             f"driver_peak_mib_{size}": round(figures["driver_peak_mib"]),
+            f"worker_peak_mib_{size}": round(figures["worker_peak_mib"]),
         }
     print(json.dumps(result))
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 import traceback
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -58,7 +58,7 @@ class RolloutWorker:
         self.cut_off: Counter[str] = Counter()  # how often a request was in flight when the engine died
         self._window = asyncio.Semaphore(problems_in_flight(experiment))
         self._num_requests = 0
-        self._awaiting_room: deque[asyncio.Future[None]] = deque()
+        self._awaiting_room: dict[asyncio.Future[None], None] = {}  # in the order in which they came
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, list[str]]]:
         parts = [str(part) for part in batch["part"]]
@@ -123,8 +123,12 @@ class RolloutWorker:
         """Return when the engine has so little to do that a draw which may not be needed costs next to nothing."""
         await asyncio.sleep(0)  # what was begun just now counts
         if self._num_requests >= _SPARE_BELOW:
-            self._awaiting_room.append(asyncio.get_running_loop().create_future())
-            await self._awaiting_room[-1]
+            turn = asyncio.get_running_loop().create_future()
+            self._awaiting_room[turn] = None
+            try:
+                await turn
+            finally:
+                self._awaiting_room.pop(turn, None)
 
     async def report(self, at_once: bool = False) -> None:
         """Tell the driver this life's counts, now and then or at once."""
@@ -138,11 +142,10 @@ class RolloutWorker:
         await self._tally.put.remote(actor_id, self.life, dict(self.counts), progress, self._processes)
 
     def _give_room(self) -> None:
-        while self._awaiting_room and self._num_requests < _SPARE_BELOW:
-            future = self._awaiting_room.popleft()
-            if not future.done():
-                future.set_result(None)
-                break
+        if self._num_requests < _SPARE_BELOW:
+            waiting = (turn for turn in self._awaiting_room if not turn.done())
+            if (first := next(waiting, None)) is not None:
+                first.set_result(None)
 
     async def _loaded_policy(self) -> VllmPolicy:
         async with self._loading:  # the engine must be made inside the running loop, once
