@@ -117,7 +117,7 @@ class EvaluateWorker(RolloutWorker):
     async def draw(self, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
         """One response with its verdict; a problem that does not fit the context is answered wrongly, with a reason."""
         settings, prompts = self.experiment.evaluate, self.experiment.prompts
-        prompt_ids = await self.render(solve_prompt(problem.question, prompts.system, prompts.solve))
+        prompt = solve_prompt(problem.question, prompts.system, prompts.solve)
         sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens)
         seed = derive_seed(self.experiment.run.seed, NAME, benchmark, problem.problem_id, index)
         row = {
@@ -129,7 +129,7 @@ class EvaluateWorker(RolloutWorker):
             "num_tokens": 0,
         }
         try:
-            response = await self.sample(prompt_ids, sampling, seed, f"{benchmark}/{problem.problem_id}/{index}")
+            response = await self.sample(prompt, sampling, seed, f"{benchmark}/{problem.problem_id}/{index}")
         except PromptTooLong:
             return row | {"reason": "prompt_too_long"}
         row |= {

@@ -85,8 +85,8 @@ class RewriteWorker(RolloutWorker):
             stage_settings.temperature, stage_settings.top_p, stage_settings.max_tokens, settings.max_repeats
         )
         seed = derive_seed(self.experiment.run.seed, problem.problem_id, stage, index)
-        prompt_ids = await self.render(stage_prompt(stage, problem, settings, self.experiment.prompts))
-        return await self.sample(prompt_ids, sampling, seed, request_id(problem, stage, index))
+        prompt = stage_prompt(stage, problem, settings, self.experiment.prompts)
+        return await self.sample(prompt, sampling, seed, request_id(problem, stage, index))
 
     async def prompt_tokens(self, problem: Problem, stage: Stage) -> int:
         return len(await self.render(stage_prompt(stage, problem, self.experiment.rewrite, self.experiment.prompts)))

@@ -91,8 +91,8 @@ class RolloutWorker:
     async def render(self, prompt: list[Message]) -> list[int]:
         return await asyncio.to_thread(self.chat.render, prompt)
 
-    async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
-        """One response. Where the engine dies meanwhile, the same draw is made again by the next one.
+    async def sample(self, prompt: list[Message], sampling: Sampling, seed: int, request_id: str) -> Response:
+        """One response to a prompt. Where the engine dies meanwhile, the same draw is made again by the next one.
 
         Raises:
             PromptTooLong: the prompt leaves no room for a response.
@@ -100,6 +100,7 @@ class RolloutWorker:
         """
         self._num_requests += 1
         try:
+            prompt_ids = await self.render(prompt)
             while True:
                 policy = await self._loaded_policy()
                 try:
