@@ -1,12 +1,14 @@
 """Does `ossft rewrite` keep vLLM as busy as vLLM alone? Tokens a second on the same requests and engine settings.
 
     python benchmarks/rollout.py [--problems 96] [--samples 4] [--rounds 3]
+    python benchmarks/rollout.py --model Qwen/Qwen2.5-Math-1.5B --problems 1024    # on a GPU; not run there yet
 
 Four ways to have the same responses sampled (same prompts, seeds and limits), each in a process of its own, one after
 the other, in several rounds: raw `AsyncLLM` with everything handed over at once; `LLM.generate` likewise;
 `ossft rewrite` (exhaustive, one stage, verification and writing included); Ray's own `ray.data.llm` processor. The
-clock runs from when the engine is ready and the first request comes to the last response. The model is random, and
-large enough that the engine dominates. The last line is a JSON object; ratios are medians over rounds.
+clock runs from when the engine is ready and the first request comes to the last response. By default the model is
+random, and large enough that the engine dominates on a CPU. The last line is a JSON object; ratios are medians over
+rounds.
 """
 
 import argparse
@@ -60,9 +62,11 @@ def make_model(folder: Path) -> None:
     Qwen2ForCausalLM(Qwen2Config(**settings)).to(torch.bfloat16).save_pretrained(folder)
 
 
-def make_experiment(folder: Path, num_problems: int, num_samples: int) -> Path:
-    (folder / "model").mkdir()
-    make_model(folder / "model")
+def make_experiment(folder: Path, model: str | None, num_problems: int, num_samples: int) -> Path:
+    if model is None:
+        (folder / "model").mkdir()
+        make_model(folder / "model")
+    engine = f"engine = {{ max_num_seqs = {MAX_NUM_SEQS} }}" if model is None else ""
     rows = (json.dumps(row) for row in training_problems(num_problems, seed=1))
     (folder / "problems.jsonl").write_text("\n".join(rows))
     config = folder / "experiment.toml"
@@ -70,9 +74,9 @@ def make_experiment(folder: Path, num_problems: int, num_samples: int) -> Path:
 [run]
 output = "{folder}/run"
 [policy]
-model = "{folder}/model"
+model = "{model or folder / "model"}"
 dtype = "bfloat16"
-engine = {{ max_num_seqs = {MAX_NUM_SEQS} }}
+{engine}
 [data]
 path = "{folder}/problems.jsonl"
 columns = {{ question = "question", expert_solution = "expert_solution" }}
@@ -213,6 +217,7 @@ def measure(way: str, config: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--model", help="a Hugging Face folder or Hub id; by default a random one is made")
     parser.add_argument("--problems", type=int, default=96)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
@@ -228,7 +233,7 @@ def main() -> None:
 
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        config = make_experiment(Path(folder), arguments.problems, arguments.samples)
+        config = make_experiment(Path(folder), arguments.model, arguments.problems, arguments.samples)
         for number in range(arguments.rounds):
             for way in WAYS if number % 2 == 0 else reversed(WAYS):
                 figures = measure(way, config)
@@ -248,7 +253,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     main()

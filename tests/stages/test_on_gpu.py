@@ -1,0 +1,28 @@
+"""What only a GPU can show of rewriting: `make test ARGS="-m gpu"` (it replaces the default selection)."""
+
+from pathlib import Path
+
+import pytest
+from scripted import experiment, rows_by_id
+
+from ossft_ray.stages.rewrite import rewrite
+
+pytestmark = pytest.mark.gpu
+
+
+def test_with_batch_invariance_rows_do_not_depend_on_the_batch(ray_cluster: None, tmp_path: Path) -> None:
+    """vLLM promises it as beta; seeded draws of one problem at a time must equal those of hundreds at once."""
+    runs = [
+        experiment(
+            str(tmp_path / name),
+            200,
+            policy={"model": "playground", "dtype": "bfloat16", "batch_invariant": True},
+            rewrite={"self_alignment": {"max_tokens": 96}, "guided_alignment": {"max_tokens": 96}},
+            resources={"problems_in_flight": in_flight},
+        )
+        for name, in_flight in (("many", 400), ("few", 2))
+    ]
+    for run in runs:
+        rewrite(run)
+    many, few = map(rows_by_id, runs)
+    assert many == few
