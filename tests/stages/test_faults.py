@@ -22,7 +22,8 @@ from ossft_ray.playground.problems import training_problems
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
 NUM_PROBLEMS = 800
-IN_FLIGHT = 48
+IN_FLIGHT = 24
+MAX_NUM_SEQS = 8  # so small a batch that the work outlasts the kills on any machine
 MAX_WAVE = 4
 KILLS = {"driver": 3, "actor": 2, "engine": 3, "verifier": 12}
 OSSFT = str(Path(sys.executable).with_name("ossft"))
@@ -37,6 +38,7 @@ def write_experiment(folder: Path) -> Path:
 output = "{folder}/run"
 [policy]
 model = "playground"
+engine = {{ max_num_seqs = {MAX_NUM_SEQS} }}
 [data]
 path = "{folder}/problems.jsonl"
 columns = {{ question = "question", expert_solution = "expert_solution" }}
@@ -98,7 +100,7 @@ def kill_one(kind: str, driver: subprocess.Popen[str], rng: random.Random) -> No
         assert driver.poll() is None, f"the run ended with {driver.returncode} before the next {kind} could be killed"
         assert time.monotonic() < deadline, f"no {kind} appeared"
         time.sleep(0.2)
-    time.sleep(rng.uniform(0, 20 if kind == "driver" else 2))
+    time.sleep(rng.uniform(0, 20 if kind == "driver" else 1.5))
     assert driver.poll() is None, f"the run ended with {driver.returncode} before all was killed that should be"
     for victim in rng.sample(found, 1) if (found := VICTIMS[kind](driver.pid)) else []:
         victim.kill()
@@ -106,9 +108,10 @@ def kill_one(kind: str, driver: subprocess.Popen[str], rng: random.Random) -> No
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An undisturbed run, with two policies and far more in flight, which must not matter either."""
+    """An undisturbed run, with two policies, larger batches and far more in flight, which must not matter either."""
     config = write_experiment(tmp_path_factory.mktemp("quiet"))
-    options = ("--set", "resources.num_policies=2", "--set", "resources.problems_in_flight=400")
+    resources = "resources.num_policies=2", "resources.problems_in_flight=400", "policy.engine.max_num_seqs=256"
+    options = [word for setting in resources for word in ("--set", setting)]
     assert start(config, *options).wait() == 0, (config.parent / "output.txt").read_text()
     return load_experiment(config)
 
