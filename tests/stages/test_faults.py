@@ -21,7 +21,7 @@ from ossft_ray.config import load_experiment
 from ossft_ray.playground.problems import training_problems
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
-NUM_PROBLEMS = 800
+NUM_PROBLEMS = 600
 IN_FLIGHT = 24
 MAX_NUM_SEQS = 8  # so small a batch that the work outlasts the kills on any machine
 MAX_WAVE = 4
@@ -80,16 +80,22 @@ def named(*words: str) -> Callable[[int], list[psutil.Process]]:
     return find
 
 
-def verifiers(driver: int) -> list[psutil.Process]:
-    """Workers forked from the actor's fork server, and the fork server itself."""
-    return named("multiprocessing.forkserver")(driver)
+class Verifiers:
+    """Workers forked from the actor's fork server, and the fork server itself; without it they are nobody's children."""
+
+    def __init__(self) -> None:
+        self.seen: set[psutil.Process] = set()
+
+    def __call__(self, driver: int) -> list[psutil.Process]:
+        self.seen.update(named("multiprocessing.forkserver")(driver))
+        return sorted((process for process in self.seen if process.is_running()), key=lambda process: process.pid)
 
 
 VICTIMS: dict[str, Callable[[int], list[psutil.Process]]] = {
     "driver": lambda driver: [psutil.Process(driver)],
     "actor": named("MapWorker"),
     "engine": named("VLLM::"),
-    "verifier": verifiers,
+    "verifier": Verifiers(),
 }
 
 
