@@ -80,15 +80,22 @@ def named(*words: str) -> Callable[[int], list[psutil.Process]]:
     return find
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Verifiers:
-    """Workers forked from the actor's fork server, and the fork server itself; without it they are nobody's children."""
+    """Workers forked from the actor's fork server, and the fork server itself; without it they are orphans."""
 
     def __init__(self) -> None:
         self.seen: set[psutil.Process] = set()
 
     def __call__(self, driver: int) -> list[psutil.Process]:
         self.seen.update(named("multiprocessing.forkserver")(driver))
-        return sorted((process for process in self.seen if process.is_running()), key=lambda process: process.pid)
+        return sorted((process for process in self.seen if is_alive(process)), key=lambda process: process.pid)
 
 
 VICTIMS: dict[str, Callable[[int], list[psutil.Process]]] = {
