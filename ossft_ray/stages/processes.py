@@ -12,6 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _PATIENCE_SECONDS = 30.0  # then they are killed
+_CLOCK_SECONDS = 3.0  # start times are counted from the boot time, which moves a little as the clock is set
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def _await_ends_here(started: dict[int, float], patience_seconds: float) -> None
 def _find(pid: int, start: float) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
-        is_it = process.create_time() == start and process.status() != psutil.STATUS_ZOMBIE
+        is_it = abs(process.create_time() - start) < _CLOCK_SECONDS and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
     return process if is_it else None

@@ -188,9 +188,9 @@ def test_no_engine_outlives_its_stage(ray_cluster: None, tmp_path: Path) -> None
     assert ours("EngineCore") == []
     assert any(seen), "there was one while it worked"
     deadline = time.monotonic() + 30
-    while ours("MapWorker") and time.monotonic() < deadline:
+    while ours("(RewriteWorker)") and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert ours("MapWorker") == []
+    assert ours("(RewriteWorker)") == []
 
 
 def test_a_second_run_does_nothing_and_says_so(finished: Experiment) -> None:
