@@ -193,20 +193,29 @@ async def _judge(
     """Whether a response may be kept, and why not: finished, correct, and with no trace of the guide."""
     if response.finish_reason == "repetition":
         return False, REPETITION
-    if response.finish_reason != "stop" or is_unclosed(response.text, response.in_thinking):
+    if not is_finished(response):
         return False, TRUNCATED
     verdict = await verify(problem.answer, response.text)
     if stage == "guided" and verdict.correct:
-        assert problem.expert_solution is not None
-        parts = split_thinking(response.text)
-        if any(mentions_reference(part, guided.reference_phrases) for part in parts):
+        if any(mentions_reference(part, guided.reference_phrases) for part in split_thinking(response.text)):
             return False, MENTIONS_REFERENCE
         limit = guided.max_copied
         if limit == "auto":
             limit = await max_copied() if max_copied else DEFAULT_MAX_COPIED
-        if any(copied_share(part, problem.expert_solution, guided.copied_ngram) > limit for part in parts):
+        if share_of_guide(response, problem, guided.copied_ngram) > limit:
             return False, COPIES_REFERENCE
     return verdict.correct, verdict.reason
+
+
+def is_finished(response: Response) -> bool:
+    """Whether the policy ended the response itself, and not in the middle of its thinking."""
+    return response.finish_reason == "stop" and not is_unclosed(response.text, response.in_thinking)
+
+
+def share_of_guide(response: Response, problem: Problem, ngram: int) -> float:
+    """The larger of the shares that the thinking and the answer have in common with the expert solution, 0..1."""
+    guide = str(problem.expert_solution)
+    return max(copied_share(part, guide, ngram) for part in split_thinking(response.text))
 
 
 def stage_prompt(stage: Stage, problem: Problem, settings: Rewrite, prompts: Prompts) -> list[Message]:

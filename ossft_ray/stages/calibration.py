@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ossft_ray.config import Experiment
-from ossft_ray.method.leaks import calibrate, copied_share
-from ossft_ray.method.rewriting import Problem, PromptTooLong, Response, Stage, Verify
-from ossft_ray.method.thinking import is_unclosed, split_thinking
+from ossft_ray.method.leaks import calibrate
+from ossft_ray.method.rewriting import Problem, PromptTooLong, Response, Stage, Verify, is_finished, share_of_guide
 from ossft_ray.stages.intake import PARTS, PROBLEMS
 from ossft_ray.storage import Folder
 
@@ -36,11 +35,12 @@ class Calibration:
 
     async def draw(self, problem: Problem, stage: Stage, index: int) -> Response:
         """A draw of the run, made once where calibration needs it too."""
-        if (stage, index) != ("self", 0) or problem.problem_id not in self._chosen():
-            return await self._draw(problem, stage, index)
-        if problem.problem_id not in self._shared:
+        is_first = (stage, index) == ("self", 0)
+        if is_first and problem.problem_id in self._chosen() and problem.problem_id not in self._shared:
             self._shared[problem.problem_id] = asyncio.ensure_future(self._draw(problem, stage, index))
-        return await asyncio.shield(self._shared[problem.problem_id])
+        if is_first and problem.problem_id in self._shared:
+            return await asyncio.shield(self._shared[problem.problem_id])
+        return await self._draw(problem, stage, index)
 
     async def max_copied(self) -> float:
         """The limit, 0..1: as written down before, or calibrated now."""
@@ -52,7 +52,6 @@ class Calibration:
                 known = [share for share in shares if share is not None]
                 self._limit = calibrate(known)
                 self._folder.write_json(CALIBRATION, {"max_copied": self._limit, "unseen_shares": sorted(known)})
-                self._shared.clear()
             return self._limit
 
     def _chosen(self) -> dict[str, Problem]:
@@ -76,9 +75,6 @@ class Calibration:
             response = await self.draw(problem, "self", 0)
         except PromptTooLong:
             return None
-        if response.finish_reason != "stop" or is_unclosed(response.text, response.in_thinking):
+        if not is_finished(response) or not (await self._verify(problem.answer, response.text)).correct:
             return None
-        if not (await self._verify(problem.answer, response.text)).correct:
-            return None
-        guide = str(problem.expert_solution)
-        return max(copied_share(part, guide, self._ngram) for part in split_thinking(response.text))
+        return share_of_guide(response, problem, self._ngram)
