@@ -1,15 +1,17 @@
 """Is this answer right? Graders in worker processes that can be killed.
 
-    answers.py   which text counts as the answer
-    math.py      the grader for mathematics (Math-Verify); a grader is a module with `grade(answer, response)`
-    pool.py      graders in processes with limits on time and memory
+    answers.py   which text counts as the answer, and which answers are the same: the table
+    kinds/       a grader a file: math (Math-Verify), choice, number, text, python (a user's function)
+    pool.py      graders in processes (worker.py) with limits on time and memory, in the order of schedule.py
+    golds.py     are the gold answers themselves right?
     files.py     `ossft verify`: grade a whole file
 
-`math` loads sympy (seconds), and only the workers of a pool need it, so it is not imported here.
+Kinds load heavy libraries (math: sympy, seconds), and only the workers of a pool need them: none is imported here.
 """
 
 from ossft_ray.verification.answers import final_answer
 from ossft_ray.verification.pool import VerifierPool
 from ossft_ray.verification.verdict import Verdict
+from ossft_ray.verification.worker import Task
 
-__all__ = ["Verdict", "VerifierPool", "final_answer"]
+__all__ = ["Task", "Verdict", "VerifierPool", "final_answer"]

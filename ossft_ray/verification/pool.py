@@ -16,12 +16,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from typing import Self
 
-from ossft_ray.errors import InputError, JobError
+from ossft_ray.errors import JobError
+from ossft_ray.verification.kinds import check_kind
 from ossft_ray.verification.schedule import Job, Schedule
 from ossft_ray.verification.verdict import CRASHED, Verdict
-from ossft_ray.verification.worker import Worker, WorkerDied
-
-KINDS = ("math",)  # a kind is a module of this package with `grade(answer, response) -> Verdict`
+from ossft_ray.verification.worker import Settings, Task, Worker, WorkerDied
 
 MEMORY_LIMIT_MIB = 1024
 _PATIENCE_FACTOR = 5  # times the time limit without using the processor, and a worker is asleep
@@ -36,10 +35,11 @@ class VerifierPool:
     (reasons `timeout`, `memory`) or died (`crashed`). The first calls start the workers.
 
     Args:
-        kind: which grader, of `KINDS`.
+        kind: which grader, of `kinds()`; each call may name another.
         timeout_seconds: processor time that one verdict may take.
         num_workers: processes that grade at the same time.
         memory_limit_mib: memory that one verdict may take on top of what its worker has (enforced on Linux).
+        settings: what is set for each kind, as keywords by the kind's name.
 
     Raises:
         InputError: there is no such kind.
@@ -51,10 +51,9 @@ class VerifierPool:
         timeout_seconds: float = 5.0,
         num_workers: int = 2,
         memory_limit_mib: int = MEMORY_LIMIT_MIB,
+        settings: Settings | None = None,
     ) -> None:
-        if kind not in KINDS:
-            raise InputError(f"there is no verification kind '{kind}'; kinds: {', '.join(KINDS)}")
-        self._grader = f"{__package__}.{kind}"
+        self._kind, self._settings = check_kind(kind), settings or {}
         self._num_workers = num_workers
         self._timeout_seconds = timeout_seconds
         self._memory_limit_mib = memory_limit_mib
@@ -76,25 +75,27 @@ class VerifierPool:
         """Gradings that were done again, after a timeout or because a worker died."""
         return self._schedule.retries
 
-    async def verify(self, answer: str, response: str) -> Verdict:
+    async def verify(self, answer: str, response: str, question: str = "", kind: str = "") -> Verdict:
         """Grade one response. Cancelling the call takes it out of the queue, or ends and replaces its worker.
 
         Raises:
             JobError: no worker can be started.
+            InputError: what the kind needs, such as a user's function, cannot be loaded.
         """
-        return await asyncio.wrap_future(self._submit(answer, response))
+        return await asyncio.wrap_future(self._submit(answer, response, question, kind))
 
-    def map(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Verdict]:
-        """Grade (answer, response) pairs: verdicts in order, while later pairs are read and graded.
+    def map(self, tasks: Iterable[tuple[str, str] | Task]) -> Iterator[Verdict]:
+        """Grade tasks, or pairs (answer, response): verdicts in order, while later ones are read and graded.
 
         Raises:
             JobError: no worker can be started.
+            InputError: what the kind needs, such as a user's function, cannot be loaded.
             CancelledError: the pool was closed meanwhile.
         """
         futures: collections.deque[Future[Verdict]] = collections.deque()
         try:
-            for answer, response in pairs:
-                futures.append(self._submit(answer, response))
+            for task in tasks:
+                futures.append(self._submit(*task))
                 if len(futures) >= 32 * self._num_workers:
                     yield futures.popleft().result()
             while futures:
@@ -125,8 +126,8 @@ class VerifierPool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _submit(self, answer: str, response: str) -> "Future[Verdict]":
-        job = Job(answer, response)
+    def _submit(self, answer: str, response: str | None, question: str = "", kind: str = "") -> "Future[Verdict]":
+        job = Job(Task(answer, response, question, kind))
         job.future.add_done_callback(lambda future: self._abandon(job) if future.cancelled() else None)
         with self._changed:
             if self._closing.is_set():
@@ -178,11 +179,11 @@ class VerifierPool:
     def _grade(self, jobs: collections.deque[Job], worker: Worker) -> None:
         """Grade the one job that there is, and as many more as can be lined up behind it."""
         self._give(jobs[0], worker, self._patience_seconds)
-        worker.send(jobs[0].answer, jobs[0].response)
+        worker.send(jobs[0].task)
         while jobs:
             if len(jobs) == 1 and (following := self._take_following(jobs[0])) is not None:
                 jobs.append(following)
-                worker.send(following.answer, following.response)
+                worker.send(following.task)
             verdict = worker.receive()
             self._finish(jobs, verdict)
             if jobs:
@@ -207,7 +208,7 @@ class VerifierPool:
         """A worker that is ready. Its start counts for no limit of the job's."""
         for attempt in range(_NUM_STARTS):
             with contextlib.suppress(OSError, EOFError, WorkerDied):
-                worker = Worker(self._grader, self._timeout_seconds, self._memory_limit_mib)
+                worker = Worker(self._kind, self._settings, self._timeout_seconds, self._memory_limit_mib)
                 try:
                     self._give(job, worker, _START_SECONDS)
                     worker.wait_until_ready()

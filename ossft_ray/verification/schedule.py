@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from ossft_ray.verification.verdict import CRASHED, TIMEOUT, Verdict
-from ossft_ray.verification.worker import Worker
+from ossft_ray.verification.worker import Task, Worker
 
 _NUM_TRIES = 3
 _SMALL_CHARACTERS = 10_000  # fits into a pipe that nobody reads, whatever the characters are
@@ -25,8 +25,7 @@ _SMALL_CHARACTERS = 10_000  # fits into a pipe that nobody reads, whatever the c
 class Job:
     """A response to grade."""
 
-    answer: str
-    response: str
+    task: Task
     future: "Future[Verdict]" = field(default_factory=Future)
     worker: Worker | None = None  # that grades it now
     num_crashes: int = 0
@@ -79,7 +78,7 @@ class Schedule:
         if job.is_alone or len(self._waiting) <= num_idle or self._is_retry_due(now):
             return None
         first = self._waiting[0]
-        is_small = len(first.answer) + len(first.response) <= _SMALL_CHARACTERS
+        is_small = first.task.num_characters <= _SMALL_CHARACTERS
         return self._begin(self._waiting) if is_small and not first.future.cancelled() else None
 
     def put_back(self, job: Job) -> None:

@@ -12,6 +12,7 @@ TRUNCATED: Final = "truncated"  # cut at its token limit: given by whoever sampl
 TIMEOUT: Final = "timeout"
 MEMORY: Final = "memory"
 CRASHED: Final = "crashed"  # the grading process died for another reason
+VERIFIER_ERROR: Final = "verifier_error"  # the grader itself failed, such as a user's function that raised
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ another process needs is locked or half written.
 """
 
 import contextlib
-import importlib
 import math
 import multiprocessing.context
 import multiprocessing.forkserver
@@ -21,15 +20,36 @@ import select
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 import psutil
 
-from ossft_ray.verification.verdict import CRASHED, MEMORY, TIMEOUT, UNPARSED, Verdict
+from ossft_ray.errors import InputError
+from ossft_ray.verification.kinds import Kind, load_kind, module_of
+from ossft_ray.verification.verdict import CRASHED, MEMORY, TIMEOUT, UNPARSED, VERIFIER_ERROR, Verdict
 
 _MEMORY_EXIT_CODE = 99  # of a worker that ran into its memory limit
+_LOAD_SECONDS = 120.0  # of processor time, for what a kind imports
 _JOIN_SECONDS = 10.0  # for the fork server to say how a process ended; it takes milliseconds
 _START_LOCK = threading.Lock()
+
+
+Settings = Mapping[str, Mapping[str, Any]]  # what is set for each kind
+
+
+class Task(NamedTuple):
+    """What there is to grade: a response, or where there is none, the gold answer itself."""
+
+    answer: str
+    response: str | None
+    question: str = ""
+    kind: str = ""  # the pool's own where empty
+
+    @property
+    def num_characters(self) -> int:
+        return len(self.answer) + len(self.response or "") + len(self.question)
 
 
 class WorkerDied(Exception):
@@ -47,17 +67,17 @@ class Worker:
         OSError, EOFError: no process could be started.
     """
 
-    def __init__(self, grader: str, timeout_seconds: float, memory_limit_mib: int) -> None:
+    def __init__(self, kind: str, settings: Settings, timeout_seconds: float, memory_limit_mib: int) -> None:
         self.is_killed = self._was_asleep = False
         self._look_at = math.inf
         self._patience_seconds = self._used_seconds = 0.0
         self._reason: str | None = None  # once it has ended
         context = _Context()
-        context.set_forkserver_preload([grader])
+        context.set_forkserver_preload([module_of(kind)])
         self._connection, theirs = context.Pipe()
         self._readable = select.poll()  # Connection.poll takes longer than all the rest of a verdict's way
         self._readable.register(self._connection, select.POLLIN)
-        arguments = (theirs, grader, timeout_seconds, memory_limit_mib)
+        arguments = (theirs, kind, settings, timeout_seconds, memory_limit_mib)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         try:
             with _START_LOCK:
@@ -76,22 +96,25 @@ class Worker:
         """Return when the process has loaded what it needs.
 
         Raises:
+            InputError: what it needs cannot be loaded.
             WorkerDied: it ended before.
         """
-        self.receive()
+        if (refusal := self._receive()) is not None:
+            self.kill()
+            raise InputError(refusal)
 
     def is_idle(self) -> bool:
         """Whether the process lives and waits for a response to grade."""
         return not self.is_killed and not self._readable.poll(0)  # there is nothing to read but the pipe's end
 
-    def send(self, answer: str, response: str) -> None:
+    def send(self, task: Task) -> None:
         """Give it a response to grade. What it cannot read yet waits in the pipe.
 
         Raises:
             WorkerDied: see `receive`.
         """
         try:
-            self._connection.send((answer, response))
+            self._connection.send(tuple(task))
         except OSError:
             raise WorkerDied(self.end()) from None
 
@@ -101,11 +124,14 @@ class Worker:
         Raises:
             WorkerDied: grading took more than its limits, or the process died otherwise.
         """
+        verdict: Verdict = self._receive()
+        return verdict
+
+    def _receive(self) -> Any:
         try:
-            verdict: Verdict = self._connection.recv()
+            return self._connection.recv()
         except (EOFError, OSError):
             raise WorkerDied(self.end()) from None
-        return verdict
 
     def watch(self, since: float, patience_seconds: float = 0.0) -> None:
         """Look at it at times from `since` on, on the clock of `kill_if_asleep`; infinity for not at all."""
@@ -170,7 +196,9 @@ class _Context(multiprocessing.context.ForkServerContext):
     Process = _Process
 
 
-def _serve(connection: Connection, grader: str, timeout_seconds: float, memory_limit_mib: int) -> None:
+def _serve(
+    connection: Connection, kind: str, settings: Settings, timeout_seconds: float, memory_limit_mib: int
+) -> None:
     """What the process runs: grade what comes through the pipe, until the parent is gone."""
     # Silent: what sympy or antlr print about a model's LaTeX would break the progress bars of the parent.
     null = os.open(os.devnull, os.O_WRONLY)
@@ -178,16 +206,43 @@ def _serve(connection: Connection, grader: str, timeout_seconds: float, memory_l
     os.dup2(null, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    importlib.import_module(grader).grade("1", "\\boxed{2}")  # so that no verdict pays for what is loaded late
     with contextlib.suppress(EOFError, OSError):
+        try:
+            graders = {kind: _load(kind, settings)}
+        except InputError as error:
+            connection.send(str(error))
+            return
         connection.send(None)
         while True:
-            answer, response = connection.recv()
-            connection.send(_grade_within_limits(grader, answer, response, timeout_seconds, memory_limit_mib))
+            task = Task(*connection.recv())
+            name = task.kind or kind
+            if name not in graders:  # a row's own, whose loading counts for no limit of its own
+                try:
+                    graders[name] = _load(name, settings)
+                except InputError as error:
+                    connection.send(Verdict(False, VERIFIER_ERROR, str(error)))
+                    continue
+            keywords = settings.get(name, {})
+            connection.send(_grade_within_limits(graders[name], task, keywords, timeout_seconds, memory_limit_mib))
+
+
+def _load(name: str, settings: Settings) -> Kind:
+    """A kind, ready: no verdict pays for what is loaded late.
+
+    Raises:
+        InputError: what the settings name cannot be used.
+    """
+    signal.setitimer(signal.ITIMER_PROF, _LOAD_SECONDS)
+    try:
+        kind = load_kind(name)
+        kind.check_answer("1", **settings.get(name, {}))
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return kind
 
 
 def _grade_within_limits(
-    grader: str, answer: str, response: str, timeout_seconds: float, memory_limit_mib: int
+    kind: Kind, task: Task, settings: Mapping[str, Any], timeout_seconds: float, memory_limit_mib: int
 ) -> Verdict:
     """Grade, or let the kernel end this process."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -197,12 +252,17 @@ def _grade_within_limits(
         resource.setrlimit(resource.RLIMIT_AS, (in_use + memory_limit_mib * 2**20, hard))
     signal.setitimer(signal.ITIMER_PROF, timeout_seconds)
     try:
-        verdict: Verdict = importlib.import_module(grader).grade(answer, response)
+        if task.response is None:
+            verdict = kind.check_answer(task.answer, question=task.question, **settings)
+        else:
+            verdict = kind.grade(task.answer, task.response, question=task.question, **settings)
         return verdict
     except MemoryError:
         os._exit(_MEMORY_EXIT_CODE)  # a heap so torn is not worth keeping
-    except Exception:  # a grader's bug, or recursion too deep for its own handler: the text could not be read
+    except RecursionError:  # nested too deeply for the grader
         return Verdict(False, UNPARSED)
+    except Exception as error:
+        return Verdict(False, VERIFIER_ERROR, f"{type(error).__name__}: {error}")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))  # the next response must fit through the pipe

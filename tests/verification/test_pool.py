@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from scripted_grader import begins, events
 
-from ossft_ray.errors import InputError, JobError
+from ossft_ray.errors import JobError
 from ossft_ray.verification import Verdict, VerifierPool
 from ossft_ray.verification.worker import Worker
 
@@ -118,11 +118,6 @@ def test_close_ends_what_waits_and_a_closed_pool_refuses() -> None:
     asyncio.run(close_while_waiting())
 
 
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(InputError, match="kinds: math"):
-        VerifierPool("maths")
-
-
 # No `__name__` guard on purpose: workers must not run their parent's main module again.
 PARENT = rf"""
 import sys, time
@@ -165,9 +160,8 @@ LIMIT = 0.3
 
 
 def scripted_pool(timeout_seconds: float = LIMIT, num_workers: int = 2) -> VerifierPool:
-    pool = VerifierPool(timeout_seconds=timeout_seconds, num_workers=num_workers)
-    pool._grader = "scripted_grader"
-    return pool
+    settings = {"python": {"function": "scripted_grader:grade"}}
+    return VerifierPool("python", timeout_seconds, num_workers, settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -409,8 +403,7 @@ def test_a_worker_that_stands_still_is_replaced(tmp_path: Path) -> None:
 
 def test_no_verdict_without_workers_is_an_error_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ossft_ray.verification.pool._NUM_STARTS", 2)
-    with VerifierPool() as pool:
-        pool._grader = "there_is_no_such_module"
+    with VerifierPool("python", settings={"python": {"function": "dies_on_import:grade"}}) as pool:
         with pytest.raises(JobError, match="died 2 times while they started"):
             list(pool.map([RIGHT]))
         with pytest.raises(JobError, match="out of memory or processes"):

@@ -7,16 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossft_ray.verification.schedule import Job, Schedule
+from ossft_ray.verification.worker import Task
 
 
 def names(jobs: list[Job | None]) -> str:
-    return "".join(job.response if job else "-" for job in jobs)
+    return "".join(str(job.task.response) if job else "-" for job in jobs)
 
 
 def schedule_of(responses: str) -> Schedule:
     schedule = Schedule()
     for response in responses:
-        schedule.add(Job("", response))
+        schedule.add(Job(Task("", response)))
     return schedule
 
 
@@ -114,10 +115,10 @@ def test_a_cancelled_job_is_passed_over_and_final() -> None:
     a = take(schedule)
     schedule.finish(a, "timeout", 5)
     for job in schedule.unsettled:
-        if job.response in "abd":
+        if str(job.task.response) in "abd":
             job.future.cancel()
     c = take(schedule, 5)
-    assert c.response == "c"
+    assert c.task.response == "c"
     c.future.cancel()
     assert schedule.finish(c, "timeout", 9)
     assert schedule.next(9) is None
@@ -132,7 +133,7 @@ def test_a_cancelled_job_is_passed_over_and_final() -> None:
 def test_what_is_lined_up_behind_another(responses: list[str], num_idle: int, following: str) -> None:
     schedule = Schedule()
     for response in responses:
-        schedule.add(Job("", response))
+        schedule.add(Job(Task("", response)))
     a = take(schedule)
     assert names([schedule.following(a, num_idle, 0)]) == following
 

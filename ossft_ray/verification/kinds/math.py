@@ -1,8 +1,7 @@
 r"""Is this mathematical answer right? Math-Verify, without its own timeouts, and strict about what the answer is.
 
 Math-Verify's `parse` takes any number of a text when it finds nothing better, so a response that gives up after
-"I see 5 apples" would pass for 5. Here the answer must be said: in a box, after `####` (see `answers.py`), or near
-the end in words that Math-Verify anchors on ("the answer is 5").
+"I see 5 apples" would pass for 5. Here the answer must be said (`answers.py`), and is then read as a whole.
 
 Nothing here limits time or memory (Math-Verify would use SIGALRM, which works in a main thread only): grade what a
 model wrote through `VerifierPool`.
@@ -17,14 +16,11 @@ from typing import Any
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
 
-from ossft_ray.verification.answers import conclusion, final_answer
+from ossft_ray.verification.answers import announced_answer, conclusion, final_answer, well_formed
 from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, UNPARSED, WRONG, Verdict
 
 # It warns that its timeouts are off; the pool's processes keep the time.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-
-# Words that announce an answer count only near the end.
-ANNOUNCED_WITHIN_CHARACTERS = 400
 
 _WHOLE = [LatexExtractionConfig()]
 _ANNOUNCED = [
@@ -32,39 +28,51 @@ _ANNOUNCED = [
     ExprExtractionConfig(try_extract_without_anchor=False),
 ]
 _FULL_STOP = re.compile(r"(?<!\.)\s*\.\Z")  # but 0.333... is not 0.333
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}")
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
+_BOLD_MATH = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([^{}]*)\}")
+_TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*", re.UNICODE)
 
 
-def grade(answer: str, response: str) -> Verdict:
-    r"""Compare the final answer of `response` with `answer` (LaTeX, a number, or words).
+def grade(answer: str, response: str, *, question: str = "") -> Verdict:
+    r"""Compare the answer that `response` states with `answer` (LaTeX, a number, or words).
 
     Texts that are equal but for white space, `$`, `\text{}` and a closing full stop are equal answers; all else is
     Math-Verify's comparison. A gold answer that Math-Verify cannot parse is compared as text only, without
     regard to case. Never raises for what the texts say, except MemoryError where memory is limited.
     """
-    # Half of a surrogate pair can be sampled, but not written to UTF-8 afterwards.
-    response = response.encode("utf-8", "replace").decode("utf-8")
     if not answer.strip():
         return Verdict(False, NO_GOLD)
-    text = conclusion(response)
-    extracted = final_answer(text)
+    text = conclusion(well_formed(response))
+    marked = final_answer(text)
+    extracted = announced_answer(text) if marked is None else marked
     if extracted is None:
-        predictions, extracted = _read_announced(text)
-        if extracted is None:
-            return Verdict(False, NO_ANSWER)
-    elif plain_text(extracted) == plain_text(answer):
+        return Verdict(False, NO_ANSWER)
+    if plain_text(extracted) == plain_text(answer):
         return Verdict(True, CORRECT, extracted)
-    else:
-        predictions = _read_whole(extracted)
-
     golds = _read_gold(answer)
     if not golds:
         same = plain_text(extracted).casefold() == plain_text(answer).casefold()
         return Verdict(same, CORRECT if same else WRONG, extracted)
+    is_sentence = marked is None and _WORD.search(_TEXT_COMMAND.sub("", extracted))
+    predictions = _read_announced(extracted) if is_sentence else _read_whole(extracted)
     if not predictions:
         return Verdict(False, UNPARSED, extracted)
     correct = any(_equal(gold, prediction) for gold, prediction in itertools.product(golds, predictions))
     return Verdict(correct, CORRECT if correct else WRONG, extracted)
+
+
+def check_answer(answer: str, *, question: str = "") -> Verdict:
+    """Whether a gold answer can be compared with: it is mathematics that equals itself, or plain words."""
+    if not answer.strip():
+        return Verdict(False, NO_GOLD)
+    golds = _read_gold(answer)
+    if not golds:
+        is_text = _WORDS.fullmatch(plain_text(answer)) is not None
+        return Verdict(is_text, CORRECT if is_text else UNPARSED, answer)
+    same = all(_equal(gold, gold) for gold in golds)
+    return Verdict(same, CORRECT if same else WRONG, answer)
 
 
 def plain_text(answer: str) -> str:
@@ -87,16 +95,17 @@ def _read_gold(answer: str) -> tuple[Any, ...]:
 def _read_whole(answer: str) -> list[Any]:
     """The answer read as one piece of LaTeX. No number is picked out of something that does not parse as a whole."""
     single_line = " ".join(answer.split())
+    # Math-Verify drops what is bold, and takes a number in \text{} for a symbol.
+    single_line = _BOLD_MATH.sub(lambda match: match[1].replace(" ", ""), single_line)
+    single_line = _TEXT_NUMBER.sub(r"\1", single_line)
     if "$" not in single_line.replace(r"\$", ""):
         single_line = f"${single_line}$"
     return _expressions(_parse(single_line, _WHOLE))
 
 
-def _read_announced(text: str) -> tuple[list[Any], str | None]:
-    """The expression after "the answer is" at the end of the text, and its wording; (nothing, None) without one."""
-    found = _parse(text[-ANNOUNCED_WITHIN_CHARACTERS:], _ANNOUNCED)
-    wording = next((item for item in found if isinstance(item, str)), None)
-    return _expressions(found), wording
+def _read_announced(sentence: str) -> list[Any]:
+    """The expression that a sentence after "the answer is" begins with: "5 apples, since ..." is 5."""
+    return _expressions(_parse(f"answer is {sentence}", _ANNOUNCED))
 
 
 def _parse(text: str, targets: list[Any]) -> list[Any]:
@@ -118,7 +127,7 @@ def _expressions(found: list[Any]) -> list[Any]:
 
 def _equal(gold: Any, prediction: Any) -> bool:
     try:
-        return bool(verify(gold, prediction, timeout_seconds=None, raise_on_error=True))
+        return bool(verify(gold, prediction, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True))
     except MemoryError:
         raise
     except (Exception, TimeoutException):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ossft_ray.verification.answers import final_answer
-from ossft_ray.verification.math import grade
+from ossft_ray.verification.kinds.math import grade
 from ossft_ray.verification.verdict import Verdict
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
 @pytest.mark.parametrize(

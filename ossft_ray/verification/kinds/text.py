@@ -1,0 +1,75 @@
+"""Is this the same text? Compared as question-answering benchmarks do, against an answer and its aliases.
+
+A gold answer is a text, or a JSON list of texts of which any one is right. As in SQuAD's and TriviaQA's evaluations
+case, punctuation, a leading article, white space and Unicode's compatibility forms (NFKC) do not matter; unlike there,
+what makes another number or name does: 3.5 is not 35, -5 is not 5, C# is not C, vitamin A no vitamin.
+"""
+
+import json
+import re
+import unicodedata
+
+from ossft_ray.verification.answers import stated_answer, well_formed
+from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, WRONG, Verdict
+
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
+_PUNCTUATION = re.compile(r"[.,:](?!\d)|(?<=[^\W\d])[-–](?=\w)|[;!?'\"“”‘’`…()\[\]{}*_—/]")
+_ARTICLE = re.compile(r"\W*\b(?:a|an|the)\s+(?=\S)", re.IGNORECASE)
+
+
+def grade(
+    answer: str,
+    response: str,
+    *,
+    question: str = "",
+    ignore_case: bool = True,
+    ignore_punctuation: bool = True,
+    ignore_articles: bool = True,
+) -> Verdict:
+    """Compare the text that `response` states with `answer`, or with each of its aliases."""
+
+    def normalise(text: str) -> str:
+        return normalise_text(text, ignore_case, ignore_punctuation, ignore_articles)
+
+    wanted = {normalise(alias) for alias in aliases(answer)} - {""}
+    if not wanted:
+        return Verdict(False, NO_GOLD)
+    extracted = stated_answer(well_formed(response))
+    if extracted is None:
+        return Verdict(False, NO_ANSWER)
+    correct = normalise(extracted) in wanted
+    return Verdict(correct, CORRECT if correct else WRONG, extracted)
+
+
+def aliases(answer: str) -> list[str]:
+    """The texts that a gold answer allows.
+
+    >>> aliases('["USA", "United States"]'), aliases("[sic]")
+    (['USA', 'United States'], ['[sic]'])
+    """
+    if answer.lstrip().startswith("["):
+        try:
+            values = json.loads(answer)
+        except (ValueError, RecursionError):
+            return [answer]
+        if isinstance(values, list) and all(isinstance(value, str) for value in values):
+            return values
+    return [answer]
+
+
+def normalise_text(
+    text: str, ignore_case: bool = True, ignore_punctuation: bool = True, ignore_articles: bool = True
+) -> str:
+    r"""A text without what does not matter.
+
+    >>> normalise_text(r"\text{The  U.S.}")
+    'us'
+    """
+    text = unicodedata.normalize("NFKC", _TEXT_COMMAND.sub(r" \1 ", text))
+    if ignore_articles:
+        text = _ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text
+    if ignore_case:
+        text = text.casefold()
+    if ignore_punctuation:
+        text = _PUNCTUATION.sub(lambda mark: " " if mark[0] in "-–—/" else "", text)
+    return " ".join(text.split())

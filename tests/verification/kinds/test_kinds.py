@@ -1,0 +1,58 @@
+"""Which kinds there are: this package's, and those that another one brings by an entry point."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ossft_ray.errors import InputError
+from ossft_ray.verification import Task, VerifierPool
+from ossft_ray.verification.kinds import kinds
+
+PLUGIN = """
+from ossft_ray.verification import Verdict
+
+def grade(answer, response, *, question="", suffix=""):
+    correct = response == answer + suffix
+    return Verdict(correct, "correct" if correct else "wrong", response)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package, as its files: a module, and the metadata that names its entry point."""
+    metadata = tmp_path / "chess_verifier-1.0.dist-info"
+    metadata.mkdir()
+    (tmp_path / "chess_verifier.py").write_text(PLUGIN)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: chess-verifier\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[ossft_ray.verifiers]\nchess = chess_verifier:grade\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+
+def test_the_kinds_of_this_package() -> None:
+    assert kinds() == ["choice", "math", "number", "python", "text"]
+
+
+def test_an_unknown_kind_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(InputError, match="no verification kind 'maths'; kinds: choice, math, number, python, text"):
+        VerifierPool("maths")
+
+
+def test_a_row_may_name_its_own_kind() -> None:
+    tasks = [
+        Task("5", r"\boxed{x = 5}"),
+        Task("5 km", r"\boxed{5000 m}", kind="number"),
+        Task("B", r"\boxed{seven}", "(A) 6 (B) seven", "choice"),
+        Task("Paris", "The answer is paris.", kind="text"),
+        Task("5", r"\boxed{6}"),
+    ]
+    with VerifierPool("math", num_workers=2) as pool:
+        assert [verdict.reason for verdict in pool.map(tasks)] == ["correct"] * 4 + ["wrong"]
+
+
+def test_another_package_brings_a_kind(plugin: None) -> None:
+    assert "chess" in kinds()
+    with VerifierPool("chess", num_workers=1, settings={"chess": {"suffix": "#"}}) as pool:
+        assert [verdict.reason for verdict in pool.map([("Qh7", "Qh7#"), ("Qh7", "Qh7")])] == ["correct", "wrong"]
+        gold_alone = next(pool.map([Task("Qh7", None)]))  # without a check of its own: the answer in a box
+        assert gold_alone.extracted == r"\boxed{Qh7}"

@@ -1,0 +1,88 @@
+"""A user's own function as the verifier: called within the pool's limits, and refused where it is not there."""
+
+from pathlib import Path
+
+import pytest
+
+from ossft_ray.errors import InputError
+from ossft_ray.verification import Task, Verdict, VerifierPool
+
+MODULE = """
+def grade(answer, response):
+    if response == "hang":
+        while True: pass
+    if response == "eat":
+        return len(bytearray(10**10)) > 0
+    if response == "raise":
+        raise KeyError("no such thing")
+    if response == "odd":
+        return 0.3
+    return answer in response
+
+def with_question(answer, response, question):
+    return (question == "Which?", "asked")
+
+def exact(answer, response):
+    from ossft_ray.verification import Verdict
+    return Verdict(False, "too_long", response[:3])
+
+number = 5
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"my_verifier_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)  # modules of the working directory count
+    return name
+
+
+def pool_of(function: str) -> VerifierPool:
+    return VerifierPool("python", 1.0, 1, 128, {"python": {"function": function}})
+
+
+def test_the_function_grades_within_the_limits(module: str) -> None:
+    responses = ["the 5", "6", "hang", "eat", "raise", "odd", "the 5"]
+    with pool_of(f"{module}:grade") as pool:
+        verdicts = list(pool.map([("5", response) for response in responses]))
+    assert [(verdict.correct, verdict.reason) for verdict in verdicts] == [
+        (True, "correct"),
+        (False, "wrong"),
+        (False, "timeout"),
+        (False, "memory"),
+        (False, "verifier_error"),
+        (False, "verifier_error"),
+        (True, "correct"),
+    ]
+    assert verdicts[4].extracted == "KeyError: 'no such thing'"
+    assert "0.3" in str(verdicts[5].extracted)
+
+
+@pytest.mark.parametrize(
+    ("function", "verdict"),
+    [("with_question", Verdict(True, "asked")), ("exact", Verdict(False, "too_long", "abc"))],
+)
+def test_it_may_take_the_question_and_give_reasons(module: str, function: str, verdict: Verdict) -> None:
+    with pool_of(f"{module}:{function}") as pool:
+        assert list(pool.map([Task("5", "abcdef", "Which?")])) == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("", "is no import path; write module:function"),
+        ("there_is_no_such_module:grade", "cannot be imported: ModuleNotFoundError"),
+        ("{module}:there_is_none", "cannot be imported: AttributeError"),
+        ("{module}:number", "is not a function"),
+    ],
+)
+def test_a_function_that_is_not_there_is_refused(module: str, function: str, message: str) -> None:
+    with pool_of(function.format(module=module)) as pool, pytest.raises(InputError, match=message):
+        list(pool.map([("5", "5")]))
+
+
+def test_a_row_that_asks_for_it_where_none_is_set_is_an_error_of_that_row_alone() -> None:
+    with VerifierPool("math", num_workers=1) as pool:
+        verdicts = list(pool.map([Task("5", r"\boxed{5}", kind="python"), Task("5", r"\boxed{5}")]))
+    assert [verdict.reason for verdict in verdicts] == ["verifier_error", "correct"]

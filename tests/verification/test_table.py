@@ -1,0 +1,27 @@
+"""The table of `answers.py`, row by row: what it says is what the kinds do."""
+
+import pytest
+
+from ossft_ray.verification import answers
+from ossft_ray.verification.kinds import load_kind
+
+QUESTION = "How many?\n(A) 6 (B) seven (C) 8"
+
+
+def table() -> list[list[str]]:
+    """Cells of the rows, without their code marks; `\\n` as the line it stands for."""
+    rows = [line.strip("|").split(" | ") for line in str(answers.__doc__).splitlines() if line.startswith("| ")]
+    _, *body = [[cell.strip(" |") for cell in row] for row in rows]  # the first is the heading
+    return [[cell.removeprefix("`").removesuffix("`").replace(r"\n", "\n") for cell in row] for row in body]
+
+
+def test_the_table_is_there_and_names_every_kind_that_reads_answers() -> None:
+    rows = table()
+    assert len(rows) > 40 and all(len(row) == 5 for row in rows)
+    assert {row[0] for row in rows} == {"math", "choice", "number", "text"}
+
+
+@pytest.mark.parametrize(("kind", "gold", "response", "read", "verdict"), table())
+def test_a_row(kind: str, gold: str, response: str, read: str, verdict: str) -> None:
+    found = load_kind(kind).grade(gold, response, question=QUESTION if kind == "choice" else "")
+    assert (found.extracted or "", found.reason, found.correct) == (read, verdict, verdict == "correct")
