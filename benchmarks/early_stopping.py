@@ -15,18 +15,12 @@ from dataclasses import dataclass
 
 from ossft_ray.config import Rewrite
 from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Problem, Response, Rewritten, Stage, derive_seed, rewrite_problem
+from ossft_ray.method.rewriting import Judgement, Problem, Response, Rewritten, Stage, derive_seed, rewrite_problem
 
 PASS_RATES = [tenth / 10 for tenth in range(1, 10)]
 MAX_TOKENS = 2048
 MEDIAN_TOKENS = {True: 350, False: 600}  # of right and wrong responses
 SPREAD = 0.6  # of the logarithm of a length
-
-
-@dataclass(frozen=True)
-class Graded:
-    correct: bool
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -42,8 +36,8 @@ class Spent:
         return self.tokens / len(self.kept)
 
 
-async def verify(answer: str, response: str) -> Graded:
-    return Graded(*((True, "correct") if response.startswith("right") else (False, "wrong")))
+async def verify(problem: Problem, response: str) -> Judgement:
+    return Judgement(*((True, "correct") if response.startswith("right") else (False, "wrong")))
 
 
 async def spend(pass_rate: float, exhaustive: bool, num_problems: int, num_samples: int, seed: int) -> Spent:

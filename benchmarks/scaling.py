@@ -27,7 +27,7 @@ import psutil
 from ossft_ray.config import resolve
 from ossft_ray.engines.vllm_policy import Sampling
 from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Response
+from ossft_ray.method.rewriting import Problem, Response
 from ossft_ray.stages.rewrite import RewriteWorker, rewrite
 from ossft_ray.verification import Verdict
 
@@ -50,7 +50,7 @@ class ScriptedWorker(RewriteWorker):
     async def render(self, prompt: list[Message]) -> list[int]:
         return [0]
 
-    async def verify(self, answer: str, response: str) -> Verdict:
+    async def verify(self, problem: Problem, response: str) -> Verdict:
         return Verdict(response == "right", "correct" if response == "right" else "wrong")
 
 

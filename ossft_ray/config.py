@@ -49,6 +49,7 @@ class Columns(Section):
     answer: str = Field("answer", description="optional in the file: else the last box (or #### tail) of the solution")
     expert_solution: str = "solution"
     messages: str = Field("messages", description="a chat of user and assistant, where a file has no question column")
+    verifier: str = Field("verifier", description="optional in the file: the row's own kind, instead of [verify] kind")
 
 
 class Data(Section):
@@ -60,6 +61,9 @@ class Data(Section):
     columns: Columns = Columns()
     no_answer: Literal["reject", "expert"] = Field(
         "reject", description="a row without a checkable answer is set aside, or keeps its expert solution unseen"
+    )
+    bad_golds: Literal["keep", "flag", "reject", "ignore"] = Field(
+        "flag", description="an answer that cannot be compared with, or that the expert's own solution contradicts"
     )
     duplicates: Literal["keep", "drop"] = Field("keep", description="a question that came before; counted either way")
     contamination: Literal["report", "drop", "ignore"] = Field(
@@ -123,10 +127,36 @@ class Rewrite(Section):
         return self
 
 
+class VerifyNumber(Section):
+    relative_tolerance: float = Field(1e-6, ge=0, description="of the gold answer's size")
+    absolute_tolerance: float = Field(0.0, ge=0)
+
+
+class VerifyText(Section):
+    ignore_case: bool = True
+    ignore_punctuation: bool = True
+    ignore_articles: bool = Field(True, description="a leading a, an or the")
+
+
+class VerifyPython(Section):
+    function: str = Field("", description="`module:function` of yours: (answer, response) to True or False")
+
+
 class Verify(Section):
-    kind: Literal["math"] = "math"
-    timeout_seconds: PositiveFloat = 5.0
-    num_workers: PositiveInt = 2
+    kind: str = Field("math", description="`math`, `choice`, `number`, `text`, `python`, or another package's kind")
+    timeout_seconds: PositiveFloat = Field(5.0, description="processor time that one verdict may take")
+    memory_mib: PositiveInt = Field(1024, description="memory that one verdict may take")
+    num_workers: PositiveInt = Field(2, description="processes that grade at the same time, a policy")
+    number: VerifyNumber = VerifyNumber()
+    text: VerifyText = VerifyText()
+    python: VerifyPython = VerifyPython()
+    plugins: dict[str, dict[str, Any]] = Field({}, description="settings of other packages' kinds, by kind")
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What is set for each kind, by the kind's name."""
+        own = {name: getattr(self, name).model_dump() for name in ("number", "text", "python")}
+        return {**self.plugins, **own}
 
 
 class Train(Section):

@@ -14,6 +14,7 @@ PROBLEM = pa.schema(
         ("question", pa.string()),
         ("answer", pa.string()),
         ("expert_solution", pa.string()),  # null in benchmarks
+        ("verifier", pa.string()),  # the kind of verification of this row; empty for the run's
     ]
 )
 
@@ -55,12 +56,18 @@ EXAMPLE = pa.schema(
         ("attempts", pa.list_(ATTEMPT)),
         ("policy", pa.string()),
         ("kept_index", pa.int32()),  # of the kept attempt within its stage; null for expert
+        ("verifier", pa.string()),  # as in PROBLEM
+        ("attempt_answers", pa.list_(pa.string())),  # the answer read from each of `attempts`; null where none was
     ]
 )
+_LATER = ("kept_index", "verifier", "attempt_answers")  # columns that a file may lack: they are null then
 
 # A problem that stayed unsolved where [rewrite] fallback = "drop": what was tried, and no example.
 DROPPED = pa.schema(
-    [EXAMPLE.field(name) for name in (*PROBLEM.names, "num_attempts", "num_correct", "attempts", "policy")]
+    [
+        EXAMPLE.field(name)
+        for name in (*PROBLEM.names, "num_attempts", "num_correct", "attempts", "policy", "attempt_answers")
+    ]
 )
 
 SAMPLE = pa.schema(
@@ -88,12 +95,15 @@ def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def check_table(table: pa.Table, schema: pa.Schema, source: str) -> pa.Table:
-    """The schema's columns of `table`, cast; more columns may follow.
+    """The schema's columns of `table`, cast; more columns may follow, and those of `_LATER` may be missing.
 
     Raises:
         InputError: a column is missing or cannot be cast; names it and `source`.
     """
     missing = [name for name in schema.names if name not in table.column_names]
+    while missing and missing[0] in _LATER:
+        field = schema.field(missing.pop(0))
+        table = table.append_column(field, pa.nulls(len(table), field.type))
     if missing:
         raise InputError(f"{source}: column '{missing[0]}' is missing; found {', '.join(table.column_names)}")
     try:

@@ -158,7 +158,7 @@ def test_an_override_wins_over_the_file_and_the_last_one_over_the_others(tmp_pat
         ("rewrite.self_alignment.top_p=1.1", "'rewrite.self_alignment.top_p': should be less than or equal to 1"),
         ("rewrite.guided_alignment.temperature=-0.1", "should be greater than or equal to 0, not -0.1"),
         ("verify.timeout_seconds=inf", "'verify.timeout_seconds': should be a finite number"),
-        ("verify.kind=code", "'verify.kind': should be 'math'"),
+        ("verify.number.tolerance=1", "unknown key 'verify.number.tolerance'; did you mean 'relative_tolerance'?"),
         ("resources.gpus_per_policy=-1", "should be greater than or equal to 0 or 'auto', not -1"),
         ("prompts.solve=Solve it", "solve must contain {question}"),
         ("prompts.guided='{question}'", "guided must contain {question} and {expert_solution}"),

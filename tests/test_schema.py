@@ -25,7 +25,7 @@ CONTRACT = {
     "num_tokens: int32, response: string>>",
     "policy": "string",
 }
-ROW = {"problem_id": "p", "question": "q", "answer": "1", "expert_solution": "s"}
+ROW = {"problem_id": "p", "question": "q", "answer": "1", "expert_solution": "s", "verifier": ""}
 
 
 @pytest.mark.parametrize("name, kind", CONTRACT.items(), ids=CONTRACT)
@@ -42,10 +42,15 @@ def test_no_rows_are_still_a_table_of_the_schema(schema: pa.Schema) -> None:
     assert to_table([], schema).schema == schema
 
 
+def test_a_file_may_lack_the_columns_that_came_later() -> None:
+    table = to_table([ROW | {"verifier": None}], PROBLEM)
+    assert check_table(table.drop_columns(["verifier"]), PROBLEM, "part.parquet") == table
+
+
 def test_a_missing_value_is_null_and_an_unknown_column_an_error() -> None:
     table = to_table([{"problem_id": "p"}], PROBLEM)
     assert table.schema == PROBLEM
-    assert table.to_pylist() == [{"problem_id": "p", "question": None, "answer": None, "expert_solution": None}]
+    assert table.to_pylist() == [dict.fromkeys(PROBLEM.names) | {"problem_id": "p"}]
     with pytest.raises(ValueError, match="anser"):
         to_table([ROW, ROW | {"anser": "1"}], PROBLEM)
 

@@ -63,7 +63,10 @@ def test_a_write_under_way_is_not_a_part(folder: Folder, monkeypatch: pytest.Mon
 def test_json_and_tables_come_back_as_they_were(folder: Folder) -> None:
     folder.write_json("a.json", {"π": [1, 2.5, None, "é"]})
     assert folder.read_json("a.json") == {"π": [1, 2.5, None, "é"]}
-    rows = [{"problem_id": str(i), "question": "q", "answer": "1", "expert_solution": None} for i in range(3)]
+    rows = [
+        {"problem_id": str(i), "question": "q", "answer": "1", "expert_solution": None, "verifier": ""}
+        for i in range(3)
+    ]
     for number, row in enumerate(rows):
         folder.write_table(
             f"part-{number}.parquet", to_table([row], PROBLEM).replace_schema_metadata({"k": str(number)})

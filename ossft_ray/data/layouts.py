@@ -61,8 +61,8 @@ def choose_columns(values: Values, configured: Columns, source: str) -> tuple[Co
     return configured, False
 
 
-def read_texts(values: Values, columns: Columns, is_chat: bool) -> Texts:
-    """The texts of one row.
+def read_texts(values: Values, columns: Columns, is_chat: bool, kind: str = "math") -> Texts:
+    """The texts of one row whose answer is of a kind of verification.
 
     Raises:
         Unusable: `no_question`, `no_expert_solution` or `not_one_turn`.
@@ -76,13 +76,13 @@ def read_texts(values: Values, columns: Columns, is_chat: bool) -> Texts:
     if not isinstance(solution, str) or not solution.strip():
         raise Unusable("no_expert_solution")
     has_own = columns.answer in values and columns.answer != columns.expert_solution
-    answer = gold_answer(values[columns.answer]) if has_own else final_answer(solution)
+    answer = gold_answer(values[columns.answer], kind) if has_own else final_answer(solution)
     return Texts(question, solution, answer if answer and answer.lower() not in _NO_ANSWERS else "")
 
 
-def gold_answer(value: Any) -> str:
+def gold_answer(value: Any, kind: str = "math") -> str:
     """An answer cell as text; of a whole solution in GSM8K's layout, what follows `####`."""
-    text = answer_text(value)
+    text = answer_text(value, kind)
     return final_answer(text) or text if "####" in text else text
 
 

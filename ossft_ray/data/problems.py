@@ -6,6 +6,7 @@
 import difflib
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
 from ossft_ray.storage import Folder, digest_files
 from ossft_ray.verification.answers import answer_text, final_answer
+from ossft_ray.verification.kinds import kinds
 
 PAPER_BENCHMARKS = ("math500", "minerva_math", "olympiadbench", "aime24", "amc23")
 _QUESTION_COLUMNS = ("problem", "question")
@@ -51,10 +53,11 @@ def noted_row(record: Record, reason: str, problem_id: str | None) -> dict[str, 
     }
 
 
-def read_problems(data: Data) -> Iterator[tuple[Record, Problem] | Rejection]:
+def read_problems(data: Data, kind: str = "math") -> Iterator[tuple[Record, Problem] | Rejection]:
     """Stream the training problems of `[data]`, each with the record it came from, or why it is set aside.
 
-    Reasons: `broken_row: ...`, `no_question`, `no_expert_solution`, `not_one_turn`, `no_answer`. A row without an
+    `kind` is the verification of rows that name none of their own. Reasons: `broken_row: ...`, `no_question`,
+    `no_expert_solution`, `not_one_turn`, `no_answer`, `unknown_verifier: ...`. A row without an
     answer becomes a problem whose answer is empty if `no_answer = "expert"`. Ids may repeat.
 
     Raises:
@@ -69,7 +72,7 @@ def read_problems(data: Data) -> Iterator[tuple[Record, Problem] | Rejection]:
             if layout is None and record.broken is None:
                 layout = choose_columns(record.values, data.columns, record.source)
             try:
-                yield record, _problem(record, *(layout or (data.columns, False)), data.no_answer, f"{index:08d}")
+                yield record, _problem(record, *(layout or (data.columns, False)), data.no_answer, f"{index:08d}", kind)
             except Rejection as rejection:
                 yield rejection
             index += 1
@@ -84,16 +87,19 @@ def source_digests(data: Data) -> list[str]:
     return [hub_digest(name, data) if is_hub_id(name) else _file_digest(name) for name in _sources(data)]
 
 
-def read_benchmark(name: str, settings: Evaluate) -> list[Problem]:
+def read_benchmark(name: str, settings: Evaluate, kind: str = "math") -> list[Problem]:
     """The problems of one benchmark: a playground level, one of the paper's five from `data_dir`, or a file.
 
+    `kind` is the verification of rows whose column `verifier` names none.
+
     Raises:
-        InputError: the name is unknown, the file is missing, or a row has no question, no answer or another's id.
+        InputError: the name is unknown, the file is missing, or a row has no question, no answer, another's id or an
+            unknown verifier.
     """
     path = benchmark_file(name, settings)
     problems: dict[str, Problem] = {}
     for index, record in enumerate(read_records(path)):
-        problem = _benchmark_problem(record, index)
+        problem = _benchmark_problem(record, index, kind)
         if problem.problem_id in problems:
             raise InputError(
                 f"{record.source}, row {record.row}: id '{problem.problem_id}' came before; make it unique"
@@ -146,21 +152,29 @@ def _file_digest(path: str) -> str:
 
 
 def _problem(
-    record: Record, columns: Columns, is_chat: bool, no_answer: Literal["reject", "expert"], default_id: str
+    record: Record, columns: Columns, is_chat: bool, no_answer: Literal["reject", "expert"], default_id: str, kind: str
 ) -> Problem:
     if record.broken is not None:
         raise Rejection(f"broken_row: {record.broken}", record)
     problem_id = answer_text(record.values.get(columns.id)) or default_id
+    verifier = answer_text(record.values.get(columns.verifier))
+    if verifier and verifier not in _kinds():
+        raise Rejection(f"unknown_verifier: '{verifier}'; kinds: {', '.join(_kinds())}", record, problem_id)
     try:
-        texts = read_texts(record.values, columns, is_chat)
+        texts = read_texts(record.values, columns, is_chat, verifier or kind)
     except Unusable as unusable:
         raise Rejection(str(unusable), record, problem_id) from None
     if not texts.answer and no_answer == "reject":
         raise Rejection("no_answer", record, problem_id)
-    problem = Problem(problem_id, texts.question, texts.answer, texts.expert_solution)
+    problem = Problem(problem_id, texts.question, texts.answer, texts.expert_solution, verifier)
     if not _is_unicode(*vars(problem).values()):
         raise Rejection(f"broken_row: {_HALF_A_PAIR}", record, problem_id)
     return problem
+
+
+@cache
+def _kinds() -> list[str]:
+    return kinds()
 
 
 def _is_unicode(*texts: str | None) -> bool:
@@ -172,20 +186,24 @@ def _is_unicode(*texts: str | None) -> bool:
     return True
 
 
-def _benchmark_problem(record: Record, index: int) -> Problem:
+def _benchmark_problem(record: Record, index: int, kind: str) -> Problem:
     if record.broken is not None:
         raise InputError(f"{record.source}, row {record.row}: {record.broken}")
     values = record.values
     question = next((values[name] for name in _QUESTION_COLUMNS if values.get(name)), None)
     if not isinstance(question, str):
         raise InputError(f"{record.source}, row {record.row}: no question in column 'problem' or 'question'")
-    answer = next((gold_answer(values[name]) for name in _ANSWER_COLUMNS if name in values), "")
+    verifier = answer_text(values.get("verifier"))
+    if verifier and verifier not in _kinds():
+        raise InputError(f"{record.source}, row {record.row}: no verification kind '{verifier}'; kinds: {_kinds()}")
+    answers = (gold_answer(values[name], verifier or kind) for name in _ANSWER_COLUMNS if name in values)
+    answer = next(answers, "")
     answer = answer or final_answer(str(values.get("solution") or "")) or ""
     if not answer:
         raise InputError(f"{record.source}, row {record.row}: no answer in column 'answer', nor boxed in 'solution'")
     context = values.get("context")
     text = f"{context}\n{question}" if isinstance(context, str) and context else question
-    problem = Problem(answer_text(values.get("id")) or f"{index:05d}", text, answer, None)
+    problem = Problem(answer_text(values.get("id")) or f"{index:05d}", text, answer, None, verifier)
     if not _is_unicode(*vars(problem).values()):
         raise InputError(f"{record.source}, row {record.row}: {_HALF_A_PAIR}")
     return problem

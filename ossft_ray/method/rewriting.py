@@ -24,12 +24,16 @@ MENTIONS_REFERENCE, COPIES_REFERENCE = "mentions_reference", "copies_reference"
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem with its checked answer (empty: none to check); benchmarks come without an expert solution."""
+    """A problem with its checked answer (empty: none to check); benchmarks come without an expert solution.
+
+    `verifier` is the kind of verification that the answer asks for; empty for the run's own.
+    """
 
     problem_id: str
     question: str
     answer: str
     expert_solution: str | None
+    verifier: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,10 @@ class Response:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One response with its verdict. `response` is None where its text is not held any more."""
+    """One response with its verdict, and the answer that was read from it, if it came to that.
+
+    `response` is None where its text is not held any more.
+    """
 
     stage: Stage
     index: int
@@ -57,6 +64,7 @@ class Attempt:
     finish_reason: str
     num_tokens: int
     response: Response | None = None
+    extracted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,18 +82,20 @@ class Rewritten:
 
 
 class Graded(Protocol):
-    """What a verifier says of a response."""
+    """What a verifier says of a response; `extracted` is the answer that it read."""
 
     @property
     def correct(self) -> bool: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def extracted(self) -> str | None: ...
 
 
 Sample = Callable[[Stage, list[Message], int], Awaitable[Response]]
 """(stage, prompt, index within the stage) -> a response; raises PromptTooLong."""
-Verify = Callable[[str, str], Awaitable[Graded]]
-"""(answer, response text) -> a verdict."""
+Verify = Callable[[Problem, str], Awaitable[Graded]]
+"""(problem, response text) -> a verdict."""
 Attempts = MutableMapping[tuple[Stage, int], Attempt]
 """Attempts at one problem by stage and index."""
 Room = Callable[[], Awaitable[None]]
@@ -96,6 +106,15 @@ Limit = Callable[[], Awaitable[float]]
 
 class PromptTooLong(Exception):
     """The rendered prompt leaves no room for a response in the policy's context."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether a response may be kept, why not, and the answer that was read from it."""
+
+    correct: bool
+    reason: str
+    extracted: str | None = None
 
 
 async def rewrite_problem(
@@ -131,9 +150,16 @@ async def rewrite_problem(
         async def attempt(index: int, stage: Stage = stage, prompt: list[Message] = prompt) -> Attempt:
             if (stage, index) not in made:
                 response = await sample(stage, prompt, index)
-                correct, reason = await _judge(stage, response, problem, verify, settings.guided_alignment, max_copied)
+                judged = await _judge(stage, response, problem, verify, settings.guided_alignment, max_copied)
                 made[stage, index] = Attempt(
-                    stage, index, correct, reason, response.finish_reason, len(response.token_ids), response
+                    stage=stage,
+                    index=index,
+                    correct=judged.correct,
+                    reason=judged.reason,
+                    finish_reason=response.finish_reason,
+                    num_tokens=len(response.token_ids),
+                    response=response,
+                    extracted=judged.extracted,
                 )
             return made[stage, index]
 
@@ -189,22 +215,22 @@ async def _judge(
     verify: Verify,
     guided: GuidedAlignment,
     max_copied: Limit | None,
-) -> tuple[bool, str]:
+) -> Judgement:
     """Whether a response may be kept, and why not: finished, correct, and with no trace of the guide."""
     if response.finish_reason == "repetition":
-        return False, REPETITION
+        return Judgement(False, REPETITION)
     if not is_finished(response):
-        return False, TRUNCATED
-    verdict = await verify(problem.answer, response.text)
+        return Judgement(False, TRUNCATED)
+    verdict = await verify(problem, response.text)
     if stage == "guided" and verdict.correct:
         if any(mentions_reference(part, guided.reference_phrases) for part in split_thinking(response.text)):
-            return False, MENTIONS_REFERENCE
+            return Judgement(False, MENTIONS_REFERENCE, verdict.extracted)
         limit = guided.max_copied
         if limit == "auto":
             limit = await max_copied() if max_copied else DEFAULT_MAX_COPIED
         if share_of_guide(response, problem, guided.copied_ngram) > limit:
-            return False, COPIES_REFERENCE
-    return verdict.correct, verdict.reason
+            return Judgement(False, COPIES_REFERENCE, verdict.extracted)
+    return Judgement(verdict.correct, verdict.reason, verdict.extracted)
 
 
 def is_finished(response: Response) -> bool:

@@ -75,6 +75,6 @@ class Calibration:
             response = await self.draw(problem, "self", 0)
         except PromptTooLong:
             return None
-        if not is_finished(response) or not (await self._verify(problem.answer, response.text)).correct:
+        if not is_finished(response) or not (await self._verify(problem, response.text)).correct:
             return None
         return share_of_guide(response, problem, self._ngram)

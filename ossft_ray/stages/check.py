@@ -32,7 +32,10 @@ def check(experiment: Experiment) -> Findings:
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
     chat = load_chat(experiment.policy)
-    benchmarks = {name: len(read_benchmark(name, experiment.evaluate)) for name in experiment.evaluate.benchmarks}
+    benchmarks = {
+        name: len(read_benchmark(name, experiment.evaluate, experiment.verify.kind))
+        for name in experiment.evaluate.benchmarks
+    }
     tally = Tally()
     with closing(Seen()) as seen:
         deque(screen_problems(experiment, chat, seen, tally), maxlen=0)  # only the tally is wanted

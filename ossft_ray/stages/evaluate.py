@@ -22,6 +22,7 @@ from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
 from ossft_ray.storage import MANIFEST, Folder, begin_stage, fingerprint
+from ossft_ray.verification.inputs import verify_inputs
 
 NAME = "evaluate"
 SCORES = "scores.json"
@@ -44,7 +45,10 @@ def evaluate(
     """
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
-    benchmarks = {name: read_benchmark(name, experiment.evaluate) for name in experiment.evaluate.benchmarks}
+    benchmarks = {
+        name: read_benchmark(name, experiment.evaluate, experiment.verify.kind)
+        for name in experiment.evaluate.benchmarks
+    }
     if not benchmarks:
         raise InputError("[evaluate] benchmarks is empty; name at least one")
     folder = Folder.at(experiment.run.output) / NAME
@@ -138,7 +142,7 @@ class EvaluateWorker(RolloutWorker):
             "num_tokens": len(response.token_ids),
         }
         # A truncated response may still hold an answer in its box: it is graded, as the field's harnesses do.
-        verdict = await self.verify(problem.answer, response.text)
+        verdict = await self.verify(problem, response.text)
         return row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
 
 
@@ -220,7 +224,7 @@ def _inputs(experiment: Experiment) -> dict[str, Any]:
         "policy_files": model_digest(experiment.policy),
         "prompts": experiment.prompts.model_dump(mode="json", exclude={"guided"}),
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude={"benchmarks", "data_dir"}),
-        "verify": experiment.verify.model_dump(mode="json", exclude={"num_workers"}),
+        "verify": verify_inputs(experiment.verify),
     }
 
 

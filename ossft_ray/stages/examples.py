@@ -56,10 +56,12 @@ def _tried(rewritten: Rewritten, experiment: Experiment) -> dict[str, Any]:
         "num_attempts": len(rewritten.attempts),
         "num_correct": sum(attempt.correct for attempt in rewritten.attempts),
         "attempts": [_attempt(attempt, keep_texts) for attempt in rewritten.attempts],
+        "attempt_answers": [attempt.extracted for attempt in rewritten.attempts],
         "policy": experiment.policy.model,
     }
 
 
 def _attempt(attempt: Attempt, keep_text: bool) -> dict[str, Any]:
     text = attempt.response.text if attempt.response and keep_text else None
-    return {**vars(attempt), "response": text}
+    values = {name: value for name, value in vars(attempt).items() if name != "extracted"}
+    return {**values, "response": text}

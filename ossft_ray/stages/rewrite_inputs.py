@@ -10,6 +10,7 @@ from ossft_ray.stages.attempt_log import BEFORE
 from ossft_ray.stages.intake import PARTS
 from ossft_ray.stages.parts import move_part
 from ossft_ray.storage import INPUTS, MANIFEST, Folder, differences
+from ossft_ray.verification.inputs import verify_inputs
 
 # vLLM arguments that say how fast a policy samples and on how many GPUs, not what.
 _SPEED_ONLY = """
@@ -37,7 +38,7 @@ def rewrite_inputs(experiment: Experiment) -> dict[str, Any]:
         "data": data | {"sources": source_digests(experiment.data)},
         "prompts": experiment.prompts.model_dump(mode="json"),
         "rewrite": experiment.rewrite.model_dump(mode="json"),
-        "verify": experiment.verify.model_dump(mode="json", exclude={"num_workers"}),
+        "verify": verify_inputs(experiment.verify),
     }
 
 

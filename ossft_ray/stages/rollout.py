@@ -24,7 +24,7 @@ from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
 from ossft_ray.errors import InputError, JobError, storage_failure
 from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Response
+from ossft_ray.method.rewriting import Problem, Response
 from ossft_ray.stages.cluster import Placement, log_folder, place, redirect_output
 from ossft_ray.stages.processes import Processes, await_ends, own_processes
 from ossft_ray.stages.progress import OnProgress, Tally, watch
@@ -44,8 +44,7 @@ class RolloutWorker:
             redirect_output(experiment, f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}")
         self.experiment = experiment
         self.chat = load_chat(experiment.policy)
-        verify = experiment.verify
-        self.verifiers = VerifierPool(verify.kind, verify.timeout_seconds, verify.num_workers)
+        self.verifiers = VerifierPool.of(experiment.verify)
         self.life = uuid.uuid4().hex[:12]  # Ray starts an actor that was killed again
         self.counts: Counter[str] = Counter()  # of this life
         self.progress: dict[str, Counter[str]] = {}  # of each part under way, which another life may begin anew
@@ -117,8 +116,8 @@ class RolloutWorker:
             self._num_requests -= 1
             self._give_room()
 
-    async def verify(self, answer: str, response: str) -> Verdict:
-        return await self.verifiers.verify(answer, response)
+    async def verify(self, problem: Problem, response: str) -> Verdict:
+        return await self.verifiers.verify(problem.answer, response, problem.question, problem.verifier)
 
     async def room(self) -> None:
         """Return when the engine has so little to do that a draw which may not be needed costs next to nothing."""

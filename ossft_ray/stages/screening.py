@@ -92,7 +92,7 @@ def screen_problems(experiment: Experiment, chat: Chat, seen: Seen, tally: Tally
         seen.meet(problem)
         return Usable(record, problem, standing == "held", tuple(notes))
 
-    for item in read_problems(data):
+    for item in read_problems(data, experiment.verify.kind):
         result: Usable | Rejection
         try:
             result = item if isinstance(item, Rejection) else screen(*item)

@@ -57,6 +57,7 @@ else what is announced near the end. Nothing else is one: a response that gives 
 | text   | `Paris`           | `\boxed{London}`                          | `London`             | wrong     |
 """
 
+import json
 import re
 from typing import Any
 
@@ -151,11 +152,13 @@ def conclusion(response: str) -> str:
     return after if closed else response.partition("<think>")[0]
 
 
-def answer_text(value: Any) -> str:
+def answer_text(value: Any, kind: str = "math") -> str:
     """An answer cell as text: 27.0 is "27", a list of one is its item, a longer list is joined by commas.
 
-    Empty for null, and for what is neither text nor a number.
+    For the kind `text` a list holds aliases, and stays one. Empty for null, and for what is neither text nor a number.
     """
+    if isinstance(value, list | tuple) and kind == "text" and len(value) > 1:
+        return json.dumps([answer_text(item) for item in value], ensure_ascii=False)
     if isinstance(value, list | tuple):
         return ", ".join(answer_text(item) for item in value)
     if isinstance(value, float) and value.is_integer():

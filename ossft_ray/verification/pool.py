@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from typing import Self
 
+from ossft_ray.config import Verify
 from ossft_ray.errors import JobError
 from ossft_ray.verification.kinds import check_kind
 from ossft_ray.verification.schedule import Job, Schedule
@@ -44,6 +45,15 @@ class VerifierPool:
     Raises:
         InputError: there is no such kind.
     """
+
+    @classmethod
+    def of(cls, verify: Verify) -> Self:
+        """The pool that an experiment's `[verify]` asks for.
+
+        Raises:
+            InputError: there is no such kind.
+        """
+        return cls(verify.kind, verify.timeout_seconds, verify.num_workers, verify.memory_mib, verify.settings)
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ def example(number: int, origin: str, **changes: Any) -> dict[str, Any]:
         "num_correct": sum(a["correct"] for a in attempts),
         "attempts": attempts,
         "policy": "playground",
+        "verifier": "",
     }
     return row | changes
 

@@ -2,27 +2,29 @@
 
 import asyncio
 import itertools
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from ossft_ray.config import Rewrite
 from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Attempt, Attempts, Problem, Response, Rewritten, Stage, rewrite_problem
+from ossft_ray.method.rewriting import (
+    Attempt,
+    Attempts,
+    Judgement,
+    Problem,
+    Response,
+    Rewritten,
+    Stage,
+    rewrite_problem,
+)
 
 EXPERT = "We add the two numbers forty and two with care, carry nothing at all, and so get 42."
 PROBLEM = Problem("p1", "What is 40 + 2?", "42", EXPERT)
 
 
-@dataclass(frozen=True)
-class Right:
-    correct: bool = True
-    reason: str = "correct"
-
-
-async def all_right(answer: str, response: str) -> Right:
-    return Right()
+async def all_right(problem: Problem, response: str) -> Judgement:
+    return Judgement(True, "correct")
 
 
 def rewrite_guided(response: Response, calibrated: Any = None, **guided: Any) -> Attempt:
@@ -106,8 +108,8 @@ class World:
             self.in_flight -= 1
         return Response(self.right[index], [index], "stop")
 
-    async def verify(self, answer: str, response: str) -> Right:
-        return Right(response == "+", "correct" if response == "+" else "wrong")
+    async def verify(self, problem: Problem, response: str) -> Judgement:
+        return Judgement(response == "+", "correct" if response == "+" else "wrong")
 
     def rewrite(self, made: Attempts | None = None, room: Any = None, **settings: Any) -> Rewritten:
         settings = {"stages": ["self"], "self_alignment": {"num_samples": len(self.right)}, **settings}

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ import pytest
 
 from ossft_ray.config import Rewrite
 from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Problem, Response, Stage, rewrite_problem
+from ossft_ray.method.rewriting import Judgement, Problem, Response, Stage, rewrite_problem
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_SAMPLES = 8
@@ -120,14 +119,8 @@ def run_on_simulated_time(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return runner.run(coroutine)
 
 
-@dataclass(frozen=True)
-class ScriptedVerdict:
-    correct: bool
-    reason: str = ""
-
-
-async def verify(answer: str, response: str) -> ScriptedVerdict:
-    return ScriptedVerdict(not response.startswith("wrong"))
+async def verify(problem: Problem, response: str) -> Judgement:
+    return Judgement(not response.startswith("wrong"), "")
 
 
 async def always_room() -> None:

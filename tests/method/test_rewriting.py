@@ -11,6 +11,7 @@ import pytest
 from ossft_ray.config import Prompts, Rewrite
 from ossft_ray.method.prompts import Message
 from ossft_ray.method.rewriting import (
+    Judgement,
     Problem,
     PromptTooLong,
     Response,
@@ -23,12 +24,6 @@ from ossft_ray.method.rewriting import (
 
 PROBLEM = Problem("p1", "What is 40 + 2?", "42", "The expert says 42.")
 PROMPTS = Prompts()
-
-
-@dataclass(frozen=True)
-class ScriptedVerdict:
-    correct: bool
-    reason: str
 
 
 @dataclass
@@ -56,11 +51,11 @@ class Script:
         sign = self.answers[stage][index]
         return Response(f"{stage}{index}{sign}", [index], "length" if sign == "~" else "stop")
 
-    async def verify(self, answer: str, response: str) -> ScriptedVerdict:
-        assert answer == PROBLEM.answer
+    async def verify(self, problem: Problem, response: str) -> Judgement:
+        assert problem.answer == PROBLEM.answer
         self.verified.append(response)
         correct = response[-1] in "+~"
-        return ScriptedVerdict(correct, "correct" if correct else "wrong")
+        return Judgement(correct, "correct" if correct else "wrong")
 
     def run(self, **settings: Any) -> Rewritten:
         return asyncio.run(rewrite_problem(PROBLEM, self.sample, self.verify, Rewrite(**settings), PROMPTS))
@@ -230,8 +225,8 @@ def test_the_kept_response_is_distributed_as_a_uniformly_chosen_correct_one(exha
             await asyncio.sleep(0)
         return Response(kind, [index], "stop")
 
-    async def verify(answer: str, response: str) -> ScriptedVerdict:
-        return ScriptedVerdict(response.endswith("+"), "")
+    async def verify(problem: Problem, response: str) -> Judgement:
+        return Judgement(response.endswith("+"), "")
 
     async def draw_all(num_problems: int) -> None:
         settings = Rewrite(stages=["self"], exhaustive=exhaustive)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.engines.vllm_policy import PolicyDied, Sampling
-from ossft_ray.method.rewriting import Response
+from ossft_ray.method.rewriting import Problem, Response
 from ossft_ray.playground.problems import training_problems
 from ossft_ray.stages.rewrite import RewriteWorker
 from ossft_ray.storage import Folder
@@ -33,7 +33,7 @@ class ScriptedWorker(RewriteWorker):
     def start_policy(self) -> Any:
         return ScriptedPolicy()
 
-    async def verify(self, answer: str, response: str) -> Verdict:
+    async def verify(self, problem: Problem, response: str) -> Verdict:
         is_right = response.startswith("right")
         return Verdict(is_right, "correct" if is_right else "wrong", response)
 

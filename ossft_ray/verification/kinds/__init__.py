@@ -58,6 +58,14 @@ def module_of(kind: str) -> str:
     return f"{__name__}.{kind}" if kind in _own() else _entry_point(kind).module
 
 
+def version_of(kind: str) -> str | None:
+    """The version of the other package that brings a kind; None for this package's own."""
+    if kind in _own():
+        return None
+    distribution = _entry_point(kind).dist
+    return distribution.version if distribution else None
+
+
 def load_kind(kind: str) -> Kind:
     """Import a kind; takes seconds where it needs a heavy library."""
     found: Any = importlib.import_module(module_of(kind)) if kind in _own() else _entry_point(kind).load()
