@@ -1,6 +1,7 @@
 """The commands: one a stage. Heavy libraries are imported by the command that needs them."""
 
 import functools
+import os
 import shlex
 import sys
 import traceback
@@ -151,17 +152,49 @@ def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
 @ossft.command()
 @click.argument("file", metavar="FILE")
 @click.option("--output", metavar="FILE", help="Where to write; by its suffix JSONL or Parquet.")
-@click.option("--timeout", "timeout_seconds", default=5.0, show_default=True, help="Processor seconds for a verdict.")
-@click.option("--workers", "num_workers", default=2, show_default=True, help="Processes that grade.")
-@_options()
-def verify(file: str, output: str | None, timeout_seconds: float, num_workers: int) -> None:
-    """Grade a JSONL or Parquet file of {answer, response}; adds `correct`, `reason`, `extracted`."""
-    from ossft_ray.verification.files import verify_file
+@click.option(
+    "--kind", metavar="KIND", help="math, choice, number, text, python, or another package's.  [default: math]"
+)
+@click.option(
+    "--answer-column", "answer", default="answer", show_default=True, metavar="NAME", help="The gold answers."
+)
+@click.option("--response-column", "response", default="response", show_default=True, metavar="NAME", help="Responses.")
+@click.option("--question-column", "question", default="question", metavar="NAME", help="Optional in the file.")
+@click.option("--verifier-column", "verifier", default="verifier", metavar="NAME", help="Optional: each row's kind.")
+@click.option("--timeout", "timeout_seconds", type=float, help="Processor seconds for a verdict.  [default: 5]")
+@click.option("--workers", "num_workers", type=int, help="Processes that grade.  [default: a core each]")
+@_options(_config, _set)
+def verify(
+    file: str,
+    output: str | None,
+    kind: str | None,
+    timeout_seconds: float | None,
+    num_workers: int | None,
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    **columns: str,
+) -> None:
+    """Grade a JSONL or Parquet file of {answer, response}; adds `correct`, `reason`, `extracted`.
 
-    summary = verify_file(file, output, timeout_seconds=timeout_seconds, num_workers=num_workers)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
-    click.echo(f"{summary.num_rows} rows, {summary.accuracy:.1%} correct ({reasons})")
-    click.echo(f"verdicts: {summary.output}")
+    --config and --set give the [verify] section, where the kinds' settings are.
+    """
+    from ossft_ray.config import load_verify
+    from ossft_ray.terminal import StageBars, console, verify_table
+    from ossft_ray.verification.files import FileColumns, verify_file
+
+    own = {"kind": kind, "timeout_seconds": timeout_seconds, "num_workers": num_workers}
+    asked = [f"verify.{key}={value}" for key, value in own.items() if value is not None]
+    if num_workers is None and config_path is None:
+        asked.insert(0, f"verify.num_workers={len(os.sched_getaffinity(0))}")
+    settings = load_verify(config_path, (*asked, *overrides))
+    with StageBars() as bars:
+        summary = verify_file(file, output, settings, FileColumns(**columns), bars.begin("verify"))
+    console.print(verify_table(summary.reasons))
+    console.print(
+        f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, {summary.num_over_limits:,} over a limit, "
+        f"{summary.verdicts_per_second:,.0f} verdicts/s"
+    )
+    console.print(f"verdicts: {summary.output}", soft_wrap=True)
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -226,6 +226,36 @@ def load_experiment(path: str | Path | None, overrides: list[str] | tuple[str, .
     Raises:
         InputError: the file is missing or not TOML, a key is unknown, or a value is of the wrong type or impossible.
     """
+    settings = _read_settings(path, overrides)
+    return resolve(settings, source=str(path) if path is not None else "the experiment")
+
+
+def load_verify(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Verify:
+    """The `[verify]` section alone, for grading a file; the rest of the experiment file is not looked at.
+
+    Raises:
+        InputError: as `load_experiment`; an override is of another section.
+    """
+    settings = _read_settings(path, overrides)
+    if other := next((text for text in overrides if not text.strip().startswith("verify.")), None):
+        raise InputError(f"--set {other}: only keys of [verify] matter here, such as verify.kind=number")
+    verify = {"verify": settings.get("verify", {})}
+    return resolve({"policy": {"model": "any"}, "data": {"path": "any"}, **verify}, str(path or "--set")).verify
+
+
+def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experiment:
+    """Validate plain settings into an `Experiment`.
+
+    Raises:
+        InputError: names the first faulty key, what is wrong with it, and how many more there are.
+    """
+    try:
+        return Experiment.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_first_fault(error)}") from None
+
+
+def _read_settings(path: str | Path | None, overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if path is not None:
         try:
@@ -240,19 +270,7 @@ def load_experiment(path: str | Path | None, overrides: list[str] | tuple[str, .
             raise InputError(f"{path}: not valid TOML: {error}") from error
     for override in overrides:
         _apply_override(settings, override)
-    return resolve(settings, source=str(path) if path is not None else "the experiment")
-
-
-def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experiment:
-    """Validate plain settings into an `Experiment`.
-
-    Raises:
-        InputError: names the first faulty key, what is wrong with it, and how many more there are.
-    """
-    try:
-        return Experiment.model_validate(settings)
-    except ValidationError as error:
-        raise InputError(f"{source}: {_first_fault(error)}") from None
+    return settings
 
 
 def _apply_override(settings: dict[str, Any], override: str) -> None:

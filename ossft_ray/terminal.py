@@ -126,7 +126,15 @@ def _training(metrics: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]
     return metrics["step"], metrics["num_steps"], "steps", details
 
 
-_DESCRIBE = {"rewrite": _rewriting, "evaluate": _evaluating, "train": _training}
+def _verifying(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
+    rows, total, seconds = totals["rows"], totals["total"], totals["seconds"]
+    details = [f"correct {totals['correct'] / rows:.1%}", f"{rows / seconds:,.0f} verdicts/s"] if rows else []
+    if 0 < rows < total:
+        details.append(f"{_duration(seconds / rows * (total - rows))} left")
+    return rows, total, "rows", "  ".join(details)
+
+
+_DESCRIBE = {"rewrite": _rewriting, "evaluate": _evaluating, "train": _training, "verify": _verifying}
 
 
 def origins_table(manifest: dict[str, Any]) -> Table:
@@ -160,6 +168,17 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     if seconds := manifest.get("phases"):
         lines.append(f"time: {', '.join(f'{phase} {_duration(value)}' for phase, value in seconds.items())}")
     return "\n".join(lines)
+
+
+def verify_table(reasons: dict[str, int]) -> Table:
+    """How many rows got which verdict."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("verdict")
+    table.add_column("rows", justify="right")
+    table.add_column("share", justify="right")
+    for reason, count in reasons.items():
+        table.add_row(reason, f"{count:,}", f"{count / sum(reasons.values()):.1%}")
+    return table
 
 
 def scores_table(scores: dict[str, dict[str, dict[str, Any]]]) -> Table:

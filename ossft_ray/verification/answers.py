@@ -73,6 +73,7 @@ _JOINT = re.compile(
 )
 _ANNOUNCEMENT = re.compile(
     r"\banswers?\b(?:\s+(?:to|of|for)\b[^.:\n$]{0,60}?)?[\s*_]*(?:\b(?:is|are|would\s+be|must\s+be)\b|[:=])[\s*_]*:?[\s*_]*"
+    r"(?:(?:thus|therefore|then|hence|so|simply|just)\b[\s,]*)*"
     r"|^[#*_ \t]*(?:the\s+)?(?:final\s+)?answer[*_ \t]*\n\s*[*_]*",  # a heading
     re.IGNORECASE | re.MULTILINE,
 )

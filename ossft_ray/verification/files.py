@@ -1,9 +1,11 @@
 """`ossft verify`: which responses of a file are right? Grades JSONL or Parquet rows of {answer, response}.
 
-The file is read twice, in batches: once to find whatever is wrong with it before anything is spent, once to grade.
-A row without a response counts as `no_answer`, one without an answer as `no_gold`.
+The file is read twice, as a stream: once to find whatever is wrong with it before anything is spent, once to grade.
+A row without a response counts as `no_answer`, one without an answer as `no_gold`. A row may bring its `question` (some
+kinds look at it) and its own `verifier`.
 """
 
+import collections
 import contextlib
 import itertools
 import json
@@ -18,17 +20,32 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ossft_ray.config import Verify
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, read_records
 from ossft_ray.errors import InputError
 from ossft_ray.verification.answers import answer_text
+from ossft_ray.verification.kinds import kinds
 from ossft_ray.verification.pool import VerifierPool
-from ossft_ray.verification.verdict import CORRECT
+from ossft_ray.verification.verdict import CORRECT, MEMORY, TIMEOUT
+from ossft_ray.verification.worker import Task
 
 BATCH_ROWS = 1024
 VERDICT_SCHEMA = pa.schema([("correct", pa.bool_()), ("reason", pa.string()), ("extracted", pa.string())])
+_REPORT_SECONDS = 0.2
 
 Row = dict[str, Any]
 Write = Callable[[list[Row]], None]
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class FileColumns:
+    """Which columns of a file hold what. `question` and `verifier` may be missing in the file."""
+
+    answer: str = "answer"
+    response: str = "response"
+    question: str = "question"
+    verifier: str = "verifier"
 
 
 @dataclass(frozen=True)
@@ -46,30 +63,40 @@ class VerifySummary:
         """Share of the rows that are correct, 0..1."""
         return self.num_correct / self.num_rows
 
+    @property
+    def num_over_limits(self) -> int:
+        """Rows that ran into the limit of time or memory."""
+        return self.reasons.get(TIMEOUT, 0) + self.reasons.get(MEMORY, 0)
+
+    @property
+    def verdicts_per_second(self) -> float:
+        return self.num_rows / self.seconds
+
 
 def verify_file(
     path: str | Path,
     output: str | Path | None = None,
-    kind: str = "math",
-    timeout_seconds: float = 5.0,
-    num_workers: int = 2,
-    on_progress: Callable[[int], None] | None = None,
+    verify: Verify | None = None,
+    columns: FileColumns | None = None,
+    on_progress: OnProgress | None = None,
 ) -> VerifySummary:
     """Grade each row of a file; write all its columns and `correct`, `reason`, `extracted` to `output`.
 
     Args:
-        path: JSONL or Parquet with the columns `answer` (text or numbers) and `response` (text).
+        path: JSONL or Parquet with an answer (text, numbers, or a list of them) and a response (text, or a chat whose
+            last message it is) in each row.
         output: JSONL or Parquet by its suffix; by default the file's name with `.verified` before the suffix. It
             appears only when it is complete.
-        kind: which grader, see `VerifierPool`.
-        timeout_seconds: processor time that one row may take.
-        num_workers: processes that grade at the same time.
-        on_progress: called after each row with the number of rows graded so far.
+        verify: the kind, its settings and its limits.
+        columns: the file's own names.
+        on_progress: called now and then, and at the end, with `total`, `rows`, `correct` and `seconds`.
 
     Raises:
-        InputError: the file, one of its lines or columns, or the output's name cannot be used; says which and why.
+        InputError: the file, one of its lines or columns, the output's name, or the verifier cannot be used; says
+            which and why.
         JobError: no worker can be started.
     """
+    verify, columns = verify or Verify(), columns or FileColumns()
     source = Path(path)
     target = source.with_name(f"{source.stem}.verified{source.suffix}") if output is None else Path(output)
     for name in (source, target):
@@ -77,44 +104,91 @@ def verify_file(
             raise InputError(f"{name}: unknown kind of file; give .jsonl or .parquet")
     if not source.is_file():
         raise InputError(f"{source}: no such file")
-    _check_rows(source)
+    num_rows = _check_rows(source, columns)
     schema = _schema_of(source) if target.suffix in PARQUET_SUFFIXES else None
-    started = time.monotonic()
+    started = reported = time.monotonic()
     reasons: Counter[str] = Counter()
-    with VerifierPool(kind, timeout_seconds, num_workers) as pool, _writing(target, schema) as write:
-        for batch in _read_batches(source):
-            pairs = ((answer_text(row["answer"]), row["response"] or "") for row in batch)
-            for row, verdict in zip(batch, pool.map(pairs), strict=True):
-                row |= {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
-                reasons[verdict.reason] += 1
-                if on_progress is not None:
-                    on_progress(reasons.total())
-            write(batch)
-    seconds = time.monotonic() - started
-    return VerifySummary(target, reasons.total(), reasons[CORRECT], dict(reasons.most_common()), seconds)
+
+    def report() -> None:
+        totals = {"total": num_rows, "rows": reasons.total(), "correct": reasons[CORRECT]}
+        if on_progress is not None:
+            on_progress(totals | {"seconds": time.monotonic() - started})
+
+    with VerifierPool.of(verify) as pool, _writing(target, schema) as write:
+        graded: list[Row] = []
+        for row in _graded(source, columns, verify.kind, pool):
+            graded.append(row)
+            reasons[row["reason"]] += 1
+            if len(graded) == BATCH_ROWS:
+                write(graded)
+                graded = []
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                reported = time.monotonic()
+                report()
+        write(graded)
+    report()
+    return VerifySummary(target, num_rows, reasons[CORRECT], dict(reasons.most_common()), time.monotonic() - started)
 
 
-def _check_rows(source: Path) -> None:
-    num_rows = 0
+def _graded(source: Path, columns: FileColumns, kind: str, pool: VerifierPool) -> Iterator[Row]:
+    """The rows with their verdicts, while later rows are read and graded."""
+    rows: collections.deque[Row] = collections.deque()
+
+    def tasks() -> Iterator[Task]:
+        for record in read_records(str(source)):
+            rows.append(record.values)
+            yield _task(record.values, columns, kind)
+
+    for verdict in pool.map(tasks()):
+        yield rows.popleft() | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
+
+
+def _task(row: Row, columns: FileColumns, kind: str) -> Task:
+    verifier = answer_text(row.get(columns.verifier))
+    question = row.get(columns.question)
+    return Task(
+        answer_text(row[columns.answer], verifier or kind),
+        _response_text(row[columns.response]) or "",
+        question if isinstance(question, str) else "",
+        verifier,
+    )
+
+
+def _response_text(value: Any) -> str | None:
+    """A response as text, of a chat its last message; None for what is neither."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    is_chat = isinstance(value, list) and value and isinstance(value[-1], dict)
+    content = value[-1].get("content") if is_chat else None
+    return content if isinstance(content, str) else None
+
+
+def _check_rows(source: Path, columns: FileColumns) -> int:
+    """The number of rows, each of which can be graded."""
+    num_rows, known = 0, kinds()
     for num_rows, record in enumerate(read_records(str(source)), start=1):  # noqa: B007
-        _check_row(record)
+        _check_row(record, columns, known)
     if num_rows == 0:
         raise InputError(f"{source}: the file has no rows")
+    return num_rows
 
 
-def _check_row(record: Record) -> None:
+def _check_row(record: Record, columns: FileColumns, known: list[str]) -> None:
     place = f"{record.source}:{record.row}"
     if record.broken is not None:
         raise InputError(f"{place}: {record.broken}")
-    for name in ("answer", "response"):
-        if name not in record.values:
+    for role in ("answer", "response"):
+        if (name := getattr(columns, role)) not in record.values:
             found = ", ".join(record.values) or "none"
-            raise InputError(f"{place}: column '{name}' is missing; found {found}")
-    answer, response = record.values["answer"], record.values["response"]
+            raise InputError(f"{place}: column '{name}' is missing; found {found}; name it with --{role}-column")
+    answer, response = record.values[columns.answer], record.values[columns.response]
     if isinstance(answer, bool | dict | bytes):
-        raise InputError(f"{place}: column 'answer' must hold text or numbers, not {type(answer).__name__}")
-    if not isinstance(response, str | None):
-        raise InputError(f"{place}: column 'response' must hold text, not {type(response).__name__}")
+        raise InputError(f"{place}: column '{columns.answer}' must hold text or numbers, not {type(answer).__name__}")
+    if _response_text(response) is None:
+        raise InputError(f"{place}: column '{columns.response}' must hold text, not {type(response).__name__}")
+    verifier = answer_text(record.values.get(columns.verifier))
+    if verifier and verifier not in known:
+        raise InputError(f"{place}: no verification kind '{verifier}'; kinds: {', '.join(known)}")
 
 
 def _read_batches(source: Path) -> Iterator[list[Row]]:

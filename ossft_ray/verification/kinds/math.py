@@ -31,7 +31,11 @@ _FULL_STOP = re.compile(r"(?<!\.)\s*\.\Z")  # but 0.333... is not 0.333
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
 _BOLD_MATH = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([^{}]*)\}")
 _TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_COMMAND = re.compile(  # but for Greek letters
+    r"\\(?:begin|end)\s*\{[a-z]*\}(?:\s*\{[lcr|]*\})?|\\(?:[dt]?frac|[dt]?binom|sqrt|cdot|times|div|left|right|pi|pm|quad)(?![a-z])"
+)
+_EQUALS = re.compile(r"(?<![<>!:\\])=")
+_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
 _WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*", re.UNICODE)
 
 
@@ -96,11 +100,18 @@ def _read_whole(answer: str) -> list[Any]:
     """The answer read as one piece of LaTeX. No number is picked out of something that does not parse as a whole."""
     single_line = " ".join(answer.split())
     # Math-Verify drops what is bold, and takes a number in \text{} for a symbol.
-    single_line = _BOLD_MATH.sub(lambda match: match[1].replace(" ", ""), single_line)
-    single_line = _TEXT_NUMBER.sub(r"\1", single_line)
+    single_line = _BOLD_MATH.sub(lambda match: match[1].replace(" ", "").rstrip(".,"), single_line)
+    single_line = _value_of(_TEXT_NUMBER.sub(r"\1", single_line))
     if "$" not in single_line.replace(r"\$", ""):
         single_line = f"${single_line}$"
     return _expressions(_parse(single_line, _WHOLE))
+
+
+def _value_of(text: str) -> str:
+    """Of a calculation "2 + 3 = 5" what it comes to; any other text as it is."""
+    *calculation, value = _EQUALS.split(text)
+    is_calculation = calculation and not any(char.isalpha() for part in calculation for char in _COMMAND.sub("", part))
+    return value.strip(" $") if is_calculation and value.strip(" $.") else text
 
 
 def _read_announced(sentence: str) -> list[Any]:

@@ -42,6 +42,11 @@ DATA = Path(__file__).parents[4] / "shared" / "data"
         ("5", "The answer is 5.", "correct", "5"),
         ("5", "So the final answer is $x = 5$.", "correct", "x = 5"),
         ("5", "The answer is 6.", "wrong", "6"),
+        ("5", "The answer is 5 apples, since 6 is too many.", "correct", "5 apples, since 6 is too many"),
+        ("5", "The answer is therefore $2+3=\\mathbf{5 .}$", "correct", r"2+3=\mathbf{5 .}"),
+        ("23", r"\boxed{\mathbf{2 3}}", "correct", r"\mathbf{2 3}"),  # a space in mathematics is none
+        ("5", r"\boxed{2 + 3 = 5}", "correct", "2 + 3 = 5"),
+        ("5", "### Final Answer\n\n**5**", "correct", "5"),
         ("5", "I see 5 apples and give up.", "no_answer", None),
         ("5", "The answer is 5. " + "Then I thought about it. " * 40, "no_answer", None),
         ("5", "", "no_answer", None),
