@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _STATE = {"debug": False}
+_NUM_SHOWN = 5  # of a list that may be long
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Show the engines' own logs too.")
@@ -142,6 +143,13 @@ def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
     tally, data = findings.tally, experiment.data
     click.echo(f"problems:   {tally.problems} usable; set aside: {_counts(tally.rejected)}")
     click.echo(f"duplicates: {tally.duplicates} ({data.duplicates})")
+    golds = "not checked" if data.bad_golds == "ignore" else _counts(tally.golds)
+    click.echo(f"golds:      {golds} ({data.bad_golds})")
+    for bad in tally.bad_golds[:_NUM_SHOWN]:
+        says = f", the solution says {bad['solution_says']}" if "solution_says" in bad else ""
+        click.echo(f"            {bad['problem_id']}: {bad['finding']}: the answer is {bad['answer']}{says}")
+    if len(tally.bad_golds) > _NUM_SHOWN:
+        click.echo(f"            and {len(tally.bad_golds) - _NUM_SHOWN} more")
     overlaps = "not looked for" if data.contamination == "ignore" else _counts(tally.contamination)
     click.echo(f"overlaps:   {overlaps} ({data.contamination})")
     click.echo(f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}")

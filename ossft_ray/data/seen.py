@@ -13,7 +13,7 @@ from ossft_ray.method.rewriting import Problem
 _CACHE_KIB = 32 * 1024
 # Not `!`, which is a factorial, nor anything else that mathematics may begin or end with.
 _OUTER = " \t\n\r.,;:?\"'“”‘’…"
-Standing = Literal["new", "held", "changed", "repeated"]
+Standing = Literal["new", "held", "corrected", "changed", "repeated"]
 
 
 class Seen:
@@ -25,7 +25,8 @@ class Seen:
             "PRAGMA journal_mode = OFF",
             "PRAGMA synchronous = OFF",
             f"PRAGMA cache_size = -{_CACHE_KIB}",
-            "CREATE TABLE problems (id TEXT PRIMARY KEY, content BLOB, held INTEGER, met INTEGER) WITHOUT ROWID",
+            "CREATE TABLE problems (id TEXT PRIMARY KEY, question BLOB, gold BLOB, held INTEGER, met INTEGER) "
+            "WITHOUT ROWID",
             "CREATE TABLE questions (digest BLOB PRIMARY KEY, id TEXT) WITHOUT ROWID",
             "BEGIN",
         ):
@@ -38,14 +39,22 @@ class Seen:
         self._write(problem, self._num_held, met=False)
 
     def standing(self, problem: Problem) -> Standing:
-        """What a row's problem is: `repeated` has an id that was met before, `changed` is held with other content."""
+        """What a row's problem is.
+
+        `repeated` has an id that was met before, `changed` is held with another question, `corrected` with another
+        answer, verifier or expert solution to the same question.
+        """
         found = self._database.execute(
-            "SELECT content, met FROM problems WHERE id = ?", (problem.problem_id,)
+            "SELECT question, gold, met FROM problems WHERE id = ?", (problem.problem_id,)
         ).fetchone()
         if found is None:
             return "new"
-        content, met = found
-        return "repeated" if met else "held" if content == _content(problem) else "changed"
+        question, gold, met = found
+        if met:
+            return "repeated"
+        if question != _digest(problem.question):
+            return "changed"
+        return "held" if gold == _gold(problem) else "corrected"
 
     def same_question(self, problem: Problem) -> str | None:
         """The id of another problem, met or held, that asks the same but for case, space and outer punctuation."""
@@ -66,8 +75,8 @@ class Seen:
         self._database.close()
 
     def _write(self, problem: Problem, held: int | None, met: bool) -> None:
-        row = (problem.problem_id, _content(problem), held, met)
-        self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?, ?, ?)", row)
+        row = (problem.problem_id, _digest(problem.question), _gold(problem), held, met)
+        self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?, ?, ?, ?)", row)
         self._database.execute(
             "INSERT OR IGNORE INTO questions VALUES (?, ?)", (_question(problem), problem.problem_id)
         )
@@ -86,8 +95,8 @@ def _question(problem: Problem) -> bytes:
     return _digest(normalise_question(problem.question))
 
 
-def _content(problem: Problem) -> bytes:
-    return _digest("\x1f".join([problem.question, problem.answer, problem.expert_solution or ""]))
+def _gold(problem: Problem) -> bytes:
+    return _digest("\x1f".join([problem.answer, problem.verifier or "", problem.expert_solution or ""]))
 
 
 def _digest(text: str) -> bytes:

@@ -5,12 +5,14 @@ is a line in the part's log, and a worker that takes the part up after a kill re
 all but what was in flight. Each worker writes a log of its own; all logs of a part go when the part is written.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
-from ossft_ray.method.rewriting import Attempt, Response, Stage
+from ossft_ray.method.rewriting import Attempt, Problem, Response, Stage
 from ossft_ray.stages.parts import delete_part, read_counts, read_dropped
+from ossft_ray.stages.regrading import Gold
 from ossft_ray.storage import Folder, LineLog, read_lines
 
 UNFINISHED = "unfinished"  # sub-folder: a log for each part under way and each worker that had it
@@ -28,6 +30,7 @@ class AttemptLog:
         self._before = folder / BEFORE if (folder / BEFORE).exists(part) else None
         self._begun: Counter[tuple[str, Stage, int]] = Counter()
         self._attempts: dict[str, dict[Key, Attempt]] = {}
+        self._golds: dict[tuple[str, Stage, int], Gold] = {}  # what each attempt was graded against
         self._extra_before: dict[str, int] = {}
         if self._before is not None:
             self._recall_rows(self._before.read_table(part).to_pylist())
@@ -38,20 +41,37 @@ class AttemptLog:
             self._recall_lines(read_lines(self._logs, name))
         self._log = LineLog(self._logs, f"{self._part}.{writer}.jsonl")
 
-    def of(self, problem_id: str) -> "ProblemAttempts":
+    def of(self, problem: Problem) -> "ProblemAttempts":
         """The attempts at one problem: what is put in is logged."""
-        return ProblemAttempts(self, problem_id, self._attempts.setdefault(problem_id, {}))
+        return ProblemAttempts(self, problem, self._attempts.setdefault(problem.problem_id, {}))
+
+    def take_outdated(self, problem: Problem) -> list[tuple[Attempt, Gold]]:
+        """The attempts that were made for another gold than the problem has now. They are none of its attempts now."""
+        gold, attempts = Gold.of_problem(problem), self._attempts.get(problem.problem_id, {})
+        golds = {key: self._golds.get((problem.problem_id, *key), gold) for key in attempts}
+        outdated = [key for key, before in golds.items() if before != gold]
+        for key in outdated:
+            # Drawn once before: when it is drawn again, that counts as redone.
+            self._begun[problem.problem_id, *key] = max(1, self._begun[problem.problem_id, *key])
+        return [(attempts.pop(key), golds[key]) for key in outdated]
 
     def begin(self, problem_id: str, stage: Stage, index: int) -> None:
         """Note that a draw begins, so that one lost to a kill is known when it is made again."""
         self._begun[problem_id, stage, index] += 1
         self._log.append({"begin": [problem_id, stage, index]})
 
-    def end(self, problem_id: str, attempt: Attempt) -> None:
-        """Note an attempt; its text only if it may be needed."""
+    def end(self, problem: Problem, attempt: Attempt) -> None:
+        """Note an attempt with what it was graded against; its text only if it may be needed."""
         needed = attempt.response if attempt.correct or self._keep_texts else None
         values = {name: value for name, value in vars(attempt).items() if name != "response"}
-        self._log.append({"end": problem_id, "attempt": values, "response": vars(needed) if needed else None})
+        self._log.append(
+            {
+                "end": problem.problem_id,
+                "attempt": values,
+                "response": vars(needed) if needed else None,
+                "gold": Gold.of_problem(problem),
+            }
+        )
 
     def extra_work(self, recorded: Iterable[tuple[str, Attempt]]) -> dict[str, int]:
         """What was drawn besides the attempts that the rows record.
@@ -88,33 +108,36 @@ class AttemptLog:
                 values, response = line["attempt"], line["response"]
                 attempt = Attempt(**values, response=Response(**response) if response else None)
                 self._attempts.setdefault(line["end"], {})[attempt.stage, attempt.index] = attempt
+                self._golds[line["end"], attempt.stage, attempt.index] = Gold(*line["gold"])
 
     def _recall_rows(self, rows: list[dict[str, Any]]) -> None:
         """The attempts that a part of EXAMPLE rows records; the kept ones with their responses."""
         for row in rows:
             attempts = self._attempts.setdefault(row["problem_id"], {})
-            for values in row["attempts"]:
+            gold = Gold.of(row["answer"], row["verifier"], row["expert_solution"])
+            for values, extracted in zip(row["attempts"], row["attempt_answers"], strict=True):
                 text = values.pop("response")
                 response = Response(text, [], values["finish_reason"]) if text is not None else None
-                attempt = Attempt(**values, response=response)
+                attempt = Attempt(**values, response=response, extracted=extracted)
                 attempts.setdefault((attempt.stage, attempt.index), attempt)
+                self._golds[row["problem_id"], attempt.stage, attempt.index] = gold
             if row.get("kept_index") is not None:
                 kept = attempts[row["origin"], row["kept_index"]]
                 response = Response(row["response"], row["response_token_ids"], kept.finish_reason)
-                attempts[row["origin"], row["kept_index"]] = Attempt(**{**vars(kept), "response": response})
+                attempts[row["origin"], row["kept_index"]] = dataclasses.replace(kept, response=response)
 
 
 class ProblemAttempts(MutableMapping[Key, Attempt]):
     """A problem's attempts by stage and index; putting one in writes it to the part's log."""
 
-    def __init__(self, log: AttemptLog, problem_id: str, attempts: dict[Key, Attempt]) -> None:
-        self._log, self._problem_id, self._attempts = log, problem_id, attempts
+    def __init__(self, log: AttemptLog, problem: Problem, attempts: dict[Key, Attempt]) -> None:
+        self._log, self._problem, self._attempts = log, problem, attempts
 
     def __getitem__(self, key: Key) -> Attempt:
         return self._attempts[key]
 
     def __setitem__(self, key: Key, attempt: Attempt) -> None:
-        self._log.end(self._problem_id, attempt)
+        self._log.end(self._problem, attempt)
         self._attempts[key] = attempt
 
     def __delitem__(self, key: Key) -> None:

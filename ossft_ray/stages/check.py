@@ -10,6 +10,7 @@ from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.stages.cluster import check_output
+from ossft_ray.stages.golds import gold_pool
 from ossft_ray.stages.screening import Tally, screen_problems
 
 
@@ -37,7 +38,7 @@ def check(experiment: Experiment) -> Findings:
         for name in experiment.evaluate.benchmarks
     }
     tally = Tally()
-    with closing(Seen()) as seen:
-        deque(screen_problems(experiment, chat, seen, tally), maxlen=0)  # only the tally is wanted
+    with closing(Seen()) as seen, gold_pool(experiment) as pool:
+        deque(screen_problems(experiment, chat, seen, tally, pool), maxlen=0)  # only the tally is wanted
     end_of_turn = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn_id)
     return Findings(tally, benchmarks, chat.context_length, end_of_turn)

@@ -9,7 +9,7 @@ at (a repeated question, an overlap with a benchmark) also to `flagged-*.parquet
 
 import tempfile
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ossft_ray.config import Experiment
@@ -20,8 +20,12 @@ from ossft_ray.engines.chat import Chat
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
 from ossft_ray.schema import PROBLEM, REJECTED, to_table
+from ossft_ray.stages.attempt_log import BEFORE
+from ossft_ray.stages.golds import gold_pool
+from ossft_ray.stages.parts import move_part
 from ossft_ray.stages.screening import Tally, screen_problems
-from ossft_ray.storage import Folder, PartWriter, fingerprint
+from ossft_ray.storage import MANIFEST, Folder, PartWriter, fingerprint
+from ossft_ray.verification.inputs import verify_inputs
 
 PARTS = "part-*.parquet"
 PROBLEMS = "problems"  # sub-folder: the input as laid out in parts
@@ -42,6 +46,8 @@ class Layout:
     not_checked: list[str]  # benchmarks that could not be compared with
     num_parts: int
     sources: str  # digest of what it was made from
+    golds: dict[str, int] = field(default_factory=dict)  # gold answers by what was found of them
+    bad_golds: list[dict[str, Any]] = field(default_factory=list)
 
 
 def part_capacity(number: int) -> int:
@@ -58,11 +64,11 @@ def lay_out_problems(experiment: Experiment, chat: Chat, folder: Folder) -> Layo
     """Stream the input into parts of problems, and set aside the rows that cannot be used.
 
     Where `folder` holds a layout of the same sources, that is it. Where it holds one of others, the problems in it stay
-    where they are and new ones follow in new parts.
+    where they are, with corrected answers and expert solutions where these changed, and new ones follow in new parts.
 
     Raises:
         InputError: a file cannot be used; no usable problem is left, then the folder is as if never begun; or a problem
-            that is laid out has changed or is gone, then the layout stays as it was.
+            that is laid out asks something else or is gone, then the layout stays as it was.
     """
     before = Layout(**folder.read_json(LAID_OUT)) if folder.exists(LAID_OUT) else None
     sources = _sources_digest(experiment)
@@ -80,28 +86,36 @@ def lay_out_problems(experiment: Experiment, chat: Chat, folder: Folder) -> Layo
 
 def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout | None, sources: str) -> Layout:
     tally = Tally()
-    with closing(Seen()) as seen, tempfile.TemporaryDirectory(prefix="ossft-intake-") as spool:
+    with (
+        closing(Seen()) as seen,
+        tempfile.TemporaryDirectory(prefix="ossft-intake-") as spool,
+        gold_pool(experiment) as pool,
+    ):
         # What is noted is spooled until all is read: if the input is refused, the files of before stay.
         writers = [PartWriter(Folder.at(spool), prefix, REJECTED, _NOTED_ROWS) for prefix in _NOTED]
         rejected, flagged = writers
+        corrected: dict[str, Problem] = {}
         problems = _ProblemWriter(folder / PROBLEMS, before.num_parts if before else 0)
         for name in part_names(before) if before else []:
             for row in (folder / PROBLEMS).read_table(name).to_pylist():
                 seen.hold(Problem(**row))
-        for item in screen_problems(experiment, chat, seen, tally):
+        for item in screen_problems(experiment, chat, seen, tally, pool):
             if isinstance(item, Rejection):
                 rejected.write(item.as_row())
                 continue
             for note in item.notes:
                 flagged.write(noted_row(item.record, note, item.problem.problem_id))
-            if not item.is_held:
+            if item.standing == "new":
                 problems.write(vars(item.problem))
+            elif item.standing == "corrected":
+                corrected[item.problem.problem_id] = item.problem
         if (missing := seen.missing()) is not None:
             raise InputError(
                 f"[data] path: problem '{missing}', which {folder.path} holds, is gone from {experiment.data.path}; "
                 "problems can only be added: choose another [run] output, or pass --start-over"
             )
         problems.flush()
+        _correct(folder, corrected)
         for writer in writers:
             writer.flush()
             _replace_files(folder, writer)
@@ -114,7 +128,26 @@ def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout 
         not_checked=tally.not_checked,
         num_parts=problems.number,
         sources=sources,
+        golds=dict(tally.golds),
+        bad_golds=tally.bad_golds,
     )
+
+
+def _correct(folder: Folder, corrected: dict[str, Problem]) -> None:
+    """Give problems that are laid out another gold. Finished parts that hold one are put aside, to be made again from.
+
+    In this order: killed at any moment, the same command finds what is left to do.
+    """
+    for name in (folder / PROBLEMS).names(PARTS) if corrected else []:
+        rows = (folder / PROBLEMS).read_table(name).to_pylist()
+        if not any(row["problem_id"] in corrected for row in rows):
+            continue
+        if folder.exists(MANIFEST):
+            folder.delete_file(MANIFEST)
+        if folder.exists(name):
+            move_part(folder, name, folder / BEFORE)
+        rows = [vars(corrected[row["problem_id"]]) if row["problem_id"] in corrected else row for row in rows]
+        (folder / PROBLEMS).write_table(name, to_table(rows, PROBLEM))
 
 
 class _ProblemWriter:
@@ -146,6 +179,7 @@ def _sources_digest(experiment: Experiment) -> str:
         "data": data.model_dump(mode="json", exclude={"path"}),
         "sources": source_digests(data),
         "benchmarks": benchmark_digests(data, experiment.evaluate),
+        "verify": verify_inputs(experiment.verify),
     }
     return fingerprint(inputs)
 

@@ -6,6 +6,7 @@ so a run that was killed goes on with the parts that are missing, and draws agai
 """
 
 import asyncio
+import dataclasses
 import time
 from collections import Counter
 from typing import Any
@@ -23,6 +24,7 @@ from ossft_ray.stages.examples import dropped_row, example_rows
 from ossft_ray.stages.intake import PARTS, PROBLEMS, lay_out_problems, part_capacity, part_names
 from ossft_ray.stages.parts import part_number, write_part
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.stages.regrading import regrade
 from ossft_ray.stages.rewrite_inputs import extends, make_room, rewrite_inputs
 from ossft_ray.stages.rewrite_manifest import Session, part_counts, summarise
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
@@ -51,7 +53,7 @@ class RewriteWorker(RolloutWorker):
         dropped = [
             dropped_row(problem, rewritten, self.experiment) for problem, rewritten in done if not rewritten.origin
         ]
-        counts = await part_counts(done, log, self.prompt_tokens)
+        counts = await part_counts(done, log, self.prompt_tokens, self.is_same_answer)
         write_part(self.folder, part, examples, dropped, counts | {"started": started, "ended": time.time()})
         log.delete()
 
@@ -63,14 +65,19 @@ class RewriteWorker(RolloutWorker):
                 log.begin(problem.problem_id, stage, index)
             return response
 
+        made = log.of(problem)
         async with self.a_place_in_flight():
+            for attempt in await regrade(
+                problem, log.take_outdated(problem), self.verify, self.experiment.rewrite.keep_per_problem
+            ):
+                made[attempt.stage, attempt.index] = attempt
             rewritten = await rewrite_problem(
                 problem,
                 sample,
                 self.verify,
                 self.experiment.rewrite,
                 self.experiment.prompts,
-                made=log.of(problem.problem_id),
+                made=made,
                 room=self.room,
                 max_copied=self.calibration.max_copied,
             )
@@ -87,6 +94,10 @@ class RewriteWorker(RolloutWorker):
         seed = derive_seed(self.experiment.run.seed, problem.problem_id, stage, index)
         prompt = stage_prompt(stage, problem, settings, self.experiment.prompts)
         return await self.sample(prompt, sampling, seed, request_id(problem, stage, index))
+
+    async def is_same_answer(self, problem: Problem, answer: str, other: str) -> bool:
+        """Whether two answers that were read from responses are the same to the problem's verifier."""
+        return (await self.verify(dataclasses.replace(problem, answer=answer), rf"\boxed{{{other}}}")).correct
 
     async def prompt_tokens(self, problem: Problem, stage: Stage) -> int:
         return len(await self.render(stage_prompt(stage, problem, self.experiment.rewrite, self.experiment.prompts)))

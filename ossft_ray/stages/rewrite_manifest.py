@@ -3,10 +3,12 @@
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from ossft_ray.method.rewriting import PROMPT_TOO_LONG, Problem, Rewritten, Stage
+from ossft_ray.method.suspects import find_suspect
 from ossft_ray.stages.attempt_log import EXTRA_WORK, AttemptLog
 from ossft_ray.stages.calibration import CALIBRATION
 from ossft_ray.stages.intake import PARTS, Layout
@@ -44,8 +46,9 @@ async def part_counts(
     done: list[tuple[Problem, Rewritten]],
     log: AttemptLog,
     prompt_tokens: Callable[[Problem, Stage], Awaitable[int]],
+    is_same_answer: Callable[[Problem, str, str], Awaitable[bool]],
 ) -> dict[str, Any]:
-    """What a part came to: kept work (`attempts`, `generated_tokens`, `prompt_tokens`) and, apart, other work."""
+    """What a part came to: kept work (`attempts`, `generated_tokens`, `prompt_tokens`), other work, and suspects."""
     counts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     for problem, rewritten in done:
@@ -59,18 +62,23 @@ async def part_counts(
             num_drawn = sum(a.stage == stage and a.reason != PROMPT_TOO_LONG for a in rewritten.attempts)
             if num_drawn:
                 counts["prompt_tokens"] += num_drawn * await prompt_tokens(problem, stage)
+    suspects = []
+    for problem, rewritten in done:
+        if (suspect := await find_suspect(rewritten.attempts, partial(is_same_answer, problem))) is not None:
+            suspects.append({"problem_id": problem.problem_id, "answer": problem.answer, **asdict(suspect)})
     extra = log.extra_work([(p.problem_id, attempt) for p, rewritten in done for attempt in rewritten.attempts])
-    return {**counts, **extra, "reasons": reasons}
+    return {**counts, **extra, "reasons": reasons, "suspects": suspects}
 
 
 def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
     """The manifest's figures, from the parts themselves: they count kept work, whatever was interrupted."""
     totals: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
-    intervals = []
+    intervals, suspects = [], []
     for part in folder.names(PARTS):
         counts = read_counts(folder, part)
         intervals.append((counts.pop("started"), counts.pop("ended")))
+        suspects += counts.pop("suspects")
         for stage, by_reason in counts.pop("reasons").items():
             reasons[stage].update(by_reason)
         totals.update(counts)
@@ -83,6 +91,9 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         "duplicates": layout.duplicates,
         "contamination": layout.contamination,
         "not_checked": layout.not_checked,
+        "golds": layout.golds,
+        "bad_golds": layout.bad_golds,
+        "suspects": suspects,
         "origins": {origin: totals[origin] for origin in _ORIGINS},
         "dropped": totals["dropped"],
         "examples": totals["examples"],

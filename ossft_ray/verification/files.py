@@ -5,7 +5,6 @@ A row without a response counts as `no_answer`, one without an answer as `no_gol
 kinds look at it) and its own `verifier`.
 """
 
-import collections
 import contextlib
 import itertools
 import json
@@ -132,15 +131,9 @@ def verify_file(
 
 def _graded(source: Path, columns: FileColumns, kind: str, pool: VerifierPool) -> Iterator[Row]:
     """The rows with their verdicts, while later rows are read and graded."""
-    rows: collections.deque[Row] = collections.deque()
-
-    def tasks() -> Iterator[Task]:
-        for record in read_records(str(source)):
-            rows.append(record.values)
-            yield _task(record.values, columns, kind)
-
-    for verdict in pool.map(tasks()):
-        yield rows.popleft() | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
+    rows = (record.values for record in read_records(str(source)))
+    for row, (verdict,) in pool.map_each(rows, lambda row: [_task(row, columns, kind)]):
+        yield row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
 
 
 def _task(row: Row, columns: FileColumns, kind: str) -> Task:

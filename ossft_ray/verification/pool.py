@@ -12,9 +12,9 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from typing import Self
+from typing import Self, TypeVar
 
 from ossft_ray.config import Verify
 from ossft_ray.errors import JobError
@@ -27,6 +27,7 @@ MEMORY_LIMIT_MIB = 1024
 _PATIENCE_FACTOR = 5  # times the time limit without using the processor, and a worker is asleep
 _START_SECONDS = 300.0  # a worker's start on a machine that does much else
 _NUM_STARTS = 5
+Item = TypeVar("Item")
 
 
 class VerifierPool:
@@ -113,6 +114,27 @@ class VerifierPool:
         finally:
             for future in futures:
                 future.cancel()
+
+    def map_each(
+        self, items: Iterable[Item], tasks: Callable[[Item], list[Task]]
+    ) -> Iterator[tuple[Item, list[Verdict]]]:
+        """Items with the verdicts on their tasks (any number of them), in order; raises what `map` does."""
+        waiting: collections.deque[tuple[Item, int]] = collections.deque()
+
+        def flat() -> Iterator[Task]:
+            for item in items:
+                of_item = tasks(item)
+                waiting.append((item, len(of_item)))
+                yield from of_item
+
+        verdicts: list[Verdict] = []
+        for verdict in self.map(flat()):
+            verdicts.append(verdict)
+            while waiting and waiting[0][1] <= len(verdicts):
+                item, number = waiting.popleft()
+                yield item, verdicts[:number]
+                del verdicts[:number]
+        yield from ((item, []) for item, _ in waiting)
 
     def close(self) -> None:
         """End the workers and cancel what is still waiting. A second call does nothing."""

@@ -60,8 +60,9 @@ def test_an_id_stands_for_one_problem(seen: Seen) -> None:
     [
         (problem("a", "q", "2", "s"), "held"),
         (problem("a", "Q", "2", "s"), "changed"),
-        (problem("a", "q", "3", "s"), "changed"),
-        (problem("a", "q", "2", "t"), "changed"),
+        (problem("a", "q", "3", "s"), "corrected"),
+        (problem("a", "q", "2", "t"), "corrected"),
+        (Problem("a", "q", "2", "s", "number"), "corrected"),
         (problem("b", "q", "2", "s"), "new"),
     ],
 )

@@ -38,6 +38,23 @@ class ScriptedWorker(RewriteWorker):
         return Verdict(is_right, "correct" if is_right else "wrong", response)
 
 
+class DicePolicy(ScriptedPolicy):
+    """Answers with a number from 0 to 3, as the draw's seed says."""
+
+    async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
+        rng = random.Random(seed)
+        return Response(
+            rf"\boxed{{{rng.randrange(4)}}}", [rng.randrange(100) for _ in range(rng.randint(2, 9))], "stop"
+        )
+
+
+class DiceWorker(RewriteWorker):
+    """Dice, graded for real."""
+
+    def start_policy(self) -> Any:
+        return DicePolicy()
+
+
 class MortalPolicy(ScriptedPolicy):
     """Its engine dies in the middle of the tenth draw, with all that is in flight."""
 

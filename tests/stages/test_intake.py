@@ -10,9 +10,9 @@ import pytest
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.engines.chat import Chat, load_chat
 from ossft_ray.errors import InputError
-from ossft_ray.schema import PROBLEM, REJECTED
+from ossft_ray.schema import EXAMPLE, PROBLEM, REJECTED, to_table
 from ossft_ray.stages.intake import Layout, lay_out_problems, part_capacity, part_names
-from ossft_ray.storage import Folder
+from ossft_ray.storage import MANIFEST, Folder
 
 Rows = list[dict[str, Any]]
 
@@ -86,6 +86,7 @@ def test_what_a_layout_says(tmp_path: Path, chat: Chat, folder: Folder) -> None:
         not_checked=["math500"],
         num_parts=1,
         sources=layout.sources,
+        golds={"not_stated": 4},
     )
     assert Layout(**folder.read_json("problems.json")) == layout
     assert ids(folder, layout) == [["p1", "p2", "p3", "again"]]
@@ -171,7 +172,7 @@ def test_rows_without_ids_may_be_added_at_the_end(tmp_path: Path, chat: Chat, fo
     lay_out_problems(experiment_on(tmp_path, rows[:3]), chat, folder)
     layout = lay_out_problems(experiment_on(tmp_path, rows), chat, folder)
     assert ids(folder, layout) == [["00000000", "00000001", "00000002"], ["00000003", "00000004"]]
-    with pytest.raises(InputError, match=r"x\.jsonl, row 1: problem '00000000' is not what this run holds"):
+    with pytest.raises(InputError, match=r"x\.jsonl, row 1: problem '00000000' asks another question"):
         lay_out_problems(experiment_on(tmp_path, rows[::-1]), chat, folder)
 
 
@@ -184,14 +185,30 @@ def test_rejected_rows_that_were_mended_come_in(tmp_path: Path, chat: Chat, fold
     assert (second.rejected, folder.names("rejected-*")) == (0, [])
 
 
-CHANGED = {**good(2)[0], "solution": "another"}
+CHANGED = {**good(2)[0], "problem": "another"}
+
+
+def test_a_corrected_problem_is_laid_out_again_where_it_stands(tmp_path: Path, chat: Chat, folder: Folder) -> None:
+    old = good(*range(20))
+    lay_out_problems(experiment_on(tmp_path, old), chat, folder)
+    for name in ("part-00000.parquet", "part-00001.parquet"):
+        folder.write_table(name, to_table([], EXAMPLE))  # finished parts of examples
+    folder.write_json(MANIFEST, {})
+    corrected = {**good(17)[0], "answer": "7", "solution": "so 7"}
+    layout = lay_out_problems(experiment_on(tmp_path, [*old[:17], corrected, *old[18:], *good(99)]), chat, folder)
+    assert ids(folder, layout)[:2] == [[f"p{n}" for n in range(16)], [f"p{n}" for n in range(16, 20)]]
+    row = (folder / "problems").read_table("part-00001.parquet").to_pylist()[1]
+    assert (row["answer"], row["expert_solution"]) == ("7", "so 7")
+    assert folder.names("part-*.parquet") == ["part-00000.parquet"], "a part without a correction stays"
+    assert (folder / "before").names() == ["part-00001.parquet"]
+    assert not folder.exists(MANIFEST)
 
 
 @pytest.mark.parametrize(
     "rows, words",
     [
-        ([*good(1), CHANGED, *good(3)], "x.jsonl, row 2: problem 'p2' is not what this run holds under that id"),
-        ([*good(*range(100, 200)), CHANGED], "x.jsonl, row 101: problem 'p2' is not what this run holds"),
+        ([*good(1), CHANGED, *good(3)], "x.jsonl, row 2: problem 'p2' asks another question than what"),
+        ([*good(*range(100, 200)), CHANGED], "x.jsonl, row 101: problem 'p2' asks another question"),
         (good(1, 3), "problem 'p2', which "),
         (good(3, 100), "problem 'p1', which "),
         ([{**good(1)[0], "problem": ""}, *good(2, 3)], "problem 'p1', which "),

@@ -125,12 +125,14 @@ def test_what_a_run_holds_is_known_again(tmp_path: Path, chat: Chat) -> None:
     experiment = experiment_on(tmp_path, [row("new", "q"), row(1, "q"), row(2, "r")], duplicates="drop")
     items, _ = screen(experiment, chat, Problem("1", "q", "2", "s"))
     assert [fate(item) for item in items] == ["duplicate_question: same as 1", "ok", "ok"]
-    assert [item.is_held for item in items if isinstance(item, Usable)] == [True, False]
+    assert [item.standing for item in items if isinstance(item, Usable)] == ["held", "new"]
 
 
 def test_a_held_problem_that_has_changed_is_refused(tmp_path: Path, chat: Chat) -> None:
     experiment = experiment_on(tmp_path, [row(5, "q"), row(1, "q")])
-    with pytest.raises(InputError, match=r"x\.jsonl, row 2: problem '1' is not what this run holds under that id"):
+    with pytest.raises(
+        InputError, match=r"x\.jsonl, row 2: problem '1' asks another question than what this run holds"
+    ):
         screen(experiment, chat, Problem("1", "r", "2", "s"))
 
 

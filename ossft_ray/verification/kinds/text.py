@@ -41,6 +41,12 @@ def grade(
     return Verdict(correct, CORRECT if correct else WRONG, extracted)
 
 
+def check_answer(answer: str, *, question: str = "", **settings: bool) -> Verdict:
+    """Whether a gold answer holds any text that matters."""
+    known = any(normalise_text(alias, **settings) for alias in aliases(answer))
+    return Verdict(known, CORRECT if known else NO_GOLD, answer if known else None)
+
+
 def aliases(answer: str) -> list[str]:
     """The texts that a gold answer allows.
 

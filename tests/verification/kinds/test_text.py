@@ -2,7 +2,7 @@
 
 import pytest
 
-from ossft_ray.verification.kinds.text import grade, normalise_text
+from ossft_ray.verification.kinds.text import check_answer, grade, normalise_text
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,10 @@ def test_normalise_text(text: str, same: str) -> None:
 def test_grade(answer: str, response: str, settings: dict[str, bool], reason: str) -> None:
     verdict = grade(answer, response, **settings)
     assert (verdict.reason, verdict.correct) == (reason, reason == "correct")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"), [("Paris", "correct"), ('["USA", "US"]', "correct"), ("...", "no_gold"), ("[]", "no_gold")]
+)
+def test_a_gold_answer_must_hold_some_text(answer: str, reason: str) -> None:
+    assert check_answer(answer, ignore_case=True).reason == reason
