@@ -1,6 +1,7 @@
 """What a person sees while a stage works, and when it is done: bars with counts and rates, tables, a summary."""
 
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Any
 
@@ -165,9 +166,21 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}")
+    lines += _golds(manifest)
     if seconds := manifest.get("phases"):
         lines.append(f"time: {', '.join(f'{phase} {_duration(value)}' for phase, value in seconds.items())}")
     return "\n".join(lines)
+
+
+def _golds(manifest: dict[str, Any]) -> list[str]:
+    """What there is to say about gold answers."""
+    lines = []
+    if bad := manifest.get("bad_golds"):
+        findings = Counter(gold["finding"] for gold in bad)
+        lines.append(f"doubtful gold answers: {', '.join(f'{n:,} {what}' for what, n in findings.most_common())}")
+    if suspects := manifest.get("suspects"):
+        lines.append(f"suspects: {len(suspects):,} problems whose attempts agree on another answer than the gold's")
+    return [*lines, "    they are listed in rewrite/manifest.json"] if lines else []
 
 
 def verify_table(reasons: dict[str, int]) -> Table:

@@ -24,7 +24,7 @@ from ossft_ray.data.problems import Rejection
 from ossft_ray.data.records import Record
 from ossft_ray.method.rewriting import Problem
 from ossft_ray.verification import Task, Verdict, VerifierPool
-from ossft_ray.verification.verdict import NO_ANSWER, UNPARSED, WRONG
+from ossft_ray.verification.verdict import NO_ANSWER, NO_VERDICT, UNPARSED
 
 SOUND, NOT_STATED, CONTRADICTED = "sound", "not_stated", "contradicted"
 Item = tuple[Record, Problem] | Rejection
@@ -78,8 +78,8 @@ def _tasks(item: Item) -> list[Task]:
 
 def _gold_check(answer: Verdict, solution: Verdict) -> GoldCheck:
     if not answer.correct:
-        return GoldCheck(UNPARSED if answer.reason in (WRONG, UNPARSED) else answer.reason)
+        return GoldCheck(answer.reason if answer.reason in NO_VERDICT else UNPARSED)
     if solution.correct:
         return GoldCheck(SOUND)
-    names = {NO_ANSWER: NOT_STATED, WRONG: CONTRADICTED, UNPARSED: "solution_unparsed"}
-    return GoldCheck(names.get(solution.reason, solution.reason), solution.extracted)
+    names = {NO_ANSWER: NOT_STATED, UNPARSED: "solution_unparsed"} | {reason: reason for reason in NO_VERDICT}
+    return GoldCheck(names.get(solution.reason, CONTRADICTED), solution.extracted)

@@ -10,11 +10,20 @@ import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ossft_ray.method.rewriting import Attempt, Problem, Verify
-from ossft_ray.verification.verdict import MEMORY, NO_ANSWER, NO_GOLD, TIMEOUT, UNPARSED, WRONG
+from ossft_ray.method.rewriting import (
+    COPIES_REFERENCE,
+    MENTIONS_REFERENCE,
+    PROMPT_TOO_LONG,
+    REPETITION,
+    TRUNCATED,
+    Attempt,
+    Problem,
+    Verify,
+)
+from ossft_ray.verification.verdict import NO_VERDICT
 
-# Of attempts that were graded; all others (truncated, ...) are what they are, whatever the answer is.
-_GRADED = {WRONG, UNPARSED, NO_ANSWER, NO_GOLD, TIMEOUT, MEMORY}
+_NEVER_GRADED = (TRUNCATED, REPETITION, PROMPT_TOO_LONG)  # they are what they are, whatever the answer is
+_LEAKS = (MENTIONS_REFERENCE, COPIES_REFERENCE)  # of right answers that may not be kept
 
 
 class Gold(NamedTuple):
@@ -46,10 +55,9 @@ async def regrade(
     for attempt, before in sorted(attempts, key=lambda pair: (pair[0].stage, pair[0].index)):
         if attempt.stage == "guided" and before.guide != gold.guide:
             continue
-        if attempt.correct or attempt.reason in _GRADED:
+        found: Attempt | None = attempt
+        if attempt.reason not in _NEVER_GRADED:
             found = await _graded_again(problem, attempt, before.verifier == gold.verifier, verify)
-        else:
-            found = attempt
         if found is None:
             continue
         is_whole = found.response is not None and bool(found.response.token_ids)
@@ -69,8 +77,10 @@ async def _graded_again(problem: Problem, attempt: Attempt, is_same_kind: bool, 
     elif attempt.extracted is not None:
         text = rf"\boxed{{{attempt.extracted}}}"
     else:
-        return None if attempt.correct or attempt.reason in (TIMEOUT, MEMORY) else attempt
+        return None if attempt.correct or attempt.reason in NO_VERDICT else attempt
     verdict = await verify(problem, text)
+    if verdict.correct and attempt.reason in _LEAKS:
+        return attempt
     extracted = verdict.extracted if attempt.response is not None else attempt.extracted
     return dataclasses.replace(attempt, correct=verdict.correct, reason=verdict.reason, extracted=extracted)
 

@@ -80,7 +80,8 @@ _ANNOUNCEMENT = re.compile(
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(?!\d[\d,.]*(?:\s|\Z))([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _AND = re.compile(r"\s*(?:,?\s*\band\b|,?\s*\bor\b|,)\s*")
 _SENTENCE_END = re.compile(r"[.!?;](?=\s|\*|\Z)|\n")
-_NOT = re.compile(r"not\b|n't\b|unknown\b|unclear\b", re.IGNORECASE)
+# "The answer is not ..." and "the answer is obtained by ..." announce nothing.
+_NOT = re.compile(r"(?:not|n't|un\w+|obtained|reasonable|clear|correct|right|wrong|independent)\b", re.IGNORECASE)
 
 
 def final_answer(text: str) -> str | None:

@@ -14,6 +14,8 @@ MEMORY: Final = "memory"
 CRASHED: Final = "crashed"  # the grading process died for another reason
 VERIFIER_ERROR: Final = "verifier_error"  # the grader itself failed, such as a user's function that raised
 
+NO_VERDICT: Final = (TIMEOUT, MEMORY, CRASHED, VERIFIER_ERROR)  # whether the response is right was not found out
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -98,7 +98,7 @@ def _read_gold(answer: str) -> tuple[Any, ...]:
 
 def _read_whole(answer: str) -> list[Any]:
     """The answer read as one piece of LaTeX. No number is picked out of something that does not parse as a whole."""
-    single_line = " ".join(answer.split())
+    single_line = _FULL_STOP.sub("", " ".join(answer.split()))
     # Math-Verify drops what is bold, and takes a number in \text{} for a symbol.
     single_line = _BOLD_MATH.sub(lambda match: match[1].replace(" ", "").rstrip(".,"), single_line)
     single_line = _value_of(_TEXT_NUMBER.sub(r"\1", single_line))
