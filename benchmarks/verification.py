@@ -70,9 +70,8 @@ def make_solved() -> list[Solved]:
     found = []
     for number in range(5 * NUM_TIMED):
         a, b, c = (rng.randrange(2, 99) for _ in range(3))
-        answer = [str(a * b), rf"\frac{{{a}}}{{{b}}}", f"({a}, {b})", f"x^{{2}}+{a}x-{b}", rf"{a}\sqrt{{{c}}}"][
-            number % 5
-        ]
+        forms = (str(a * b), rf"\frac{{{a}}}{{{b}}}", f"({a}, {b})", f"x^{{2}}+{a}x-{b}", rf"{a}\sqrt{{{c}}}")
+        answer = forms[number % 5]
         words = " ".join(f"Step {step}: ${a} + {step} = {a + step}$." for step in range(20))
         found.append(Solved("made", number, answer, rf"{words} So it is $\boxed{{{answer}}}$."))
     return found
@@ -112,7 +111,7 @@ def seconds_of(work: Callable[[], object], others: list[psutil.Process]) -> tupl
 
 
 def throughput(solved: list[Solved], rounds: int) -> dict[str, float]:
-    """Verdicts by processor second and by second, the pool's by Math-Verify's: medians over rounds of other problems."""
+    """Verdicts by processor second and by the clock, the pool's by Math-Verify's: medians over rounds."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     ratios: list[tuple[float, ...]] = []
