@@ -4,8 +4,9 @@ Math-Verify's `parse` takes any number of a text when it finds nothing better, s
 "I see 5 apples" would pass for 5. Here the answer must be said: in a box, after `####` (see `answers.py`), or near
 the end in words that Math-Verify anchors on ("the answer is 5").
 
-Nothing here limits time or memory (Math-Verify would use SIGALRM, which works in a main thread only): grade what a
-model wrote through `VerifierPool`.
+Answers too large to be evaluated or compared are told by their looks (`screening.py`). Those that are merely hard are
+not, and nothing here limits time or memory (Math-Verify would use SIGALRM, which works in a main thread only): grade
+what a model wrote through `VerifierPool`.
 """
 
 import itertools
@@ -17,8 +18,12 @@ from typing import Any
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
 
+from ossft_ray.verification import reading
 from ossft_ray.verification.answers import conclusion, final_answer
-from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, UNPARSED, WRONG, Verdict
+from ossft_ray.verification.screening import MAX_CHARACTERS, TooComplex
+from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
+
+reading.install()
 
 # It warns that its timeouts are off; the pool's processes keep the time.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -48,14 +53,17 @@ def grade(answer: str, response: str) -> Verdict:
         return Verdict(False, NO_GOLD)
     text = conclusion(response)
     extracted = final_answer(text)
-    if extracted is None:
-        predictions, extracted = _read_announced(text)
-        if extracted is None:
-            return Verdict(False, NO_ANSWER)
-    elif plain_text(extracted) == plain_text(answer):
+    if extracted is not None and plain_text(extracted) == plain_text(answer):
         return Verdict(True, CORRECT, extracted)
-    else:
-        predictions = _read_whole(extracted)
+    try:
+        if extracted is not None:
+            predictions = _read_whole(extracted)
+        else:
+            predictions, extracted = _read_announced(text)
+    except TooComplex:
+        return Verdict(False, TOO_COMPLEX, extracted and extracted[:MAX_CHARACTERS])
+    if extracted is None:
+        return Verdict(False, NO_ANSWER)
 
     golds = _read_gold(answer)
     if not golds:
@@ -81,12 +89,21 @@ def plain_text(answer: str) -> str:
 @lru_cache(maxsize=4096)
 def _read_gold(answer: str) -> tuple[Any, ...]:
     """Math-Verify's reading of a gold answer, done once for all the responses to a problem; empty if it has none."""
-    return tuple(_read_whole(answer))
+    try:
+        return tuple(_read_whole(answer))
+    except TooComplex:
+        return ()
 
 
 def _read_whole(answer: str) -> list[Any]:
-    """The answer read as one piece of LaTeX. No number is picked out of something that does not parse as a whole."""
+    """The answer read as one piece of LaTeX. No number is picked out of something that does not parse as a whole.
+
+    Raises:
+        TooComplex: it is too large to be evaluated or compared.
+    """
     single_line = " ".join(answer.split())
+    if len(single_line) > MAX_CHARACTERS:  # before any pattern is tried on it
+        raise TooComplex
     if "$" not in single_line.replace(r"\$", ""):
         single_line = f"${single_line}$"
     return _expressions(_parse(single_line, _WHOLE))
