@@ -15,13 +15,15 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 from math_verify.errors import TimeoutException
 
 from ossft_ray.verification import reading
 from ossft_ray.verification.answers import conclusion, final_answer
+from ossft_ray.verification.equality import equal
 from ossft_ray.verification.screening import MAX_CHARACTERS, TooComplex
 from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
+from ossft_ray.verification.wording import contradict, has_numbers_between_words
 
 reading.install()
 
@@ -37,6 +39,10 @@ _ANNOUNCED = [
     ExprExtractionConfig(try_extract_without_anchor=False),
 ]
 _FULL_STOP = re.compile(r"(?<!\.)\s*\.\Z")  # but 0.333... is not 0.333
+_THOUSANDS = re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))")
+_BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])")  # but 5**2 is a power
+# What follows a number that is not the whole answer; m, s, g and h may be units.
+_CONTINUES = re.compile(r"\s*(?:\*(?!\*)|[/^=+×÷])|\(|[a-fi-ln-rt-zA-Z](?![a-zA-Z])|\s+or\s+\S*\d")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}")
 
 
@@ -44,8 +50,9 @@ def grade(answer: str, response: str) -> Verdict:
     r"""Compare the final answer of `response` with `answer` (LaTeX, a number, or words).
 
     Texts that are equal but for white space, `$`, `\text{}` and a closing full stop are equal answers; all else is
-    Math-Verify's comparison. A gold answer that Math-Verify cannot parse is compared as text only, without
-    regard to case. Never raises for what the texts say, except MemoryError where memory is limited.
+    Math-Verify's comparison, less what it wrongly accepts (`equality.py`, `wording.py`). A gold answer that cannot be
+    parsed, or is too complex to, is compared as text only, without regard to case. Never raises for what the texts
+    say, except MemoryError where memory is limited.
     """
     # Half of a surrogate pair can be sampled, but not written to UTF-8 afterwards.
     response = response.encode("utf-8", "replace").decode("utf-8")
@@ -53,6 +60,7 @@ def grade(answer: str, response: str) -> Verdict:
         return Verdict(False, NO_GOLD)
     text = conclusion(response)
     extracted = final_answer(text)
+    is_verbatim = extracted is not None  # what is announced comes without its units and brackets
     if extracted is not None and plain_text(extracted) == plain_text(answer):
         return Verdict(True, CORRECT, extracted)
     try:
@@ -71,7 +79,9 @@ def grade(answer: str, response: str) -> Verdict:
         return Verdict(same, CORRECT if same else WRONG, extracted)
     if not predictions:
         return Verdict(False, UNPARSED, extracted)
-    correct = any(_equal(gold, prediction) for gold, prediction in itertools.product(golds, predictions))
+    correct = any(equal(gold, prediction) for gold, prediction in itertools.product(golds, predictions))
+    if correct and is_verbatim:
+        correct = not contradict(" ".join(answer.split()), " ".join(extracted.split()))
     return Verdict(correct, CORRECT if correct else WRONG, extracted)
 
 
@@ -101,9 +111,11 @@ def _read_whole(answer: str) -> list[Any]:
     Raises:
         TooComplex: it is too large to be evaluated or compared.
     """
-    single_line = " ".join(answer.split())
+    single_line = _THOUSANDS.sub("", " ".join(answer.split())).replace(r"\varnothing", r"\emptyset")
     if len(single_line) > MAX_CHARACTERS:  # before any pattern is tried on it
         raise TooComplex
+    if has_numbers_between_words(single_line):
+        return []
     if "$" not in single_line.replace(r"\$", ""):
         single_line = f"${single_line}$"
     return _expressions(_parse(single_line, _WHOLE))
@@ -111,8 +123,12 @@ def _read_whole(answer: str) -> list[Any]:
 
 def _read_announced(text: str) -> tuple[list[Any], str | None]:
     """The expression after "the answer is" at the end of the text, and its wording; (nothing, None) without one."""
-    found = _parse(text[-ANNOUNCED_WITHIN_CHARACTERS:], _ANNOUNCED)
+    text = _BOLD.sub("", text[-ANNOUNCED_WITHIN_CHARACTERS:])
+    found = _parse(text, _ANNOUNCED)
     wording = next((item for item in found if isinstance(item, str)), None)
+    place = text.rfind(wording) if wording else -1
+    if wording and place >= 0 and _CONTINUES.match(text, place + len(wording)):
+        return [], wording
     return _expressions(found), wording
 
 
@@ -131,12 +147,3 @@ def _parse(text: str, targets: list[Any]) -> list[Any]:
 def _expressions(found: list[Any]) -> list[Any]:
     """Math-Verify appends the wording of its first match, a string, to what it could parse."""
     return [item for item in found if not isinstance(item, str)]
-
-
-def _equal(gold: Any, prediction: Any) -> bool:
-    try:
-        return bool(verify(gold, prediction, timeout_seconds=None, raise_on_error=True))
-    except MemoryError:
-        raise
-    except (Exception, TimeoutException):
-        return False  # two things that cannot be compared, such as a set and a matrix

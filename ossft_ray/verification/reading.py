@@ -11,7 +11,7 @@ Math-Verify parses all LaTeX through one function of its parser module, and all 
 from typing import Any
 
 import sympy
-from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
 from math_verify import parser
 from math_verify.grader import should_treat_as_complex
 
@@ -105,7 +105,9 @@ def read_arithmetic(text: str) -> Any:
 
 
 def _convert(latex: str) -> Any:
-    converter = _ScreenedConverter(is_real=not should_treat_as_complex(latex))
+    # The radius R is not the radius r.
+    config = ConversionConfig(lowercase_symbols=False)
+    converter = _ScreenedConverter(is_real=not should_treat_as_complex(latex), config=config)
     return _screened(converter.parse(latex))
 
 

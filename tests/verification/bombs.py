@@ -75,6 +75,16 @@ EXPRESSIONS = [
     Expression("exponential tower", "e^{e^{e^{e^{99}}}}"),
     Expression("exponential of a tower", r"\exp(9^{9^{9}})"),
     Expression("hyperbolic sine of 10^12", r"\sinh(1000000000000)"),
+    Expression(  # huggingface/Math-Verify#65: hangs despite its timeout
+        "tower from a report", r"\dfrac{5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)} - 5}{16}"
+    ),
+    Expression(  # huggingface/Math-Verify#59
+        "power of a tower and a logarithm", r"10^{(5^{5^{5^{5^{5}}} \cdot \log_{10}(5)} - 4)}"
+    ),
+    Expression("tower of years", "2003^{2002^{2001}}"),  # pytorch/torchtitan#4442
+    Expression(  # huggingface/Math-Verify#63: takes all memory
+        "logarithms of logarithms", r"\log_{2^5}(\log_{2^4}(\log_{2^3}(\log_{2^2}(\log_{2^1}x))))", WRONG
+    ),
     Expression("factorial of 10^7", "10000000!"),
     Expression("factorial of factorials", "(((9!)!)!)!"),
     Expression("factorials in a row", "9" + "!" * 1000),
@@ -192,8 +202,8 @@ EXPRESSIONS = [
     Expression("f-string", f'f"{{{MAKE_CANARY}}}"', WRONG),
     Expression("attributes", r"5.__class__.__base__.__subclasses__()", UNPARSED),
     Expression("sympify", rf'S("{MAKE_CANARY}")', WRONG),
-    Expression("sympy's names", r"\text{preview}(x) + \text{Integer}(5) + \text{lambdify}(x)", WRONG),
-    Expression("mpmath's names", r"\text{runtests}(5) + \text{nprint}(5)", WRONG),
+    Expression("sympy's names", r"\text{preview}(x) + \text{Integer}(5) + \text{lambdify}(x)", UNPARSED),
+    Expression("mpmath's names", r"\text{runtests}(5) + \text{nprint}(5)", UNPARSED),
     Expression("format string", "%s%s%n{0.__class__}{}", UNPARSED),
     # Characters
     Expression("NUL", "\0" * 100, UNPARSED),
@@ -247,11 +257,11 @@ RESPONSES = [
     Response("announced parentheses", f"The answer is {'(' * 150}5{')' * 150}.", NO_ANSWER),
     Response("announced digits", f"The answer is {'7' * 5000}.", NO_ANSWER),
     Response("announced signs", f"The answer is 5{'-' * 300}5.", COMPLEX),
-    Response("announced call", f"The final answer is 5*({MAKE_CANARY}).", "correct"),
+    Response("announced call", f"The final answer is 5*({MAKE_CANARY}).", UNPARSED),
     Response("announced attribute", f"The answer is 5 .__class__.__base__ or {MAKE_CANARY}.", "correct"),
     Response("announced names that run", rf"The answer is $x + {NAMES_THAT_RUN}$.", NO_ANSWER),
     Response("announced in Arabic digits", "The answer is \u0665+\u0665.", UNPARSED),
-    Response("announced hexadecimal", "The answer is 0x5**0x9.", WRONG),
+    Response("announced hexadecimal", "The answer is 0x5**0x9.", UNPARSED),
     Response("search for I hope", "final answer is $" + "$,$" * 120 + "I hop", UNPARSED),
     Response("search for an end", "answer:" + r"\[" * 180, NO_ANSWER),
     Response("search for numbers", "answer " + "1 000" * 78, WRONG),
