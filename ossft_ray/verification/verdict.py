@@ -6,6 +6,7 @@ from typing import Final
 CORRECT: Final = "correct"
 WRONG: Final = "wrong"
 UNPARSED: Final = "unparsed"  # an answer stands there, but it is not mathematics that can be read
+TOO_COMPLEX: Final = "too_complex"  # an answer stands there, too large to be evaluated or compared
 NO_ANSWER: Final = "no_answer"  # no text counts as the answer
 NO_GOLD: Final = "no_gold"  # the problem itself has no answer to compare with
 TRUNCATED: Final = "truncated"  # cut at its token limit: given by whoever sampled it, never by a grader

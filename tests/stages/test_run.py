@@ -59,9 +59,8 @@ def test_every_problem_has_one_example_of_the_contracts_columns(finished: Experi
 
 
 def test_kept_responses_are_what_the_policy_sampled(finished: Experiment) -> None:
-    from ossft_ray.verification.math import grade
-
     from ossft_ray.engines.chat import load_chat
+    from ossft_ray.verification.kinds.math import grade
 
     chat = load_chat(finished.policy)
     for row in read_examples(finished):

@@ -22,7 +22,7 @@ from ossft_ray.errors import JobError
 from ossft_ray.verification import Verdict, VerifierPool
 from ossft_ray.verification.worker import Worker
 
-TOWER = r"\boxed{9^{9^{9^{9}}}}"
+ENDLESS = r"\boxed{\sum_{n=1}^{\infty} \frac{\sin(n^2)}{n^2+1}}"
 RIGHT = ("5", r"\boxed{5}")
 CORRECT = Verdict(True, "correct", "5")
 
@@ -38,10 +38,9 @@ def pool() -> Iterator[VerifierPool]:
 @pytest.mark.parametrize(
     ("response", "reason"),
     [
-        (TOWER, "timeout"),
-        (r"\boxed{10000000!}", "timeout"),
-        (rf"\boxed{{{'7' * 3_000_000}}}", "memory"),
-        (rf"\boxed{{{'{' * 20_000}5{'}' * 20_000}}}", "timeout"),
+        (ENDLESS, "timeout"),
+        (r"\boxed{5}" * 1_000_000, "memory"),
+        (r"\boxed{9^{9^{9^{9}}}}", "too_complex"),
     ],
 )
 def test_a_bomb_gets_a_verdict_and_the_next_one_comes(pool: VerifierPool, response: str, reason: str) -> None:
@@ -66,7 +65,7 @@ def test_map_keeps_the_order_and_reads_ahead_only_so_far(pool: VerifierPool) -> 
 
 def test_many_verdicts_at_once_from_asyncio(pool: VerifierPool) -> None:
     async def verify_all() -> list[Verdict]:
-        responses = [TOWER if number == 3 else rf"\boxed{{{number}}}" for number in range(100)]
+        responses = [ENDLESS if number == 3 else rf"\boxed{{{number}}}" for number in range(100)]
         return await asyncio.gather(*(pool.verify("5", response) for response in responses))
 
     verdicts = asyncio.run(verify_all())
@@ -78,7 +77,7 @@ def test_cancelling_frees_the_worker(pool: VerifierPool) -> None:
     async def cancel_then_verify() -> Verdict:
         for _ in range(4):
             with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(pool.verify("5", TOWER), 0.2)
+                await asyncio.wait_for(pool.verify("5", ENDLESS), 0.2)
         return await pool.verify(*RIGHT)
 
     assert asyncio.run(cancel_then_verify()) == CORRECT
@@ -93,7 +92,7 @@ def test_a_worker_that_is_killed_is_replaced() -> None:
         assert pool.retries == 0
 
         async def killed_at_work() -> Verdict:
-            verdict = asyncio.create_task(pool.verify("5", TOWER))
+            verdict = asyncio.create_task(pool.verify("5", ENDLESS))
             for _ in range(3):
                 await asyncio.sleep(2)
                 _kill_workers(pool)
@@ -107,7 +106,7 @@ def test_a_worker_that_is_killed_is_replaced() -> None:
 def test_close_ends_what_waits_and_a_closed_pool_refuses() -> None:
     async def close_while_waiting() -> None:
         with VerifierPool(timeout_seconds=60.0, num_workers=1) as pool:
-            waiting = [asyncio.create_task(pool.verify("5", TOWER)) for _ in range(3)]
+            waiting = [asyncio.create_task(pool.verify("5", ENDLESS)) for _ in range(3)]
             await asyncio.sleep(1)
             pool.close()
             results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
@@ -124,7 +123,7 @@ import sys, time
 from ossft_ray.verification import VerifierPool
 pool = VerifierPool(timeout_seconds=4.0, num_workers=2)
 print(*(verdict.reason for verdict in pool.map([("5", r"\boxed{{5}}")] * 2)), flush=True)
-print(next(pool.map([("5", r"{TOWER}")])) if "busy" in sys.argv else time.sleep(600), flush=True)
+print(next(pool.map([("5", r"{ENDLESS}")])) if "busy" in sys.argv else time.sleep(600), flush=True)
 """
 
 
@@ -417,7 +416,7 @@ import sys
 from ossft_ray.verification import VerifierPool
 pool = VerifierPool(timeout_seconds=60.0)
 print(*(verdict.reason for verdict in pool.map([("5", r"\\boxed{{5}}")])))
-pool._submit("5", r"{TOWER}")
+pool._submit("5", r"{ENDLESS}")
 {ending}
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

@@ -3,8 +3,9 @@ r"""Is this mathematical answer right? Math-Verify, without its own timeouts, an
 Math-Verify's `parse` takes any number of a text when it finds nothing better, so a response that gives up after
 "I see 5 apples" would pass for 5. Here the answer must be said (`answers.py`), and is then read as a whole.
 
-Nothing here limits time or memory (Math-Verify would use SIGALRM, which works in a main thread only): grade what a
-model wrote through `VerifierPool`.
+Answers too large to be evaluated or compared are told by their looks (`mathematics/screening.py`). Those that are
+merely hard are not, and nothing here limits time or memory (Math-Verify would use SIGALRM, which works in a main
+thread only): grade what a model wrote through `VerifierPool`.
 """
 
 import itertools
@@ -13,11 +14,17 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 from math_verify.errors import TimeoutException
 
 from ossft_ray.verification.answers import announced_answer, conclusion, final_answer, well_formed
-from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, UNPARSED, WRONG, Verdict
+from ossft_ray.verification.mathematics import reading
+from ossft_ray.verification.mathematics.equality import equal
+from ossft_ray.verification.mathematics.screening import MAX_CHARACTERS, TooComplex
+from ossft_ray.verification.mathematics.wording import contradict, has_numbers_between_words
+from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
+
+reading.install()
 
 # It warns that its timeouts are off; the pool's processes keep the time.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -29,22 +36,26 @@ _ANNOUNCED = [
 ]
 _FULL_STOP = re.compile(r"(?<!\.)\s*\.\Z")  # but 0.333... is not 0.333
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
-_BOLD_MATH = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([^{}]*)\}")
 _TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
-_COMMAND = re.compile(  # but for Greek letters
-    r"\\(?:begin|end)\s*\{[a-z]*\}(?:\s*\{[lcr|]*\})?|\\(?:[dt]?frac|[dt]?binom|sqrt|cdot|times|div|left|right|pi|pm|quad)(?![a-z])"
-)
+_BOLD_MATH = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([^{}]*)\}")
+_BINOMIAL = re.compile(r"\\left\(\s*\\begin\{array\}\{[lcr]\}\s*(\w+)\s*\\\\\s*(\w+)\s*\\end\{array\}\s*\\right\)")
+_THOUSANDS = re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))")
+_BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])")  # but 5**2 is a power
+# What follows a number that is not the whole answer; m, s, g and h may be units.
+_CONTINUES = re.compile(r"\s*(?:\*(?!\*)|[/^=+×÷])|\(|[a-fi-ln-rt-zA-Z](?![a-zA-Z])|\s+or\s+\S*\d")
+_ARITHMETIC = re.compile(r"[\d\s.+\-*/^()÷×]*\*\*[\d\s.+\-*/^()÷×]*")
 _EQUALS = re.compile(r"(?<![<>!:\\])=")
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
-_WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*", re.UNICODE)
+_WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*")
 
 
 def grade(answer: str, response: str, *, question: str = "") -> Verdict:
     r"""Compare the answer that `response` states with `answer` (LaTeX, a number, or words).
 
     Texts that are equal but for white space, `$`, `\text{}` and a closing full stop are equal answers; all else is
-    Math-Verify's comparison. A gold answer that Math-Verify cannot parse is compared as text only, without
-    regard to case. Never raises for what the texts say, except MemoryError where memory is limited.
+    Math-Verify's comparison, less what it wrongly accepts (`mathematics/`). A gold answer that cannot be
+    parsed, or is too complex to, is compared as text only, without regard to case. Never raises for what the texts
+    say, except MemoryError where memory is limited.
     """
     if not answer.strip():
         return Verdict(False, NO_GOLD)
@@ -56,14 +67,22 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
     if plain_text(extracted) == plain_text(answer):
         return Verdict(True, CORRECT, extracted)
     golds = _read_gold(answer)
+    is_sentence = marked is None and _is_sentence(extracted)
+    try:
+        if marked is not None:
+            predictions = _read_whole(extracted)
+        else:
+            predictions = _read_sentence(extracted) if is_sentence else _read_whole(_last_of_chain(extracted))
+    except TooComplex:
+        return Verdict(False, TOO_COMPLEX, extracted)
     if not golds:
         same = plain_text(extracted).casefold() == plain_text(answer).casefold()
         return Verdict(same, CORRECT if same else WRONG, extracted)
-    is_sentence = marked is None and _WORD.search(_TEXT_COMMAND.sub("", extracted))
-    predictions = _read_announced(extracted) if is_sentence else _read_whole(extracted)
     if not predictions:
         return Verdict(False, UNPARSED, extracted)
-    correct = any(_equal(gold, prediction) for gold, prediction in itertools.product(golds, predictions))
+    correct = any(equal(gold, prediction) for gold, prediction in itertools.product(golds, predictions))
+    if correct and not is_sentence:
+        correct = not contradict(" ".join(answer.split()), " ".join(extracted.split()))
     return Verdict(correct, CORRECT if correct else WRONG, extracted)
 
 
@@ -71,11 +90,14 @@ def check_answer(answer: str, *, question: str = "") -> Verdict:
     """Whether a gold answer can be compared with: it is mathematics that equals itself, or plain words."""
     if not answer.strip():
         return Verdict(False, NO_GOLD)
-    golds = _read_gold(answer)
+    try:
+        golds = _read_whole(answer)
+    except TooComplex:
+        return Verdict(False, TOO_COMPLEX, answer)
     if not golds:
         is_text = _WORDS.fullmatch(plain_text(answer)) is not None
         return Verdict(is_text, CORRECT if is_text else UNPARSED, answer)
-    same = all(_equal(gold, gold) for gold in golds)
+    same = all(equal(gold, gold) for gold in golds)
     return Verdict(same, CORRECT if same else WRONG, answer)
 
 
@@ -93,30 +115,53 @@ def plain_text(answer: str) -> str:
 @lru_cache(maxsize=4096)
 def _read_gold(answer: str) -> tuple[Any, ...]:
     """Math-Verify's reading of a gold answer, done once for all the responses to a problem; empty if it has none."""
-    return tuple(_read_whole(answer))
+    try:
+        return tuple(_read_whole(answer))
+    except TooComplex:
+        return ()
 
 
 def _read_whole(answer: str) -> list[Any]:
-    """The answer read as one piece of LaTeX. No number is picked out of something that does not parse as a whole."""
+    """The answer read as one piece of LaTeX. No number is picked out of something that does not parse as a whole.
+
+    Raises:
+        TooComplex: it is too large to be evaluated or compared.
+    """
     single_line = _FULL_STOP.sub("", " ".join(answer.split()))
-    # Math-Verify drops what is bold, and takes a number in \text{} for a symbol.
+    if len(single_line) > MAX_CHARACTERS:  # before any pattern is tried on it
+        raise TooComplex
+    # Math-Verify drops what is bold, takes a number in \text{} for a symbol, and a binomial in an array for a matrix.
     single_line = _BOLD_MATH.sub(lambda match: match[1].replace(" ", "").rstrip(".,"), single_line)
-    single_line = _value_of(_TEXT_NUMBER.sub(r"\1", single_line))
+    single_line = _BINOMIAL.sub(r"\\binom{\1}{\2}", _TEXT_NUMBER.sub(r"\1", single_line))
+    single_line = _THOUSANDS.sub("", single_line).replace(r"\varnothing", r"\emptyset")
+    if has_numbers_between_words(single_line):
+        return []
     if "$" not in single_line.replace(r"\$", ""):
         single_line = f"${single_line}$"
     return _expressions(_parse(single_line, _WHOLE))
 
 
-def _value_of(text: str) -> str:
-    """Of a calculation "2 + 3 = 5" what it comes to; any other text as it is."""
-    *calculation, value = _EQUALS.split(text)
-    is_calculation = calculation and not any(char.isalpha() for part in calculation for char in _COMMAND.sub("", part))
-    return value.strip(" $") if is_calculation and value.strip(" $.") else text
+def _last_of_chain(text: str) -> str:
+    """Of "the answer is A = B = C" the C; any other text as it is."""
+    parts = _EQUALS.split(text)
+    is_chain = len(parts) > 2 and "," not in text and ";" not in text
+    return parts[-1] if is_chain else text
 
 
-def _read_announced(sentence: str) -> list[Any]:
+def _is_sentence(announced: str) -> bool:
+    """Whether an announcement is more than a formula: it has words, or is arithmetic as Python writes it (`5**2`)."""
+    return bool(_WORD.search(_TEXT_COMMAND.sub("", announced))) or _ARITHMETIC.fullmatch(announced) is not None
+
+
+def _read_sentence(sentence: str) -> list[Any]:
     """The expression that a sentence after "the answer is" begins with: "5 apples, since ..." is 5."""
-    return _expressions(_parse(f"answer is {sentence}", _ANNOUNCED))
+    text = f"answer is {_BOLD.sub('', sentence)}"
+    found = _parse(text, _ANNOUNCED)
+    wording = next((item for item in found if isinstance(item, str)), None)
+    place = text.rfind(wording) if wording else -1
+    if wording and place >= 0 and _CONTINUES.match(text, place + len(wording)):
+        return []
+    return _expressions(found)
 
 
 def _parse(text: str, targets: list[Any]) -> list[Any]:
@@ -134,12 +179,3 @@ def _parse(text: str, targets: list[Any]) -> list[Any]:
 def _expressions(found: list[Any]) -> list[Any]:
     """Math-Verify appends the wording of its first match, a string, to what it could parse."""
     return [item for item in found if not isinstance(item, str)]
-
-
-def _equal(gold: Any, prediction: Any) -> bool:
-    try:
-        return bool(verify(gold, prediction, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True))
-    except MemoryError:
-        raise
-    except (Exception, TimeoutException):
-        return False  # two things that cannot be compared, such as a set and a matrix

@@ -1,0 +1,144 @@
+"""No response hangs, crashes, fills or takes over whoever grades it, and none holds the next one up: see `bombs.py`."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from bombs import CANARY, EXPRESSIONS, HARD, NAMES_THAT_RUN, RESPONSES, Expression, Hard, Response
+
+from ossft_ray.verification import Verdict, VerifierPool, verdict
+from ossft_ray.verification.kinds.math import grade
+
+TIMEOUT_SECONDS = 2.0
+MEMORY_LIMIT_MIB = 64
+PATIENCE_SECONDS = 30.0  # of the wall clock, on a machine that does much else
+GOLDS = [r"\sqrt{2}+x", r"\{1, 2\}", "x^2 = 4"]  # beside 5
+REASONS = {value for name, value in vars(verdict).items() if name.isupper()}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[VerifierPool]:
+    with VerifierPool("math", TIMEOUT_SECONDS, num_workers=1, memory_limit_mib=MEMORY_LIMIT_MIB) as pool:
+        pool._patience_seconds = 1e6  # what ends a bomb here is no wall clock
+        assert verify(pool, "5", r"\boxed{5}").correct
+        yield pool
+
+
+def verify(pool: VerifierPool, answer: str, response: str) -> Verdict:
+    return asyncio.run(pool.verify(answer, response))
+
+
+def verify_then_the_next(pool: VerifierPool, answer: str, response: str) -> Verdict:
+    """A bomb's verdict, if nothing came of it but that: the next verdict is right, and comes at once."""
+    started = time.monotonic()
+    verdict = verify(pool, answer, response)
+    assert time.monotonic() - started < PATIENCE_SECONDS
+    assert verdict.reason in REASONS
+    assert verdict.correct == (verdict.reason == "correct")
+    started = time.monotonic()
+    assert verify(pool, "0.5", r"So it is \boxed{\frac{1}{2}}.") == Verdict(True, "correct", r"\frac{1}{2}")
+    assert time.monotonic() - started < PATIENCE_SECONDS / 5
+    assert not Path(CANARY).exists()
+    return verdict
+
+
+def test_the_corpus_is_large_enough_and_its_names_are_unique() -> None:
+    names = [bomb.name for bomb in (*EXPRESSIONS, *RESPONSES, *HARD)]
+    assert len(names) == len(set(names)) >= 90
+
+
+@pytest.mark.parametrize("bomb", EXPRESSIONS, ids=[bomb.name for bomb in EXPRESSIONS])
+def test_an_expression(pool: VerifierPool, bomb: Expression, capfd: pytest.CaptureFixture[str]) -> None:
+    response = rf"\boxed{{{bomb.latex}}}"
+    assert verify_then_the_next(pool, "5", response).reason == bomb.reason
+    for gold in GOLDS:
+        assert not verify_then_the_next(pool, gold, response).correct
+    if bomb.reason != "correct":
+        assert not verify_then_the_next(pool, bomb.latex, r"\boxed{5}").correct
+    assert pool.retries == 0, "it ran into a limit"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("bomb", RESPONSES, ids=[bomb.name for bomb in RESPONSES])
+def test_a_response(pool: VerifierPool, bomb: Response, capfd: pytest.CaptureFixture[str]) -> None:
+    assert verify_then_the_next(pool, "5", bomb.text).reason == bomb.reason
+    assert pool.retries == 0, "it ran into a limit"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and memory is limited on Linux only")
+def test_the_memory_limit_held(pool: VerifierPool) -> None:
+    """The same worker has graded all of the above; its peak is what one verdict may take, and what it keeps."""
+    (worker,) = pool._workers
+    peaks = [line for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    peak_mib = int(peaks[0].split()[1]) / 1024
+    assert peak_mib < psutil.Process(worker.pid).memory_info().rss / 2**20 + MEMORY_LIMIT_MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+@pytest.mark.parametrize("bomb", HARD, ids=[bomb.name for bomb in HARD])
+def test_what_no_look_tells_ends_at_a_limit(bomb: Hard, hard_pool: VerifierPool) -> None:
+    assert verify_then_the_next(hard_pool, bomb.gold, rf"\boxed{{{bomb.latex}}}") == Verdict(False, bomb.reason)
+
+
+@pytest.fixture(scope="module")
+def hard_pool() -> Iterator[VerifierPool]:
+    with VerifierPool("math", TIMEOUT_SECONDS / 2, num_workers=1, memory_limit_mib=MEMORY_LIMIT_MIB) as pool:
+        pool._patience_seconds = 1e6
+        assert verify(pool, "5", r"\boxed{5}").correct
+        yield pool
+
+
+# What Python compiles, runs, opens or starts, as far as it has to do with the bombs.
+WATCHED = r"""
+import sys
+sys.path.insert(0, sys.argv[1])
+from bombs import CANARY, EXPRESSIONS, RESPONSES
+from ossft_ray.verification.kinds.math import grade
+
+WORDS = (CANARY, "poly1d", "__import__", "__class__", "lambda")
+
+def watch(event, arguments):
+    if event in ("compile", "exec", "open", "os.system", "subprocess.Popen", "import"):
+        if any(word in str(arguments[:1]) for word in WORDS):
+            print(event, arguments)
+
+grade("5", r"\boxed{6}")
+sys.addaudithook(watch)
+for bomb in EXPRESSIONS:
+    if any(word in bomb.latex for word in WORDS):
+        for gold in ("5", r"\sqrt{2}+x"):
+            grade(gold, rf"\boxed{{{bomb.latex}}}")
+            grade(gold, f"The final answer is ${bomb.latex}$. I hope it is correct.")
+            grade(gold, f"The final answer is {bomb.latex}. I hope it is correct.")
+for bomb in RESPONSES:
+    if "announced" in bomb.name:
+        grade("5", bomb.text)
+print("done")
+"""
+
+
+def test_no_text_of_a_bomb_is_ever_compiled() -> None:
+    command = [sys.executable, "-c", WATCHED, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+UNSCREENED = rf"""
+from math_verify import LatexExtractionConfig, parse, verify
+prediction = parse(r"${NAMES_THAT_RUN}+x$", [LatexExtractionConfig()], parsing_timeout=None)
+verify(parse(r"$\sqrt{{2}}+x$", parsing_timeout=None), prediction, timeout_seconds=None)
+"""
+
+
+def test_the_bomb_that_runs_code_is_a_real_one(tmp_path: Path) -> None:
+    """Math-Verify without our screening runs what `NAMES_THAT_RUN` holds; grading the same answer does not."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", UNSCREENED], cwd=tmp_path, check=True, timeout=300)
+    assert (tmp_path / CANARY).exists()
+    assert grade(r"\sqrt{2}+x", rf"\boxed{{{NAMES_THAT_RUN}+x}}").reason == "unparsed"
+    assert not Path(CANARY).exists()
