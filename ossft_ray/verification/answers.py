@@ -65,7 +65,7 @@ from ossft_ray.latex import find_boxes
 
 ANNOUNCED_WITHIN_CHARACTERS = 400  # of the end: what is announced earlier may have been given up since
 
-_TAIL = re.compile(r"####[ \t]*(\S[^\n]*)\s*\Z")
+_TAIL = re.compile(r"####[ \t]*(\S[^\n]*)\Z")
 _LONELY_BOX = re.compile(r"\s*\\(?:boxed|fbox|framebox)\s*\{.*\}\s*", re.DOTALL)
 # What may stand between two boxes that are one answer: "$x = \boxed{1}$ or $x = \boxed{2}$".
 _JOINT = re.compile(
@@ -77,7 +77,8 @@ _ANNOUNCEMENT = re.compile(
     r"|^[#*_ \t]*(?:the\s+)?(?:final\s+)?answer[*_ \t]*\n\s*[*_]*",  # a heading
     re.IGNORECASE | re.MULTILINE,
 )
-_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(?!\d[\d,.]*(?:\s|\Z))([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_MONEY = r"\d[\d,.]*(?:\s+(?![\\+\-*/=^<>])|\Z)"  # what follows the dollar of "$18 a week"
+_FORMULA = re.compile(rf"\$\$(.+?)\$\$|\$(?!{_MONEY})([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _AND = re.compile(r"\s*(?:,?\s*\band\b|,?\s*\bor\b|,)\s*")
 _SENTENCE_END = re.compile(r"[.!?;](?=\s|\*|\Z)|\n")
 # "The answer is not ..." and "the answer is obtained by ..." announce nothing.
@@ -105,7 +106,7 @@ def final_answer(text: str) -> str | None:
         return ", ".join(reversed(parts))
     # Searched from the last marker on, so that a long text costs nothing.
     marker = text.rfind("####")
-    tail = _TAIL.match(text, marker) if marker >= 0 else None
+    tail = _TAIL.match(text[marker:].rstrip()) if marker >= 0 else None
     return tail[1].strip() if tail else None
 
 

@@ -15,7 +15,8 @@ MEMORY: Final = "memory"
 CRASHED: Final = "crashed"  # the grading process died for another reason
 VERIFIER_ERROR: Final = "verifier_error"  # the grader itself failed, such as a user's function that raised
 
-NO_VERDICT: Final = (TIMEOUT, MEMORY, CRASHED, VERIFIER_ERROR)  # whether the response is right was not found out
+# Whether the response is right was not found out.
+NO_VERDICT: Final = (TOO_COMPLEX, TIMEOUT, MEMORY, CRASHED, VERIFIER_ERROR)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ another process needs is locked or half written.
 """
 
 import contextlib
+import dataclasses
 import math
 import multiprocessing.context
 import multiprocessing.forkserver
@@ -32,6 +33,7 @@ from ossft_ray.verification.verdict import CRASHED, MEMORY, TIMEOUT, UNPARSED, V
 
 _MEMORY_EXIT_CODE = 99  # of a worker that ran into its memory limit
 _LOAD_SECONDS = 120.0  # of processor time, for what a kind imports
+_MAX_EXTRACTED_CHARACTERS = 2000
 _JOIN_SECONDS = 10.0  # for the fork server to say how a process ended; it takes milliseconds
 _START_LOCK = threading.Lock()
 
@@ -226,6 +228,13 @@ def _serve(
             connection.send(_grade_within_limits(graders[name], task, keywords, timeout_seconds, memory_limit_mib))
 
 
+def _shortened(verdict: Verdict) -> Verdict:
+    """The verdict with at most so much of the answer as anyone would read: a model may box megabytes."""
+    if verdict.extracted is None or len(verdict.extracted) <= _MAX_EXTRACTED_CHARACTERS:
+        return verdict
+    return dataclasses.replace(verdict, extracted=f"{verdict.extracted[:_MAX_EXTRACTED_CHARACTERS]}…")
+
+
 def _load(name: str, settings: Settings) -> Kind:
     """A kind, ready: no verdict pays for what is loaded late.
 
@@ -256,7 +265,7 @@ def _grade_within_limits(
             verdict = kind.check_answer(task.answer, question=task.question, **settings)
         else:
             verdict = kind.grade(task.answer, task.response, question=task.question, **settings)
-        return verdict
+        return _shortened(verdict)
     except MemoryError:
         os._exit(_MEMORY_EXIT_CODE)  # a heap so torn is not worth keeping
     except RecursionError:  # nested too deeply for the grader

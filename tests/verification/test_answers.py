@@ -82,7 +82,10 @@ def test_what_counts_as_the_answer_is_what_a_masked_guide_hides(solution: str, m
     assert mask_answer(solution) == masked
 
 
-@pytest.mark.parametrize("hostile", [r"\boxed{" * 100_000, r"\boxed{}" * 100_000, "\\boxed{" * 50_000 + "}" * 50_000])
+@pytest.mark.parametrize(
+    "hostile",
+    ["#### 5" + " " * 200_000 + "\nx", r"\boxed{" * 100_000, r"\boxed{}" * 100_000, "\\boxed{" * 50_000 + "}" * 50_000],
+)
 def test_boxes_are_found_in_linear_time(hostile: str) -> None:
     started = time.process_time()
     find_boxes(hostile)

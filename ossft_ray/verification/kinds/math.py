@@ -44,6 +44,7 @@ _BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])")  # but 5**2 is 
 # What follows a number that is not the whole answer; m, s, g and h may be units.
 _CONTINUES = re.compile(r"\s*(?:\*(?!\*)|[/^=+×÷])|\(|[a-fi-ln-rt-zA-Z](?![a-zA-Z])|\s+or\s+\S*\d")
 _ARITHMETIC = re.compile(r"[\d\s.+\-*/^()÷×]*\*\*[\d\s.+\-*/^()÷×]*")
+_MONEY = re.compile(r"\$(?=\d[^$]*(?:\$\d|\Z))")  # the dollar of $18, which opens no formula
 _EQUALS = re.compile(r"(?<![<>!:\\])=")
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
 _WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*")
@@ -155,7 +156,7 @@ def _is_sentence(announced: str) -> bool:
 
 def _read_sentence(sentence: str) -> list[Any]:
     """The expression that a sentence after "the answer is" begins with: "5 apples, since ..." is 5."""
-    text = f"answer is {_BOLD.sub('', sentence)}"
+    text = f"answer is {_BOLD.sub('', _MONEY.sub('', sentence))}"
     found = _parse(text, _ANNOUNCED)
     wording = next((item for item in found if isinstance(item, str)), None)
     place = text.rfind(wording) if wording else -1

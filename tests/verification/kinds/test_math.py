@@ -10,6 +10,7 @@ from ossft_ray.verification.answers import final_answer
 from ossft_ray.verification.kinds.math import grade
 from ossft_ray.verification.verdict import Verdict
 
+BINOMIAL = r"\left(\begin{array}{l}5 \\ 2\end{array}\right)"  # as scanned books have it
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
@@ -46,6 +47,11 @@ DATA = Path(__file__).parents[4] / "shared" / "data"
         ("5", "The answer is therefore $2+3=\\mathbf{5 .}$", "correct", r"2+3=\mathbf{5 .}"),
         ("23", r"\boxed{\mathbf{2 3}}", "correct", r"\mathbf{2 3}"),  # a space in mathematics is none
         ("5", r"\boxed{2 + 3 = 5}", "correct", "2 + 3 = 5"),
+        ("5", r"\boxed{x^2 = 5}", "wrong", "x^2 = 5"),
+        ("5", "The answer is $2x = 10 / 2 = 5$.", "correct", "2x = 10 / 2 = 5"),
+        ("5", "The answer is $2x = 5$.", "wrong", "2x = 5"),
+        ("18", "The answer is $18 a week and $20 a month.", "correct", "$18 a week and $20 a month"),
+        (r"\binom{5}{2}", rf"\boxed{{{BINOMIAL}}}", "correct", BINOMIAL),
         ("5", "### Final Answer\n\n**5**", "correct", "5"),
         ("5", "I see 5 apples and give up.", "no_answer", None),
         ("5", "The answer is 5. " + "Then I thought about it. " * 40, "no_answer", None),
