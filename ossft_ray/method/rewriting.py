@@ -146,9 +146,13 @@ async def rewrite_problem(
     attempts: list[Attempt] = []
     for stage in settings.stages if problem.answer else []:
         prompt = stage_prompt(stage, problem, settings, prompts)
+        drawing = asyncio.Event()  # set once the policy is really asked for something
 
-        async def attempt(index: int, stage: Stage = stage, prompt: list[Message] = prompt) -> Attempt:
+        async def attempt(
+            index: int, stage: Stage = stage, prompt: list[Message] = prompt, drawing: asyncio.Event = drawing
+        ) -> Attempt:
             if (stage, index) not in made:
+                drawing.set()
                 response = await sample(stage, prompt, index)
                 judged = await _judge(stage, response, problem, verify, settings.guided_alignment, max_copied)
                 made[stage, index] = Attempt(
@@ -165,7 +169,7 @@ async def rewrite_problem(
 
         num_samples = (settings.self_alignment if stage == "self" else settings.guided_alignment).num_samples
         try:
-            drawn = await _draw(attempt, num_samples, settings, room)
+            drawn = await _draw(attempt, num_samples, settings, room, drawing)
         except PromptTooLong:
             attempts.append(Attempt(stage, 0, False, PROMPT_TOO_LONG, PROMPT_TOO_LONG, 0))
             continue
@@ -176,9 +180,16 @@ async def rewrite_problem(
 
 
 async def _draw(
-    attempt: Callable[[int], Awaitable[Attempt]], num_samples: int, settings: Rewrite, room: Room | None
+    attempt: Callable[[int], Awaitable[Attempt]],
+    num_samples: int,
+    settings: Rewrite,
+    room: Room | None,
+    drawing: asyncio.Event,
 ) -> list[Attempt]:
-    """Attempts of one stage in index order: all of them, or wave by wave until enough are correct."""
+    """Attempts of one stage in index order: all of them, or wave by wave until enough are correct.
+
+    Nothing begins early before the first of them is `drawing`: attempts that are stored may be all that is needed.
+    """
     begun: dict[int, asyncio.Future[Attempt]] = {}
 
     def begin(index: int) -> asyncio.Future[Attempt]:
@@ -187,6 +198,7 @@ async def _draw(
         return begun[index]
 
     async def begin_early(room: Room) -> None:
+        await drawing.wait()
         for index in range(num_samples):
             if index not in begun:
                 await room()

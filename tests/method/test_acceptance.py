@@ -153,6 +153,18 @@ def test_early_draws_change_no_result(right: str) -> None:
     assert len(set(world.drawn)) == len(world.drawn)
 
 
+def test_where_stored_attempts_suffice_nothing_begins_early() -> None:
+    made: Attempts = {}
+    World("-+------").rewrite(made)
+    world = World("-+------")
+
+    async def room() -> None:
+        await asyncio.sleep(0)
+
+    world.rewrite(made, room=room)
+    assert world.drawn == []
+
+
 def test_early_draws_shorten_the_wait() -> None:
     """Without room four waves follow one another; with it the fourth is done when the first is."""
 
