@@ -3,7 +3,8 @@
     answers.py   which text counts as the answer, and which answers are the same: the table
     kinds/       a grader a file: math (Math-Verify), choice, number, text, python (a user's function)
     pool.py      graders in processes (worker.py) with limits on time and memory, in the order of schedule.py
-    golds.py     are the gold answers themselves right?
+    mathematics/ what the kind math needs beside Math-Verify: no bomb explodes, no wrong answer is accepted
+    inputs.py    what verdicts depend on
     files.py     `ossft verify`: grade a whole file
 
 Kinds load heavy libraries (math: sympy, seconds), and only the workers of a pool need them: none is imported here.

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from bombs import CANARY, EXPRESSIONS, HARD, NAMES_THAT_RUN, RESPONSES, Expression, Hard, Response
 
-from ossft_ray.verification import Verdict, VerifierPool, verdict
+from ossft_ray.verification import Task, Verdict, VerifierPool, verdict
 from ossft_ray.verification.kinds.math import grade
 
 TIMEOUT_SECONDS = 2.0
@@ -69,6 +69,20 @@ def test_a_response(pool: VerifierPool, bomb: Response, capfd: pytest.CaptureFix
     assert verify_then_the_next(pool, "5", bomb.text).reason == bomb.reason
     assert pool.retries == 0, "it ran into a limit"
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("kind", "gold"), [("number", "5 km"), ("choice", "B"), ("text", "Paris")])
+def test_all_of_them_with_the_other_kinds(pool: VerifierPool, kind: str, gold: str) -> None:
+    """As responses, as boxed answers, as gold answers and as questions."""
+    texts = [bomb.text for bomb in RESPONSES] + [rf"\boxed{{{bomb.latex}}}" for bomb in EXPRESSIONS]
+    tasks = [Task(gold, text, kind=kind) for text in texts]
+    tasks += [Task(text, rf"\boxed{{{gold}}}", kind=kind) for text in texts]
+    tasks += [Task(gold, rf"\boxed{{{gold}}}", text, kind) for text in texts]
+    retries_before = pool.retries
+    verdicts = list(pool.map(tasks))
+    assert {verdict.reason for verdict in verdicts} <= REASONS - {"timeout", "memory", "crashed", "verifier_error"}
+    assert all(verdict.correct for verdict in verdicts[-len(texts) :]), "a question changes no letter"
+    assert pool.retries == retries_before, "one ran into a limit"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and memory is limited on Linux only")

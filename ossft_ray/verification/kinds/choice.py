@@ -8,8 +8,8 @@ them is that text.
 import re
 
 from ossft_ray.verification.answers import announced_answer, conclusion, final_answer, well_formed
-from ossft_ray.verification.kinds.text import normalise_text
-from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, UNPARSED, WRONG, Verdict
+from ossft_ray.verification.kinds.text import MAX_CHARACTERS, normalise_text
+from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
 
 # The letter, and all before its text: "(B) ", "B. ", "B) ", "**B:** ", "\\textbf{(B)}\\ ".
 _MARK = (
@@ -18,6 +18,7 @@ _MARK = (
 )
 _OPTION = re.compile(rf"(?:^|[\s$,;~]|\\quad|\\qquad){_MARK}[\s~:$\\]*", re.MULTILINE)
 _LETTER = re.compile(rf"\s*(?:option|choice|answer)?\s*(?:{_MARK}|([A-Za-z])(?![\w'’]))", re.IGNORECASE)
+_WIDE_SPACE = re.compile(r"\s{3,}")
 _SPACING = re.compile(r"\\(?:q?quad|[,;:! ])|[~$]")
 
 
@@ -29,10 +30,12 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
     options = read_options(question)
     if not answer.strip():
         return Verdict(False, NO_GOLD)
-    gold = chosen(answer, options)
-    extracted = _stated(well_formed(response), options)
+    extracted = _stated(well_formed(response))
     if extracted is None:
         return Verdict(False, NO_ANSWER)
+    if max(len(answer), len(extracted)) > MAX_CHARACTERS:
+        return Verdict(False, TOO_COMPLEX, extracted)
+    gold = chosen(answer, options)
     choice = chosen(extracted, options)
     if gold is None or choice is None:
         correct = _plain(extracted) == _plain(answer)
@@ -44,6 +47,8 @@ def check_answer(answer: str, *, question: str = "") -> Verdict:
     """Whether a gold answer is an option of the question; any letter, where the question's options are not found."""
     if not answer.strip():
         return Verdict(False, NO_GOLD)
+    if len(answer) > MAX_CHARACTERS:
+        return Verdict(False, TOO_COMPLEX, answer)
     known = chosen(answer, read_options(question)) is not None
     return Verdict(known, CORRECT if known else UNPARSED, answer)
 
@@ -54,6 +59,7 @@ def read_options(question: str) -> dict[str, str]:
     >>> read_options("How many?\n(A) 6 (B) seven\n(C) 8")
     {'A': '6', 'B': 'seven', 'C': '8'}
     """
+    question = _WIDE_SPACE.sub("\n\n", question[-MAX_CHARACTERS:])  # patterns below try every start of white space
     marks = list(_OPTION.finditer(question))
     for first in reversed(range(len(marks))):  # the last list that begins with A
         options = _in_order(marks[first:])
@@ -93,7 +99,7 @@ def chosen(text: str, options: dict[str, str]) -> str | None:
     return found if _plain(rest) in ("", _plain(options.get(found, ""))) else None
 
 
-def _stated(response: str, options: dict[str, str]) -> str | None:
+def _stated(response: str) -> str | None:
     """A box, a tail or an announcement; else a last line that is nothing but a letter, as short answers are."""
     text = conclusion(response)
     marked = final_answer(text)

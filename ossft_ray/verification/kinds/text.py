@@ -10,7 +10,9 @@ import re
 import unicodedata
 
 from ossft_ray.verification.answers import stated_answer, well_formed
-from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, WRONG, Verdict
+from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, WRONG, Verdict
+
+MAX_CHARACTERS = 10_000  # of a text that is compared
 
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
 _PUNCTUATION = re.compile(r"[.,:](?!\d)|(?<=[^\W\d])[-–](?=\w)|[;!?'\"“”‘’`…()\[\]{}*_—/]")
@@ -31,18 +33,24 @@ def grade(
     def normalise(text: str) -> str:
         return normalise_text(text, ignore_case, ignore_punctuation, ignore_articles)
 
+    if len(answer) > MAX_CHARACTERS:
+        return Verdict(False, TOO_COMPLEX)
     wanted = {normalise(alias) for alias in aliases(answer)} - {""}
     if not wanted:
         return Verdict(False, NO_GOLD)
     extracted = stated_answer(well_formed(response))
     if extracted is None:
         return Verdict(False, NO_ANSWER)
+    if len(extracted) > MAX_CHARACTERS:
+        return Verdict(False, TOO_COMPLEX, extracted)
     correct = normalise(extracted) in wanted
     return Verdict(correct, CORRECT if correct else WRONG, extracted)
 
 
 def check_answer(answer: str, *, question: str = "", **settings: bool) -> Verdict:
     """Whether a gold answer holds any text that matters."""
+    if len(answer) > MAX_CHARACTERS:
+        return Verdict(False, TOO_COMPLEX, answer)
     known = any(normalise_text(alias, **settings) for alias in aliases(answer))
     return Verdict(known, CORRECT if known else NO_GOLD, answer if known else None)
 
