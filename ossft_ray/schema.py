@@ -63,6 +63,16 @@ DROPPED = pa.schema(
     [EXAMPLE.field(name) for name in (*PROBLEM.names, "num_attempts", "num_correct", "attempts", "policy")]
 )
 
+SCORE = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("origin", pa.string()),  # self | guided | expert
+        ("source", pa.string()),  # kept | expert_original
+        ("token_ids", pa.list_(pa.int32())),  # of the response
+        ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training
+    ]
+)
+
 SAMPLE = pa.schema(
     [
         ("problem_id", pa.string()),

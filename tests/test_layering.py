@@ -56,6 +56,7 @@ ROOMS = {
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
     "huggingface_hub": (("export.card", "export.push"), True),
+    "peft": (("engines.policy_model",), True),
 }
 
 

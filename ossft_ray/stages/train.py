@@ -22,6 +22,7 @@ from ossft_ray.schema import EXAMPLE, check_table
 from ossft_ray.stages.cluster import check_output, log_folder, place, redirect_output, start_ray
 from ossft_ray.stages.metrics_log import MetricsLog, MetricsReader, read_metrics
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress, watch
+from ossft_ray.stages.references import References, needs_scores, score_folder
 from ossft_ray.storage import MANIFEST, Folder, begin_stage, finish_stage
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ _LEARNING_KEYS = {
     "weight_decay",
     "betas",
     "max_grad_norm",
+    "lora",
+    "deepspeed",
 }
 
 
@@ -70,17 +73,20 @@ def train(
     report = on_progress or (lambda metrics: None)
     source = _source(experiment)
     inputs = {
-        "train": experiment.train.model_dump(include=_LEARNING_KEYS),
+        "train": experiment.train.model_dump(mode="json", include=_LEARNING_KEYS) | _loss_options(experiment),
         "seed": experiment.run.seed,
         "model": model_digest(experiment.policy),
         "chat_template": experiment.policy.chat_template,
         "rewrite": source.read_json(MANIFEST)["fingerprint"],
     }
+    scores = score_folder(experiment) if needs_scores(experiment) else None
+    if scores is not None:
+        inputs["score"] = scores.read_json(MANIFEST)["fingerprint"]
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
         report(ALREADY_COMPLETE)
         return manifest
     write_config(experiment)
-    tokenised = tokenise(source, load_chat(experiment.policy), experiment)
+    tokenised = tokenise(source, load_chat(experiment.policy), experiment, References(scores) if scores else None)
     start_ray(experiment, verbose)
     _fit(experiment, folder, tokenised.examples, report, verbose)
     return finish_stage(folder, inputs, _manifest(experiment, folder, tokenised))
@@ -95,17 +101,19 @@ class Tokenised:
     num_reencoded: int  # responses of another policy, whose tokens mean nothing here
 
 
-def tokenise(source: Folder, chat: Chat, experiment: Experiment) -> Tokenised:
+def tokenise(source: Folder, chat: Chat, experiment: Experiment, references: References | None = None) -> Tokenised:
     """Prompts through the chat template; responses as the token ids that were sampled.
 
     A response is encoded anew only if another policy wrote it and its ids do not spell it in this tokenizer.
 
     Raises:
-        InputError: nothing is left to train on.
+        InputError: nothing is left to train on, or a response has no reference where the loss needs one.
     """
-    names, max_length = source.names("part-*.parquet"), experiment.train.max_length
-    problem_ids, prompts, responses, too_long, num_reencoded = [], [], [], [], 0
-    for name in names:
+    max_length = experiment.train.max_length
+    kept: dict[str, list[Any]] = {"problem_ids": [], "prompts": [], "responses": [], "origins": []}
+    reference_logprobs: list[list[float]] = []
+    too_long, num_reencoded = [], 0
+    for name in source.names("part-*.parquet"):
         for row in check_table(source.read_table(name), EXAMPLE, f"{source.path}/{name}").to_pylist():
             prompt, response = chat.render(row["prompt"]), chat.close_turn(row["response_token_ids"])
             if row["policy"] != experiment.policy.model and not _spells(chat, response, row["response"]):
@@ -114,17 +122,25 @@ def tokenise(source: Folder, chat: Chat, experiment: Experiment) -> Tokenised:
             if len(prompt) + len(response) > max_length:
                 too_long.append(row["problem_id"])
                 continue
-            problem_ids.append(row["problem_id"])
-            prompts.append(prompt)
-            responses.append(response)
-    if not problem_ids:
+            if references is not None:
+                reference_logprobs.append(references.of(row["problem_id"], response))
+            for key, value in zip(kept, (row["problem_id"], prompt, response, row["origin"]), strict=True):
+                kept[key].append(value)
+    if not kept["problem_ids"]:
         raise InputError(
             f"{source.path}: nothing to train on: {len(too_long)} examples, all longer than "
             f"train.max_length = {max_length} tokens; raise it"
             if too_long
             else f"{source.path}: nothing to train on: it holds no examples"
         )
-    return Tokenised(Examples.build(problem_ids, prompts, responses), too_long, num_reencoded)
+    examples = Examples.build(**kept, reference_logprobs=reference_logprobs if references is not None else None)
+    return Tokenised(examples, too_long, num_reencoded)
+
+
+def _loss_options(experiment: Experiment) -> dict[str, Any]:
+    """The hyper-parameters of the loss that is used, under its name; those of others change nothing."""
+    options = experiment.train.loss_options
+    return {experiment.train.loss: options} if options else {}
 
 
 def _spells(chat: Chat, token_ids: list[int], response: str) -> bool:
