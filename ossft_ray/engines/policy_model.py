@@ -1,6 +1,5 @@
 """The policy as one module from token ids to its loss: loading it, and what its training takes from its config."""
 
-import importlib.util
 from typing import Any
 
 import torch
@@ -160,6 +159,8 @@ def _merge_adapter(model: Any, folder: str) -> Any:
 
 
 def _peft(key: str) -> Any:
-    if importlib.util.find_spec("peft") is None:
-        raise InputError(f"{key}: needs peft; pip install peft")
-    return importlib.import_module("peft")
+    try:
+        import peft
+    except ImportError as error:
+        raise InputError(f"{key}: needs peft; pip install peft") from error
+    return peft
