@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ossft_ray import __version__
-from ossft_ray.errors import InputError, JobError
+from ossft_ray.errors import InputError, JobError, Stopped
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
@@ -256,6 +256,8 @@ def main() -> None:
         _fail(str(error), EXIT_BAD_INPUT)
     except JobError as error:
         _fail(str(error), EXIT_FAILED)
+    except Stopped as error:
+        _fail(str(error), EXIT_INTERRUPTED)
     except (KeyboardInterrupt, click.Abort):
         _fail("stopped; the same command goes on where it was", EXIT_INTERRUPTED)
     except Exception as error:  # a defect of ours: one line, and the way to see more

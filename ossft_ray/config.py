@@ -193,6 +193,12 @@ class Train(Section):
         None, description="adapters only: a section with rank, alpha, dropout, target_modules; exported merged"
     )
     checkpoint_every: PositiveInt = Field(50, description="optimiser steps")
+    stop_after: Annotated[str, Field(pattern=r"^(\d+[dhms])+$")] | None = Field(
+        None, description='such as "3h45m": checkpoint then, and end with code 130; the same command goes on'
+    )
+    holdout: float = Field(0.0, ge=0, lt=1, description="share of problems to measure on and not to train on")
+    keep: Literal["last", "best"] = Field("last", description="best: the checkpoint best by keep_by on the holdout")
+    keep_by: Literal["cross_entropy", "loss", "mean_token_probability"] = "cross_entropy"
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="linear warm-up, then cosine to zero")
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), strict=False)

@@ -50,7 +50,7 @@ ROOMS = {
     "vllm": (("engines.vllm_policy",), True),
     "deepspeed": (("engines.deepspeed_engine",), True),
     "transformers": (("engines", "playground.pretrain"), False),
-    "torch": (("engines", "stages.train", "playground.pretrain", "method.coefficients"), False),
+    "torch": (("engines", "stages.train_worker", "playground.pretrain", "method.coefficients"), False),
     "math_verify": (("verification.math",), False),
     "sympy": (("verification.math",), False),
     "matplotlib": (("report",), False),

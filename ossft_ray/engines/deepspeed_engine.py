@@ -27,16 +27,22 @@ from ossft_ray.method.coefficients import make_loss
 from ossft_ray.method.packing import MicroBatch, padding_share
 from ossft_ray.method.schedule import learning_rate_at
 
-_TAG, _PROGRESS, _REFERENCE = "state", "progress.json", "reference.npy"  # names inside a checkpoint
+TAG, _PROGRESS, _REFERENCE = "state", "progress.json", "reference.npy"  # names inside a checkpoint
 
 
 class Trainer:
     """A policy under training. Makes collective calls: every worker must call the same methods in the same order."""
 
     def __init__(
-        self, policy: Policy, settings: Train, seed: int, examples: Examples, holdout: Examples | None = None
+        self,
+        policy: Policy,
+        settings: Train,
+        seed: int,
+        examples: Examples,
+        holdout: Examples | None = None,
+        universal: bool = False,
     ) -> None:
-        """Load the policy and shard it.
+        """Load the policy and shard it; `universal` if a checkpoint of that kind will be loaded.
 
         Raises:
             InputError: the policy's logits are not a plain product with its output head, or the settings contradict
@@ -47,6 +53,7 @@ class Trainer:
         check_deepspeed_settings(settings)
         self.settings, self.seed, self.examples, self.holdout = settings, seed, examples, holdout
         self.step = 0  # optimiser steps done
+        self.best: float | None = None  # what the best checkpoint so far came to on the holdout; lower is better
         self.num_steps = num_steps(len(examples), settings.global_batch_size, settings.epochs)
         self.rank, self.num_workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
         torch.manual_seed(seed)
@@ -61,12 +68,16 @@ class Trainer:
         # the optimizer is made here because one named in DeepSpeed's config compiles C++ when it starts; the
         # learning rate is set at each step
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(
+            trained, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
         # DeepSpeed would compile a shared-memory all-reduce too, which only its inference uses
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.engine, *_ = deepspeed.initialize(
-            model=module, optimizer=optimizer, config=deepspeed_config(settings, self.num_workers)
+            model=module, optimizer=optimizer, config=deepspeed_config(settings, self.num_workers, universal)
         )
+        if self.num_workers == 1 and isinstance(self.engine.optimizer, torch.optim.Optimizer):
+            self.engine.enable_backward_allreduce = False  # it would copy all gradients to itself
         if settings.zero_stage == 0:
             optimizer.state.clear()  # in bf16 it has taken an empty step, which Adam's bias correction would count
         self.engine.train()
@@ -79,6 +90,12 @@ class Trainer:
         """
         while self.step < self.num_steps:
             yield self._train_step()
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any worker says so; a collective call."""
+        shared = torch.tensor(float(flag), device=self.engine.device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        return bool(shared.item())
 
     @property
     def is_checkpoint_due(self) -> bool:
@@ -196,6 +213,17 @@ class Trainer:
         metrics = sums.metrics()
         return {f"holdout_{name}": metrics[name] for name in ("loss", "cross_entropy", "mean_token_probability")}
 
+    def is_best(self, metrics: dict[str, float]) -> bool:
+        """Whether these holdout metrics are the best so far, and remembers them if so."""
+        key = self.settings.keep_by
+        if f"holdout_{key}" not in metrics:
+            return False
+        value = metrics[f"holdout_{key}"] * (-1 if key == "mean_token_probability" else 1)
+        if self.best is not None and value >= self.best:
+            return False
+        self.best = value
+        return True
+
     def _take_step(self) -> float:
         """Clip and step; returns the norm of the global batch's gradient before it was clipped."""
         norm: Any = None
@@ -207,33 +235,21 @@ class Trainer:
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write this worker's part of the state into `folder`; the parts of all workers together are a checkpoint."""
-        self.engine.save_checkpoint(str(folder), tag=_TAG)
+        self.engine.save_checkpoint(str(folder), tag=TAG)
         if self.rank == 0:
             if self._reference is not None and self.settings.loss == "psft":
                 np.save(folder / _REFERENCE, self._reference.numpy())
-            (folder / _PROGRESS).write_text(json.dumps({"step": self.step, "layout": self._layout}))
+            layout = _layout(self.settings, self.num_workers)
+            (folder / _PROGRESS).write_text(json.dumps({"step": self.step, "best": self.best, "layout": layout}))
 
-    def load_checkpoint(self, folder: Path) -> None:
-        """Go on from a checkpoint, exactly where it was written.
-
-        Raises:
-            JobError: it was written by another number of workers, or under another ZeRO stage.
-        """
+    def load_checkpoint(self, folder: Path, universal: Path | None = None) -> None:
+        """Go on from a checkpoint, exactly where it was written; its weights and optimizer state from `universal`
+        where another number of workers wrote it, see `needs_universal`."""
+        self.engine.load_checkpoint(str(universal or folder), tag=TAG)
         progress = json.loads((folder / _PROGRESS).read_text())
-        if progress["layout"] != self._layout:
-            raise JobError(
-                f"train: the checkpoint was written with {progress['layout']}, not {self._layout}; "
-                "go on with those settings, or pass --start-over"
-            )
-        self.engine.load_checkpoint(str(folder), tag=_TAG)
-        self.step = progress["step"]
+        self.step, self.best = progress["step"], progress["best"]
         if (folder / _REFERENCE).exists():
             self._reference = torch.from_numpy(np.load(folder / _REFERENCE))
-
-    @property
-    def _layout(self) -> dict[str, int]:
-        """What a DeepSpeed checkpoint can only be loaded with."""
-        return {"num_train_workers": self.num_workers, "zero_stage": self.settings.zero_stage}
 
     def export(self, folder: Path, chat: Chat) -> None:
         """Write the policy as a Hugging Face folder in the training dtype; worker 0 writes, all take part.
@@ -248,6 +264,27 @@ class Trainer:
             model.save_pretrained(folder, state_dict=merge_adapters(weights, self.settings.lora))
             chat.tokenizer.save_pretrained(folder)
         torch.distributed.barrier()
+
+
+def needs_universal(folder: Path, settings: Train, num_workers: int) -> bool:
+    """Whether another number of workers wrote this checkpoint, so that its shards do not fit these.
+
+    Raises:
+        JobError: it was written under another ZeRO stage, which changes more than the number of shards.
+    """
+    before, now = json.loads((folder / _PROGRESS).read_text())["layout"], _layout(settings, num_workers)
+    if before["zero_stage"] != now["zero_stage"] or before["precision"] != now["precision"]:
+        raise JobError(
+            f"train: the checkpoint was written with {before}, not {now}; "
+            "go on with those settings, or pass --start-over"
+        )
+    is_sharded = settings.zero_stage > 0 or settings.precision == "bf16"
+    return is_sharded and before["num_train_workers"] != now["num_train_workers"]
+
+
+def _layout(settings: Train, num_workers: int) -> dict[str, Any]:
+    """What a DeepSpeed checkpoint can only be loaded with."""
+    return {"num_train_workers": num_workers, "zero_stage": settings.zero_stage, "precision": settings.precision}
 
 
 def _gather_weights(model: Any, rank: int) -> dict[str, Tensor]:

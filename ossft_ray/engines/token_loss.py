@@ -14,10 +14,10 @@ from torch.autograd.function import once_differentiable
 
 from ossft_ray.method.coefficients import TOP, Loss, TokenStats
 
-# Elements of a chunk's logits, 64 MB in float32 (and as much again for the probabilities): one chunk for a small
-# vocabulary, where chunking costs time and saves nothing; some 110 tokens at 152 thousand on a CPU, whose caches like
+# Elements of a chunk's logits, 32 MB in float32 (and as much again for the probabilities): one chunk for a small
+# vocabulary, where chunking costs time and saves nothing; some 55 tokens at 152 thousand on a CPU, whose caches like
 # small chunks. A GPU wants larger products to stay busy.
-_CHUNK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}
+_CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
 
 
 @dataclass(frozen=True)
@@ -102,28 +102,29 @@ class _TokenLoss(torch.autograd.Function):
         context: Context,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wide = torch.promote_types(hidden_NC.dtype, torch.float32)
+        chunks = _Chunks(hidden_NC, head_VC, targets_N, loss, context, chunk_tokens)
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         grad_hidden_NC = torch.empty_like(hidden_NC) if needs_hidden else None
-        num_chunks = -(-hidden_NC.shape[0] // chunk_tokens)
         # summed over many chunks in half precision the head's gradient would lose what each adds
-        sum_dtype = wide if num_chunks > 1 else head_VC.dtype
+        sum_dtype = chunks.wide if len(chunks.slices) > 1 else head_VC.dtype
         grad_head_VC = torch.zeros_like(head_VC, dtype=sum_dtype) if needs_head else None
+        logprob_N, coefficient_N, entropy_N = (hidden_NC.new_empty(len(targets_N), dtype=chunks.wide) for _ in range(3))
+        if chunks.needs_whole_responses:
+            # all tokens have to be seen before any gradient: the chunks come twice
+            for chunk in chunks.slices:
+                logprob_N[chunk] = chunks.statistics(chunk).logprob_T
+            coefficient_N = loss.coefficient(chunks.of_all(logprob_N))
 
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        # a coefficient that looks at whole responses has to see all tokens before any gradient: the chunks come twice
-        coefficient_N = _from_whole_responses(hidden_NC, head_VC, targets_N, loss, context, chunk_tokens)
-        for start in range(0, hidden_NC.shape[0], chunk_tokens):
-            chunk = slice(start, start + chunk_tokens)
-            probability_TV, stats = _statistics(hidden_NC[chunk], head_VC, targets_N[chunk], loss, context, chunk)
-            coefficient_T = loss.coefficient(stats) if coefficient_N is None else coefficient_N[chunk]
+        for chunk in chunks.slices:
+            stats = chunks.statistics(chunk)
             assert stats.entropy_T is not None
-            parts.append((stats.logprob_T, coefficient_T, stats.entropy_T))
+            logprob_N[chunk], entropy_N[chunk] = stats.logprob_T, stats.entropy_T
+            if not chunks.needs_whole_responses:
+                coefficient_N[chunk] = loss.coefficient(stats)
             if not (needs_hidden or needs_head):
                 continue
             # ∂loss/∂logits = c · (p - onehot); the c is multiplied in where the matrix is thin
-            probability_TV[torch.arange(len(probability_TV)), targets_N[chunk]] -= 1
-            grad_TV, coefficient_T1 = probability_TV.to(hidden_NC.dtype), coefficient_T[:, None]
+            grad_TV, coefficient_T1 = chunks.probability_less_onehot(chunk), coefficient_N[chunk, None]
             if grad_hidden_NC is not None:
                 grad_hidden_NC[chunk] = (grad_TV @ head_VC) * coefficient_T1
             if grad_head_VC is not None:
@@ -132,10 +133,7 @@ class _TokenLoss(torch.autograd.Function):
                     grad_head_VC.addmm_(grad_TV.T, weighted_TC)
                 else:
                     grad_head_VC += grad_TV.T @ weighted_TC
-            del probability_TV, grad_TV
 
-        empty = hidden_NC.new_zeros(0, dtype=wide)
-        logprob_N, coefficient_N, entropy_N = (torch.cat(part) for part in zip(*(parts or [(empty,) * 3]), strict=True))
         ctx.grads = grad_hidden_NC, None if grad_head_VC is None else grad_head_VC.to(head_VC.dtype)
         ctx.mark_non_differentiable(logprob_N, coefficient_N, entropy_N)
         return -(coefficient_N * logprob_N).sum(), logprob_N, coefficient_N, entropy_N
@@ -151,52 +149,67 @@ class _TokenLoss(torch.autograd.Function):
         return grad_hidden_NC, grad_head_VC, None, None, None, None
 
 
-def _statistics(
-    hidden_TC: Tensor, head_VC: Tensor, targets_T: Tensor, loss: Loss, context: Context, chunk: slice
-) -> tuple[Tensor, TokenStats]:
-    """A chunk's probabilities, and what a coefficient may look at."""
-    wide = torch.promote_types(hidden_TC.dtype, torch.float32)
-    logits_TV = (hidden_TC @ head_VC.T).to(wide)
-    probability_TV = logits_TV.softmax(-1)
-    # the log of the softmax's denominator, from its largest term: max p is at least 1 / V, so its log is exact
-    log_normaliser_T = logits_TV.amax(-1) - probability_TV.amax(-1).log()
-    logprob_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1) - log_normaliser_T
-    entropy_T = log_normaliser_T - torch.linalg.vecdot(probability_TV, logits_TV)
-    top_entropy_T = _top_entropy(logits_TV) if "top_entropy_T" in loss.needs else None
-    reference_N, response_N = context.reference_logprob_N, context.response_N
-    return probability_TV, TokenStats(
-        logprob_T,
-        entropy_T,
-        top_entropy_T,
-        None if reference_N is None else reference_N[chunk].to(wide),
-        None if response_N is None else response_N[chunk],
-        context.progress,
-    )
+class _Chunks:
+    """The tokens a chunk at a time, in two matrices of a chunk's logits that are made once and used again."""
+
+    def __init__(
+        self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, loss: Loss, context: Context, chunk_tokens: int
+    ) -> None:
+        self.hidden_NC, self.head_VC, self.targets_N = hidden_NC, head_VC, targets_N
+        self.loss, self.context = loss, context
+        self.wide = torch.promote_types(hidden_NC.dtype, torch.float32)
+        num_tokens = len(targets_N)
+        self.slices = [
+            slice(start, min(start + chunk_tokens, num_tokens)) for start in range(0, num_tokens, chunk_tokens)
+        ]
+        shape = (min(chunk_tokens, num_tokens), head_VC.shape[0])
+        self._logits_TV, self._probability_TV = (hidden_NC.new_empty(shape, dtype=self.wide) for _ in range(2))
+
+    @property
+    def needs_whole_responses(self) -> bool:
+        return "response_T" in self.loss.needs
+
+    def statistics(self, chunk: slice) -> TokenStats:
+        """What a coefficient may look at; leaves the chunk's probabilities behind."""
+        hidden_TC, targets_T = self.hidden_NC[chunk], self.targets_N[chunk]
+        logits_TV, probability_TV = self._logits_TV[: len(targets_T)], self._probability_TV[: len(targets_T)]
+        if hidden_TC.dtype == self.wide:
+            torch.mm(hidden_TC, self.head_VC.T, out=logits_TV)
+        else:
+            logits_TV.copy_(hidden_TC @ self.head_VC.T)
+        torch.softmax(logits_TV, -1, out=probability_TV)
+        # the log of the softmax's denominator, from its largest term: max p is at least 1 / V, so its log is exact
+        log_normaliser_T = logits_TV.amax(-1) - probability_TV.amax(-1).log()
+        logprob_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1) - log_normaliser_T
+        # Σ_v p_v · logit_v as a batch of dot products, which makes no third matrix of this size
+        entropy_T = log_normaliser_T - torch.bmm(probability_TV[:, None], logits_TV[:, :, None]).flatten()
+        top_entropy_T = _top_entropy(logits_TV) if "top_entropy_T" in self.loss.needs else None
+        return self._with_context(logprob_T, chunk, entropy_T, top_entropy_T)
+
+    def probability_less_onehot(self, chunk: slice) -> Tensor:
+        """p - onehot of the chunk whose statistics were last taken, in the inputs' dtype."""
+        targets_T = self.targets_N[chunk]
+        probability_TV = self._probability_TV[: len(targets_T)]
+        probability_TV[torch.arange(len(targets_T), device=targets_T.device), targets_T] -= 1
+        return probability_TV.to(self.hidden_NC.dtype)
+
+    def of_all(self, logprob_N: Tensor) -> TokenStats:
+        return self._with_context(logprob_N, slice(None))
+
+    def _with_context(
+        self, logprob_T: Tensor, chunk: slice, entropy_T: Tensor | None = None, top_entropy_T: Tensor | None = None
+    ) -> TokenStats:
+        reference_N, response_N = self.context.reference_logprob_N, self.context.response_N
+        return TokenStats(
+            logprob_T,
+            entropy_T,
+            top_entropy_T,
+            None if reference_N is None else reference_N[chunk].to(self.wide),
+            None if response_N is None else response_N[chunk],
+            self.context.progress,
+        )
 
 
 def _top_entropy(logits_TV: Tensor) -> Tensor:
     logprob_TK = logits_TV.topk(min(TOP, logits_TV.shape[1]), dim=-1).values.log_softmax(-1)
     return -(logprob_TK.exp() * logprob_TK).sum(-1)
-
-
-def _from_whole_responses(
-    hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, loss: Loss, context: Context, chunk_tokens: int
-) -> Tensor | None:
-    """The coefficients of a loss that looks at whole responses; None for all others."""
-    if "response_T" not in loss.needs:
-        return None
-    empty = hidden_NC.new_zeros(0, dtype=torch.promote_types(hidden_NC.dtype, torch.float32))
-    logprobs = [empty]
-    for start in range(0, hidden_NC.shape[0], chunk_tokens):
-        chunk = slice(start, start + chunk_tokens)
-        logprobs.append(_statistics(hidden_NC[chunk], head_VC, targets_N[chunk], loss, context, chunk)[1].logprob_T)
-    logprob_N = torch.cat(logprobs)
-    assert context.reference_logprob_N is not None
-    return loss.coefficient(
-        TokenStats(
-            logprob_N,
-            reference_logprob_T=context.reference_logprob_N.to(logprob_N.dtype),
-            response_T=context.response_N,
-            progress=context.progress,
-        )
-    )

@@ -128,7 +128,7 @@ def test_logits_of_all_tokens_never_exist_at_once(monkeypatch: pytest.MonkeyPatc
     """A loss that looks at whole responses passes over the tokens twice."""
     hidden_NC, head_VC, targets_N, context = _inputs(23)
     seen: list[int] = []
-    plain = torch.Tensor.softmax
-    monkeypatch.setattr(torch.Tensor, "softmax", lambda logits, dim: seen.append(len(logits)) or plain(logits, dim))
+    plain = torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda logits, *a, **k: seen.append(len(logits)) or plain(logits, *a, **k))
     token_loss(hidden_NC, head_VC, targets_N, make_loss(name), context, 5).loss.backward()
     assert seen == sizes

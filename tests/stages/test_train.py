@@ -17,7 +17,8 @@ from ossft_ray.engines.chat import load_chat
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.stages.progress import ALREADY_COMPLETE
 from ossft_ray.stages.references import References, score_folder
-from ossft_ray.stages.train import tokenise, train
+from ossft_ray.stages.train import train
+from ossft_ray.stages.train_inputs import tokenise
 from ossft_ray.storage import Folder
 from tests.engines.plain_training import train_plainly
 from tests.stages.rows import write_examples, write_scores
