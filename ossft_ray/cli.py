@@ -149,6 +149,21 @@ def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
 
 
 @ossft.command()
+@_options()
+def selftest() -> None:
+    """Prove that training does on this machine what it should; minutes, no network."""
+    from ossft_ray.stages.selftest import selftest
+
+    failed = []
+    for finding in selftest():
+        word = {True: "passed", False: "FAILED", None: "skipped"}[finding.passed]
+        click.echo(f"{word:<8} {finding.name.replace('_', ' ')}: {finding.detail}")
+        failed += [finding.name] if finding.passed is False else []
+    if failed:
+        raise JobError(f"selftest: {len(failed)} of the checks failed: {', '.join(failed)}")
+
+
+@ossft.command()
 @click.argument("file", metavar="FILE")
 @click.option("--output", metavar="FILE", help="Where to write; by its suffix JSONL or Parquet.")
 @click.option("--timeout", "timeout_seconds", default=5.0, show_default=True, help="Processor seconds for a verdict.")

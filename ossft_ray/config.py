@@ -198,6 +198,7 @@ class Train(Section):
     )
     holdout: float = Field(0.0, ge=0, lt=1, description="share of problems to measure on and not to train on")
     keep: Literal["last", "best"] = Field("last", description="best: the checkpoint best by keep_by on the holdout")
+    tracking: list[Literal["wandb", "mlflow"]] = Field([], description="beside metrics.jsonl and TensorBoard")
     keep_by: Literal["cross_entropy", "loss", "mean_token_probability"] = "cross_entropy"
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="linear warm-up, then cosine to zero")
     weight_decay: float = Field(0.01, ge=0)

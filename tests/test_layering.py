@@ -49,8 +49,11 @@ ROOMS = {
     "ray": (("cli", "stages"), False),
     "vllm": (("engines.vllm_policy",), True),
     "deepspeed": (("engines.deepspeed_engine",), True),
-    "transformers": (("engines", "playground.pretrain"), False),
-    "torch": (("engines", "stages.train_worker", "playground.pretrain", "method.coefficients"), False),
+    "transformers": (("engines", "playground.pretrain", "stages.selftest"), False),
+    "torch": (
+        ("engines", "stages.train_worker", "stages.selftest", "playground.pretrain", "method.coefficients"),
+        False,
+    ),
     "math_verify": (("verification.math",), False),
     "sympy": (("verification.math",), False),
     "matplotlib": (("report",), False),

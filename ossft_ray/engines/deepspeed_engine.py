@@ -5,6 +5,7 @@ same on all workers, because all of them compute it from the same examples, seed
 """
 
 import json
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +19,13 @@ from ossft_ray.config import Policy, Train
 from ossft_ray.engines.batches import Examples, collate, deal_micro_batches, global_batch, num_steps
 from ossft_ray.engines.chat import Chat
 from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings, deepspeed_config
-from ossft_ray.engines.diagnosis import refuse_non_finite
-from ossft_ray.engines.policy_model import PolicyLoss, load_model, merge_adapters
+from ossft_ray.engines.diagnosis import explain_out_of_memory, refuse_non_finite
+from ossft_ray.engines.policy_model import PolicyLoss, load_model, merge_adapters, size_of
 from ossft_ray.engines.step_metrics import TokenSums
 from ossft_ray.engines.token_loss import Context
 from ossft_ray.errors import JobError
 from ossft_ray.method.coefficients import make_loss
+from ossft_ray.method.flops import peak_flops, training_flops
 from ossft_ray.method.packing import MicroBatch, padding_share
 from ossft_ray.method.schedule import learning_rate_at
 
@@ -61,6 +63,7 @@ class Trainer:
         options = {key: value for key, value in settings.loss_options.items() if key != "refresh_every"}
         loss = make_loss(settings.loss, **options)
         module = PolicyLoss(model, loss)
+        self._size = size_of(model)
         self._reference: Tensor | None = None  # log q of all examples' response tokens, in main memory
         if "reference_logprob_T" in loss.needs:
             given = examples.reference_logprobs
@@ -86,10 +89,14 @@ class Trainer:
         """Train on to the end; yields each step's metrics, the same on every worker.
 
         Raises:
-            JobError: the loss or the gradient norm is not a finite number; names the step and its problems.
+            JobError: the loss or the gradient norm is not a finite number, or memory ran out; names the step and its
+                problems.
         """
         while self.step < self.num_steps:
-            yield self._train_step()
+            problem_ids = [self.examples.problem_ids[index] for index in self._batch(self.step)[0]]
+            with explain_out_of_memory(self.step + 1, problem_ids):
+                metrics = self._train_step()
+            yield metrics
 
     def agree(self, flag: bool) -> bool:
         """Whether any worker says so; a collective call."""
@@ -144,7 +151,23 @@ class Trainer:
             "seconds": seconds,
             "tokens_per_second": num_tokens / seconds,
             "padding_share": 0.0 if self._flat else padding_share(passes, lengths),
+            "peak_memory_bytes": self._peak_memory(),
+            **self._utilization(lengths, seconds),
         }
+
+    def _peak_memory(self) -> int:
+        """Of this worker so far: on its GPU, else in main memory."""
+        if self.engine.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated())
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _utilization(self, lengths: list[int], seconds: float) -> dict[str, float]:
+        """Model FLOPs utilisation on GPUs whose peak is known."""
+        peak = peak_flops(torch.cuda.get_device_name()) if self.engine.device.type == "cuda" else None
+        if peak is None:
+            return {}
+        done = training_flops(*self._size, lengths)
+        return {"model_flops_utilization": done / seconds / (peak * self.num_workers)}
 
     def _batch(self, step: int) -> tuple[list[int], int]:
         return global_batch(self.examples.lengths, self.settings.global_batch_size, self.seed, step)

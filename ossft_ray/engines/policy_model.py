@@ -108,6 +108,17 @@ def _can_be_flat(model: Any) -> bool:
     return False
 
 
+def size_of(model: Any) -> tuple[int, int, int]:
+    """Parameters that tokens are multiplied with, layers, and the width of attention; for `training_flops`."""
+    config = model.config.get_text_config()
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if embedding is not head:
+        num_parameters -= embedding.numel()
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return num_parameters, config.num_hidden_layers, config.num_attention_heads * head_width
+
+
 def add_adapters(model: Any, lora: Lora) -> None:
     """Put LoRA adapters beside the linear layers, in place, and freeze everything else.
 

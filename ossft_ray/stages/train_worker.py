@@ -18,6 +18,7 @@ from ossft_ray.stages.checkpoints import Checkpoints, local_copy, make_universal
 from ossft_ray.stages.cluster import redirect_output
 from ossft_ray.stages.metrics_log import MetricsLog
 from ossft_ray.stages.stopping import is_stop_requested
+from ossft_ray.stages.tracking import Tracking
 from ossft_ray.storage import Folder
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any) 
 def _train(trainer: "Trainer", experiment: Experiment, folder: Folder) -> Exception | None:
     settings, checkpoints = experiment.train, Checkpoints(folder / CHECKPOINTS)
     log = MetricsLog(folder) if trainer.rank == 0 else None
+    tracking = Tracking(experiment, folder, trainer.step) if trainer.rank == 0 else None
     if log is not None:
         log.cut(after_step=trainer.step)
         checkpoints.prune()
@@ -79,6 +81,8 @@ def _train(trainer: "Trainer", experiment: Experiment, folder: Folder) -> Except
             _export(trainer, folder / BEST, load_chat(experiment.policy))
         if log is not None:
             log.append(metrics, flush=trainer.is_checkpoint_due)
+        if tracking is not None:
+            tracking.log(metrics, flush=trainer.is_checkpoint_due or stops)
         if trainer.is_checkpoint_due or stops:
             checkpoints.write(trainer.step, trainer.rank, trainer.save_checkpoint, torch.distributed.barrier)
         if stops and trainer.step < trainer.num_steps:

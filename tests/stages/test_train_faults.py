@@ -123,9 +123,7 @@ def test_kills_change_no_figure(quiet: list[dict[str, Any]], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("way", ["SIGTERM", "stop_after"])
-def test_stopped_runs_go_on_as_if_nothing_had_happened(
-    quiet: list[dict[str, Any]], tmp_path: Path, way: str
-) -> None:
+def test_stopped_runs_go_on_as_if_nothing_had_happened(quiet: list[dict[str, Any]], tmp_path: Path, way: str) -> None:
     config = write_experiment(tmp_path, checkpoint_every=2)
     driver = start(config, *(["--set", "train.stop_after=1s"] if way == "stop_after" else []))
     if way == "SIGTERM":
