@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ossft_ray import __version__
-from ossft_ray.errors import InputError, JobError
+from ossft_ray.errors import InputError, JobError, Stopped
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
@@ -158,6 +158,21 @@ def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
 
 
 @ossft.command()
+@_options()
+def selftest() -> None:
+    """Prove that training does on this machine what it should; minutes, no network."""
+    from ossft_ray.stages.selftest import selftest
+
+    failed = []
+    for finding in selftest():
+        word = {True: "passed", False: "FAILED", None: "skipped"}[finding.passed]
+        click.echo(f"{word:<8} {finding.name.replace('_', ' ')}: {finding.detail}")
+        failed += [finding.name] if finding.passed is False else []
+    if failed:
+        raise JobError(f"selftest: {len(failed)} of the checks failed: {', '.join(failed)}")
+
+
+@ossft.command()
 @click.argument("file", metavar="FILE")
 @click.option("--output", metavar="FILE", help="Where to write; by its suffix JSONL or Parquet.")
 @click.option(
@@ -297,6 +312,8 @@ def main() -> None:
         _fail(str(error), EXIT_BAD_INPUT)
     except JobError as error:
         _fail(str(error), EXIT_FAILED)
+    except Stopped as error:
+        _fail(str(error), EXIT_INTERRUPTED)
     except (KeyboardInterrupt, click.Abort):
         _fail("stopped; the same command goes on where it was", EXIT_INTERRUPTED)
     except Exception as error:  # a defect of ours: one line, and the way to see more

@@ -18,6 +18,9 @@ from ossft_ray.method.prompts import GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Auto = Literal["auto"]
+LossName = Literal[
+    "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power"
+]  # those of method/coefficients.py
 
 
 class Section(BaseModel):
@@ -159,8 +162,50 @@ class Verify(Section):
         return {**self.plugins, **own}
 
 
+class IwSft(Section):
+    temperature: PositiveFloat = 1.0
+    max_weight: PositiveFloat = 16.0
+
+
+class Psft(Section):
+    clip: PositiveFloat = Field(0.28, description="a token whose ratio to the reference exceeds 1 + clip falls silent")
+    refresh_every: PositiveInt = Field(8, description="optimiser steps; the reference is the policy as it then is")
+
+
+class AsftK3(Section):
+    weight: PositiveFloat = Field(0.05, description="λ of the KL term")
+    max_ratio: PositiveFloat = 10.0
+
+
+class Trsft(Section):
+    alpha: Fraction = 0.1
+
+
+class Idft(Section):
+    beta: PositiveFloat = 1.0
+    min_gamma: PositiveFloat = 0.1
+    max_gamma: PositiveFloat = 2.0
+    hold: float = Field(0.2, ge=0, le=1, description="share of the steps in which γ is 1")
+    ramp: float = Field(0.1, ge=0, le=1, description="share of the steps in which γ then becomes its own")
+
+
+class Eaft(Section):
+    alpha: PositiveFloat = 1.0
+
+
+class Power(Section):
+    k: PositiveFloat = 10.0
+
+
+class Lora(Section):
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = Field(32.0, description="adapters count alpha / rank times")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[str] = Field(["all-linear"], description="names of layers; all-linear: all but the head")
+
+
 class Train(Section):
-    loss: Literal["sft", "dft"] = "dft"
+    loss: LossName = Field("dft", description="see the table of losses below")
     learning_rate: PositiveFloat = 5e-5
     epochs: PositiveInt = 1
     global_batch_size: PositiveInt = Field(256, description="examples, not packed rows; the last partial batch trains")
@@ -169,12 +214,40 @@ class Train(Section):
     precision: Literal["bf16", "fp32"] = "bf16"
     packing: bool = True
     micro_batch_tokens: PositiveInt | Auto = Field("auto", description="tokens a forward pass; auto: max_length")
+    activation_checkpointing: bool = Field(False, description="compute activations anew in the backward pass")
+    offload: Literal["none", "optimizer", "all"] = Field(
+        "none", description="to main memory: the optimizer (zero_stage 1 to 3), or the parameters too (zero_stage 3)"
+    )
+    deepspeed: dict[str, Any] = Field({}, description="any other DeepSpeed setting, as in its JSON")
+    lora: Lora | None = Field(
+        None, description="adapters only: a section with rank, alpha, dropout, target_modules; exported merged"
+    )
     checkpoint_every: PositiveInt = Field(50, description="optimiser steps")
+    stop_after: Annotated[str, Field(pattern=r"^(\d+[dhms])+$")] | None = Field(
+        None, description='such as "3h45m": checkpoint then, and end with code 130; the same command goes on'
+    )
+    holdout: float = Field(0.0, ge=0, lt=1, description="share of problems to measure on and not to train on")
+    keep: Literal["last", "best"] = Field("last", description="best: the checkpoint best by keep_by on the holdout")
+    tracking: list[Literal["wandb", "mlflow"]] = Field([], description="beside metrics.jsonl and TensorBoard")
+    keep_by: Literal["cross_entropy", "loss", "mean_token_probability"] = "cross_entropy"
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="linear warm-up, then cosine to zero")
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), strict=False)
     max_grad_norm: PositiveFloat = 1.0
     examples: str | None = Field(None, description="train on another run's rows: its rewrite folder")
+    iw_sft: IwSft = IwSft()
+    psft: Psft = Psft()
+    asft_k3: AsftK3 = AsftK3()
+    trsft: Trsft = Trsft()
+    idft: Idft = Field(Idft(), description="also of idft_sg")
+    eaft: Eaft = Eaft()
+    power: Power = Power()
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """The hyper-parameters of the chosen loss; none where it has none."""
+        section = getattr(self, self.loss.removesuffix("_sg"), None)
+        return section.model_dump() if section is not None else {}
 
 
 class Evaluate(Section):

@@ -1,4 +1,4 @@
-"""The two ways a command ends badly: input that the user can mend (exit code 2), and a job that failed (1)."""
+"""How a command ends early: input that the user can mend (exit code 2), a job that failed (1), or was stopped (130)."""
 
 import errno
 
@@ -9,6 +9,10 @@ class InputError(Exception):
 
 class JobError(Exception):
     """The job itself failed. The message is one line: what happened, where the log is, how to go on."""
+
+
+class Stopped(Exception):
+    """The job was asked to stop, and can be gone on with. The message is one line: why, where, how to go on."""
 
 
 def storage_failure(error: OSError) -> str:

@@ -70,6 +70,16 @@ DROPPED = pa.schema(
     ]
 )
 
+SCORE = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("origin", pa.string()),  # self | guided | expert
+        ("source", pa.string()),  # kept | expert_original
+        ("token_ids", pa.list_(pa.int32())),  # of the response
+        ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training
+    ]
+)
+
 SAMPLE = pa.schema(
     [
         ("problem_id", pa.string()),

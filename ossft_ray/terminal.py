@@ -124,6 +124,8 @@ def _training(metrics: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]
         f"loss {metrics['loss']:.4f}  cross-entropy {metrics['cross_entropy']:.4f}  "
         f"{metrics['tokens_per_second']:,.0f} tokens/s"
     )
+    if left := metrics["num_steps"] - metrics["step"]:
+        details += f"  {_duration(left * metrics['seconds'])} left"
     return metrics["step"], metrics["num_steps"], "steps", details
 
 

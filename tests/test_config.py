@@ -150,7 +150,7 @@ def test_an_override_wins_over_the_file_and_the_last_one_over_the_others(tmp_pat
         ("train.betas=[1.5, 0.9]", "'train.betas.0': should be less than 1, not 1.5"),
         ("train.zero_stage=4", "'train.zero_stage': should be 0, 1, 2 or 3, not 4"),
         ("train.precision=fp8", "'train.precision': should be 'bf16' or 'fp32', not \"fp8\""),
-        ("train.loss=ppo", "'train.loss': should be 'sft' or 'dft'"),
+        ("train.loss=ppo", "'train.loss': should be 'sft', 'dft', 'iw_sft', 'psft', "),
         ("train.warmup_ratio=1", "'train.warmup_ratio': should be less than 1, not 1"),
         ("rewrite.stages=['selfie']", "'rewrite.stages.0': should be 'self' or 'guided', not \"selfie\""),
         ("rewrite.fallback=keep", "'rewrite.fallback': should be 'expert' or 'drop', not \"keep\""),

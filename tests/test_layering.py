@@ -49,14 +49,18 @@ ROOMS = {
     "ray": (("cli", "stages"), False),
     "vllm": (("engines.vllm_policy",), True),
     "deepspeed": (("engines.deepspeed_engine",), True),
-    "transformers": (("engines", "playground.pretrain"), False),
-    "torch": (("engines", "stages.train", "playground.pretrain", "method.coefficients"), False),
+    "transformers": (("engines", "playground.pretrain", "stages.selftest"), False),
+    "torch": (
+        ("engines", "stages.train_worker", "stages.selftest", "playground.pretrain", "method.coefficients"),
+        False,
+    ),
     "math_verify": (("verification.kinds.math", "verification.mathematics"), False),
     "sympy": (("verification.mathematics",), False),
     "pint": (("verification.kinds.number",), False),
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
     "huggingface_hub": (("export.card", "export.push"), True),
+    "peft": (("engines.policy_model",), True),
 }
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from ossft_ray.errors import InputError
-from ossft_ray.schema import EXAMPLE, PROBLEM, REJECTED, SAMPLE, check_table, to_table
+from ossft_ray.schema import EXAMPLE, PROBLEM, REJECTED, SAMPLE, SCORE, check_table, to_table
 
 # The columns and types of the public contract (DESIGN.md, section 6), and with which others follow.
 CONTRACT = {
@@ -26,6 +26,13 @@ CONTRACT = {
     "policy": "string",
 }
 ROW = {"problem_id": "p", "question": "q", "answer": "1", "expert_solution": "s", "verifier": ""}
+SCORES = {
+    "problem_id": "string",
+    "origin": "string",
+    "source": "string",
+    "token_ids": "list<item: int32>",
+    "reference_logprobs": "list<item: float>",
+}
 
 
 @pytest.mark.parametrize("name, kind", CONTRACT.items(), ids=CONTRACT)
@@ -33,11 +40,15 @@ def test_example_columns_are_the_contracts(name: str, kind: str) -> None:
     assert str(EXAMPLE.field(name).type) == kind
 
 
+def test_score_columns_are_the_contracts() -> None:
+    assert {field.name: str(field.type) for field in SCORE} == SCORES
+
+
 def test_rejected_rows_say_where_and_why() -> None:
     assert {"source", "row", "reason"} <= set(REJECTED.names)
 
 
-@pytest.mark.parametrize("schema", [PROBLEM, REJECTED, EXAMPLE, SAMPLE])
+@pytest.mark.parametrize("schema", [PROBLEM, REJECTED, EXAMPLE, SAMPLE, SCORE])
 def test_no_rows_are_still_a_table_of_the_schema(schema: pa.Schema) -> None:
     assert to_table([], schema).schema == schema
 

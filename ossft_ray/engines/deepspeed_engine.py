@@ -5,74 +5,82 @@ same on all workers, because all of them compute it from the same examples, seed
 """
 
 import json
-import math
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ossft_ray.config import Policy, Train
 from ossft_ray.engines.batches import Examples, collate, deal_micro_batches, global_batch, num_steps
-from ossft_ray.engines.chat import Chat, model_path
-from ossft_ray.engines.token_loss import LossHead
-from ossft_ray.errors import InputError, JobError
-from ossft_ray.method.coefficients import COEFFICIENTS, Coefficient
-from ossft_ray.method.packing import padding_share
+from ossft_ray.engines.chat import Chat
+from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings, deepspeed_config
+from ossft_ray.engines.diagnosis import explain_out_of_memory, refuse_non_finite
+from ossft_ray.engines.policy_model import PolicyLoss, load_model, merge_adapters, size_of
+from ossft_ray.engines.step_metrics import TokenSums
+from ossft_ray.engines.token_loss import Context
+from ossft_ray.errors import JobError
+from ossft_ray.method.coefficients import make_loss
+from ossft_ray.method.flops import peak_flops, training_flops
+from ossft_ray.method.packing import MicroBatch, padding_share
+from ossft_ray.method.schedule import learning_rate_at
 
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-_TAG, _PROGRESS = "state", "progress.json"  # names inside a checkpoint
-
-
-class PolicyLoss(torch.nn.Module):
-    """The policy from token ids to its loss, as one module: DeepSpeed gathers sharded weights module by module."""
-
-    def __init__(self, model: Any, coefficient: Coefficient) -> None:
-        super().__init__()
-        self.model = model
-        model.set_output_embeddings(LossHead(model.get_output_embeddings().weight, coefficient))
-
-    def forward(
-        self, input_ids_BT: Tensor, position_ids_BT: Tensor, sources_N: Tensor, targets_N: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Σ c_t · (-log p_t) over the micro-batch's response tokens, and their logprob_N."""
-        # without an attention mask transformers sees by the position ids where an example ends in a packed row
-        outputs = self.model.base_model(input_ids_BT, position_ids=position_ids_BT, use_cache=False)
-        hidden_NC = outputs.last_hidden_state.flatten(0, 1).index_select(0, sources_N)
-        loss, logprob_N = self.model.get_output_embeddings()(hidden_NC, targets_N)
-        return loss, logprob_N
+TAG, _PROGRESS, _REFERENCE = "state", "progress.json", "reference.npy"  # names inside a checkpoint
 
 
 class Trainer:
     """A policy under training. Makes collective calls: every worker must call the same methods in the same order."""
 
-    def __init__(self, policy: Policy, settings: Train, seed: int, examples: Examples) -> None:
-        """Load the policy and shard it.
+    def __init__(
+        self,
+        policy: Policy,
+        settings: Train,
+        seed: int,
+        examples: Examples,
+        holdout: Examples | None = None,
+        universal: bool = False,
+    ) -> None:
+        """Load the policy and shard it; `universal` if a checkpoint of that kind will be loaded.
 
         Raises:
-            InputError: the policy's logits are not a plain product with its output head.
+            InputError: the policy's logits are not a plain product with its output head, or the settings contradict
+                each other.
         """
         import deepspeed
 
-        self.settings, self.seed, self.examples = settings, seed, examples
+        check_deepspeed_settings(settings)
+        self.settings, self.seed, self.examples, self.holdout = settings, seed, examples, holdout
         self.step = 0  # optimiser steps done
+        self.best: float | None = None  # what the best checkpoint so far came to on the holdout; lower is better
         self.num_steps = num_steps(len(examples), settings.global_batch_size, settings.epochs)
         self.rank, self.num_workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
         torch.manual_seed(seed)
-        model = load_model(policy, settings.precision)
-        module = PolicyLoss(model, COEFFICIENTS[settings.loss])
+        model, self._flat = load_model(policy, settings)
+        options = {key: value for key, value in settings.loss_options.items() if key != "refresh_every"}
+        loss = make_loss(settings.loss, **options)
+        module = PolicyLoss(model, loss)
+        self._size = size_of(model)
+        self._reference: Tensor | None = None  # log q of all examples' response tokens, in main memory
+        if "reference_logprob_T" in loss.needs:
+            given = examples.reference_logprobs
+            self._reference = torch.zeros(int(examples.response_offsets[-1])) if given is None else torch.tensor(given)
         # the optimizer is made here because one named in DeepSpeed's config compiles C++ when it starts; the
         # learning rate is set at each step
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
-            module.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay
+            trained, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
         # DeepSpeed would compile a shared-memory all-reduce too, which only its inference uses
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.engine, *_ = deepspeed.initialize(
-            model=module, optimizer=optimizer, config=deepspeed_config(settings, self.num_workers)
+            model=module, optimizer=optimizer, config=deepspeed_config(settings, self.num_workers, universal)
         )
+        if self.num_workers == 1 and isinstance(self.engine.optimizer, torch.optim.Optimizer):
+            self.engine.enable_backward_allreduce = False  # it would copy all gradients to itself
         if settings.zero_stage == 0:
             optimizer.state.clear()  # in bf16 it has taken an empty step, which Adam's bias correction would count
         self.engine.train()
@@ -81,10 +89,20 @@ class Trainer:
         """Train on to the end; yields each step's metrics, the same on every worker.
 
         Raises:
-            JobError: the loss or the gradient norm is not a finite number; names the step and its problems.
+            JobError: the loss or the gradient norm is not a finite number, or memory ran out; names the step and its
+                problems.
         """
         while self.step < self.num_steps:
-            yield self._train_step()
+            problem_ids = [self.examples.problem_ids[index] for index in self._batch(self.step)[0]]
+            with explain_out_of_memory(self.step + 1, problem_ids):
+                metrics = self._train_step()
+            yield metrics
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any worker says so; a collective call."""
+        shared = torch.tensor(float(flag), device=self.engine.device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        return bool(shared.item())
 
     @property
     def is_checkpoint_due(self) -> bool:
@@ -94,57 +112,140 @@ class Trainer:
         settings, examples = self.settings, self.examples
         started = time.perf_counter()
         torch.manual_seed(hash((self.seed, self.step, self.rank)) % 2**63)  # for a model with dropout to resume exactly
-        batch, epoch = global_batch(len(examples), settings.global_batch_size, self.seed, self.step)
-        lengths = examples.lengths[batch].tolist()
+        if settings.loss == "psft" and self.step % settings.psft.refresh_every == 0:
+            self._refresh_reference(range(self.step, min(self.step + settings.psft.refresh_every, self.num_steps)))
+        batch, epoch = self._batch(self.step)
         num_tokens = int(examples.response_lengths[batch].sum())
-        max_tokens = settings.max_length if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
-        dealt = deal_micro_batches(lengths, self.num_workers, max_tokens, settings.max_length, settings.packing)
+        dealt = self._deal(examples, batch)
 
-        sums_3 = torch.zeros(3, dtype=torch.float64, device=self.engine.device)  # loss, -log p, p
+        sums = TokenSums(self.engine.device)
         mine = dealt[self.rank]
         for number, rows in enumerate(mine):
             self.engine.set_gradient_accumulation_boundary(number == len(mine) - 1)
-            tensors = collate(examples, batch, rows).to(self.engine.device)
-            loss, logprob_N = self.engine(*tensors)
-            sums_3 += torch.stack([loss.detach(), -logprob_N.sum(), logprob_N.exp().sum()])
+            loss = self._forward(examples, batch, rows, self._reference, sums)
             # the mean over the response tokens of the *global* batch; DeepSpeed averages over workers, which the
             # factor undoes, so the gradient does not depend on how the batch was split
             self.engine.backward(loss * (self.num_workers / num_tokens), scale_wrt_gas=False)
         learning_rate = learning_rate_at(self.step, self.num_steps, settings.learning_rate, settings.warmup_ratio)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        torch.distributed.all_reduce(sums_3)
-        loss_mean, cross_entropy, mean_probability = (sums_3 / num_tokens).tolist()
-        self._refuse_non_finite("loss", loss_mean, batch)
+        sums.reduce()
+        metrics = sums.metrics()
+        problem_ids = [examples.problem_ids[index] for index in batch]
+        refuse_non_finite("loss", metrics["loss"], self.step + 1, problem_ids)
         grad_norm = self._take_step()
-        self._refuse_non_finite("gradient norm", grad_norm, batch)
+        refuse_non_finite("gradient norm", grad_norm, self.step + 1, problem_ids)
         self.step += 1
         seconds = time.perf_counter() - started
+        lengths = examples.lengths[batch].tolist()
+        passes = [rows for worker in dealt for rows in worker if rows]
         return {
             "step": self.step,
             "num_steps": self.num_steps,
             "epoch": epoch + 1,
-            "loss": loss_mean,
-            "cross_entropy": cross_entropy,
-            "mean_token_probability": mean_probability,
+            **metrics,
             "learning_rate": learning_rate,
             "grad_norm": grad_norm,
             "num_examples": len(batch),
             "num_tokens": num_tokens,  # of responses, and so are the tokens per second
             "seconds": seconds,
             "tokens_per_second": num_tokens / seconds,
-            "padding_share": padding_share([rows for worker in dealt for rows in worker if rows], lengths),
+            "padding_share": 0.0 if self._flat else padding_share(passes, lengths),
+            "peak_memory_bytes": self._peak_memory(),
+            **self._utilization(lengths, seconds),
         }
 
-    def _refuse_non_finite(self, name: str, value: float, batch: list[int]) -> None:
-        if math.isfinite(value):
-            return
-        problems = ", ".join(self.examples.problem_ids[index] for index in batch[:8])
-        more = f" and {len(batch) - 8} more" if len(batch) > 8 else ""
-        raise JobError(
-            f"train: the {name} of step {self.step + 1} is {value}; its problems: {problems}{more}; "
-            'lower train.learning_rate, or set train.precision = "fp32"'
-        )
+    def _peak_memory(self) -> int:
+        """Of this worker so far: on its GPU, else in main memory."""
+        if self.engine.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated())
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _utilization(self, lengths: list[int], seconds: float) -> dict[str, float]:
+        """Model FLOPs utilisation on GPUs whose peak is known."""
+        peak = peak_flops(torch.cuda.get_device_name()) if self.engine.device.type == "cuda" else None
+        if peak is None:
+            return {}
+        done = training_flops(*self._size, lengths)
+        return {"model_flops_utilization": done / seconds / (peak * self.num_workers)}
+
+    def _batch(self, step: int) -> tuple[list[int], int]:
+        return global_batch(self.examples.lengths, self.settings.global_batch_size, self.seed, step)
+
+    def _deal(self, examples: Examples, batch: list[int]) -> list[list[MicroBatch]]:
+        settings = self.settings
+        max_tokens = settings.max_length if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
+        row_tokens = max_tokens if self._flat else settings.max_length
+        lengths = examples.lengths[batch].tolist()
+        return deal_micro_batches(lengths, self.num_workers, max_tokens, row_tokens, settings.packing)
+
+    def _forward(
+        self, examples: Examples, batch: list[int], rows: MicroBatch, reference: Tensor | None, sums: TokenSums | None
+    ) -> Tensor:
+        """One micro-batch's Σ c_t · (-log p_t), or its logprob_N where there is nothing to add them to."""
+        tensors = collate(examples, batch, rows, self._flat)
+        logq_N = None if reference is None else reference[tensors.places_N].to(self.engine.device)
+        tensors = tensors.to(self.engine.device)
+        context = Context(logq_N, tensors.response_N, self.step / self.num_steps)
+        loss, logprob_N, coefficient_N, entropy_N = self.engine(tensors, context)
+        if sums is None:
+            return logprob_N
+        sums.add(logprob_N, coefficient_N, entropy_N, tensors.origin_N)
+        return loss
+
+    @torch.no_grad()
+    def _refresh_reference(self, steps: range) -> None:
+        """Let q be the policy as it is now, for the examples of these steps."""
+        assert self._reference is not None
+        self.engine.eval()
+        for step in steps:
+            batch, _ = self._batch(step)
+            values_by_place = torch.zeros(len(self._reference))
+            for rows in self._deal(self.examples, batch)[self.rank]:
+                logprob_N = self._forward(self.examples, batch, rows, self._reference, None)
+                values_by_place[collate(self.examples, batch, rows, self._flat).places_N] = logprob_N.float().cpu()
+            places = self._places(batch)
+            values = values_by_place[places].to(self.engine.device)
+            torch.distributed.all_reduce(values)
+            self._reference[places] = values.cpu()
+        self.engine.train()
+
+    def _places(self, batch: list[int]) -> Tensor:
+        offsets = self.examples.response_offsets
+        return torch.from_numpy(np.concatenate([np.arange(offsets[index], offsets[index + 1]) for index in batch]))
+
+    @torch.no_grad()
+    def measure_holdout(self) -> dict[str, float]:
+        """Loss and cross-entropy on the problems kept apart; nothing where there are none."""
+        if self.holdout is None:
+            return {}
+        self.engine.eval()
+        sums, size = TokenSums(self.engine.device), self.settings.global_batch_size
+        reference = self.holdout.reference_logprobs
+        for start in range(0, len(self.holdout), size):
+            batch = list(range(start, min(start + size, len(self.holdout))))
+            for rows in self._deal(self.holdout, batch)[self.rank]:
+                given = torch.tensor(reference) if reference is not None else None
+                if given is None and self._reference is not None:  # psft's q is the policy itself wherever it is new
+                    given = torch.zeros(int(self.holdout.response_offsets[-1]))
+                    places_N = collate(self.holdout, batch, rows, self._flat).places_N
+                    given[places_N] = self._forward(self.holdout, batch, rows, given, None).float().cpu()
+                self._forward(self.holdout, batch, rows, given, sums)
+        sums.reduce()
+        self.engine.train()
+        metrics = sums.metrics()
+        return {f"holdout_{name}": metrics[name] for name in ("loss", "cross_entropy", "mean_token_probability")}
+
+    def is_best(self, metrics: dict[str, float]) -> bool:
+        """Whether these holdout metrics are the best so far, and remembers them if so."""
+        key = self.settings.keep_by
+        if f"holdout_{key}" not in metrics:
+            return False
+        value = metrics[f"holdout_{key}"] * (-1 if key == "mean_token_probability" else 1)
+        if self.best is not None and value >= self.best:
+            return False
+        self.best = value
+        return True
 
     def _take_step(self) -> float:
         """Clip and step; returns the norm of the global batch's gradient before it was clipped."""
@@ -157,95 +258,56 @@ class Trainer:
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write this worker's part of the state into `folder`; the parts of all workers together are a checkpoint."""
-        self.engine.save_checkpoint(str(folder), tag=_TAG)
+        self.engine.save_checkpoint(str(folder), tag=TAG)
         if self.rank == 0:
-            (folder / _PROGRESS).write_text(json.dumps({"step": self.step, "layout": self._layout}))
+            if self._reference is not None and self.settings.loss == "psft":
+                np.save(folder / _REFERENCE, self._reference.numpy())
+            layout = _layout(self.settings, self.num_workers)
+            (folder / _PROGRESS).write_text(json.dumps({"step": self.step, "best": self.best, "layout": layout}))
 
-    def load_checkpoint(self, folder: Path) -> None:
-        """Go on from a checkpoint, exactly where it was written.
-
-        Raises:
-            JobError: it was written by another number of workers, or under another ZeRO stage.
-        """
+    def load_checkpoint(self, folder: Path, universal: Path | None = None) -> None:
+        """Go on from a checkpoint, exactly where it was written; its weights and optimizer state from `universal`
+        where another number of workers wrote it, see `needs_universal`."""
+        self.engine.load_checkpoint(str(universal or folder), tag=TAG)
         progress = json.loads((folder / _PROGRESS).read_text())
-        if progress["layout"] != self._layout:
-            raise JobError(
-                f"train: the checkpoint was written with {progress['layout']}, not {self._layout}; "
-                "go on with those settings, or pass --start-over"
-            )
-        self.engine.load_checkpoint(str(folder), tag=_TAG)
-        self.step = progress["step"]
-
-    @property
-    def _layout(self) -> dict[str, int]:
-        """What a DeepSpeed checkpoint can only be loaded with."""
-        return {"num_train_workers": self.num_workers, "zero_stage": self.settings.zero_stage}
+        self.step, self.best = progress["step"], progress["best"]
+        if (folder / _REFERENCE).exists():
+            self._reference = torch.from_numpy(np.load(folder / _REFERENCE))
 
     def export(self, folder: Path, chat: Chat) -> None:
         """Write the policy as a Hugging Face folder in the training dtype; worker 0 writes, all take part.
 
-        Tokenizer and chat template come along, and the generation config stops where the training rows end.
+        Tokenizer and chat template come along, and the generation config stops where the training rows end. Adapters
+        are merged into the weights.
         """
         model = self.engine.module.model
         weights = _gather_weights(model, self.rank)
         if self.rank == 0:
             model.generation_config.eos_token_id = chat.stop_token_ids
-            model.save_pretrained(folder, state_dict=weights)
+            model.save_pretrained(folder, state_dict=merge_adapters(weights, self.settings.lora))
             chat.tokenizer.save_pretrained(folder)
         torch.distributed.barrier()
 
 
-def load_model(policy: Policy, precision: str) -> Any:
-    """The policy as transformers has it, in the training dtype.
+def needs_universal(folder: Path, settings: Train, num_workers: int) -> bool:
+    """Whether another number of workers wrote this checkpoint, so that its shards do not fit these.
 
     Raises:
-        InputError: its logits are not a plain product with its output head (a bias, a scale, a soft cap), which the
-            chunked loss would get silently wrong.
+        JobError: it was written under another ZeRO stage, which changes more than the number of shards.
     """
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        model_path(policy.model), revision=policy.revision, dtype=_DTYPES[precision]
-    )
-    probe_BT = torch.arange(4)[None]
-    with torch.no_grad():
-        hidden_BTC = model.base_model(probe_BT, use_cache=False).last_hidden_state
-        plain_BTV = hidden_BTC @ model.get_output_embeddings().weight.T
-        logits_BTV = model(probe_BT, use_cache=False).logits
-    if not torch.allclose(plain_BTV, logits_BTV, rtol=0.05, atol=0.05 * logits_BTV.abs().max().item()):
-        raise InputError(
-            f"[policy] model: the logits of {policy.model} are not its hidden states times its output head; "
-            "such models cannot be trained here yet"
+    before, now = json.loads((folder / _PROGRESS).read_text())["layout"], _layout(settings, num_workers)
+    if before["zero_stage"] != now["zero_stage"] or before["precision"] != now["precision"]:
+        raise JobError(
+            f"train: the checkpoint was written with {before}, not {now}; "
+            "go on with those settings, or pass --start-over"
         )
-    return model
+    is_sharded = settings.zero_stage > 0 or settings.precision == "bf16"
+    return is_sharded and before["num_train_workers"] != now["num_train_workers"]
 
 
-def deepspeed_config(settings: Train, num_workers: int) -> dict[str, Any]:
-    """DeepSpeed's own settings. Batch sizes are nominal: the step loop says itself where a step ends."""
-    bf16 = settings.precision == "bf16"
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "train_batch_size": num_workers,
-        "gradient_clipping": settings.max_grad_norm,
-        "bf16": {"enabled": bf16},
-        "zero_optimization": {"stage": settings.zero_stage},
-        "steps_per_print": 2**31,
-    }
-    if bf16 and settings.zero_stage > 0:  # stage 0 has no such thing
-        config["data_types"] = {"grad_accum_dtype": "fp32"}
-    return config
-
-
-def learning_rate_at(step: int, num_steps: int, peak: float, warmup_ratio: float) -> float:
-    """Linear warm-up over the first `warmup_ratio` of the steps, then cosine to zero; `step` counts from 0.
-
-    The first step already moves and so does the last: zero lies just outside the run at either end.
-    """
-    num_warmup = int(warmup_ratio * num_steps)
-    if step < num_warmup:
-        return peak * (step + 1) / (num_warmup + 1)
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / (num_steps - num_warmup)))
+def _layout(settings: Train, num_workers: int) -> dict[str, Any]:
+    """What a DeepSpeed checkpoint can only be loaded with."""
+    return {"num_train_workers": num_workers, "zero_stage": settings.zero_stage, "precision": settings.precision}
 
 
 def _gather_weights(model: Any, rank: int) -> dict[str, Tensor]:

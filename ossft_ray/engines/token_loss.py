@@ -1,101 +1,215 @@
 """Hidden states and output head to loss and gradients, a chunk of tokens at a time: never the whole logits matrix.
 
-The gradients are computed in the forward pass, while a chunk's logits exist, so what stays in memory until the
+The gradients are computed in the forward pass, while a chunk's probabilities exist, so what stays in memory until the
 backward pass is the gradient of the hidden states and of the head; nothing of size tokens x vocabulary.
-Letters in names: N response tokens, C hidden size, V vocabulary.
+Letters in names: N response tokens, T those of a chunk, C hidden size, V vocabulary.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ossft_ray.method.coefficients import Coefficient, TokenStats
+from ossft_ray.method.coefficients import TOP, Loss, TokenStats
 
-# Elements of a chunk's logits, 256 MB in float32: one chunk for a small vocabulary, where chunking costs time and
-# saves nothing; some 440 tokens at 152 thousand.
-_CHUNK_ELEMENTS = 1 << 26
+# Elements of a chunk's logits, 32 MB in float32 (and as much again for the probabilities): one chunk for a small
+# vocabulary, where chunking costs time and saves nothing; some 55 tokens at 152 thousand on a CPU, whose caches like
+# small chunks. A GPU wants larger products to stay busy.
+_CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What some losses look at beside the policy itself; see `TokenStats` for the fields."""
+
+    reference_logprob_N: Tensor | None = None
+    response_N: Tensor | None = None
+    progress: float = 1.0
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Σ_t c_t · (-log p_t), differentiable, and what went into it, detached; in float32 or wider."""
+
+    loss: Tensor  # a scalar with gradient -Σ c_t ∇log p_t
+    logprob_N: Tensor
+    coefficient_N: Tensor
+    entropy_N: Tensor  # of the next-token distribution, in nats
 
 
 def token_loss(
-    hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, coefficient: Coefficient, chunk_tokens: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Σ_t c_t · (-log p_t) with c_t detached, and the log p_t of the same tokens.
+    hidden_NC: Tensor,
+    head_VC: Tensor,
+    targets_N: Tensor,
+    loss: Loss,
+    context: Context | None = None,
+    chunk_tokens: int | None = None,
+) -> TokenLosses:
+    """The loss of response tokens, with c_t detached.
 
     Args:
         hidden_NC: the hidden states that predict the targets; response tokens only.
         head_VC: the output head's weight.
         targets_N: the token ids to predict.
-        coefficient: c_t from what is known of each token, see `method/coefficients.py`.
+        loss: a row of the loss table, see `method/coefficients.py`.
+        context: what the loss needs beside the policy.
         chunk_tokens: tokens whose logits exist at once; chosen by the vocabulary's size if not given.
 
-    Returns:
-        The loss, a scalar with gradient -Σ c_t ∇log p_t, and logprob_N, detached; both in float32 (float64 for
-        float64 inputs): the softmax is never taken in half precision.
+    The softmax is never taken in half precision: everything is float32 for such inputs, float64 for float64 ones.
+
+    >>> hidden, head = torch.randn(5, 8, requires_grad=True), torch.randn(100, 8, requires_grad=True)
+    >>> from ossft_ray.method.coefficients import make_loss
+    >>> losses = token_loss(hidden, head, torch.tensor([3, 1, 4, 1, 5]), make_loss("dft"))
+    >>> (losses.loss / 5).backward()  # the mean over the response's tokens
     """
     if chunk_tokens is None:
-        chunk_tokens = max(1, _CHUNK_ELEMENTS // head_VC.shape[0])
-    return _TokenLoss.apply(hidden_NC, head_VC, targets_N, coefficient, chunk_tokens)
+        elements = _CHUNK_ELEMENTS.get(head_VC.device.type, _CHUNK_ELEMENTS["cuda"])
+        chunk_tokens = max(1, elements // head_VC.shape[0])
+    if not torch.is_grad_enabled():  # else the gradients would be computed, and thrown away
+        hidden_NC, head_VC = hidden_NC.detach(), head_VC.detach()
+    return TokenLosses(*_TokenLoss.apply(hidden_NC, head_VC, targets_N, loss, context or Context(), chunk_tokens))
 
 
 class LossHead(torch.nn.Module):
     """Takes the place of a model's output head, sharing its weight.
 
     A module, not a bare function, because ZeRO-3 gathers a sharded weight around the forward and backward pass of
-    the module that owns it.
+    the module that owns it; and a tuple of tensors, because ZeRO-3 looks for tensors in those.
     """
 
-    def __init__(self, weight: torch.nn.Parameter, coefficient: Coefficient) -> None:
+    def __init__(self, weight: torch.nn.Parameter, loss: Loss) -> None:
         super().__init__()
         self.weight = weight
-        self.coefficient = coefficient
+        self.loss = loss
 
-    def forward(self, hidden_NC: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-        return token_loss(hidden_NC, self.weight, targets_N, self.coefficient)
+    def forward(
+        self, hidden_NC: Tensor, targets_N: Tensor, context: Context | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        losses = token_loss(hidden_NC, self.weight, targets_N, self.loss, context)
+        return losses.loss, losses.logprob_N, losses.coefficient_N, losses.entropy_N
 
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, coefficient: Coefficient, chunk_tokens: int
-    ) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(hidden_NC.dtype, torch.float32)
+        ctx: Any,
+        hidden_NC: Tensor,
+        head_VC: Tensor,
+        targets_N: Tensor,
+        loss: Loss,
+        context: Context,
+        chunk_tokens: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        chunks = _Chunks(hidden_NC, head_VC, targets_N, loss, context, chunk_tokens)
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
-        loss = hidden_NC.new_zeros((), dtype=wide)
-        logprob_N = hidden_NC.new_empty(hidden_NC.shape[0], dtype=wide)
         grad_hidden_NC = torch.empty_like(hidden_NC) if needs_hidden else None
-        grad_head_VC = torch.zeros_like(head_VC, dtype=wide) if needs_head else None
+        # summed over many chunks in half precision the head's gradient would lose what each adds
+        sum_dtype = chunks.wide if len(chunks.slices) > 1 else head_VC.dtype
+        grad_head_VC = torch.zeros_like(head_VC, dtype=sum_dtype) if needs_head else None
+        logprob_N, coefficient_N, entropy_N = (hidden_NC.new_empty(len(targets_N), dtype=chunks.wide) for _ in range(3))
+        if chunks.needs_whole_responses:
+            # all tokens have to be seen before any gradient: the chunks come twice
+            for chunk in chunks.slices:
+                logprob_N[chunk] = chunks.statistics(chunk).logprob_T
+            coefficient_N = loss.coefficient(chunks.of_all(logprob_N))
 
-        for start in range(0, hidden_NC.shape[0], chunk_tokens):
-            chunk = slice(start, start + chunk_tokens)
-            hidden_TC, target_T1 = hidden_NC[chunk], targets_N[chunk, None]
-            logprob_TV = torch.log_softmax((hidden_TC @ head_VC.T).to(wide), dim=-1)
-            logprob_T = logprob_TV.gather(1, target_T1).squeeze(1)
-            coefficient_T = coefficient(TokenStats(logprob_T))
-            loss -= (coefficient_T * logprob_T).sum()
-            logprob_N[chunk] = logprob_T
+        for chunk in chunks.slices:
+            stats = chunks.statistics(chunk)
+            assert stats.entropy_T is not None
+            logprob_N[chunk], entropy_N[chunk] = stats.logprob_T, stats.entropy_T
+            if not chunks.needs_whole_responses:
+                coefficient_N[chunk] = loss.coefficient(stats)
             if not (needs_hidden or needs_head):
                 continue
-            # ∂loss/∂logits = c · (softmax - onehot), written over the log-probabilities to keep one such matrix
-            grad_TV = logprob_TV.exp_().mul_(coefficient_T[:, None])
-            grad_TV.scatter_add_(1, target_T1, -coefficient_T[:, None])
-            grad_TV = grad_TV.to(hidden_NC.dtype)
+            # ∂loss/∂logits = c · (p - onehot); the c is multiplied in where the matrix is thin
+            grad_TV, coefficient_T1 = chunks.probability_less_onehot(chunk), coefficient_N[chunk, None]
             if grad_hidden_NC is not None:
-                torch.mm(grad_TV, head_VC, out=grad_hidden_NC[chunk])
+                grad_hidden_NC[chunk] = (grad_TV @ head_VC) * coefficient_T1
             if grad_head_VC is not None:
-                grad_head_VC += grad_TV.T @ hidden_TC
+                weighted_TC = (hidden_NC[chunk] * coefficient_T1).to(hidden_NC.dtype)
+                if sum_dtype == hidden_NC.dtype:
+                    grad_head_VC.addmm_(grad_TV.T, weighted_TC)
+                else:
+                    grad_head_VC += grad_TV.T @ weighted_TC
 
         ctx.grads = grad_hidden_NC, None if grad_head_VC is None else grad_head_VC.to(head_VC.dtype)
-        ctx.mark_non_differentiable(logprob_N)
-        return loss, logprob_N
+        ctx.mark_non_differentiable(logprob_N, coefficient_N, entropy_N)
+        return -(coefficient_N * logprob_N).sum(), logprob_N, coefficient_N, entropy_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_NC, grad_head_VC = ctx.grads
         ctx.grads = None  # used up: the memory goes as soon as autograd has passed it on
         for grad in (grad_hidden_NC, grad_head_VC):
             if grad is not None:
                 grad.mul_(grad_loss)
-        return grad_hidden_NC, grad_head_VC, None, None, None
+        return grad_hidden_NC, grad_head_VC, None, None, None, None
+
+
+class _Chunks:
+    """The tokens a chunk at a time, in two matrices of a chunk's logits that are made once and used again."""
+
+    def __init__(
+        self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, loss: Loss, context: Context, chunk_tokens: int
+    ) -> None:
+        self.hidden_NC, self.head_VC, self.targets_N = hidden_NC, head_VC, targets_N
+        self.loss, self.context = loss, context
+        self.wide = torch.promote_types(hidden_NC.dtype, torch.float32)
+        num_tokens = len(targets_N)
+        self.slices = [
+            slice(start, min(start + chunk_tokens, num_tokens)) for start in range(0, num_tokens, chunk_tokens)
+        ]
+        shape = (min(chunk_tokens, num_tokens), head_VC.shape[0])
+        self._logits_TV, self._probability_TV = (hidden_NC.new_empty(shape, dtype=self.wide) for _ in range(2))
+
+    @property
+    def needs_whole_responses(self) -> bool:
+        return "response_T" in self.loss.needs
+
+    def statistics(self, chunk: slice) -> TokenStats:
+        """What a coefficient may look at; leaves the chunk's probabilities behind."""
+        hidden_TC, targets_T = self.hidden_NC[chunk], self.targets_N[chunk]
+        logits_TV, probability_TV = self._logits_TV[: len(targets_T)], self._probability_TV[: len(targets_T)]
+        if hidden_TC.dtype == self.wide:
+            torch.mm(hidden_TC, self.head_VC.T, out=logits_TV)
+        else:
+            logits_TV.copy_(hidden_TC @ self.head_VC.T)
+        torch.softmax(logits_TV, -1, out=probability_TV)
+        # the log of the softmax's denominator, from its largest term: max p is at least 1 / V, so its log is exact
+        log_normaliser_T = logits_TV.amax(-1) - probability_TV.amax(-1).log()
+        logprob_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1) - log_normaliser_T
+        # Σ_v p_v · logit_v as a batch of dot products, which makes no third matrix of this size
+        entropy_T = log_normaliser_T - torch.bmm(probability_TV[:, None], logits_TV[:, :, None]).flatten()
+        top_entropy_T = _top_entropy(logits_TV) if "top_entropy_T" in self.loss.needs else None
+        return self._with_context(logprob_T, chunk, entropy_T, top_entropy_T)
+
+    def probability_less_onehot(self, chunk: slice) -> Tensor:
+        """p - onehot of the chunk whose statistics were last taken, in the inputs' dtype."""
+        targets_T = self.targets_N[chunk]
+        probability_TV = self._probability_TV[: len(targets_T)]
+        probability_TV[torch.arange(len(targets_T), device=targets_T.device), targets_T] -= 1
+        return probability_TV.to(self.hidden_NC.dtype)
+
+    def of_all(self, logprob_N: Tensor) -> TokenStats:
+        return self._with_context(logprob_N, slice(None))
+
+    def _with_context(
+        self, logprob_T: Tensor, chunk: slice, entropy_T: Tensor | None = None, top_entropy_T: Tensor | None = None
+    ) -> TokenStats:
+        reference_N, response_N = self.context.reference_logprob_N, self.context.response_N
+        return TokenStats(
+            logprob_T,
+            entropy_T,
+            top_entropy_T,
+            None if reference_N is None else reference_N[chunk].to(self.wide),
+            None if response_N is None else response_N[chunk],
+            self.context.progress,
+        )
+
+
+def _top_entropy(logits_TV: Tensor) -> Tensor:
+    logprob_TK = logits_TV.topk(min(TOP, logits_TV.shape[1]), dim=-1).values.log_softmax(-1)
+    return -(logprob_TK.exp() * logprob_TK).sum(-1)

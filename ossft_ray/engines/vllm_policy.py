@@ -166,3 +166,16 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def prompt_logprobs(policy: Policy, chat: Chat, rows: list[list[int]]) -> list[list[float]]:
+    """log p of each token but the first of each row, as vLLM computes it; starts an engine and ends it."""
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    engine = LLM(**engine_settings(policy, chat))
+    parameters = SamplingParams(max_tokens=1, prompt_logprobs=0)
+    outputs = engine.generate([TokensPrompt(prompt_token_ids=row) for row in rows], parameters, use_tqdm=False)
+    return [
+        [at_place[token].logprob for token, at_place in zip(row[1:], output.prompt_logprobs[1:], strict=True)]
+        for row, output in zip(rows, outputs, strict=True)
+    ]

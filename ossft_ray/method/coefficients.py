@@ -1,25 +1,49 @@
 """The loss table: every loss of this family is one coefficient c_t in the gradient -Σ_t c_t ∇log p(y_t).
 
 A coefficient is a function of what is known of each response token, evaluated without gradient: the loss
-Σ_t c_t · (-log p_t) with c_t detached has exactly that gradient. Adding a published loss is adding a line here
-(and, if it looks at more than log p, a field to `TokenStats`).
+Σ_t c_t · (-log p_t) with c_t detached has exactly that gradient. Adding a published loss is adding a function and a
+line of the table (and, if it looks at something new, a field of `TokenStats`).
+
+Letters in names: T tokens. In formulas: p = p_θ(y_t), H the entropy of p_θ(·) in nats, q the probability of y_t under
+the reference (the policy before training, or as it was when q was last taken), r = p / q.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+TOP = 20  # tokens that `top_entropy_T` looks at
+_MAX_LOG_RATIO = 20.0  # of exp(log p - log q): beyond it float32 is near its end, and every bound below has long cut it
+
 
 @dataclass(frozen=True)
 class TokenStats:
-    """What a coefficient may look at, one value a response token; detached, in float32 or wider."""
+    """What a coefficient may look at, one value a response token; detached, in float32 or wider.
+
+    Only `logprob_T` is always there; the others where the loss `needs` them.
+    """
 
     logprob_T: Tensor  # log p_θ(y_t | x, y_<t) in nats, under the policy as it is at this step
+    entropy_T: Tensor | None = None  # of the whole next-token distribution, in nats
+    top_entropy_T: Tensor | None = None  # of the 20 most likely tokens, renormalised, in nats
+    reference_logprob_T: Tensor | None = None  # log q
+    response_T: Tensor | None = None  # which response a token belongs to: 0, 1, ...; a response is here whole
+    progress: float = 1.0  # the part of all optimiser steps that is done, 0..1
 
 
 Coefficient = Callable[[TokenStats], Tensor]  # c_T, same shape and dtype as logprob_T
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss with its hyper-parameters filled in, and the fields of `TokenStats` that it needs."""
+
+    coefficient: Coefficient
+    needs: frozenset[str] = frozenset()
 
 
 def sft(tokens: TokenStats) -> Tensor:
@@ -32,4 +56,122 @@ def dft(tokens: TokenStats) -> Tensor:
     return tokens.logprob_T.exp()
 
 
-COEFFICIENTS: dict[str, Coefficient] = {"sft": sft, "dft": dft}
+def iw_sft(tokens: TokenStats, temperature: float = 1.0, max_weight: float = 16.0) -> Tensor:
+    """Importance-weighted SFT: c = min(exp(T · mean_t(log p - log q)), 16), one value for the whole response.
+
+    arXiv 2507.12856, as its authors' code (`IwSFTLoss`, summed over time) has it.
+    """
+    assert tokens.response_T is not None
+    response_T, log_ratio_T = tokens.response_T, _log_ratio(tokens)
+    num_responses = int(response_T.max()) + 1 if len(response_T) else 0
+    sums_R = log_ratio_T.new_zeros(num_responses).index_add_(0, response_T, log_ratio_T)
+    lengths_R = log_ratio_T.new_zeros(num_responses).index_add_(0, response_T, torch.ones_like(log_ratio_T))
+    weight_R = _exp(temperature * sums_R / lengths_R.clamp_min(1)).clamp_max(max_weight)
+    return weight_R[response_T]
+
+
+def psft(tokens: TokenStats, clip: float = 0.28) -> Tensor:
+    """Proximal SFT: c = r where r ≤ 1 + clip, else 0 (arXiv 2508.17784: PPO's surrogate, all advantages 1).
+
+    q is the policy at its last refresh: with a fixed q a token would fall silent for good.
+    """
+    ratio_T = _exp(_log_ratio(tokens))
+    return ratio_T.where(ratio_T <= 1 + clip, 0.0)
+
+
+def asft_k3(tokens: TokenStats, weight: float = 0.05, max_ratio: float = 10.0) -> Tensor:
+    """DFT anchored to the reference: c = p + λ (q/p - 1), the q/p bounded.
+
+    After ASFT (arXiv 2509.23753), whose KL(q‖p) over the whole vocabulary has no such form; this is the gradient of the
+    k3 estimator of a KL divergence, on the response's tokens.
+    """
+    inverse_ratio_T = _exp(-_log_ratio(tokens)).clamp_max(max_ratio)
+    return tokens.logprob_T.exp() + weight * (inverse_ratio_T - 1)
+
+
+def trsft(tokens: TokenStats, alpha: float = 0.1) -> Tensor:
+    """Trust-region SFT: c = p / max(p, α), so 1 but for unlikely tokens (arXiv 2512.17636)."""
+    probability_T = tokens.logprob_T.exp()
+    return probability_T / probability_T.clamp_min(alpha)
+
+
+def idft(tokens: TokenStats, **gamma: float) -> Tensor:
+    """In-distribution fine-tuning: c = p^γ (1 + γ log p), that of -p^γ log p with γ detached.
+
+    arXiv 2602.12222. Negative for p < e^(-1/γ): such tokens are pushed away. `idft_sg` detaches p^γ too.
+    """
+    gamma_T = _gamma(tokens, **gamma)
+    return (gamma_T * tokens.logprob_T).exp() * (1 + gamma_T * tokens.logprob_T)
+
+
+def idft_sg(tokens: TokenStats, **gamma: float) -> Tensor:
+    """The variant of IDFT with p^γ detached: c = p^γ (arXiv 2602.12222)."""
+    return (_gamma(tokens, **gamma) * tokens.logprob_T).exp()
+
+
+def eaft(tokens: TokenStats, alpha: float = 1.0) -> Tensor:
+    """Entropy-adaptive fine-tuning: c = H̃^α, H̃ the entropy of the 20 most likely tokens over ln 20.
+
+    arXiv 2601.02151; LLaMA-Factory divides by 3.0 instead.
+    """
+    assert tokens.top_entropy_T is not None
+    largest = torch.log(torch.tensor(float(TOP), dtype=tokens.logprob_T.dtype, device=tokens.logprob_T.device))
+    return (tokens.top_entropy_T / largest).clamp_min(0).pow(alpha)
+
+
+def power(tokens: TokenStats, k: float = 10.0) -> Tensor:
+    """c = p^k, the gradient of (1 - p^k) / k; k = 1 is dft (arXiv 2510.00526)."""
+    return (k * tokens.logprob_T).exp()
+
+
+_TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
+    "sft": (sft, frozenset()),
+    "dft": (dft, frozenset()),
+    "iw_sft": (iw_sft, frozenset({"reference_logprob_T", "response_T"})),
+    "psft": (psft, frozenset({"reference_logprob_T"})),
+    "asft_k3": (asft_k3, frozenset({"reference_logprob_T"})),
+    "trsft": (trsft, frozenset()),
+    "idft": (idft, frozenset({"entropy_T"})),
+    "idft_sg": (idft_sg, frozenset({"entropy_T"})),
+    "eaft": (eaft, frozenset({"top_entropy_T"})),
+    "power": (power, frozenset()),
+}
+LOSSES = tuple(_TABLE)
+
+
+def make_loss(name: str, **options: Any) -> Loss:
+    """A loss of the table; `options` are its function's, with the source's values as defaults.
+
+    >>> make_loss("trsft", alpha=0.2).coefficient(TokenStats(torch.tensor([0.1, 0.5]).log()))
+    tensor([0.5000, 1.0000])
+    """
+    coefficient, needs = _TABLE[name]
+    return Loss(functools.partial(coefficient, **options), needs)
+
+
+def _log_ratio(tokens: TokenStats) -> Tensor:
+    assert tokens.reference_logprob_T is not None
+    return tokens.logprob_T - tokens.reference_logprob_T
+
+
+def _exp(log_ratio: Tensor) -> Tensor:
+    return log_ratio.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
+
+
+def _gamma(
+    tokens: TokenStats,
+    beta: float = 1.0,
+    min_gamma: float = 0.1,
+    max_gamma: float = 2.0,
+    hold: float = 0.2,
+    ramp: float = 0.1,
+) -> Tensor:
+    """IDFT's γ = clamp(exp(-(log p + H)/β), 0.1, 2): large where a token is less likely than its distribution suggests.
+
+    It is 1 for the first `hold` of the run, and blends over to its own value in the next `ramp`.
+    """
+    assert tokens.entropy_T is not None
+    exponent_T = -(tokens.logprob_T + tokens.entropy_T) / beta
+    gamma_T = _exp(exponent_T).clamp(min_gamma, max_gamma)
+    blend = min(1.0, max(0.0, (tokens.progress - hold) / ramp)) if ramp else float(tokens.progress >= hold)
+    return 1 + blend * (gamma_T - 1)

@@ -67,7 +67,8 @@ def models(experiment: Experiment) -> dict[str, Experiment]:
     train = Folder.at(experiment.run.output) / "train"
     if train.exists(MANIFEST):
         trained = experiment.policy.model_copy(
-            update={"model": (train / "model").path, "revision": None, "chat_template": None}
+            # an adapter that the policy sampled with is merged into what was trained from it
+            update={"model": (train / "model").path, "revision": None, "chat_template": None, "lora": None}
         )
         found["trained"] = experiment.model_copy(update={"policy": trained})
     return found

@@ -45,7 +45,9 @@ def round_experiment(experiment: Experiment, number: int) -> Experiment:
         return experiment
     before = Folder.at(round_output(experiment.run.output, number - 1)) / "train" / "model"
     run_settings = experiment.run.model_copy(update={"output": round_output(experiment.run.output, number)})
-    policy = experiment.policy.model_copy(update={"model": before.path, "revision": None, "chat_template": None})
+    policy = experiment.policy.model_copy(
+        update={"model": before.path, "revision": None, "chat_template": None, "lora": None}
+    )
     return experiment.model_copy(update={"run": run_settings, "policy": policy})
 
 

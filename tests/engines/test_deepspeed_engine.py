@@ -9,39 +9,59 @@ import numpy as np
 import pytest
 import torch
 
-from ossft_ray.config import Policy, Train
+from ossft_ray.config import Lora, Policy, Power, Psft, Train
 from ossft_ray.engines import deepspeed_engine
-from ossft_ray.engines.batches import Examples
-from ossft_ray.engines.deepspeed_engine import Trainer, learning_rate_at
+from ossft_ray.engines.batches import ORIGINS, Examples
+from ossft_ray.engines.deepspeed_engine import Trainer
+from ossft_ray.method.schedule import learning_rate_at
 from tests.engines.plain_training import train_plainly
 
 SEED = 3
 SETTINGS = Train(
     loss="sft", learning_rate=1e-3, global_batch_size=8, epochs=2, max_length=256, precision="fp32", zero_stage=2
 )
-FULL, PACKED, TINY, PADDED = {}, {"micro_batch_tokens": 300}, {"micro_batch_tokens": 60}, {"packing": False}
+FULL, PACKED, TINY = {}, {"micro_batch_tokens": 300}, {"micro_batch_tokens": 60}
+PADDED, RECOMPUTED = {"packing": False}, {"activation_checkpointing": True}
+ADAPTERS = Lora(rank=4, alpha=16.0)
+MOVED = {"psft": {"psft": Psft(clip=0.28, refresh_every=4)}}  # a refresh in the middle of an epoch
+# every loss, and every way of splitting the work with a weighted loss: a path that skips the weight shows up here
 VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
     1: [
         {"zero_stage": 0, **FULL},
-        {"zero_stage": 2, **PADDED, "micro_batch_tokens": 500},
+        {"zero_stage": 0, **PADDED, "micro_batch_tokens": 500, "loss": "dft"},
         {"zero_stage": 2, **TINY, "loss": "dft"},
+        {"zero_stage": 2, **FULL, "loss": "iw_sft"},
+        {"zero_stage": 1, **PACKED, **RECOMPUTED, "loss": "eaft"},
+        # at k = 10 these unlikely tokens have gradients of rounding's own size, which Adam blows up
+        {"zero_stage": 3, **PACKED, "offload": "all", "loss": "power", "power": Power(k=2.0)},
+        {"zero_stage": 2, **PACKED, "offload": "optimizer", "loss": "trsft"},
+        {"zero_stage": 0, **PACKED, "lora": ADAPTERS, "loss": "dft"},
     ],
     2: [
         {"zero_stage": 0, **PADDED},
-        {"zero_stage": 1, **PACKED},
+        {"zero_stage": 1, **PACKED, "loss": "dft"},
         {"zero_stage": 2, **FULL, "loss": "dft"},
-        {"zero_stage": 3, **TINY},
-        {"zero_stage": 3, **PADDED, "loss": "dft"},
+        {"zero_stage": 3, **TINY, "loss": "iw_sft"},
+        {"zero_stage": 3, **PADDED, **RECOMPUTED, "loss": "dft"},
+        {"zero_stage": 0, **PACKED, "loss": "psft", **MOVED["psft"]},
+        {"zero_stage": 3, **PACKED, "loss": "psft", **MOVED["psft"]},
+        {"zero_stage": 2, **PADDED, "loss": "asft_k3"},
+        {"zero_stage": 3, **PACKED, "loss": "idft"},
+        {"zero_stage": 1, **TINY, "loss": "idft_sg"},
+        {"zero_stage": 2, **PADDED, "lora": ADAPTERS, "loss": "dft"},
+        {"zero_stage": 3, **PACKED, **RECOMPUTED, "lora": ADAPTERS, "loss": "dft"},
     ],
 }
 
 
 def make_examples() -> Examples:
-    """22 examples, so that the last batch is partial, with very different lengths."""
+    """22 examples, so that the last batch is partial, with very different lengths, of all origins."""
     rng = np.random.default_rng(7)
     prompts = [rng.integers(3, 40, int(rng.integers(5, 60))).tolist() for _ in range(22)]
     responses = [rng.integers(3, 40, int(rng.integers(1, 120))).tolist() for _ in range(22)]
-    return Examples.build([f"problem-{index}" for index in range(22)], prompts, responses)
+    references = [(-4 * rng.random(len(response))).tolist() for response in responses]
+    origins = [ORIGINS[index % 3] for index in range(22)]
+    return Examples.build([f"problem-{index}" for index in range(22)], prompts, responses, origins, references)
 
 
 def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -63,8 +83,8 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
     # DeepSpeed leaves parameters as small as these whole unless told otherwise
     plain_config = deepspeed_engine.deepspeed_config
 
-    def sharding_config(settings: Train, num_workers: int) -> dict[str, Any]:
-        config = plain_config(settings, num_workers)
+    def sharding_config(settings: Train, *arguments: Any) -> dict[str, Any]:
+        config = plain_config(settings, *arguments)
         if settings.zero_stage == 3:
             config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         return config
@@ -94,25 +114,24 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_learning_equals_plain_training_however_the_work_is_split(num_workers: int, tmp_path: Path) -> None:
-    """Same losses and gradient norms for each ZeRO stage, packing, micro-batch size and number of workers."""
-    variants = VARIANTS[num_workers]
-    plain = {
-        loss: train_plainly(SETTINGS.model_copy(update={"loss": loss}), SEED, make_examples())
-        for loss in ("sft", "dft")
-    }
-    for variant, steps in zip(variants, run_workers(num_workers, tmp_path / "run", variants), strict=True):
-        expected = plain[variant.get("loss", "sft")]
+    """Same losses and gradient norms for each loss, ZeRO stage, packing, micro-batch size and number of workers."""
+    for variant, steps in zip(
+        VARIANTS[num_workers], run_workers(num_workers, tmp_path / "run", VARIANTS[num_workers]), strict=True
+    ):
+        expected = train_plainly(SETTINGS.model_copy(update=variant), SEED, make_examples())
         assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
         assert [step["epoch"] for step in steps] == [1, 1, 1, 2, 2, 2]
         assert [step["num_examples"] for step in steps] == [8, 8, 6, 8, 8, 6]
         for name in ("loss", "cross_entropy", "grad_norm"):
             ours, theirs = ([step[name] for step in curve] for curve in (steps, expected))
-            assert ours == pytest.approx(theirs, rel=2e-4), (variant, name)
+            largest = max(map(abs, theirs))  # idft's loss passes through zero
+            assert ours == pytest.approx(theirs, rel=3e-4, abs=3e-4 * largest), (variant, name)
         assert all((step["padding_share"] > 0) == (variant.get("packing") is False) for step in steps), variant
 
 
 def test_resumed_training_equals_the_undisturbed_bit_for_bit(tmp_path: Path) -> None:
     stages = [{"zero_stage": stage} for stage in (0, 2, 3)] + [{"zero_stage": 2, "precision": "bf16"}]
+    stages += [{"zero_stage": 2, "loss": "psft"}]  # the resumed run stands in the middle between two refreshes
     variants = [variant | resume for variant in stages for resume in ({}, {"resume": True})]
     curves = run_workers(2, tmp_path / "run", variants)
     for undisturbed, resumed, variant in zip(curves[::2], curves[1::2], stages, strict=True):

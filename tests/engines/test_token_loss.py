@@ -1,84 +1,134 @@
 import pytest
 import torch
+from torch import Tensor
 
-from ossft_ray.engines.token_loss import LossHead, token_loss
-from ossft_ray.method.coefficients import COEFFICIENTS, TokenStats
+from ossft_ray.engines import token_loss as module
+from ossft_ray.engines.token_loss import Context, LossHead, token_loss
+from ossft_ray.method.coefficients import LOSSES, TokenStats, make_loss
+
+VOCABULARY = 31
 
 
-def _unchunked(hidden_NC, head_VC, targets_N, name):
-    logprob_N = (hidden_NC @ head_VC.T).log_softmax(-1).gather(1, targets_N[:, None])[:, 0]
-    return -(COEFFICIENTS[name](TokenStats(logprob_N.detach())) * logprob_N).sum(), logprob_N.detach()
+def _unchunked(
+    hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, name: str, context: Context
+) -> tuple[Tensor, TokenStats, Tensor]:
+    """The same loss in plain PyTorch, on all logits at once."""
+    logits_NV = hidden_NC @ head_VC.T
+    logprob_N = logits_NV.log_softmax(-1).gather(1, targets_N[:, None])[:, 0]
+    top_NK = logits_NV.detach().sort(-1, descending=True).values[:, :20].softmax(-1)
+    stats = TokenStats(
+        logprob_N.detach(),
+        torch.special.entr(logits_NV.detach().softmax(-1)).sum(-1),
+        torch.special.entr(top_NK).sum(-1),
+        context.reference_logprob_N,
+        context.response_N,
+        context.progress,
+    )
+    coefficient_N = make_loss(name).coefficient(stats)
+    return -(coefficient_N * logprob_N).sum(), stats, coefficient_N
 
 
-def _inputs(num_tokens: int, dtype: torch.dtype = torch.float64):
+def _inputs(num_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Context]:
     generator = torch.Generator().manual_seed(1)
     hidden_NC = torch.randn(num_tokens, 7, generator=generator, dtype=torch.float64)
-    head_VC = torch.randn(13, 7, generator=generator, dtype=torch.float64)
-    targets_N = torch.randint(13, (num_tokens,), generator=generator)
-    return hidden_NC.to(dtype).requires_grad_(), head_VC.to(dtype).requires_grad_(), targets_N
+    head_VC = torch.randn(VOCABULARY, 7, generator=generator, dtype=torch.float64)
+    targets_N = torch.randint(VOCABULARY, (num_tokens,), generator=generator)
+    reference_N = -3 * torch.rand(num_tokens, generator=generator, dtype=torch.float64)
+    response_N = torch.arange(num_tokens) // 7  # responses that chunks of 5 cut in two
+    context = Context(reference_N, response_N, progress=0.27)
+    return hidden_NC.to(dtype).requires_grad_(), head_VC.to(dtype).requires_grad_(), targets_N, context
 
 
-@pytest.mark.parametrize("name", sorted(COEFFICIENTS))
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("num_tokens, chunk_tokens", [(23, 5), (23, 23), (20, 5), (1, 5), (23, None), (0, 5)])
 def test_value_and_gradients_equal_the_unchunked(name: str, num_tokens: int, chunk_tokens: int | None) -> None:
-    hidden_NC, head_VC, targets_N = _inputs(num_tokens)
-    loss, logprob_N = token_loss(hidden_NC, head_VC, targets_N, COEFFICIENTS[name], chunk_tokens)
-    expected, expected_logprob_N = _unchunked(hidden_NC, head_VC, targets_N, name)
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(logprob_N, expected_logprob_N)
-    ours = torch.autograd.grad(0.3 * loss, [hidden_NC, head_VC])
+    hidden_NC, head_VC, targets_N, context = _inputs(num_tokens)
+    losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), context, chunk_tokens)
+    expected, stats, coefficient_N = _unchunked(hidden_NC, head_VC, targets_N, name, context)
+    torch.testing.assert_close(losses.loss, expected)
+    torch.testing.assert_close(losses.logprob_N, stats.logprob_T)
+    torch.testing.assert_close(losses.entropy_N, stats.entropy_T)
+    torch.testing.assert_close(losses.coefficient_N, coefficient_N)
+    ours = torch.autograd.grad(0.3 * losses.loss, [hidden_NC, head_VC])
     theirs = torch.autograd.grad(0.3 * expected, [hidden_NC, head_VC])
     for our, their in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our, their)
-    assert not logprob_N.requires_grad
+    assert not any(part.requires_grad for part in (losses.logprob_N, losses.coefficient_N, losses.entropy_N))
 
 
-@pytest.mark.parametrize("name", sorted(COEFFICIENTS))
+@pytest.mark.parametrize("name", LOSSES)
 def test_tied_embeddings_get_both_gradients(name: str) -> None:
-    _, table_VC, targets_N = _inputs(23)
+    _, table_VC, targets_N, context = _inputs(23)
     input_ids_N = targets_N.roll(1)
     mix_CC = torch.randn(7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    ours = token_loss((table_VC[input_ids_N] @ mix_CC).tanh(), table_VC, targets_N, COEFFICIENTS[name], 5)[0]
-    theirs = _unchunked((table_VC[input_ids_N] @ mix_CC).tanh(), table_VC, targets_N, name)[0]
+    hidden_NC = [(table_VC[input_ids_N] @ mix_CC).tanh() for _ in range(2)]
+    ours = token_loss(hidden_NC[0], table_VC, targets_N, make_loss(name), context, 5).loss
+    theirs = _unchunked(hidden_NC[1], table_VC, targets_N, name, context)[0]
     torch.testing.assert_close(torch.autograd.grad(ours, table_VC), torch.autograd.grad(theirs, table_VC))
 
 
-def test_softmax_is_taken_in_float32_for_half_precision() -> None:
-    hidden_NC, head_VC, targets_N = _inputs(23, torch.bfloat16)
-    loss, logprob_N = token_loss(hidden_NC, head_VC, targets_N, COEFFICIENTS["dft"], 5)
-    assert loss.dtype == logprob_N.dtype == torch.float32
+@pytest.mark.parametrize("chunk_tokens", [5, 64])  # summed over chunks, and in one
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_is_close_to_the_wide_computation(name: str, chunk_tokens: int) -> None:
+    hidden_NC, head_VC, targets_N, context = _inputs(23, torch.bfloat16)
+    losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), context, chunk_tokens)
+    assert losses.loss.dtype == losses.logprob_N.dtype == torch.float32
     logits_NV = (hidden_NC @ head_VC.T).detach().float()  # the product itself is in bfloat16
-    torch.testing.assert_close(logprob_N, logits_NV.log_softmax(-1).gather(1, targets_N[:, None])[:, 0])
-    loss.backward()
+    torch.testing.assert_close(losses.logprob_N, logits_NV.log_softmax(-1).gather(1, targets_N[:, None])[:, 0])
+    losses.loss.backward()
     assert hidden_NC.grad is not None and hidden_NC.grad.dtype == torch.bfloat16
     wide = [tensor.detach().double().requires_grad_() for tensor in (hidden_NC, head_VC)]
-    expected = torch.autograd.grad(_unchunked(*wide, targets_N, "dft")[0], wide)
+    expected = torch.autograd.grad(_unchunked(*wide, targets_N, name, context)[0], wide)
     for our, their in zip([hidden_NC.grad, head_VC.grad], expected, strict=True):
-        torch.testing.assert_close(our.double(), their, rtol=0.05, atol=0.03)
+        torch.testing.assert_close(our.double(), their, rtol=0.05, atol=0.03 * their.abs().max().item())
+
+
+def test_a_sure_token_keeps_its_small_gradient_in_half_precision() -> None:
+    """p - 1 is taken before rounding: in bfloat16 p = 0.999 is 1, and the gradient would be gone."""
+    hidden_NC = torch.tensor([[7.0]], dtype=torch.bfloat16, requires_grad=True)
+    head_VC = torch.tensor([[1.0], [0.0]], dtype=torch.bfloat16)
+    token_loss(hidden_NC, head_VC, torch.tensor([0]), make_loss("sft")).loss.backward()
+    expected = torch.sigmoid(torch.tensor(7.0)).item() - 1
+    assert hidden_NC.grad.item() == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("frozen", ["head", "hidden", "both"])
 def test_frozen_inputs_get_no_gradient(frozen: str) -> None:
-    hidden_NC, head_VC, targets_N = _inputs(23)
+    hidden_NC, head_VC, targets_N, context = _inputs(23)
     hidden_NC.requires_grad_(frozen == "head")
     head_VC.requires_grad_(frozen == "hidden")
-    loss, _ = token_loss(hidden_NC, head_VC, targets_N, COEFFICIENTS["sft"], 5)
+    loss = token_loss(hidden_NC, head_VC, targets_N, make_loss("sft"), None, 5).loss
     assert loss.requires_grad == (frozen != "both")
-    torch.testing.assert_close(loss, _unchunked(hidden_NC, head_VC, targets_N, "sft")[0])
+    torch.testing.assert_close(loss, _unchunked(hidden_NC, head_VC, targets_N, "sft", context)[0])
+
+
+def test_without_gradients_none_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden_NC, head_VC, targets_N, context = _inputs(23)
+    made = []
+    plain = torch.zeros_like
+    monkeypatch.setattr(module.torch, "zeros_like", lambda *a, **k: made.append(a) or plain(*a, **k))
+    with torch.no_grad():
+        loss = token_loss(hidden_NC, head_VC, targets_N, make_loss("sft"), context, 5).loss
+    assert not made and not loss.requires_grad
+    token_loss(hidden_NC, head_VC, targets_N, make_loss("sft"), context, 5)
+    assert made
 
 
 def test_loss_head_shares_the_weight() -> None:
-    hidden_NC, head_VC, targets_N = _inputs(5)
+    hidden_NC, head_VC, targets_N, context = _inputs(5)
     weight = torch.nn.Parameter(head_VC.detach())
-    head = LossHead(weight, COEFFICIENTS["sft"])
+    head = LossHead(weight, make_loss("sft"))
     assert list(head.parameters()) == [weight] and head.weight is weight
-    torch.testing.assert_close(head(hidden_NC, targets_N)[0], _unchunked(hidden_NC, head_VC, targets_N, "sft")[0])
+    expected = _unchunked(hidden_NC, head_VC, targets_N, "sft", context)[0]
+    torch.testing.assert_close(head(hidden_NC, targets_N)[0], expected)
 
 
-def test_logits_of_all_tokens_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden_NC, head_VC, targets_N = _inputs(23)
-    sizes: list[int] = []
-    plain = torch.log_softmax
-    monkeypatch.setattr(torch, "log_softmax", lambda logits, dim: sizes.append(len(logits)) or plain(logits, dim=dim))
-    token_loss(hidden_NC, head_VC, targets_N, COEFFICIENTS["sft"], 5)[0].backward()
-    assert sizes == [5, 5, 5, 5, 3]
+@pytest.mark.parametrize("name, sizes", [("sft", [5, 5, 5, 5, 3]), ("iw_sft", 2 * [5, 5, 5, 5, 3])])
+def test_logits_of_all_tokens_never_exist_at_once(monkeypatch: pytest.MonkeyPatch, name: str, sizes: list[int]) -> None:
+    """A loss that looks at whole responses passes over the tokens twice."""
+    hidden_NC, head_VC, targets_N, context = _inputs(23)
+    seen: list[int] = []
+    plain = torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda logits, *a, **k: seen.append(len(logits)) or plain(logits, *a, **k))
+    token_loss(hidden_NC, head_VC, targets_N, make_loss(name), context, 5).loss.backward()
+    assert seen == sizes

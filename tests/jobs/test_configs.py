@@ -1,4 +1,4 @@
-"""Every experiment file in jobs/ is valid, and the paper's two say what the paper says."""
+"""Every experiment file in jobs/ is valid, and the paper's say what the paper says."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,34 @@ PAPER = {"qwen2.5-math-7b": "Qwen/Qwen2.5-Math-7B", "llama-3.1-8b-instruct": "me
 def test_is_valid(path: Path):
     experiment = load_experiment(path)
     assert Folder.at(experiment.run.output).path.endswith(f"runs/{path.stem}")
+
+
+# The paper's four rows for each model: which examples, which loss, and whose examples are shared.
+ROWS = {
+    "-sft": ([], "sft", None),
+    "-dft": ([], "dft", "-sft"),
+    "-dr-sft": (["self", "guided"], "sft", ""),
+    "": (["self", "guided"], "dft", None),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("name", PAPER)
+def test_rows_differ_in_data_and_loss_alone(name: str, row: str):
+    experiment, main = (load_experiment(JOBS / "configs" / f"{name}{ending}.toml") for ending in (row, ""))
+    stages, loss, shared = ROWS[row]
+    assert experiment.rewrite.stages == stages
+    assert experiment.train.loss == loss
+    assert experiment.train.examples == (None if shared is None else f"/shared/runs/{name}{shared}/rewrite")
+    if shared is not None:
+        owner = load_experiment(JOBS / "configs" / f"{name}{shared}.toml")
+        assert experiment.train.examples == f"{owner.run.output}/rewrite"
+        assert owner.rewrite == experiment.rewrite and owner.data == experiment.data
+    same = {"loss": "dft", "examples": None}
+    assert experiment.train.model_copy(update=same) == main.train.model_copy(update=same)
+    for section in ("policy", "data", "prompts", "verify", "evaluate", "loop", "resources"):
+        assert getattr(experiment, section) == getattr(main, section)
+    assert experiment.policy.model == PAPER[name]
 
 
 # arXiv 2509.15157, experimental setup; the batch, AdamW and schedule are those of DFT's training code (2508.05629).

@@ -1,42 +1,183 @@
+"""Each loss has the gradient of the loss that its source writes, by automatic differentiation in float64."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import Tensor
 
 from ossft_ray.config import Train
-from ossft_ray.method.coefficients import COEFFICIENTS, TokenStats
+from ossft_ray.method.coefficients import LOSSES, TokenStats, make_loss
 
-# each loss as its source writes it: a function of the logits and the targets, differentiated as it stands
-SOURCES = {
-    "sft": lambda logp_T: -logp_T.sum(),
-    "dft": lambda logp_T: -(logp_T.exp().detach() * logp_T).sum(),  # arXiv 2508.05629, Equation 9
+RESPONSES = torch.tensor([0] * 7 + [1] * 1 + [2] * 12)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a source's formula is written in; p and everything from logits may be differentiated."""
+
+    logits_TV: Tensor
+    logp_T: Tensor
+    logq_T: Tensor
+    progress: float
+
+    @property
+    def p(self) -> Tensor:
+        return self.logp_T.exp()
+
+    @property
+    def ratio(self) -> Tensor:
+        return (self.logp_T - self.logq_T).exp()
+
+    @property
+    def entropy(self) -> Tensor:
+        return torch.distributions.Categorical(logits=self.logits_TV).entropy()
+
+
+def iw_sft(g: Given, temperature: float = 1.0) -> Tensor:
+    """`IwSFTLoss` of the authors' repository, sum_over_time, a response at a time."""
+    total = torch.zeros((), dtype=torch.float64)
+    for response in range(3):
+        logp, logq = g.logp_T[response == RESPONSES], g.logq_T[response == RESPONSES]
+        weight = torch.exp(temperature * (logp - logq).sum() / len(logp)).clamp(0.0, 16.0).detach()
+        total = total - (weight * logp).sum()
+    return total
+
+
+def gamma(g: Given) -> Tensor:
+    exponent = (-(g.logp_T + g.entropy)).exp().clamp(0.1, 2.0).detach()
+    share = min(1.0, max(0.0, (g.progress - 0.2) / 0.1))
+    return (1 - share) + share * exponent
+
+
+def top_20_entropy(g: Given) -> Tensor:
+    top = g.logits_TV.sort(-1, descending=True).values[:, :20].softmax(-1)
+    return torch.special.entr(top).sum(-1)
+
+
+def k3(g: Given) -> Tensor:
+    """Schulman's estimator of KL(p‖q), with the gradient of its bounded part stopped as a bounded ratio stops it."""
+    inverse = (g.logq_T - g.logp_T).exp()
+    bounded = torch.where(inverse <= 10.0, inverse, 10.0 * (g.logq_T - g.logp_T))
+    return bounded + g.logp_T - g.logq_T
+
+
+# each loss as its source writes it, summed over tokens and differentiated as it stands
+SOURCES: dict[str, Callable[[Given], Tensor]] = {
+    "sft": lambda g: -g.logp_T.sum(),
+    "dft": lambda g: -(g.p.detach() * g.logp_T).sum(),  # arXiv 2508.05629, Equation 9
+    "iw_sft": iw_sft,
+    # arXiv 2508.17784: PPO's clipped surrogate with all advantages 1
+    "psft": lambda g: -torch.minimum(g.ratio, g.ratio.clamp(1 - 0.2, 1 + 0.28)).sum(),
+    "asft_k3": lambda g: (-g.p.detach() * g.logp_T + 0.05 * k3(g)).sum(),
+    # arXiv 2512.17636: log-likelihood where p is above α, linear in p below
+    "trsft": lambda g: -torch.where(g.p > 0.1, g.logp_T, g.p / 0.1 - 1 + math.log(0.1)).sum(),
+    "idft": lambda g: -(g.p ** gamma(g) * g.logp_T).sum(),  # arXiv 2602.12222
+    "idft_sg": lambda g: -((g.p ** gamma(g)).detach() * g.logp_T).sum(),
+    "eaft": lambda g: -((top_20_entropy(g) / math.log(20)).detach() * g.logp_T).sum(),  # arXiv 2601.02151
+    "power": lambda g: ((1 - g.p**10) / 10).sum(),  # arXiv 2510.00526
 }
 
 
-def _logprobs(logits_TV: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:
-    return logits_TV.log_softmax(-1).gather(1, targets_T[:, None])[:, 0]
+def given(seed: int, progress: float) -> Given:
+    torch.manual_seed(seed)
+    logits_TV = (3 * torch.randn(20, 31, dtype=torch.float64)).requires_grad_()
+    targets_T = torch.randint(31, (20,))
+    targets_T[:10] = logits_TV[:10].argmax(-1)  # likely tokens too
+    logp_T = logits_TV.log_softmax(-1).gather(1, targets_T[:, None])[:, 0]
+    return Given(logits_TV, logp_T, (logp_T + 1.5 * torch.randn(20, dtype=torch.float64)).detach(), progress)
+
+
+def stats(g: Given) -> TokenStats:
+    return TokenStats(
+        g.logp_T.detach(), g.entropy.detach(), top_20_entropy(g).detach(), g.logq_T, RESPONSES, g.progress
+    )
 
 
 def test_every_loss_of_the_config_has_a_coefficient_and_a_source() -> None:
     names = set(Train.model_fields["loss"].annotation.__args__)
-    assert names == set(COEFFICIENTS) == set(SOURCES)
+    assert names == set(LOSSES) == set(SOURCES)
 
 
-@pytest.mark.parametrize("name", sorted(COEFFICIENTS))
-def test_coefficient_has_the_gradient_of_its_source(name: str) -> None:
-    torch.manual_seed(0)
-    logits_TV = 3 * torch.randn(20, 11, dtype=torch.float64)
-    targets_T = torch.randint(11, (20,))
-    ours_TV, source_TV = logits_TV.clone().requires_grad_(), logits_TV.clone().requires_grad_()
-    logprob_T = _logprobs(ours_TV, targets_T)
-    loss = -(COEFFICIENTS[name](TokenStats(logprob_T.detach())) * logprob_T).sum()
-    expected = SOURCES[name](_logprobs(source_TV, targets_T))
-    loss.backward()
-    expected.backward()
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(ours_TV.grad, source_TV.grad)
+@pytest.mark.parametrize("progress", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("name", LOSSES)
+def test_coefficient_has_the_gradient_of_its_source(name: str, progress: float) -> None:
+    for seed in range(3):
+        source = given(seed, progress)
+        coefficient_T = make_loss(name).coefficient(stats(source))
+        assert coefficient_T.dtype == torch.float64 and not coefficient_T.requires_grad
+        ours_TV = torch.autograd.grad(-(coefficient_T * source.logp_T).sum(), source.logits_TV, retain_graph=True)
+        theirs_TV = torch.autograd.grad(SOURCES[name](source), source.logits_TV)
+        torch.testing.assert_close(ours_TV, theirs_TV)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_config_has_the_sources_hyper_parameters(name: str) -> None:
+    """A run without any setting of its own gets what the functions default to."""
+    options = {key: value for key, value in Train(loss=name).loss_options.items() if key != "refresh_every"}
+    source = given(5, 0.27)
+    torch.testing.assert_close(
+        make_loss(name, **options).coefficient(stats(source)), make_loss(name).coefficient(stats(source))
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_tokens_have_no_coefficients(name: str) -> None:
+    none = torch.zeros(0)
+    assert make_loss(name).coefficient(TokenStats(none, none, none, none, none.long(), 0.5)).shape == (0,)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("logprob, reference", [(-200.0, 0.0), (0.0, -200.0), (-1e4, -1e4), (0.0, 0.0)])
+def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, reference: float) -> None:
+    one = torch.ones(1)
+    tokens = TokenStats(logprob * one, 0 * one, -1e-9 * one, reference * one, one.long(), 1.0)
+    assert make_loss(name).coefficient(tokens).isfinite().all()
 
 
 @pytest.mark.parametrize(
-    "name, logprob, expected", [("sft", -5.0, 1.0), ("dft", 0.0, 1.0), ("dft", -1.0, 0.36787944), ("dft", -200.0, 0.0)]
+    "name, options, logprob, reference, expected",
+    [
+        ("sft", {}, -5.0, None, 1.0),
+        ("dft", {}, 0.0, None, 1.0),
+        ("dft", {}, -1.0, None, math.exp(-1)),
+        ("dft", {}, -200.0, None, 0.0),
+        ("iw_sft", {}, -1.0, -2.0, math.e),
+        ("iw_sft", {}, -1.0, -9.0, 16.0),
+        ("iw_sft", {"temperature": 0.5, "max_weight": 2.0}, -1.0, -2.0, math.exp(0.5)),
+        ("psft", {}, math.log(0.5), math.log(0.4), 1.25),
+        ("psft", {}, math.log(0.5), math.log(0.3), 0.0),
+        ("psft", {}, math.log(0.1), math.log(0.9), 1 / 9),
+        ("psft", {"clip": 1.0}, math.log(0.5), math.log(0.3), 5 / 3),
+        ("asft_k3", {}, math.log(0.2), math.log(0.4), 0.2 + 0.05),
+        ("asft_k3", {"weight": 0.1, "max_ratio": 3.0}, math.log(0.01), math.log(0.9), 0.01 + 0.2),
+        ("trsft", {}, math.log(0.05), None, 0.5),
+        ("trsft", {}, math.log(0.3), None, 1.0),
+        ("power", {}, math.log(0.5), None, 0.5**10),
+        ("power", {"k": 1.0}, math.log(0.5), None, 0.5),
+    ],
 )
-def test_values(name: str, logprob: float, expected: float) -> None:
-    assert COEFFICIENTS[name](TokenStats(torch.tensor([logprob]))).item() == pytest.approx(expected)
+def test_values(name: str, options: dict[str, float], logprob: float, reference: float | None, expected: float) -> None:
+    one = torch.ones(1, dtype=torch.float64)
+    tokens = TokenStats(
+        logprob * one, reference_logprob_T=None if reference is None else reference * one, response_T=torch.tensor([0])
+    )
+    assert make_loss(name, **options).coefficient(tokens).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "progress, expected", [(0.0, 0.5), (0.2, 0.5), (0.25, 0.5 ** (1 + 0.5 * (1 / 0.5 - 1))), (0.3, 0.25), (1.0, 0.25)]
+)
+def test_idft_begins_as_dft_and_blends_over(progress: float, expected: float) -> None:
+    """At p = 0.5 and H = 0 γ is 2."""
+    one = torch.ones(1, dtype=torch.float64)
+    tokens = TokenStats(math.log(0.5) * one, entropy_T=0 * one, progress=progress)
+    assert make_loss("idft_sg").coefficient(tokens).item() == pytest.approx(expected)
+
+
+def test_one_weight_for_the_whole_response() -> None:
+    weights = make_loss("iw_sft").coefficient(stats(given(1, 1.0)))
+    assert [len(set(weights[response == RESPONSES].tolist())) for response in range(3)] == [1, 1, 1]
+    assert len(set(weights.tolist())) == 3

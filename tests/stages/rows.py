@@ -6,7 +6,7 @@ from ossft_ray.config import Policy
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.playground.problems import training_problems
-from ossft_ray.schema import EXAMPLE, to_table
+from ossft_ray.schema import EXAMPLE, SCORE, to_table
 from ossft_ray.storage import Folder, finish_stage
 
 
@@ -36,3 +36,24 @@ def write_examples(output: str, num_rows: int, **changes: Any) -> list[dict[str,
     folder.write_table("part-00000.parquet", to_table(rows, EXAMPLE))
     finish_stage(folder, {"rows": num_rows}, {"problems": num_rows})
     return rows
+
+
+def write_scores(output: str, rows: list[dict[str, Any]], **changes: Any) -> dict[str, list[float]]:
+    """Scores of these examples, as `ossft score` would leave them, but made up; by problem id."""
+    by_problem = {row["problem_id"]: [-0.01 * (i + 1) for i in range(len(row["response_token_ids"]))] for row in rows}
+    scores = [
+        {
+            "problem_id": row["problem_id"],
+            "origin": row["origin"],
+            "source": source,
+            "token_ids": row["response_token_ids"],
+            "reference_logprobs": [shift + value for value in by_problem[row["problem_id"]]],
+        }
+        | changes
+        for row in rows
+        for source, shift in (("expert_original", -1.0), ("kept", 0.0))
+    ]
+    folder = Folder.at(output) / "score"
+    folder.write_table("part-00000.parquet", to_table(scores, SCORE))
+    finish_stage(folder, {"rows": len(rows)}, {})
+    return by_problem

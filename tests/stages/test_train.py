@@ -16,10 +16,12 @@ from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.stages.progress import ALREADY_COMPLETE
-from ossft_ray.stages.train import tokenise, train
+from ossft_ray.stages.references import References, score_folder
+from ossft_ray.stages.train import train
+from ossft_ray.stages.train_inputs import tokenise
 from ossft_ray.storage import Folder
 from tests.engines.plain_training import train_plainly
-from tests.stages.rows import write_examples
+from tests.stages.rows import write_examples, write_scores
 
 NUM_EXAMPLES = 22  # the last of the batches of 8 is partial
 
@@ -107,6 +109,13 @@ def test_dft_learns_as_plain_training_does(trained: tuple[Path, Experiment, dict
         "tokens_per_second",
         "epoch",
         "grad_norm",
+        "mean_token_probability",
+        "coefficient_mean",
+        "coefficient_variance",
+        "effective_sample_size",
+        "entropy",
+        "padding_share",
+        "expert/loss",
     }
     assert manifest["complete"] and manifest["steps"] == 6
     assert manifest["loss"] == lines[-1]["loss"] and manifest["cross_entropy"] == lines[-1]["cross_entropy"]
@@ -158,6 +167,8 @@ def test_failure_is_one_line_with_the_cause(tmp_path: Path) -> None:
         (None, {"examples": "nowhere"}, r"nowhere: no complete examples .* \[train\] examples must be"),
         ({"num_rows": 3}, {"max_length": 20}, r"3 examples, all longer than train\.max_length = 20"),
         ({"num_rows": 0}, {}, "it holds no examples"),
+        ({"num_rows": 3}, {"loss": "iw_sft"}, r'score: no complete scores .* train\.loss = "iw_sft" .* `ossft score`'),
+        ({"num_rows": 3}, {"loss": "asft_k3"}, r'score: no complete scores .* train\.loss = "asft_k3"'),
     ],
 )
 def test_refusals(tmp_path: Path, make: dict[str, Any] | None, settings: dict[str, Any], message: str) -> None:
@@ -204,3 +215,27 @@ def test_responses_are_encoded_anew_only_if_another_tokenizer_wrote_them(
         expected = row["response_token_ids"] if ids is None else chat.encode_response(ids) if ids == "12" else ids
         tokens = examples.token_ids[examples.offsets[index] : examples.offsets[index + 1]].tolist()
         assert tokens == chat.render(row["prompt"]) + expected
+
+
+def test_reference_logprobs_are_those_of_the_kept_response(tmp_path: Path) -> None:
+    rows = write_examples(str(tmp_path), 3)
+    by_problem = write_scores(str(tmp_path), rows)
+    settings = experiment(tmp_path, loss="iw_sft")
+    references = References(score_folder(settings))
+    examples = tokenise(Folder.at(str(tmp_path / "rewrite")), load_chat(settings.policy), settings, references).examples
+    expected = [value for name in examples.problem_ids for value in by_problem[name]]
+    assert examples.reference_logprobs.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("changes", [{"token_ids": [5, 6]}, {"reference_logprobs": [-1.0]}, {"problem_id": "other"}])
+def test_a_response_that_was_not_scored_is_named(tmp_path: Path, changes: dict[str, Any]) -> None:
+    rows = write_examples(str(tmp_path), 2)
+    write_scores(str(tmp_path), rows, **changes)
+    settings = experiment(tmp_path, loss="iw_sft")
+    with pytest.raises(InputError, match=rf"score: .* of problem {rows[0]['problem_id']} as it is .*`ossft score`"):
+        tokenise(
+            Folder.at(str(tmp_path / "rewrite")),
+            load_chat(settings.policy),
+            settings,
+            References(score_folder(settings)),
+        )

@@ -1,0 +1,70 @@
+"""A step's figures for TensorBoard, always; for Weights & Biases and MLflow where `[train] tracking` names them."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from ossft_ray.config import Experiment
+from ossft_ray.errors import InputError
+from ossft_ray.storage import Folder
+
+TENSORBOARD = "tensorboard"
+Log = Callable[[dict[str, float], int], None]
+
+
+class Tracking:
+    """Where figures go beside `metrics.jsonl`. Worker 0 has one, from when it begins or goes on."""
+
+    def __init__(self, experiment: Experiment, folder: Folder, after_step: int) -> None:
+        """Raises InputError if a tracker that is named is not installed."""
+        self._target = folder / TENSORBOARD
+        self._local = self._target.local_path or Path(tempfile.mkdtemp())
+        self._tensorboard = _summary_writer(self._local, after_step)
+        self._logs: list[Log] = [_OPEN[name](experiment) for name in experiment.train.tracking]
+
+    def log(self, metrics: dict[str, Any], flush: bool = False) -> None:
+        figures = {key: value for key, value in metrics.items() if isinstance(value, int | float) and key != "step"}
+        for key, value in figures.items():
+            self._tensorboard.add_scalar(key, value, metrics["step"])
+        for log in self._logs:
+            log(figures, metrics["step"])
+        if flush:
+            self._tensorboard.flush()
+            if self._target.local_path is None:
+                fs.copy_files(str(self._local), self._target.path, destination_filesystem=self._target.filesystem)
+
+
+def _summary_writer(folder: Path, after_step: int) -> Any:
+    from tensorboardX import SummaryWriter
+
+    # steps that a killed run did beyond its checkpoint are shown once
+    return SummaryWriter(str(folder), purge_step=after_step + 1 if after_step else None)
+
+
+def _wandb(experiment: Experiment) -> Log:
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError("[train] tracking: wandb is not installed; pip install wandb") from error
+    run = wandb.init(
+        project="ossft_ray", name=experiment.run.output, config=experiment.model_dump(mode="json"), resume="allow"
+    )
+    return lambda figures, step: run.log(figures, step=step)
+
+
+def _mlflow(experiment: Experiment) -> Log:
+    try:
+        import mlflow
+    except ImportError as error:
+        raise InputError("[train] tracking: mlflow is not installed; pip install mlflow") from error
+    mlflow.set_experiment("ossft_ray")
+    mlflow.start_run(run_name=experiment.run.output)
+    mlflow.log_params({f"train.{key}": value for key, value in experiment.train.model_dump(mode="json").items()})
+    # MLflow allows neither [ nor ( in names, but / it does
+    return lambda figures, step: mlflow.log_metrics(figures, step=step)
+
+
+_OPEN: dict[str, Callable[[Experiment], Log]] = {"wandb": _wandb, "mlflow": _mlflow}
