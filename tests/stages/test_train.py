@@ -14,11 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ossft_ray.builtin import POLICY_FOLDER
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.engines.chat import load_chat
+from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings, deepspeed_config
+from ossft_ray.engines.diagnosis import explain_out_of_memory
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.stages.progress import ALREADY_COMPLETE
 from ossft_ray.stages.references import References, score_folder
 from ossft_ray.stages.train import train
-from ossft_ray.stages.train_inputs import tokenise
+from ossft_ray.stages.train_inputs import is_held_out, tokenise
 from ossft_ray.storage import Folder
 from tests.engines.plain_training import train_plainly
 from tests.stages.rows import write_examples, write_scores
@@ -239,3 +241,93 @@ def test_a_response_that_was_not_scored_is_named(tmp_path: Path, changes: dict[s
             settings,
             References(score_folder(settings)),
         )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_adapters_are_exported_merged_from_the_best_checkpoint(tmp_path: Path) -> None:
+    write_examples(str(tmp_path), NUM_EXAMPLES)
+    settings = experiment(
+        tmp_path, loss="dft", zero_stage=3, epochs=3, learning_rate=0.02, holdout=0.3, keep="best", lora={"rank": 4},
+        warmup_ratio=0.0, weight_decay=0.0,
+    )  # fmt: skip
+    manifest = train(settings)
+    measured = {
+        line["step"]: line["holdout_cross_entropy"] for line in read_metrics(tmp_path) if "holdout_loss" in line
+    }
+    best = min(measured, key=lambda step: measured[step])
+    assert manifest["kept_step"] == best < max(measured), f"DFT lets the cross-entropy rise: {measured}"
+    assert 0 < manifest["holdout_examples"] < NUM_EXAMPLES
+    assert manifest["examples"] + manifest["holdout_examples"] == NUM_EXAMPLES
+
+    folder = tmp_path / "train" / "model"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    before = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype="auto")
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in before.named_parameters()]
+    changed = {
+        name.rpartition(".")[0].rpartition(".")[2]
+        for (name, a), b in zip(model.named_parameters(), before.parameters(), strict=True)
+        if not torch.equal(a, b)
+    }
+    assert changed == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+    # the exported weights are those that were measured at that step
+    chat = load_chat(settings.policy)
+    holdout = tokenise(Folder.at(str(tmp_path / "rewrite")), chat, settings).holdout
+    assert holdout is not None
+    total = 0.0
+    for index in range(len(holdout)):
+        tokens = torch.from_numpy(holdout.token_ids[holdout.offsets[index] : holdout.offsets[index + 1]]).long()
+        prompt = int(holdout.prompt_lengths[index])
+        with torch.no_grad():
+            logprob_TV = model(tokens[None]).logits[0, prompt - 1 : -1].log_softmax(-1)
+        total -= logprob_TV.gather(1, tokens[prompt:, None]).sum().item()
+    assert total / holdout.response_lengths.sum() == pytest.approx(measured[best], rel=1e-3)
+
+
+def test_holdout_keeps_problems_apart_and_more_data_moves_none() -> None:
+    ids = [f"problem-{index}" for index in range(2000)]
+    apart = {name for name in ids if is_held_out(name, 0.02, 0)}
+    assert 20 < len(apart) < 70
+    assert not {name for name in ids if is_held_out(name, 0.0, 0)}
+    assert apart <= {name for name in ids if is_held_out(name, 0.1, 0)}
+    assert apart != {name for name in ids if is_held_out(name, 0.02, 1)}
+
+
+def test_best_without_a_holdout_is_refused(tmp_path: Path) -> None:
+    write_examples(str(tmp_path), 3)
+    with pytest.raises(InputError, match=r'train\.keep = "best" needs problems .* train\.holdout = 0\.0'):
+        train(experiment(tmp_path, keep="best"))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"deepspeed": {"bf16": {"enabled": True}}}, r"\[train\.deepspeed\] bf16: is decided by train\.precision"),
+        ({"deepspeed": {"zero_optimization": {"stage": 1}}}, r"zero_optimization\.stage: is decided by train\.zero"),
+        ({"offload": "optimizer", "zero_stage": 0}, r"\[train\] offload: needs zero_stage 1, 2 or 3"),
+        ({"offload": "all", "zero_stage": 2}, r'\[train\] offload: "all" needs zero_stage 3'),
+    ],
+)
+def test_contradicting_deepspeed_settings_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_deepspeed_settings(experiment(tmp_path, **settings).train)
+
+
+def test_other_deepspeed_settings_pass_through(tmp_path: Path) -> None:
+    more = {"zero_optimization": {"reduce_bucket_size": 1000}, "wall_clock_breakdown": True}
+    config = deepspeed_config(experiment(tmp_path, deepspeed=more).train, 2)
+    assert config["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 1000} and config["wall_clock_breakdown"]
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), r"out of memory in step 3; its problems: a, b; lower"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), r"out of memory in step 3"),
+    ],
+)
+def test_out_of_memory_names_the_problems_and_what_to_change(error: Exception, message: str) -> None:
+    with pytest.raises(JobError, match=message), explain_out_of_memory(3, ["a", "b"]):
+        raise error
+    with pytest.raises(RuntimeError, match="shape"), explain_out_of_memory(3, ["a"]):
+        raise RuntimeError("shape mismatch")

@@ -1,0 +1,242 @@
+"""What does one GPU make of it? Training against TRL with MFU, and rewriting against raw vLLM, on Qwen2.5's shapes.
+
+    python benchmarks/gpu.py [--shapes 0.5b 1.5b 7b] [--steps 6] [--skip-rollout]
+    python benchmarks/gpu.py --shapes tiny --steps 2 --skip-rollout    # anywhere: that it starts
+
+Random weights in the shapes of Qwen2.5 0.5B, 1.5B and 7B, bfloat16, DFT, lengths as in benchmarks/training.py, one
+process for each way. A shape whose weights, gradients and optimizer state do not fit the GPU trains adapters (LoRA) in
+both ways. Tokens a second are of responses; MFU is that of `method/flops.py`, adapters not counted. What this machine
+cannot do is skipped with a reason. Written without a GPU at hand: not run on one yet. The last line is a JSON object.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WAYS = ("ours", "trl_packed")
+FIGURES, MODEL = "figures.json", "model"
+MAX_LENGTH, NUM_EXAMPLES = 2048, 64
+_QWEN = {"vocab_size": 151_936, "max_position_embeddings": 4096}
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "vocab_size": 512, "max_position_embeddings": 4096, "hidden_size": 32, "intermediate_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True,
+    },
+    "0.5b": _QWEN | {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "tie_word_embeddings": True,
+    },
+    "1.5b": _QWEN | {
+        "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+        "num_key_value_heads": 2, "tie_word_embeddings": True,
+    },
+    "7b": _QWEN | {
+        "vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28,
+        "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+
+
+def make_data(shape: str) -> tuple[list[list[int]], list[list[int]]]:
+    """Prompts around 90 tokens, responses around 400, log-normal."""
+    rng, number = np.random.default_rng(0), 8 if shape == "tiny" else NUM_EXAMPLES
+    prompt_lengths = np.clip(rng.lognormal(np.log(90), 0.5, number), 10, 400).astype(int)
+    lengths = np.clip(rng.lognormal(np.log(400), 0.7, number), 20, MAX_LENGTH - 400).astype(int)
+    vocabulary = SHAPES[shape]["vocab_size"]
+    return tuple([rng.integers(3, vocabulary, size).tolist() for size in sizes] for sizes in (prompt_lengths, lengths))
+
+
+def make_model(folder: Path, shape: str) -> int:
+    """Random weights; returns their number. The playground's tokenizer stands beside them, for rollout."""
+    import shutil
+
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from ossft_ray import builtin
+
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = Qwen2ForCausalLM(Qwen2Config(**SHAPES[shape])).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    for file in builtin.POLICY_FOLDER.iterdir():
+        if file.suffix in (".json", ".jinja") and file.name != "config.json":
+            shutil.copy(file, folder)
+    return int(model.num_parameters())
+
+
+def run_ours(folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, Any]:
+    import torch
+
+    from ossft_ray.config import Lora, Policy, Train
+    from ossft_ray.engines.batches import Examples
+    from ossft_ray.engines.deepspeed_engine import Trainer
+
+    on_gpu = torch.cuda.is_available()
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"} | ({} if on_gpu else {"DS_ACCELERATOR": "cpu"})
+    group = f"file://{folder}/group-{os.getpid()}"
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", init_method=group, rank=0, world_size=1)
+    prompts, responses = make_data(shape)
+    settings = Train(
+        loss="dft",
+        global_batch_size=len(prompts),
+        epochs=num_steps,
+        max_length=MAX_LENGTH,
+        micro_batch_tokens=4 * MAX_LENGTH,
+        precision="bf16",
+        zero_stage=0 if not lora else 2,
+        activation_checkpointing=shape == "7b",
+        lora=Lora() if lora else None,
+    )
+    examples = Examples.build([str(index) for index in range(len(prompts))], prompts, responses)
+    steps = list(Trainer(Policy(model=str(folder / MODEL)), settings, 0, examples).steps())
+    timed = steps[2:] or steps
+    found = {
+        "tokens_per_second": sum(step["num_tokens"] for step in timed) / sum(step["seconds"] for step in timed),
+        "peak_gib": steps[-1]["peak_memory_bytes"] / 2**30,
+        "loss": steps[0]["loss"],
+    }
+    if "model_flops_utilization" in steps[-1]:
+        found["mfu"] = sum(step["model_flops_utilization"] for step in timed) / len(timed)
+    return found
+
+
+def run_trl(folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, Any]:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    prompts, responses = make_data(shape)
+    rows = [
+        {"input_ids": prompt + response, "completion_mask": [0] * len(prompt) + [1] * len(response)}
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+    on_gpu = torch.cuda.is_available()
+    arguments = SFTConfig(
+        output_dir=str(folder / "trl"),
+        loss_type="dft",
+        completion_only_loss=True,
+        packing=True,
+        packing_strategy="bfd",
+        max_length=MAX_LENGTH,
+        per_device_train_batch_size=4 if on_gpu else 1,
+        gradient_accumulation_steps=10_000,
+        num_train_epochs=num_steps,
+        logging_steps=1,
+        gradient_checkpointing=shape == "7b",
+        bf16=True,
+        use_cpu=not on_gpu,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(folder / MODEL, dtype=torch.bfloat16),
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=PreTrainedTokenizerFast.from_pretrained(folder / MODEL),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if lora else None,
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    seconds = [end - start for start, end in itertools.pairwise(ends)]
+    timed = seconds[2:] or seconds
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    return {
+        "tokens_per_second": sum(map(len, responses)) * len(timed) / sum(timed),
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0,
+        "loss": losses[0],
+    }
+
+
+def run_way(way: str, folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--shapes", shape]
+    command += ["--steps", str(num_steps), *["--lora"] * lora]
+    done = subprocess.run(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or ["no reason given"])[-1]}
+    found: dict[str, Any] = json.loads((folder / FIGURES).read_text())
+    return found
+
+
+def rollout(folder: Path) -> dict[str, Any]:
+    """benchmarks/rollout.py on this model: rewriting's tokens a second to those of raw vLLM."""
+    program = Path(__file__).with_name("rollout.py")
+    command = [sys.executable, str(program), "--model", str(folder / MODEL), "--problems", "256", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or ["no reason given"])[-1]}
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def measure(shape: str, num_steps: int, with_rollout: bool) -> dict[str, Any]:
+    """All ways on one shape."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu and shape != "tiny":
+        return {"skipped": "no GPU here"}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        num_parameters = make_model(folder / MODEL, shape)
+        if on_gpu:
+            torch.cuda.empty_cache()
+        memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else 2**40
+        lora = 18 * num_parameters > 0.8 * memory
+        figures: dict[str, Any] = {"parameters": num_parameters, "lora": lora}
+        for way in WAYS:
+            figures[way] = run_way(way, folder, shape, num_steps, lora)
+            print(f"{shape:5} {way:11} {json.dumps(figures[way])}", flush=True)
+        if with_rollout:
+            figures["rollout"] = rollout(folder)
+            print(f"{shape:5} {'rollout':11} {json.dumps(figures['rollout'])}", flush=True)
+    speeds = [figures[way].get("tokens_per_second") for way in WAYS]
+    if all(speeds):
+        figures["tokens_per_second_ratio_to_trl_packed"] = round(speeds[0] / speeds[1], 3)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="training and rewriting on one GPU")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["0.5b", "1.5b", "7b"])
+    parser.add_argument("--steps", type=int, default=6, help="optimiser steps; the first two are not timed")
+    parser.add_argument("--skip-rollout", action="store_true")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--lora", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way is not None:
+        run = run_ours if arguments.way == "ours" else run_trl
+        figures = run(arguments.folder, arguments.shapes[0], arguments.steps, arguments.lora)
+        (arguments.folder / FIGURES).write_text(json.dumps(figures))
+        return
+    results = {shape: measure(shape, arguments.steps, not arguments.skip_rollout) for shape in arguments.shapes}
+    for shape, result in results.items():
+        if "skipped" in result:
+            print(f"{shape}: skipped: {result['skipped']}")
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
