@@ -31,7 +31,7 @@ def settings(folder: Path) -> dict[str, Any]:
             "self_alignment": {"max_tokens": 96},
             "guided_alignment": {"max_tokens": 96},
         },
-        "train": {"learning_rate": 1e-3, "global_batch_size": 16, "precision": "fp32", "max_length": 512},
+        "train": {"learning_rate": 2e-4, "global_batch_size": 16, "precision": "fp32", "max_length": 512},
         "evaluate": {"benchmarks": ["playground/level1", "playground/level4"], "num_samples": 4, "max_tokens": 96},
     }
 
