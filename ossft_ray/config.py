@@ -226,6 +226,12 @@ class Train(Section):
     stop_after: Annotated[str, Field(pattern=r"^(\d+[dhms])+$")] | None = Field(
         None, description='such as "3h45m": checkpoint then, and end with code 130; the same command goes on'
     )
+    hang_after: Annotated[str, Field(pattern=r"^(\d+[dhms])+$")] = Field(
+        "30m", description="stop where no worker has moved for so long, and name the one that is behind"
+    )
+    max_grad_norm_jump: float = Field(
+        1000.0, ge=0, description="stop at a gradient norm so many times the median of the steps before; 0 never stops"
+    )
     holdout: float = Field(0.0, ge=0, lt=1, description="share of problems to measure on and not to train on")
     keep: Literal["last", "best"] = Field("last", description="best: the checkpoint best by keep_by on the holdout")
     tracking: list[Literal["wandb", "mlflow"]] = Field([], description="beside metrics.jsonl and TensorBoard")

@@ -7,7 +7,7 @@ same on all workers, because all of them compute it from the same examples, seed
 import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ossft_ray.config import Policy, Train
 from ossft_ray.engines.batches import Examples, collate, deal_micro_batches, global_batch, num_steps
 from ossft_ray.engines.chat import Chat
 from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings, deepspeed_config
-from ossft_ray.engines.diagnosis import explain_out_of_memory, refuse_non_finite
+from ossft_ray.engines.diagnosis import GradientWatch, explain_out_of_memory, refuse_non_finite
 from ossft_ray.engines.policy_model import PolicyLoss, load_model, merge_adapters, size_of
 from ossft_ray.engines.step_metrics import TokenSums
 from ossft_ray.engines.token_loss import Context
@@ -29,6 +29,7 @@ from ossft_ray.method.flops import peak_flops, training_flops
 from ossft_ray.method.packing import MicroBatch, padding_share
 from ossft_ray.method.schedule import learning_rate_at
 
+OnPhase = Callable[[int, int, str], None]
 TAG, _PROGRESS, _REFERENCE = "state", "progress.json", "reference.npy"  # names inside a checkpoint
 
 
@@ -43,8 +44,12 @@ class Trainer:
         examples: Examples,
         holdout: Examples | None = None,
         universal: bool = False,
+        on_phase: OnPhase | None = None,
     ) -> None:
         """Load the policy and shard it; `universal` if a checkpoint of that kind will be loaded.
+
+        `on_phase` is called with the step, the number of the forward pass within it, and `forward`, `backward`, `step`
+        or `report` as each begins.
 
         Raises:
             InputError: the policy's logits are not a plain product with its output head, or the settings contradict
@@ -55,6 +60,8 @@ class Trainer:
         check_deepspeed_settings(settings)
         self.settings, self.seed, self.examples, self.holdout = settings, seed, examples, holdout
         self.step = 0  # optimiser steps done
+        self._on_phase = on_phase or (lambda step, number, phase: None)
+        self._gradients = GradientWatch(settings.max_grad_norm_jump)
         self.best: float | None = None  # what the best checkpoint so far came to on the holdout; lower is better
         self.num_steps = num_steps(len(examples), settings.global_batch_size, settings.epochs)
         self.rank, self.num_workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -122,7 +129,9 @@ class Trainer:
         mine = dealt[self.rank]
         for number, rows in enumerate(mine):
             self.engine.set_gradient_accumulation_boundary(number == len(mine) - 1)
+            self._on_phase(self.step + 1, number, "forward")
             loss = self._forward(examples, batch, rows, self._reference, sums)
+            self._on_phase(self.step + 1, number, "backward")
             # the mean over the response tokens of the *global* batch; DeepSpeed averages over workers, which the
             # factor undoes, so the gradient does not depend on how the batch was split
             self.engine.backward(loss * (self.num_workers / num_tokens), scale_wrt_gas=False)
@@ -133,9 +142,11 @@ class Trainer:
         metrics = sums.metrics()
         problem_ids = [examples.problem_ids[index] for index in batch]
         refuse_non_finite("loss", metrics["loss"], self.step + 1, problem_ids)
+        self._on_phase(self.step + 1, len(mine), "step")
         grad_norm = self._take_step()
-        refuse_non_finite("gradient norm", grad_norm, self.step + 1, problem_ids)
+        self._gradients.refuse_explosion(grad_norm, self.step + 1, problem_ids)
         self.step += 1
+        self._on_phase(self.step, len(mine), "report")
         seconds = time.perf_counter() - started
         lengths = examples.lengths[batch].tolist()
         passes = [rows for worker in dealt for rows in worker if rows]
@@ -263,7 +274,8 @@ class Trainer:
             if self._reference is not None and self.settings.loss == "psft":
                 np.save(folder / _REFERENCE, self._reference.numpy())
             layout = _layout(self.settings, self.num_workers)
-            (folder / _PROGRESS).write_text(json.dumps({"step": self.step, "best": self.best, "layout": layout}))
+            progress = {"step": self.step, "best": self.best, "layout": layout, "grad_norms": [*self._gradients.norms]}
+            (folder / _PROGRESS).write_text(json.dumps(progress))
 
     def load_checkpoint(self, folder: Path, universal: Path | None = None) -> None:
         """Go on from a checkpoint, exactly where it was written; its weights and optimizer state from `universal`
@@ -271,6 +283,7 @@ class Trainer:
         self.engine.load_checkpoint(str(universal or folder), tag=TAG)
         progress = json.loads((folder / _PROGRESS).read_text())
         self.step, self.best = progress["step"], progress["best"]
+        self._gradients.norms.extend(progress["grad_norms"])
         if (folder / _REFERENCE).exists():
             self._reference = torch.from_numpy(np.load(folder / _REFERENCE))
 

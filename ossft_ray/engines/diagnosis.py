@@ -1,7 +1,9 @@
 """What went wrong in a step, for whom, and what to change: one line for each way in which training dies."""
 
 import math
-from collections.abc import Iterator
+import statistics
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +11,7 @@ import torch
 from ossft_ray.errors import JobError
 
 _SHOWN = 8
+_REMEMBERED, _ENOUGH = 50, 10  # gradient norms: so many are kept, and with fewer nothing is said
 
 
 def refuse_non_finite(name: str, value: float, step: int, problem_ids: list[str]) -> None:
@@ -22,6 +25,33 @@ def refuse_non_finite(name: str, value: float, step: int, problem_ids: list[str]
             f"train: the {name} of step {step} is {value}; its problems: {listed(problem_ids)}; "
             'lower train.learning_rate, or set train.precision = "fp32"'
         )
+
+
+class GradientWatch:
+    """The gradient norms of the last steps, and whether a new one is out of all proportion."""
+
+    def __init__(self, max_jump: float, norms: Sequence[float] = ()) -> None:
+        """`max_jump`: times the median; 0 allows all. `norms`: what a run that goes on has seen before."""
+        self._max_jump = max_jump
+        self.norms = deque(norms, maxlen=_REMEMBERED)
+
+    def refuse_explosion(self, norm: float, step: int, problem_ids: list[str]) -> None:
+        """Take in the norm of a step.
+
+        Raises:
+            JobError: it is no number, or `max_jump` times the median of the norms before; names the step and the
+                problems of its batch.
+        """
+        refuse_non_finite("gradient norm", norm, step, problem_ids)
+        if self._max_jump and len(self.norms) >= _ENOUGH:
+            usual = statistics.median(self.norms)
+            if norm > self._max_jump * usual:
+                raise JobError(
+                    f"train: the gradient exploded in step {step}: its norm is {norm:.3g}, where {usual:.3g} is usual; "
+                    f"its problems: {listed(problem_ids)}; look at these examples, lower train.learning_rate, or raise "
+                    "train.max_grad_norm_jump"
+                )
+        self.norms.append(norm)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from ossft_ray.config import Lora, Policy, Train
 from ossft_ray.engines import packed_attention
 from ossft_ray.engines.batches import Tensors
 from ossft_ray.engines.chat import model_path
+from ossft_ray.engines.tied_embedding import TiedEmbedding
 from ossft_ray.engines.token_loss import Context, LossHead
 from ossft_ray.errors import InputError
 from ossft_ray.method.coefficients import Loss
@@ -23,7 +24,11 @@ class PolicyLoss(torch.nn.Module):
     def __init__(self, model: Any, loss: Loss) -> None:
         super().__init__()
         self.model = model
-        model.set_output_embeddings(LossHead(model.get_output_embeddings().weight, loss))
+        embedding, weight = model.get_input_embeddings(), model.get_output_embeddings().weight
+        head = LossHead(weight, loss)
+        if type(embedding) is torch.nn.Embedding and embedding.weight is weight and weight.requires_grad:
+            model.set_input_embeddings(TiedEmbedding(head, embedding.padding_idx))
+        model.set_output_embeddings(head)
 
     def forward(self, tensors: Tensors, context: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Σ c_t · (-log p_t) over the micro-batch's response tokens, and their logprob_N, coefficient_N, entropy_N."""

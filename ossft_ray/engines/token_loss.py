@@ -46,6 +46,7 @@ def token_loss(
     loss: Loss,
     context: Context | None = None,
     chunk_tokens: int | None = None,
+    head_gradients: list[Tensor] | None = None,
 ) -> TokenLosses:
     """The loss of response tokens, with c_t detached.
 
@@ -56,6 +57,8 @@ def token_loss(
         loss: a row of the loss table, see `method/coefficients.py`.
         context: what the loss needs beside the policy.
         chunk_tokens: tokens whose logits exist at once; chosen by the vocabulary's size if not given.
+        head_gradients: the backward pass appends the head's gradient here and gives autograd none; for a caller who
+            adds it to another of the same weight.
 
     The softmax is never taken in half precision: everything is float32 for such inputs, float64 for float64 ones.
 
@@ -69,7 +72,9 @@ def token_loss(
         chunk_tokens = max(1, elements // head_VC.shape[0])
     if not torch.is_grad_enabled():  # else the gradients would be computed, and thrown away
         hidden_NC, head_VC = hidden_NC.detach(), head_VC.detach()
-    return TokenLosses(*_TokenLoss.apply(hidden_NC, head_VC, targets_N, loss, context or Context(), chunk_tokens))
+    return TokenLosses(
+        *_TokenLoss.apply(hidden_NC, head_VC, targets_N, loss, context or Context(), chunk_tokens, head_gradients)
+    )
 
 
 class LossHead(torch.nn.Module):
@@ -83,11 +88,17 @@ class LossHead(torch.nn.Module):
         super().__init__()
         self.weight = weight
         self.loss = loss
+        self._taker: list[Tensor] | None = None
+
+    def give_gradient_away(self) -> list[Tensor]:
+        """Where this head's weight gradients go from now on, scaled, in the backward pass, instead of into `.grad`."""
+        self._taker = []
+        return self._taker
 
     def forward(
         self, hidden_NC: Tensor, targets_N: Tensor, context: Context | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        losses = token_loss(hidden_NC, self.weight, targets_N, self.loss, context)
+        losses = token_loss(hidden_NC, self.weight, targets_N, self.loss, context, head_gradients=self._taker)
         return losses.loss, losses.logprob_N, losses.coefficient_N, losses.entropy_N
 
 
@@ -101,7 +112,9 @@ class _TokenLoss(torch.autograd.Function):
         loss: Loss,
         context: Context,
         chunk_tokens: int,
+        head_gradients: list[Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ctx.head_gradients = head_gradients
         chunks = _Chunks(hidden_NC, head_VC, targets_N, loss, context, chunk_tokens)
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         grad_hidden_NC = torch.empty_like(hidden_NC) if needs_hidden else None
@@ -146,7 +159,10 @@ class _TokenLoss(torch.autograd.Function):
         for grad in (grad_hidden_NC, grad_head_VC):
             if grad is not None:
                 grad.mul_(grad_loss)
-        return grad_hidden_NC, grad_head_VC, None, None, None, None
+        if ctx.head_gradients is not None and grad_head_VC is not None:
+            ctx.head_gradients.append(grad_head_VC)
+            grad_head_VC = None
+        return grad_hidden_NC, grad_head_VC, None, None, None, None, None
 
 
 class _Chunks:

@@ -11,6 +11,7 @@ from ossft_ray.engines.chat import load_chat, model_digest
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.provenance import write_config
 from ossft_ray.stages.cluster import check_output, log_folder, place, start_ray
+from ossft_ray.stages.heartbeats import Heartbeats, refuse_silence
 from ossft_ray.stages.metrics_log import MetricsReader, read_metrics
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress, watch
 from ossft_ray.stages.references import References, needs_scores, score_folder
@@ -59,7 +60,7 @@ def train(
     Raises:
         InputError: there are no complete examples, none fits max_length, or the output was made with other settings
             or would be lost.
-        JobError: training failed; says why and where the log is.
+        JobError: training failed, or nothing in it moves any more; says why and where the log is.
         Stopped: it was asked to stop, by SIGTERM or `stop_after`, and has written a checkpoint.
     """
     check_output(experiment.run.output)
@@ -106,6 +107,7 @@ def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progre
     """Run Ray Train in a thread of its own, and meanwhile pass each new line of metrics on."""
     placement = place(experiment.resources)
     on_gpu = placement.gpus_per_train_worker > 0
+    heartbeats = Heartbeats.remote()  # type: ignore[attr-defined]
     trainer = TorchTrainer(
         work,
         train_loop_config={
@@ -113,6 +115,7 @@ def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progre
             "folder": folder,
             "examples": ray.put(tokenised.examples),
             "holdout": ray.put(tokenised.holdout),
+            "heartbeats": heartbeats,
             "verbose": verbose,
         },
         scaling_config=ray.train.ScalingConfig(
@@ -134,6 +137,7 @@ def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progre
         request.poll()
         for metrics in reader.new_lines():
             on_progress(metrics)
+        refuse_silence(heartbeats, experiment.train.hang_after)
 
     try:
         with at_sigterm(request):

@@ -16,6 +16,7 @@ from ossft_ray.engines.chat import Chat, load_chat
 from ossft_ray.errors import InputError, JobError, Stopped
 from ossft_ray.stages.checkpoints import Checkpoints, local_copy, make_universal
 from ossft_ray.stages.cluster import redirect_output
+from ossft_ray.stages.heartbeats import beater
 from ossft_ray.stages.metrics_log import MetricsLog
 from ossft_ray.stages.stopping import is_stop_requested
 from ossft_ray.stages.tracking import Tracking
@@ -37,29 +38,30 @@ def work(config: dict[str, Any]) -> Exception | None:
     if not ray.get_gpu_ids():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     try:
-        trainer = _begin(experiment, folder, ray.get(config["examples"]), ray.get(config["holdout"]))
+        on_phase = beater(config["heartbeats"], rank, experiment.train.hang_after)
+        trainer = _begin(experiment, folder, ray.get(config["examples"]), ray.get(config["holdout"]), on_phase)
         return _train(trainer, experiment, folder)
     except (InputError, JobError) as error:
         return error
 
 
-def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any) -> "Trainer":
+def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any, on_phase: Any) -> "Trainer":
     """The trainer as it was at the newest checkpoint, or at the start."""
     from ossft_ray.engines.deepspeed_engine import TAG, Trainer, needs_universal
 
     settings, checkpoint = experiment.train, Checkpoints(folder / CHECKPOINTS).newest()
     arguments = experiment.policy, settings, experiment.run.seed, examples, holdout
     if checkpoint is None:
-        return Trainer(*arguments)
+        return Trainer(*arguments, on_phase=on_phase)
     with local_copy(checkpoint) as state:
         if not needs_universal(state, settings, torch.distributed.get_world_size()):
-            trainer = Trainer(*arguments)
+            trainer = Trainer(*arguments, on_phase=on_phase)
             trainer.load_checkpoint(state)
             return trainer
     if torch.distributed.get_rank() == 0:
         make_universal(checkpoint, TAG)
     torch.distributed.barrier()
-    trainer = Trainer(*arguments, universal=True)
+    trainer = Trainer(*arguments, universal=True, on_phase=on_phase)
     with local_copy(checkpoint) as state:
         trainer.load_checkpoint(state, state / "universal")
     return trainer

@@ -12,8 +12,10 @@ import torch
 from ossft_ray.config import Lora, Policy, Power, Psft, Train
 from ossft_ray.engines import deepspeed_engine
 from ossft_ray.engines.batches import ORIGINS, Examples
-from ossft_ray.engines.deepspeed_engine import Trainer
+from ossft_ray.engines.deepspeed_engine import TAG, Trainer
 from ossft_ray.method.schedule import learning_rate_at
+from ossft_ray.stages.checkpoints import COMPLETE, make_universal
+from ossft_ray.storage import Folder
 from tests.engines.plain_training import train_plainly
 
 SEED = 3
@@ -73,6 +75,7 @@ def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) 
 
 
 def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> None:
+    """A variant may `save` a checkpoint into a folder after step 3 and end, `load` one, or `resume` in a new engine."""
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": str(num_workers), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"
     }  # fmt: skip
@@ -92,13 +95,17 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
     deepspeed_engine.deepspeed_config = sharding_config
     measured = []
     for number, variant in enumerate(variants):
-        settings = SETTINGS.model_copy(update={key: value for key, value in variant.items() if key != "resume"})
-        trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples())
+        ours = {key: value for key, value in variant.items() if key not in ("resume", "save", "load")}
+        settings = SETTINGS.model_copy(update=ours)
+        loads = variant.get("load")
+        trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples(), universal=loads is not None)
+        if loads is not None:
+            trainer.load_checkpoint(Path(loads), Path(loads) / "universal")
         steps = []
         for metrics in trainer.steps():
             steps.append(metrics)
-            if variant.get("resume") and trainer.step == 3:
-                state = folder / f"checkpoint-{number}"
+            if ("save" in variant or variant.get("resume")) and trainer.step == 3:
+                state = Path(variant.get("save", folder / f"checkpoint-{number}"))
                 trainer.save_checkpoint(state)
                 torch.distributed.barrier()
                 break
@@ -139,10 +146,32 @@ def test_resumed_training_equals_the_undisturbed_bit_for_bit(tmp_path: Path) -> 
             assert [step[name] for step in resumed] == [step[name] for step in undisturbed], (variant, name)
 
 
-def test_bf16_stages_agree(tmp_path: Path) -> None:
-    variants = [{"zero_stage": stage, "precision": "bf16"} for stage in (0, 1, 2, 3)]
+@pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
+def test_another_number_of_workers_goes_on_as_the_undisturbed_run(tmp_path: Path, before: int, after: int) -> None:
+    """Within 1e-4 at each ZeRO stage: sums of another order, which is all that another number of workers changes."""
+    variants = [{"zero_stage": stage, "loss": "dft", "learning_rate": 1e-4} for stage in (1, 2, 3)]
+    saving = [variant | {"save": str(tmp_path / f"stage-{variant['zero_stage']}")} for variant in variants]
+    run_workers(before, tmp_path / "before", saving)
+    for variant in saving:
+        state = Folder.at(variant["save"])
+        state.write_json(COMPLETE, {})
+        make_universal(state, TAG)
+    going_on = [variant | {"load": save["save"]} for variant, save in zip(variants, saving, strict=True)]
+    curves = run_workers(after, tmp_path / "after", going_on)
+    for variant, undisturbed, gone_on in zip(
+        variants, run_workers(after, tmp_path / "plain", variants), curves, strict=True
+    ):
+        assert [step["step"] for step in gone_on] == [4, 5, 6]
+        for name in ("loss", "cross_entropy", "grad_norm", "learning_rate"):
+            ours, theirs = ([step[name] for step in curve[-3:]] for curve in (gone_on, undisturbed))
+            assert ours == pytest.approx(theirs, rel=1e-4), (variant, name)
+
+
+@pytest.mark.parametrize("loss", ["sft", "dft"])
+def test_bf16_stages_agree(tmp_path: Path, loss: str) -> None:
+    variants = [{"zero_stage": stage, "precision": "bf16", "loss": loss} for stage in (0, 1, 2, 3)]
     curves = run_workers(1, tmp_path / "run", variants)
-    plain = train_plainly(SETTINGS, SEED, make_examples())
+    plain = train_plainly(SETTINGS.model_copy(update={"loss": loss}), SEED, make_examples())
     for variant, steps in zip(variants, curves, strict=True):
         losses, expected = ([step["loss"] for step in curve] for curve in (steps, plain))
         assert losses == pytest.approx(expected, rel=0.03), variant

@@ -4,12 +4,22 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ossft_ray.builtin import POLICY_FOLDER
+from ossft_ray.config import Policy, Train
 from ossft_ray.engines.batches import Examples, collate
+from ossft_ray.engines.policy_model import load_model
 
 
 @pytest.fixture(scope="module")
 def model():
     return AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def packed_model():
+    """As training loads it, with attention that goes by the boundaries of examples in one flat row."""
+    model, flat = load_model(Policy(model="playground"), Train(precision="fp32"))
+    assert flat
+    return model.eval()
 
 
 def _examples() -> Examples:
@@ -36,6 +46,37 @@ def test_packed_logits_equal_unpacked_ones(model, rows: list[list[int]]) -> None
             tokens = torch.from_numpy(examples.token_ids[examples.offsets[index] : examples.offsets[index + 1]]).long()
             alone.append(model(tokens[None]).logits[0, examples.prompt_lengths[index] - 1 : -1])
     torch.testing.assert_close(packed_NV, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 3, 1, 3], [2]], ids=str)
+def test_logits_in_one_flat_row_equal_those_of_each_example_alone(model, packed_model, order: list[int]) -> None:
+    examples = _examples()
+    tensors = collate(examples, list(range(len(examples))), [[index] for index in order], flat=True)
+    assert tensors.input_ids_BT.shape == (1, sum(int(examples.lengths[index]) for index in order))  # no padding
+    with torch.no_grad():
+        logits_TV = packed_model(
+            tensors.input_ids_BT,
+            position_ids=tensors.position_ids_BT,
+            boundaries=tensors.boundaries,
+            longest=int(tensors.boundaries.diff().max()),
+            use_cache=False,
+        ).logits[0]
+        alone = []
+        for index in order:
+            tokens = torch.from_numpy(examples.token_ids[examples.offsets[index] : examples.offsets[index + 1]]).long()
+            alone.append(model(tokens[None]).logits[0])
+    torch.testing.assert_close(logits_TV, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_without_boundaries_examples_in_a_flat_row_would_leak(packed_model) -> None:
+    """The guard of the test above."""
+    examples = _examples()
+    tensors = collate(examples, list(range(5)), [[0, 4]], flat=True)
+    arguments = {"position_ids": tensors.position_ids_BT, "use_cache": False}
+    with torch.no_grad():
+        apart = packed_model(tensors.input_ids_BT, boundaries=tensors.boundaries, longest=96, **arguments).logits
+        leaking = packed_model(tensors.input_ids_BT, **arguments).logits
+    assert (apart - leaking)[0, 40:].abs().max() > 0.1
 
 
 def test_without_restarting_positions_examples_would_leak(model) -> None:

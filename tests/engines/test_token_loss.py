@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from ossft_ray.engines import token_loss as module
+from ossft_ray.engines.tied_embedding import TiedEmbedding
 from ossft_ray.engines.token_loss import Context, LossHead, token_loss
 from ossft_ray.method.coefficients import LOSSES, TokenStats, make_loss
 
@@ -65,6 +66,23 @@ def test_tied_embeddings_get_both_gradients(name: str) -> None:
     ours = token_loss(hidden_NC[0], table_VC, targets_N, make_loss(name), context, 5).loss
     theirs = _unchunked(hidden_NC[1], table_VC, targets_N, name, context)[0]
     torch.testing.assert_close(torch.autograd.grad(ours, table_VC), torch.autograd.grad(theirs, table_VC))
+
+
+@pytest.mark.parametrize("padding_idx", [None, 3])
+@pytest.mark.parametrize("num_passes", [1, 2])
+def test_a_tied_embedding_adds_to_the_heads_gradient(num_passes: int, padding_idx: int | None) -> None:
+    """The same gradient as autograd's of two uses of one weight, handed over once a backward pass."""
+    _, table_VC, targets_N, _ = _inputs(23)
+    input_ids_N = targets_N.roll(1).where(torch.arange(23) % 5 > 0, 3)
+    plain = torch.nn.Embedding(*table_VC.shape, padding_idx=padding_idx, _weight=table_VC.detach().clone())
+    head = LossHead(torch.nn.Parameter(table_VC.detach().clone()), make_loss("dft"))
+    embedding, handed_over = TiedEmbedding(head, padding_idx), []
+    head.weight.register_hook(lambda grad: handed_over.append(grad.shape))
+    for _ in range(num_passes):
+        head(embedding(input_ids_N).tanh(), targets_N)[0].mul(0.5).backward()
+        token_loss(plain(input_ids_N).tanh(), plain.weight, targets_N, make_loss("dft")).loss.mul(0.5).backward()
+    torch.testing.assert_close(head.weight.grad, plain.weight.grad)
+    assert len(handed_over) == num_passes
 
 
 @pytest.mark.parametrize("chunk_tokens", [5, 64])  # summed over chunks, and in one
