@@ -324,11 +324,20 @@ def _layout(settings: Train, num_workers: int) -> dict[str, Any]:
 
 
 def _gather_weights(model: Any, rank: int) -> dict[str, Tensor]:
-    """The whole weights in main memory on worker 0, gathered one parameter at a time; nothing on the others."""
+    """The whole weights in main memory on worker 0, gathered one parameter at a time; nothing on the others.
+
+    Tied ones are one tensor under two names, as in the model, so that they are written once.
+    """
     import deepspeed
 
-    weights = {}
+    weights: dict[str, Tensor] = {}
+    first_names: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
+        first = first_names.setdefault(id(tensor), name)
+        if first != name:
+            if rank == 0:
+                weights[name] = weights[first]
+            continue
         with deepspeed.zero.GatheredParameters([tensor], enabled=hasattr(tensor, "ds_id")):
             if rank == 0:
                 weights[name] = tensor.detach().cpu().clone()

@@ -1,5 +1,6 @@
 """A step's figures for TensorBoard, always; for Weights & Biases and MLflow where `[train] tracking` names them."""
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from ossft_ray.errors import InputError
 from ossft_ray.storage import Folder
 
 TENSORBOARD = "tensorboard"
+_FLUSH_SECONDS = 10
 Log = Callable[[dict[str, float], int], None]
+Close = Callable[[], None]
 
 
 class Tracking:
@@ -23,28 +26,40 @@ class Tracking:
         self._target = folder / TENSORBOARD
         self._local = self._target.local_path or Path(tempfile.mkdtemp())
         self._tensorboard = _summary_writer(self._local, after_step)
-        self._logs: list[Log] = [_OPEN[name](experiment) for name in experiment.train.tracking]
+        self._opened: list[tuple[Log, Close]] = [_OPEN[name](experiment) for name in experiment.train.tracking]
 
     def log(self, metrics: dict[str, Any], flush: bool = False) -> None:
         figures = {key: value for key, value in metrics.items() if isinstance(value, int | float) and key != "step"}
         for key, value in figures.items():
             self._tensorboard.add_scalar(key, value, metrics["step"])
-        for log in self._logs:
+        for log, _ in self._opened:
             log(figures, metrics["step"])
         if flush:
             self._tensorboard.flush()
-            if self._target.local_path is None:
-                fs.copy_files(str(self._local), self._target.path, destination_filesystem=self._target.filesystem)
+            self._upload()
+
+    def close(self) -> None:
+        """Write out what is still in the writers' queues: the process may be killed as soon as it has nothing to do."""
+        self._tensorboard.close()
+        self._upload()
+        if self._target.local_path is None:
+            shutil.rmtree(self._local)
+        for _, close in self._opened:
+            close()
+
+    def _upload(self) -> None:
+        if self._target.local_path is None:
+            fs.copy_files(str(self._local), self._target.path, destination_filesystem=self._target.filesystem)
 
 
 def _summary_writer(folder: Path, after_step: int) -> Any:
     from tensorboardX import SummaryWriter
 
     # steps that a killed run did beyond its checkpoint are shown once
-    return SummaryWriter(str(folder), purge_step=after_step + 1 if after_step else None)
+    return SummaryWriter(str(folder), purge_step=after_step + 1 if after_step else None, flush_secs=_FLUSH_SECONDS)
 
 
-def _wandb(experiment: Experiment) -> Log:
+def _wandb(experiment: Experiment) -> tuple[Log, Close]:
     try:
         import wandb
     except ImportError as error:
@@ -52,10 +67,10 @@ def _wandb(experiment: Experiment) -> Log:
     run = wandb.init(
         project="ossft_ray", name=experiment.run.output, config=experiment.model_dump(mode="json"), resume="allow"
     )
-    return lambda figures, step: run.log(figures, step=step)
+    return lambda figures, step: run.log(figures, step=step, commit=True), run.finish
 
 
-def _mlflow(experiment: Experiment) -> Log:
+def _mlflow(experiment: Experiment) -> tuple[Log, Close]:
     try:
         import mlflow
     except ImportError as error:
@@ -64,7 +79,7 @@ def _mlflow(experiment: Experiment) -> Log:
     mlflow.start_run(run_name=experiment.run.output)
     mlflow.log_params({f"train.{key}": value for key, value in experiment.train.model_dump(mode="json").items()})
     # MLflow allows neither [ nor ( in names, but / it does
-    return lambda figures, step: mlflow.log_metrics(figures, step=step)
+    return lambda figures, step: mlflow.log_metrics(figures, step=step), mlflow.end_run
 
 
-_OPEN: dict[str, Callable[[Experiment], Log]] = {"wandb": _wandb, "mlflow": _mlflow}
+_OPEN: dict[str, Callable[[Experiment], tuple[Log, Close]]] = {"wandb": _wandb, "mlflow": _mlflow}

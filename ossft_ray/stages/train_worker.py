@@ -88,7 +88,11 @@ def _train(trainer: "Trainer", experiment: Experiment, folder: Folder) -> Except
         if trainer.is_checkpoint_due or stops:
             checkpoints.write(trainer.step, trainer.rank, trainer.save_checkpoint, torch.distributed.barrier)
         if stops and trainer.step < trainer.num_steps:
+            if tracking is not None:
+                tracking.close()
             return Stopped(f"train: stopped after step {trainer.step} of {trainer.num_steps}; the same command goes on")
+    if tracking is not None:
+        tracking.close()
     if settings.keep == "best":
         if trainer.rank == 0:
             _move(folder / BEST, folder / MODEL)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from ossft_ray.config import Lora, Policy, Power, Psft, Train
 from ossft_ray.engines import deepspeed_engine
 from ossft_ray.engines.batches import ORIGINS, Examples
+from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.deepspeed_engine import TAG, Trainer
 from ossft_ray.method.schedule import learning_rate_at
 from ossft_ray.stages.checkpoints import COMPLETE, make_universal
@@ -95,7 +97,7 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
     deepspeed_engine.deepspeed_config = sharding_config
     measured = []
     for number, variant in enumerate(variants):
-        ours = {key: value for key, value in variant.items() if key not in ("resume", "save", "load")}
+        ours = {key: value for key, value in variant.items() if key not in ("resume", "save", "load", "export")}
         settings = SETTINGS.model_copy(update=ours)
         loads = variant.get("load")
         trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples(), universal=loads is not None)
@@ -109,6 +111,8 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
                 trainer.save_checkpoint(state)
                 torch.distributed.barrier()
                 break
+        if "export" in variant:
+            trainer.export(Path(variant["export"]), load_chat(Policy(model="playground")))
         if variant.get("resume"):
             trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples())
             trainer.load_checkpoint(state)
@@ -169,12 +173,18 @@ def test_another_number_of_workers_goes_on_as_the_undisturbed_run(tmp_path: Path
 
 @pytest.mark.parametrize("loss", ["sft", "dft"])
 def test_bf16_stages_agree(tmp_path: Path, loss: str) -> None:
-    variants = [{"zero_stage": stage, "precision": "bf16", "loss": loss} for stage in (0, 1, 2, 3)]
+    learning = {"loss": loss, "learning_rate": 1e-4}
+    variants = [{"zero_stage": stage, "precision": "bf16", **learning} for stage in (0, 1, 2, 3)]
+    variants[-1] |= {"export": str(tmp_path / "model")}
     curves = run_workers(1, tmp_path / "run", variants)
-    plain = train_plainly(SETTINGS.model_copy(update={"loss": loss}), SEED, make_examples())
+    plain = train_plainly(SETTINGS.model_copy(update=learning), SEED, make_examples())
     for variant, steps in zip(variants, curves, strict=True):
         losses, expected = ([step["loss"] for step in curve] for curve in (steps, plain))
-        assert losses == pytest.approx(expected, rel=0.03), variant
+        assert losses == pytest.approx(expected, rel=0.06), variant
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
+    assert exported.dtype == torch.bfloat16
+    num_bytes = 2 * sum(parameter.numel() for parameter in exported.parameters())  # the tied table once
+    assert num_bytes <= (tmp_path / "model/model.safetensors").stat().st_size < 1.02 * num_bytes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""`ossft selftest`, as a user runs it; and that its checks can fail."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ossft_ray.stages import selftest
+
+
+def test_everything_passes_here_or_says_why_it_was_skipped() -> None:
+    command = [str(Path(sys.executable).with_name("ossft")), "selftest"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.split()[0] in ("passed", "skipped")]
+    assert len(lines) == len(selftest.CHECKS)
+    assert sum(line.startswith("passed") for line in lines) >= 4
+
+
+def test_a_loss_without_its_weight_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ossft_ray.method import coefficients
+
+    monkeypatch.setitem(coefficients._TABLE, "dft", coefficients._TABLE["sft"])
+    with pytest.raises(AssertionError, match="relative difference to the plain gradient"):
+        selftest.weight_is_applied()
+
+
+def test_examples_that_see_each_other_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ossft_ray.engines import policy_model
+
+    monkeypatch.setattr(policy_model, "_boundaries", lambda tensors: {})
+    with pytest.raises(AssertionError, match="log-probabilities differ by"):
+        selftest.packed_equals_unpacked()
