@@ -223,7 +223,7 @@ def test_reference_logprobs_are_those_of_the_kept_response(tmp_path: Path) -> No
     rows = write_examples(str(tmp_path), 3)
     by_problem = write_scores(str(tmp_path), rows)
     settings = experiment(tmp_path, loss="iw_sft")
-    references = References(score_folder(settings))
+    references = References(score_folder(settings, Folder.at(str(tmp_path / "rewrite"))))
     examples = tokenise(Folder.at(str(tmp_path / "rewrite")), load_chat(settings.policy), settings, references).examples
     expected = [value for name in examples.problem_ids for value in by_problem[name]]
     assert examples.reference_logprobs.tolist() == pytest.approx(expected)
@@ -239,7 +239,7 @@ def test_a_response_that_was_not_scored_is_named(tmp_path: Path, changes: dict[s
             Folder.at(str(tmp_path / "rewrite")),
             load_chat(settings.policy),
             settings,
-            References(score_folder(settings)),
+            References(score_folder(settings, Folder.at(str(tmp_path / "rewrite")))),
         )
 
 
