@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import load_chat
+from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
 from ossft_ray.provenance import write_config
 from ossft_ray.schema import SCORE, check_table
@@ -50,12 +51,13 @@ def score(
     folder = Folder.at(experiment.run.output) / NAME
     report = on_progress or (lambda totals: None)
     source = examples_folder(experiment)
+    load_chat(experiment.policy)  # refuses here what no worker could use
+    check_deepspeed_settings(experiment.train)
     inputs = score_inputs(experiment, source)
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
         report(ALREADY_COMPLETE)
         return manifest
 
-    load_chat(experiment.policy)  # refuses here what no worker could use
     write_config(experiment)
     progress = _Progress(folder, len(source.names(PARTS)))
     if progress.num_missing:

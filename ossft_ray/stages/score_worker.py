@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ossft_ray.config import Experiment
 from ossft_ray.engines.batches import Examples
 from ossft_ray.engines.chat import Chat, load_chat
+from ossft_ray.engines.diagnosis import explain_out_of_memory_in_scoring
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.schema import EXAMPLE, SCORE, check_table, to_table
 from ossft_ray.stages.parts import write_counted
@@ -27,8 +28,7 @@ class Response(NamedTuple):
 
 
 def work(config: dict[str, Any]) -> Exception | None:
-    """Score the parts that are missing; returns, rather than raises, an error that a restarted worker would only meet
-    again."""
+    """Score the missing parts; returns, rather than raises, an error that a restarted worker would only meet again."""
     experiment, source, folder = config["experiment"], config["source"], config["folder"]
     rank = begin_worker(experiment, "score", config["verbose"])
     try:
@@ -41,7 +41,8 @@ def work(config: dict[str, Any]) -> Exception | None:
             started = time.monotonic()
             rows = check_table(source.read_table(part), EXAMPLE, f"{source.path}/{part}").to_pylist()
             responses, too_long = responses_of(rows, chat, experiment)
-            scores = _score(scorer, responses)
+            with explain_out_of_memory_in_scoring(part, [row["problem_id"] for row in rows]):
+                scores = _score(scorer, responses)
             if rank == 0:
                 num_tokens = sum(len(row["token_ids"]) for row in scores)
                 counts = {"too_long": too_long, "tokens": num_tokens, "seconds": time.monotonic() - started}

@@ -15,7 +15,7 @@ from ossft_ray.builtin import POLICY_FOLDER
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings, deepspeed_config
-from ossft_ray.engines.diagnosis import explain_out_of_memory
+from ossft_ray.engines.diagnosis import explain_out_of_memory, explain_out_of_memory_in_scoring
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.stages.progress import ALREADY_COMPLETE
 from ossft_ray.stages.references import References, score_folder
@@ -328,6 +328,9 @@ def test_other_deepspeed_settings_pass_through(tmp_path: Path) -> None:
 )
 def test_out_of_memory_names_the_problems_and_what_to_change(error: Exception, message: str) -> None:
     with pytest.raises(JobError, match=message), explain_out_of_memory(3, ["a", "b"]):
+        raise error
+    in_scoring = r"score: out of memory in part-1; its problems: a; lower"
+    with pytest.raises(JobError, match=in_scoring), explain_out_of_memory_in_scoring("part-1", ["a"]):
         raise error
     with pytest.raises(RuntimeError, match="shape"), explain_out_of_memory(3, ["a"]):
         raise RuntimeError("shape mismatch")
