@@ -17,7 +17,8 @@ from ossft_ray.engines.batches import Examples
 from ossft_ray.engines.deepspeed_engine import Trainer
 from ossft_ray.engines.scoring import Scorer
 
-TOLERANCE = {"fp32": 1e-4, "bf16": 0.3}  # of a token's log p, in nats, to plain transformers in float32
+# of a token's log p, in nats, to plain transformers in float32: of each token, and in the mean over tokens
+LARGEST, MEAN = {"fp32": 1e-4, "bf16": 2.0}, {"fp32": 1e-5, "bf16": 0.1}
 SETTINGS = Train(loss="iw_sft", global_batch_size=11, max_length=256, precision="fp32", zero_stage=2)
 VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
     1: [
@@ -90,8 +91,9 @@ def test_scores_are_those_of_transformers_and_of_the_trainers_first_step(num_wor
     plain = plain_logprobs()
     for variant, (logprobs, first_step) in zip(variants, measured[0], strict=True):
         precision = variant.get("precision", "fp32")
-        for ours, theirs in zip(logprobs, plain, strict=True):
-            assert ours == pytest.approx(theirs, rel=0, abs=TOLERANCE[precision]), variant
+        assert [len(of_one) for of_one in logprobs] == [len(of_one) for of_one in plain]
+        differences = np.abs(np.concatenate(logprobs) - np.concatenate(plain))
+        assert differences.max() < LARGEST[precision] and differences.mean() < MEAN[precision], variant
         # the weight of iw_sft is the mean ratio of a response to what it was before training
         rounding = 1e-6 if precision == "fp32" else 1e-2
         assert first_step["coefficient_mean"] == pytest.approx(1, abs=rounding), variant
