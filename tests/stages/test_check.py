@@ -90,13 +90,17 @@ def test_what_is_shown(
     ],
 )
 def test_a_loss_that_rewriting_will_not_serve_is_refused_before_it(
-    tmp_path: Path, rewrite: dict[str, bool], examples: str | None, is_refused: bool
+    tmp_path: Path, rewrite: dict[str, object], examples: str | None, is_refused: bool
 ) -> None:
-    settings = experiment_on(tmp_path).model_dump()
-    settings["train"] |= {"loss": "is", "examples": examples}
-    settings["rewrite"] |= rewrite
+    plain = experiment_on(tmp_path)
+    settings = plain.model_copy(
+        update={
+            "train": plain.train.model_copy(update={"loss": "is", "examples": examples}),
+            "rewrite": plain.rewrite.model_copy(update=rewrite),
+        }
+    )
     if is_refused:
         with pytest.raises(InputError, match=r"\[train\] loss: \"is\" needs .* \[rewrite\] behavior_logprobs = true"):
-            check(resolve(settings))
+            check(settings)
     else:
-        assert check(resolve(settings)).tally.problems == 3
+        assert check(settings).tally.problems == 3

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -172,12 +170,12 @@ def test_a_killed_run_goes_on_with_the_parts_that_are_missing(
         assert driver.poll() is None and time.monotonic() < deadline, (tmp_path / "output.txt").read_text()
         time.sleep(0.001)
     below = psutil.Process(driver.pid).children(recursive=True)
-    for process in below:
-        if "RayTrainWorker" in " ".join(process.cmdline()):
-            os.kill(process.pid, signal.SIGKILL)
+    workers = [process for process in below if "RayTrainWorker" in " ".join(process.cmdline())]
     driver.kill()
     driver.wait()
-    psutil.wait_procs(below, timeout=60)
+    for process in workers:
+        process.kill()
+    psutil.wait_procs(workers, timeout=60)
     before = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
     assert 0 < len(before) < NUM_ROWS // ROWS_OF_A_PART and not (parts / MANIFEST).exists()
 
