@@ -6,6 +6,7 @@ import ray
 
 from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import load_chat, model_digest
+from ossft_ray.errors import InputError
 from ossft_ray.provenance import write_config
 from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.metrics_log import MetricsReader, read_metrics
@@ -15,7 +16,7 @@ from ossft_ray.stages.stopping import StopRequest, at_sigterm
 from ossft_ray.stages.train_inputs import Tokenised, examples_folder, tokenise
 from ossft_ray.stages.train_worker import CHECKPOINTS, best_of, work
 from ossft_ray.stages.worker_group import run_group
-from ossft_ray.storage import MANIFEST, Folder, begin_stage, finish_stage
+from ossft_ray.storage import INPUTS, MANIFEST, Folder, begin_stage, finish_stage
 
 # what decides which model comes out; zero_stage, packing and micro_batch_tokens only decide how
 _LEARNING_KEYS = {
@@ -71,11 +72,17 @@ def train(
     scores = score_folder(experiment, source) if needs_scores(experiment) else None
     if scores is not None:
         inputs["score"] = scores.read_json(MANIFEST)["fingerprint"]
+    is_new = start_over or not folder.exists(INPUTS)
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
         report(ALREADY_COMPLETE)
         return manifest
     write_config(experiment)
-    tokenised = tokenise(source, load_chat(experiment.policy), experiment, References(scores) if scores else None)
+    try:
+        tokenised = tokenise(source, load_chat(experiment.policy), experiment, References(scores) if scores else None)
+    except InputError:
+        if is_new:  # else the mended settings would be refused as others than those that nothing was made with
+            folder.delete()
+        raise
     start_ray(experiment, verbose)
     _fit(experiment, folder, tokenised, report, verbose)
     return finish_stage(folder, inputs, _manifest(experiment, folder, tokenised))

@@ -178,6 +178,7 @@ def test_refusals(tmp_path: Path, make: dict[str, Any] | None, settings: dict[st
         write_examples(str(tmp_path), **make)
     with pytest.raises(InputError, match=message):
         train(experiment(tmp_path, **settings))
+    assert not (tmp_path / "train").exists(), "mended settings would be refused as other ones"
 
 
 def test_too_long_examples_are_set_aside_never_cut(tmp_path: Path) -> None:
