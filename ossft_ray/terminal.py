@@ -217,7 +217,7 @@ def gap_table(manifest: dict[str, Any]) -> Table:
     table.add_column("responses")
     for heading in ("number", "tokens", "mean log p", "perplexity", "effective sample size"):
         table.add_column(heading, justify="right")
-    words = {"kept": "all kept", "expert_originals": "the experts', of the same problems"}
+    words = {"kept": "all kept", "expert_originals": "experts' originals"}
     for group in ("self", "guided", "expert", *words):
         figures = manifest[group]
         if figures["tokens"]:

@@ -87,6 +87,6 @@ def test_the_gap_shows_groups_that_have_tokens() -> None:
     manifest = {"self": some, "guided": none, "expert": none, "kept": some, "expert_originals": some}
     table = terminal.gap_table(manifest | {"too_long": {"kept": 0, "expert_originals": 2}})
     columns = [list(column.cells) for column in table.columns]
-    assert columns[0] == ["kept, self", "all kept", "the experts', of the same problems", "left out as too long"]
+    assert columns[0] == ["kept, self", "all kept", "experts' originals", "left out as too long"]
     assert columns[1] == ["9", "9", "9", "0 kept, 2 experts'"]
     assert [column[0] for column in columns[2:]] == ["1,200", "-0.500", "1.65", "0.750"]
