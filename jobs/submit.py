@@ -32,7 +32,7 @@ _HEAD_STARTS_SECONDS = 60.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("stage", type=click.Choice(["rewrite", "train", "evaluate", "run"]))
+@click.argument("stage", type=click.Choice(["rewrite", "score", "train", "evaluate", "run"]))
 @click.argument("config", metavar="CONFIG.toml", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override one key.")
 @click.option("--start-over", is_flag=True, help="Discard what this stage has written, and make it anew.")

@@ -1,10 +1,10 @@
 """Off-policy supervised fine-tuning on Ray: make expert data on-policy, then train on it with importance weights.
 
-    problems ──rewrite──▶ examples ──train──▶ model ──evaluate──▶ scores ──report──▶ page
-                 │                     │        │
-        self-alignment          importance-     └── next round (online rewriting)
-        guided-alignment        weighted loss
-        fallback
+    problems ──rewrite──▶ examples ──score──▶ log p ──train──▶ model ──evaluate──▶ scores ──report──▶ page
+                 │                     │                 │        │
+        self-alignment          of each response   importance-    └── next round (online rewriting)
+        guided-alignment        token under the    weighted loss
+        fallback                policy: the gap
 
 Each stage is one function of one `Experiment` (see `config`), with the name of its command:
 

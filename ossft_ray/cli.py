@@ -71,7 +71,21 @@ def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: boo
         manifest = rewrite(experiment, bars.begin("rewrite"), start_over, verbose)
     console.print(origins_table(manifest))
     console.print(rewriting_costs(manifest))
-    console.print(f"examples: {experiment.run.output}/rewrite    next: ossft train")
+    console.print(f"examples: {experiment.run.output}/rewrite    next: ossft score")
+
+
+@ossft.command()
+@_options(*_stage_options)
+def score(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
+    """Measure the policy gap: log p of each response token, kept and expert's, under the policy to be trained."""
+    experiment = _load(config_path, overrides)
+    from ossft_ray.stages.score import score
+    from ossft_ray.terminal import StageBars, console, gap_table
+
+    with StageBars() as bars:
+        manifest = score(experiment, bars.begin("score"), start_over, verbose)
+    console.print(gap_table(manifest))
+    console.print(f"log-probabilities: {experiment.run.output}/score    next: ossft train")
 
 
 @ossft.command()

@@ -19,7 +19,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Auto = Literal["auto"]
 LossName = Literal[
-    "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power"
+    "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power", "is"
 ]  # those of method/coefficients.py
 
 
@@ -117,6 +117,10 @@ class Rewrite(Section):
     exhaustive: bool = Field(False, description="draw all samples of a stage, for honest pass rates")
     keep_per_problem: PositiveInt = Field(1, description="correct responses to keep of a problem, a row each")
     keep_attempts: bool = Field(False, description="store the text of every attempt")
+    behavior_logprobs: bool = Field(
+        False,
+        description="store each kept token's log-probability as it was drawn, for the loss `is`; sampling is slower",
+    )
     max_repeats: Annotated[int, Field(ge=0)] = Field(
         16, description="a response that says 4 to 64 tokens so often in a row is cut off (`repetition`); 0 never cuts"
     )
@@ -197,6 +201,17 @@ class Power(Section):
     k: PositiveFloat = 10.0
 
 
+class IsClip(Section):
+    low: float = Field(0.0, ge=0, description="of the loss `is`: its ratio p / b is no smaller")
+    high: PositiveFloat = Field(2.0, description="and no larger")
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> "IsClip":
+        if self.low > self.high:
+            raise ValueError("low must not exceed high")
+        return self
+
+
 class Lora(Section):
     rank: PositiveInt = 16
     alpha: PositiveFloat = Field(32.0, description="adapters count alpha / rank times")
@@ -248,11 +263,13 @@ class Train(Section):
     idft: Idft = Field(Idft(), description="also of idft_sg")
     eaft: Eaft = Eaft()
     power: Power = Power()
+    is_clip: IsClip = IsClip()
 
     @property
     def loss_options(self) -> dict[str, Any]:
         """The hyper-parameters of the chosen loss; none where it has none."""
-        section = getattr(self, self.loss.removesuffix("_sg"), None)
+        # `is` is a word of Python's own, which cannot be a field
+        section = getattr(self, "is_clip" if self.loss == "is" else self.loss.removesuffix("_sg"), None)
         return section.model_dump() if section is not None else {}
 
 

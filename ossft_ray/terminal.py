@@ -129,6 +129,15 @@ def _training(metrics: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]
     return metrics["step"], metrics["num_steps"], "steps", details
 
 
+def _scoring(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
+    total, parts, seconds = totals["total"], totals["parts"], totals["seconds"]
+    done = totals["done_before"] + parts
+    details = [f"{totals['tokens'] / seconds:,.0f} tokens/s"] if seconds else ["loading"]
+    if parts and done < total:
+        details.append(f"{_duration(seconds / parts * (total - done))} left")
+    return done, total, "parts", "  ".join(details)
+
+
 def _verifying(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
     rows, total, seconds = totals["rows"], totals["total"], totals["seconds"]
     details = [f"correct {totals['correct'] / rows:.1%}", f"{rows / seconds:,.0f} verdicts/s"] if rows else []
@@ -137,7 +146,13 @@ def _verifying(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]
     return rows, total, "rows", "  ".join(details)
 
 
-_DESCRIBE = {"rewrite": _rewriting, "evaluate": _evaluating, "train": _training, "verify": _verifying}
+_DESCRIBE = {
+    "rewrite": _rewriting,
+    "score": _scoring,
+    "evaluate": _evaluating,
+    "train": _training,
+    "verify": _verifying,
+}
 
 
 def origins_table(manifest: dict[str, Any]) -> Table:
@@ -193,6 +208,30 @@ def verify_table(reasons: dict[str, int]) -> Table:
     table.add_column("share", justify="right")
     for reason, count in reasons.items():
         table.add_row(reason, f"{count:,}", f"{count / sum(reasons.values()):.1%}")
+    return table
+
+
+def gap_table(manifest: dict[str, Any]) -> Table:
+    """How likely the kept responses and the experts' solutions are under the policy, from `score/manifest.json`."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("responses")
+    for heading in ("number", "tokens", "mean log p", "perplexity", "effective sample size"):
+        table.add_column(heading, justify="right")
+    words = {"kept": "all kept", "expert_originals": "experts' originals"}
+    for group in ("self", "guided", "expert", *words):
+        figures = manifest[group]
+        if figures["tokens"]:
+            table.add_row(
+                words.get(group, f"kept, {group}"),
+                f"{figures['responses']:,}",
+                f"{figures['tokens']:,}",
+                f"{figures['mean_logprob']:.3f}",
+                f"{figures['perplexity']:,.2f}",
+                f"{figures['effective_sample_size']:.3f}",
+            )
+    if any(manifest["too_long"].values()):
+        too_long = manifest["too_long"]
+        table.add_row("left out as too long", f"{too_long['kept']:,} kept, {too_long['expert_originals']:,} experts'")
     return table
 
 

@@ -87,7 +87,7 @@ def refuse(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         assert line.startswith("error: ") and line.count("\n") == 1 and line.endswith("\n"), line
         assert "Traceback" not in line and "Errno" not in line, line
         assert started == [], "Ray was started before the input was refused"
-        for stage in ("rewrite", "train", "evaluate"):
+        for stage in ("rewrite", "score", "train", "evaluate"):
             assert not (here / "run" / stage).exists(), f"{stage}/ was left behind"
         return line
 
@@ -182,6 +182,7 @@ def test_benchmarks_are_refused(refuse: Refuse, command: str, overrides: list[st
         (["rewirte"], "No such command 'rewirte'"),
         (["--nonsense"], "No such option '--nonsense'; see `ossft --help`"),
         (["train", "--config", "experiment.toml"], "run/rewrite: no complete examples (no manifest.json); run `ossft"),
+        (["score", "--config", "experiment.toml"], "run/rewrite: no complete examples (no manifest.json); run `ossft"),
         (["report", "--config", "experiment.toml"], "[run] output: run has no finished stage to report on"),
         (["demo", "--output", "notes.txt"], "--output notes.txt: cannot be written to"),
         (["verify", "missing.jsonl"], "missing.jsonl: no such file"),

@@ -61,3 +61,32 @@ def test_costs_name_what_was_turned_away() -> None:
         "guided: 2 copies_reference",
         "time: intake 1 s, rewriting 3 min 20 s",
     ]
+
+
+@pytest.mark.parametrize(
+    "totals, expected",
+    [
+        ({"parts": 0, "tokens": 0, "seconds": 0.0}, (2, 10, "parts", "loading")),
+        ({"parts": 3, "tokens": 900, "seconds": 6.0}, (5, 10, "parts", "150 tokens/s  10 s left")),
+        ({"parts": 8, "tokens": 900, "seconds": 6.0}, (10, 10, "parts", "150 tokens/s")),
+    ],
+)
+def test_scoring_tells_parts_rate_and_time_left(totals: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    assert terminal._scoring({"total": 10, "done_before": 2} | totals, terminal._Rate()) == expected
+
+
+def test_the_gap_shows_groups_that_have_tokens() -> None:
+    none = {"tokens": 0, "responses": 0, "mean_logprob": None, "perplexity": None, "effective_sample_size": None}
+    some = {
+        "tokens": 1200,
+        "responses": 9,
+        "mean_logprob": -0.5,
+        "perplexity": 1.6487,
+        "effective_sample_size": 0.75,
+    }
+    manifest = {"self": some, "guided": none, "expert": none, "kept": some, "expert_originals": some}
+    table = terminal.gap_table(manifest | {"too_long": {"kept": 0, "expert_originals": 2}})
+    columns = [list(column.cells) for column in table.columns]
+    assert columns[0] == ["kept, self", "all kept", "experts' originals", "left out as too long"]
+    assert columns[1] == ["9", "9", "9", "0 kept, 2 experts'"]
+    assert [column[0] for column in columns[2:]] == ["1,200", "-0.500", "1.65", "0.750"]

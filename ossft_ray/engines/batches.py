@@ -27,6 +27,7 @@ class Examples:
     prompt_lengths: np.ndarray  # int64, tokens
     origins: np.ndarray  # int8, places in ORIGINS
     reference_logprobs: np.ndarray | None = None  # float32, of the response tokens alone, end to end
+    behavior_logprobs: np.ndarray | None = None  # likewise; 0 for the tokens of an expert
 
     @classmethod
     def build(
@@ -36,6 +37,7 @@ class Examples:
         responses: list[list[int]],
         origins: list[str] | None = None,
         reference_logprobs: list[list[float]] | None = None,
+        behavior_logprobs: list[list[float]] | None = None,
     ) -> "Examples":
         """From token ids. Raises ValueError if a prompt is empty: its first response token would have no context."""
         if not all(prompts):
@@ -45,12 +47,9 @@ class Examples:
         token_ids = np.concatenate([np.array(row, dtype=np.int32) for row in rows])
         prompt_lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
         places = np.array([ORIGINS.index(origin) for origin in origins or ["expert"] * len(rows)], dtype=np.int8)
-        reference = None
-        if reference_logprobs is not None:
-            if [len(of_one) for of_one in reference_logprobs] != [len(response) for response in responses]:
-                raise ValueError("every response token needs one reference log-probability")
-            reference = np.concatenate([np.array(of_one, dtype=np.float32) for of_one in reference_logprobs])
-        return cls(problem_ids, token_ids, lengths.cumsum(), prompt_lengths, places, reference)
+        reference = _end_to_end("reference", reference_logprobs, responses)
+        behavior = _end_to_end("behavior", behavior_logprobs, responses)
+        return cls(problem_ids, token_ids, lengths.cumsum(), prompt_lengths, places, reference, behavior)
 
     def __len__(self) -> int:
         return len(self.problem_ids)
@@ -68,6 +67,14 @@ class Examples:
     def response_offsets(self) -> np.ndarray:
         """Where each example's response begins in an array of all response tokens, and that array's length."""
         return np.concatenate([[0], self.response_lengths.cumsum()])
+
+
+def _end_to_end(name: str, logprobs: list[list[float]] | None, responses: list[list[int]]) -> np.ndarray | None:
+    if logprobs is None:
+        return None
+    if [len(of_one) for of_one in logprobs] != [len(response) for response in responses]:
+        raise ValueError(f"every response token needs one {name} log-probability")
+    return np.concatenate([np.array(of_one, dtype=np.float32) for of_one in logprobs])
 
 
 class Tensors(NamedTuple):

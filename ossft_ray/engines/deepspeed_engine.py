@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from ossft_ray.config import Policy, Train
-from ossft_ray.engines.batches import Examples, collate, deal_micro_batches, global_batch, num_steps
+from ossft_ray.engines.batches import Examples, collate, global_batch, num_steps
 from ossft_ray.engines.chat import Chat
 from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings, deepspeed_config
 from ossft_ray.engines.diagnosis import GradientWatch, explain_out_of_memory, refuse_non_finite
+from ossft_ray.engines.passes import deal, forward
 from ossft_ray.engines.policy_model import PolicyLoss, load_model, merge_adapters, size_of
 from ossft_ray.engines.step_metrics import TokenSums
-from ossft_ray.engines.token_loss import Context
 from ossft_ray.errors import JobError
 from ossft_ray.method.coefficients import make_loss
 from ossft_ray.method.flops import peak_flops, training_flops
@@ -184,25 +184,18 @@ class Trainer:
         return global_batch(self.examples.lengths, self.settings.global_batch_size, self.seed, step)
 
     def _deal(self, examples: Examples, batch: list[int]) -> list[list[MicroBatch]]:
-        settings = self.settings
-        max_tokens = settings.max_length if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
-        row_tokens = max_tokens if self._flat else settings.max_length
-        lengths = examples.lengths[batch].tolist()
-        return deal_micro_batches(lengths, self.num_workers, max_tokens, row_tokens, settings.packing)
+        return deal(self.settings, examples, batch, self.num_workers, self._flat)
 
     def _forward(
         self, examples: Examples, batch: list[int], rows: MicroBatch, reference: Tensor | None, sums: TokenSums | None
     ) -> Tensor:
         """One micro-batch's Σ c_t · (-log p_t), or its logprob_N where there is nothing to add them to."""
-        tensors = collate(examples, batch, rows, self._flat)
-        logq_N = None if reference is None else reference[tensors.places_N].to(self.engine.device)
-        tensors = tensors.to(self.engine.device)
-        context = Context(logq_N, tensors.response_N, self.step / self.num_steps)
-        loss, logprob_N, coefficient_N, entropy_N = self.engine(tensors, context)
+        progress = self.step / self.num_steps
+        done = forward(self.engine, self.engine.device, examples, batch, rows, self._flat, reference, progress)
         if sums is None:
-            return logprob_N
-        sums.add(logprob_N, coefficient_N, entropy_N, tensors.origin_N)
-        return loss
+            return done.logprob_N
+        sums.add(done.logprob_N, done.coefficient_N, done.entropy_N, done.tensors.origin_N)
+        return done.loss
 
     @torch.no_grad()
     def _refresh_reference(self, steps: range) -> None:
@@ -300,6 +293,28 @@ class Trainer:
             model.save_pretrained(folder, state_dict=merge_adapters(weights, self.settings.lora))
             chat.tokenizer.save_pretrained(folder)
         torch.distributed.barrier()
+
+
+def own_device() -> str:
+    """Where DeepSpeed puts this worker's tensors."""
+    from deepspeed.accelerator import get_accelerator
+
+    return str(get_accelerator().current_device_name())
+
+
+def shard_for_inference(module: PolicyLoss, settings: Train, num_workers: int) -> Any:
+    """The policy with its weights sharded over the workers, and no optimizer: ZeRO stage 3.
+
+    Raises:
+        InputError: see `check_deepspeed_settings`.
+    """
+    import deepspeed
+
+    check_deepspeed_settings(settings)
+    config = deepspeed_config(settings, num_workers)
+    config["zero_optimization"].pop("offload_optimizer", None)
+    engine, *_ = deepspeed.initialize(model=module, config=config)
+    return engine
 
 
 def needs_universal(folder: Path, settings: Train, num_workers: int) -> bool:

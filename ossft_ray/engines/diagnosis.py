@@ -56,21 +56,40 @@ class GradientWatch:
 
 @contextmanager
 def explain_out_of_memory(step: int, problem_ids: list[str]) -> Iterator[None]:
-    """Turn a failed allocation, on a GPU or in main memory, into what to change.
+    """Turn a failed allocation in training into what to change.
 
     Raises:
         JobError: names the step and the problems of its batch.
     """
+    mend = (
+        "lower train.micro_batch_tokens or max_length, set train.activation_checkpointing = true, raise zero_stage or "
+        "the number of workers, or set train.offload"
+    )
+    with _explained(f"train: out of memory in step {step}", problem_ids, mend):
+        yield
+
+
+@contextmanager
+def explain_out_of_memory_in_scoring(part: str, problem_ids: list[str]) -> Iterator[None]:
+    """Turn a failed allocation in scoring into what to change.
+
+    Raises:
+        JobError: names the part and its problems.
+    """
+    mend = "lower train.micro_batch_tokens or max_length, or set train.zero_stage = 3 and raise the number of workers"
+    with _explained(f"score: out of memory in {part}", problem_ids, mend):
+        yield
+
+
+@contextmanager
+def _explained(what: str, problem_ids: list[str], mend: str) -> Iterator[None]:
+    """On a GPU or in main memory."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator knows no kind of its own
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise JobError(
-            f"train: out of memory in step {step}; its problems: {listed(problem_ids)}; lower "
-            "train.micro_batch_tokens or max_length, set train.activation_checkpointing = true, raise zero_stage or "
-            f"the number of workers, or set train.offload ({str(error).splitlines()[0]})"
-        ) from error
+        raise JobError(f"{what}; its problems: {listed(problem_ids)}; {mend} ({str(error).splitlines()[0]})") from error
 
 
 def listed(problem_ids: list[str]) -> str:

@@ -27,6 +27,7 @@ class Context:
     reference_logprob_N: Tensor | None = None
     response_N: Tensor | None = None
     progress: float = 1.0
+    behavior_logprob_N: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,7 @@ class _Chunks:
         self, logprob_T: Tensor, chunk: slice, entropy_T: Tensor | None = None, top_entropy_T: Tensor | None = None
     ) -> TokenStats:
         reference_N, response_N = self.context.reference_logprob_N, self.context.response_N
+        behavior_N = self.context.behavior_logprob_N
         return TokenStats(
             logprob_T,
             entropy_T,
@@ -223,6 +225,7 @@ class _Chunks:
             None if reference_N is None else reference_N[chunk].to(self.wide),
             None if response_N is None else response_N[chunk],
             self.context.progress,
+            None if behavior_N is None else behavior_N[chunk].to(self.wide),
         )
 
 

@@ -38,14 +38,19 @@ class Sampling:
 class VllmPolicy:
     """A loaded engine. Make it, and use it, inside one running asyncio loop."""
 
-    def __init__(self, policy: Policy, chat: Chat) -> None:
+    def __init__(self, policy: Policy, chat: Chat, keep_logprobs: bool = False) -> None:
         """Start the engine's process and load the weights; this takes seconds to minutes.
+
+        With `keep_logprobs` responses come with the log-probabilities that their tokens were drawn with.
 
         Raises:
             PolicyDied: the engine's process has ended before it was ready.
         """
         self.chat = chat
+        self._keep_logprobs = keep_logprobs
         settings = engine_settings(policy, chat)
+        if keep_logprobs:  # after temperature and top_p; vLLM's own choice is before them
+            settings["logprobs_mode"] = "processed_logprobs"
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
         from vllm.usage.usage_lib import UsageContext
@@ -83,7 +88,15 @@ class VllmPolicy:
         completion = output.outputs[0]
         token_ids = list(completion.token_ids)
         finish_reason = str(completion.finish_reason)
-        return Response(self.chat.decode(token_ids), token_ids, finish_reason, self.chat.opens_thinking)
+        logprobs = self._logprobs(completion, sampling) if self._keep_logprobs else None
+        return Response(self.chat.decode(token_ids), token_ids, finish_reason, self.chat.opens_thinking, logprobs)
+
+    def _logprobs(self, completion: Any, sampling: Sampling) -> list[float]:
+        """log b of each sampled token. At temperature 0 vLLM gives those of temperature 1, but there was no choice."""
+        if sampling.temperature == 0:
+            return [0.0] * len(completion.token_ids)
+        pairs = zip(completion.token_ids, completion.logprobs, strict=True)
+        return [float(at_place[token].logprob) for token, at_place in pairs]
 
     def _parameters(self, sampling: Sampling, seed: int, room: int) -> Any:
         from vllm import SamplingParams
@@ -99,6 +112,7 @@ class VllmPolicy:
             top_p=sampling.top_p,
             max_tokens=min(sampling.max_tokens, room),
             seed=seed,
+            logprobs=0 if self._keep_logprobs else None,  # of the sampled token alone
             stop_token_ids=self.chat.stop_token_ids,
             repetition_detection=repetition,
             detokenize=False,  # the tokens are what counts; the text is decoded once, at the end

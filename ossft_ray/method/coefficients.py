@@ -5,7 +5,8 @@ A coefficient is a function of what is known of each response token, evaluated w
 line of the table (and, if it looks at something new, a field of `TokenStats`).
 
 Letters in names: T tokens. In formulas: p = p_θ(y_t), H the entropy of p_θ(·) in nats, q the probability of y_t under
-the reference (the policy before training, or as it was when q was last taken), r = p / q.
+the reference (the policy before training, or as it was when q was last taken), r = p / q; b the probability of y_t
+under the prompt and temperature that wrote it.
 """
 
 import functools
@@ -33,6 +34,7 @@ class TokenStats:
     reference_logprob_T: Tensor | None = None  # log q
     response_T: Tensor | None = None  # which response a token belongs to: 0, 1, ...; a response is here whole
     progress: float = 1.0  # the part of all optimiser steps that is done, 0..1
+    behavior_logprob_T: Tensor | None = None  # log b, 0 where an expert wrote the token
 
 
 Coefficient = Callable[[TokenStats], Tensor]  # c_T, same shape and dtype as logprob_T
@@ -124,6 +126,15 @@ def power(tokens: TokenStats, k: float = 10.0) -> Tensor:
     return (k * tokens.logprob_T).exp()
 
 
+def importance_sampling(tokens: TokenStats, low: float = 0.0, high: float = 2.0) -> Tensor:
+    """Importance sampling: c = clip(p / b, low, high), the ratio to the distribution that the token was drawn from.
+
+    Textbook, with a truncated weight (Ionides 2008). Nobody drew an expert's token: there b = 1, and so c is DFT's p.
+    """
+    assert tokens.behavior_logprob_T is not None
+    return _exp(tokens.logprob_T - tokens.behavior_logprob_T).clamp(low, high)
+
+
 _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "sft": (sft, frozenset()),
     "dft": (dft, frozenset()),
@@ -135,6 +146,7 @@ _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "idft_sg": (idft_sg, frozenset({"entropy_T"})),
     "eaft": (eaft, frozenset({"top_entropy_T"})),
     "power": (power, frozenset()),
+    "is": (importance_sampling, frozenset({"behavior_logprob_T"})),
 }
 LOSSES = tuple(_TABLE)
 

@@ -41,13 +41,15 @@ class Response:
     """What the policy wrote: its tokens as sampled (end-of-turn included), and why it stopped.
 
     `finish_reason` is vLLM's: stop, length or repetition. `in_thinking` says that the prompt had opened a thinking
-    block, in which the response then begins.
+    block, in which the response then begins. `logprobs` are those of the tokens under the prompt, temperature and top_p
+    that they were drawn with, where the policy was asked for them.
     """
 
     text: str
     token_ids: list[int]
     finish_reason: str
     in_thinking: bool = False
+    logprobs: list[float] | None = None
 
 
 @dataclass(frozen=True)

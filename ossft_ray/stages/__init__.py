@@ -1,1 +1,1 @@
-"""The Ray plans, one a stage, each readable top to bottom: rewrite, train, evaluate."""
+"""The Ray plans, one a stage, each readable top to bottom: rewrite, score, train, evaluate."""

@@ -123,7 +123,8 @@ class AttemptLog:
                 self._golds[row["problem_id"], attempt.stage, attempt.index] = gold
             if row.get("kept_index") is not None:
                 kept = attempts[row["origin"], row["kept_index"]]
-                response = Response(row["response"], row["response_token_ids"], kept.finish_reason)
+                logprobs = row.get("behavior_logprobs")
+                response = Response(row["response"], row["response_token_ids"], kept.finish_reason, logprobs=logprobs)
                 attempts[row["origin"], row["kept_index"]] = dataclasses.replace(kept, response=response)
 
 

@@ -9,6 +9,7 @@ from ossft_ray.data.problems import read_benchmark
 from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.vllm_policy import check_engine_settings
+from ossft_ray.errors import InputError
 from ossft_ray.stages.cluster import check_output
 from ossft_ray.stages.golds import gold_pool
 from ossft_ray.stages.screening import Tally, screen_problems
@@ -32,6 +33,7 @@ def check(experiment: Experiment) -> Findings:
     """
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
+    _check_loss(experiment)
     chat = load_chat(experiment.policy)
     benchmarks = {
         name: len(read_benchmark(name, experiment.evaluate, experiment.verify.kind))
@@ -42,3 +44,13 @@ def check(experiment: Experiment) -> Findings:
         deque(screen_problems(experiment, chat, seen, tally, pool), maxlen=0)  # only the tally is wanted
     end_of_turn = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn_id)
     return Findings(tally, benchmarks, chat.context_length, end_of_turn)
+
+
+def _check_loss(experiment: Experiment) -> None:
+    """Rewriting without what the loss will ask for would only be found out at its end."""
+    draws = bool(experiment.rewrite.stages) and experiment.train.examples is None
+    if experiment.train.loss == "is" and draws and not experiment.rewrite.behavior_logprobs:
+        raise InputError(
+            '[train] loss: "is" needs the log-probabilities that the policy drew its tokens with; '
+            "set [rewrite] behavior_logprobs = true"
+        )

@@ -5,7 +5,7 @@ from typing import Any
 from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import Chat
 from ossft_ray.method.prompts import solve_prompt
-from ossft_ray.method.rewriting import Attempt, Problem, Rewritten
+from ossft_ray.method.rewriting import Attempt, Problem, Response, Rewritten
 
 
 def example_rows(problem: Problem, rewritten: Rewritten, chat: Chat, experiment: Experiment) -> list[dict[str, Any]]:
@@ -15,12 +15,12 @@ def example_rows(problem: Problem, rewritten: Rewritten, chat: Chat, experiment:
     """
     if rewritten.origin == "expert":
         solution = str(problem.expert_solution)
-        return [_example(problem, rewritten, solution, chat.encode_response(solution), None, experiment)]
+        response = Response(solution, chat.encode_response(solution), "stop")
+        return [_example(problem, rewritten, response, None, experiment)]
     rows = []
     for attempt in rewritten.all_kept:
         assert attempt.response is not None, "a kept attempt holds its response"
-        response = attempt.response
-        rows.append(_example(problem, rewritten, response.text, response.token_ids, attempt.index, experiment))
+        rows.append(_example(problem, rewritten, attempt.response, attempt.index, experiment))
     return rows
 
 
@@ -32,8 +32,7 @@ def dropped_row(problem: Problem, rewritten: Rewritten, experiment: Experiment) 
 def _example(
     problem: Problem,
     rewritten: Rewritten,
-    response: str,
-    token_ids: list[int],
+    response: Response,
     kept_index: int | None,
     experiment: Experiment,
 ) -> dict[str, Any]:
@@ -41,9 +40,10 @@ def _example(
     return {
         **vars(problem),
         "prompt": solve_prompt(problem.question, prompts.system, prompts.solve),
-        "completion": [{"role": "assistant", "content": response}],
-        "response": response,
-        "response_token_ids": token_ids,
+        "completion": [{"role": "assistant", "content": response.text}],
+        "response": response.text,
+        "response_token_ids": response.token_ids,
+        "behavior_logprobs": response.logprobs,
         "origin": rewritten.origin,
         "kept_index": kept_index,
         **_tried(rewritten, experiment),

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pyarrow as pa
+
 from ossft_ray.errors import JobError
 from ossft_ray.schema import DROPPED, EXAMPLE, to_table
 from ossft_ray.storage import INPUTS, Folder
@@ -25,12 +27,16 @@ def write_part(folder: Folder, part: str, examples: list[Row], dropped: list[Row
         raise JobError(f"{folder.path} has vanished while it was written to; what it held is lost")
     if dropped:
         folder.write_table(_dropped_name(part), to_table(dropped, DROPPED))
-    table = to_table(examples, EXAMPLE)
+    write_counted(folder, part, to_table(examples, EXAMPLE), counts)
+
+
+def write_counted(folder: Folder, part: str, table: pa.Table, counts: dict[str, Any]) -> None:
+    """Write a table with its counts."""
     folder.write_table(part, table.replace_schema_metadata({_COUNTS: json.dumps(counts)}))
 
 
 def read_counts(folder: Folder, part: str) -> dict[str, Any]:
-    """What `write_part` was told that the part cost."""
+    """What the part was written with."""
     counts: dict[str, Any] = json.loads(folder.read_metadata(part)[_COUNTS])
     return counts
 

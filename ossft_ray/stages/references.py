@@ -1,9 +1,12 @@
 """What did the policy think of the kept responses before training? Read from the run's `score/` folder."""
 
+from typing import Any
+
 from ossft_ray.config import Experiment
+from ossft_ray.engines.chat import model_digest
 from ossft_ray.errors import InputError
 from ossft_ray.schema import SCORE, check_table
-from ossft_ray.storage import MANIFEST, Folder
+from ossft_ray.storage import INPUTS, MANIFEST, Folder, differences
 
 _FROM_SCORES = ("iw_sft", "asft_k3")  # psft takes its reference anew while it trains
 
@@ -38,16 +41,32 @@ def needs_scores(experiment: Experiment) -> bool:
     return experiment.train.loss in _FROM_SCORES
 
 
-def score_folder(experiment: Experiment) -> Folder:
-    """The complete score folder of a run whose loss needs one.
+def score_inputs(experiment: Experiment, source: Folder) -> dict[str, Any]:
+    """What scores depend on: the examples in `source`, the policy, and how it will be trained on them."""
+    return {
+        "train": experiment.train.model_dump(mode="json", include={"max_length", "precision"}),
+        "model": model_digest(experiment.policy),
+        "chat_template": experiment.policy.chat_template,
+        "rewrite": source.read_json(MANIFEST)["fingerprint"],
+    }
+
+
+def score_folder(experiment: Experiment, source: Folder) -> Folder:
+    """The complete score folder of a run whose loss needs one, for the examples in `source`.
 
     Raises:
-        InputError: there is none yet.
+        InputError: there is none yet, or it is of other examples or another policy.
     """
     folder = Folder.at(experiment.run.output) / "score"
     if not folder.exists(MANIFEST):
         raise InputError(
             f'{folder.path}: no complete scores (no {MANIFEST}), which train.loss = "{experiment.train.loss}" needs '
             "for its reference policy; run `ossft score` first"
+        )
+    before = folder.read_json(INPUTS) if folder.exists(INPUTS) else {}
+    if before and (changed := differences(before, score_inputs(experiment, source))):
+        raise InputError(
+            f"{folder.path} was made with other settings: {'; '.join(map(str, changed))}; "
+            "run `ossft score --start-over`"
         )
     return folder

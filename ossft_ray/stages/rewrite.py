@@ -13,7 +13,7 @@ from typing import Any
 
 from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import load_chat
-from ossft_ray.engines.vllm_policy import Sampling, check_engine_settings
+from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy, check_engine_settings
 from ossft_ray.method.prompts import Message
 from ossft_ray.method.rewriting import Problem, Response, Rewritten, Stage, derive_seed, rewrite_problem, stage_prompt
 from ossft_ray.provenance import write_config
@@ -40,6 +40,9 @@ class RewriteWorker(RolloutWorker):
         super().__init__(**keywords)
         self.folder = Folder.at(self.experiment.run.output) / NAME
         self.calibration = Calibration(self.folder, self.experiment, self.draw, self.verify)
+
+    def start_policy(self) -> VllmPolicy:
+        return VllmPolicy(self.experiment.policy, self.chat, self.experiment.rewrite.behavior_logprobs)
 
     async def process(self, part: str) -> None:
         started = time.time()

@@ -37,9 +37,16 @@ def rewrite_inputs(experiment: Experiment) -> dict[str, Any]:
         "policy_files": model_digest(experiment.policy),
         "data": data | {"sources": source_digests(experiment.data)},
         "prompts": experiment.prompts.model_dump(mode="json"),
-        "rewrite": experiment.rewrite.model_dump(mode="json"),
+        "rewrite": _rewrite_settings(experiment),
         "verify": verify_inputs(experiment.verify),
     }
+
+
+def _rewrite_settings(experiment: Experiment) -> dict[str, Any]:
+    settings = experiment.rewrite.model_dump(mode="json")
+    if not settings["behavior_logprobs"]:  # runs from before there was this key go on
+        del settings["behavior_logprobs"]
+    return settings
 
 
 def extends(key: str, old: Any, new: Any) -> bool:

@@ -1,4 +1,4 @@
-"""`ossft run`: rewrite, train, evaluate and report, `[loop] rounds` times; each round starts from the last's model."""
+"""`ossft run`: rewrite, score, train, evaluate and report, `[loop] rounds` times, each from the model of the last."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from ossft_ray.stages.check import check
 from ossft_ray.stages.evaluate import evaluate
 from ossft_ray.stages.progress import OnProgress
 from ossft_ray.stages.rewrite import rewrite
+from ossft_ray.stages.score import score
 from ossft_ray.stages.train import train
 from ossft_ray.storage import Folder
 
@@ -33,6 +34,7 @@ def run(
     for number in range(1, experiment.loop.rounds + 1):
         current = round_experiment(experiment, number)
         rewrite(current, begin("rewrite"), start_over, verbose)
+        score(current, begin("score"), start_over, verbose)
         train(current, begin("train"), start_over, verbose)
         evaluate(current, begin("evaluate"), start_over, verbose)
         report(current)

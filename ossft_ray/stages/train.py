@@ -3,26 +3,22 @@
 from typing import Any
 
 import ray
-import ray.train
-from ray.train.torch import TorchTrainer
 
 from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import load_chat, model_digest
-from ossft_ray.errors import InputError, JobError
+from ossft_ray.errors import InputError
 from ossft_ray.provenance import write_config
-from ossft_ray.stages.cluster import check_output, log_folder, place, start_ray
+from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.heartbeats import Heartbeats, refuse_silence
 from ossft_ray.stages.metrics_log import MetricsReader, read_metrics
-from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress, watch
+from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.references import References, needs_scores, score_folder
 from ossft_ray.stages.stopping import StopRequest, at_sigterm
-from ossft_ray.stages.train_inputs import Tokenised, tokenise
+from ossft_ray.stages.train_inputs import Tokenised, examples_folder, tokenise
 from ossft_ray.stages.train_worker import CHECKPOINTS, best_of, work
-from ossft_ray.storage import MANIFEST, Folder, begin_stage, finish_stage
+from ossft_ray.stages.worker_group import run_group
+from ossft_ray.storage import INPUTS, MANIFEST, Folder, begin_stage, finish_stage
 
-_MAX_FAILURES = 2  # of a worker, each answered by going on from the newest checkpoint
-# threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
-_CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
 # what decides which model comes out; zero_stage, packing and micro_batch_tokens only decide how
 _LEARNING_KEYS = {
     "loss",
@@ -66,7 +62,7 @@ def train(
     check_output(experiment.run.output)
     folder = Folder.at(experiment.run.output) / "train"
     report = on_progress or (lambda metrics: None)
-    source = _source(experiment)
+    source = examples_folder(experiment)
     inputs = {
         "train": experiment.train.model_dump(mode="json", include=_LEARNING_KEYS) | _loss_options(experiment),
         "seed": experiment.run.seed,
@@ -74,14 +70,20 @@ def train(
         "chat_template": experiment.policy.chat_template,
         "rewrite": source.read_json(MANIFEST)["fingerprint"],
     }
-    scores = score_folder(experiment) if needs_scores(experiment) else None
+    scores = score_folder(experiment, source) if needs_scores(experiment) else None
     if scores is not None:
         inputs["score"] = scores.read_json(MANIFEST)["fingerprint"]
+    is_new = start_over or not folder.exists(INPUTS)
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
         report(ALREADY_COMPLETE)
         return manifest
     write_config(experiment)
-    tokenised = tokenise(source, load_chat(experiment.policy), experiment, References(scores) if scores else None)
+    try:
+        tokenised = tokenise(source, load_chat(experiment.policy), experiment, References(scores) if scores else None)
+    except InputError:
+        if is_new:  # else the mended settings would be refused as others than those that nothing was made with
+            folder.delete()
+        raise
     start_ray(experiment, verbose)
     _fit(experiment, folder, tokenised, report, verbose)
     return finish_stage(folder, inputs, _manifest(experiment, folder, tokenised))
@@ -93,44 +95,17 @@ def _loss_options(experiment: Experiment) -> dict[str, Any]:
     return {experiment.train.loss: options} if options else {}
 
 
-def _source(experiment: Experiment) -> Folder:
-    """The rewrite folder to train on, which must be complete."""
-    uri = experiment.train.examples
-    source = Folder.at(uri) if uri is not None else Folder.at(experiment.run.output) / "rewrite"
-    if not source.exists(MANIFEST):
-        mend = "[train] examples must be a finished run's rewrite folder" if uri else "run `ossft rewrite` first"
-        raise InputError(f"{source.path}: no complete examples (no {MANIFEST}); {mend}")
-    return source
-
-
 def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progress: OnProgress, verbose: bool) -> None:
-    """Run Ray Train in a thread of its own, and meanwhile pass each new line of metrics on."""
-    placement = place(experiment.resources)
-    on_gpu = placement.gpus_per_train_worker > 0
+    """Let the workers train, and meanwhile pass each new line of metrics on."""
     heartbeats = Heartbeats.remote()  # type: ignore[attr-defined]
-    trainer = TorchTrainer(
-        work,
-        train_loop_config={
-            "experiment": experiment,
-            "folder": folder,
-            "examples": ray.put(tokenised.examples),
-            "holdout": ray.put(tokenised.holdout),
-            "heartbeats": heartbeats,
-            "verbose": verbose,
-        },
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=placement.num_train_workers,
-            use_gpu=on_gpu,
-            resources_per_worker={"CPU": 1, "GPU": placement.gpus_per_train_worker} if on_gpu else {"CPU": 1},
-        ),
-        run_config=ray.train.RunConfig(
-            name=CHECKPOINTS,
-            storage_path=folder.path,
-            storage_filesystem=folder.filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-            worker_runtime_env={} if on_gpu else {"env_vars": _CPU_ENVIRONMENT},
-        ),
-    )
+    config = {
+        "experiment": experiment,
+        "folder": folder,
+        "examples": ray.put(tokenised.examples),
+        "holdout": ray.put(tokenised.holdout),
+        "heartbeats": heartbeats,
+        "verbose": verbose,
+    }
     reader, request = MetricsReader(folder), StopRequest(folder, experiment.train.stop_after)
 
     def poll() -> None:
@@ -141,26 +116,9 @@ def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progre
 
     try:
         with at_sigterm(request):
-            refusal = watch(trainer.fit, poll).return_value
-    except ray.train.TrainingFailedError as error:
-        raise _failure(error, experiment) from error
+            run_group(work, config, experiment, folder, CHECKPOINTS, poll)
     finally:
         request.clear()
-    if refusal is not None:
-        raise refusal
-
-
-def _failure(error: Exception, experiment: Experiment) -> JobError:
-    """One line for Ray's pages: the first failed worker's own error, and where to read on."""
-    failures = getattr(error, "worker_failures", None) or {0: error}
-    rank, cause = min(failures.items())
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    logs = log_folder(experiment)
-    return JobError(
-        f"train: worker {rank} failed: {lines[-1] if lines else type(cause).__name__}"
-        + (f"; logs: {logs}" if logs else "")
-        + "; the same command goes on from the newest checkpoint"
-    )
 
 
 def _manifest(experiment: Experiment, folder: Folder, tokenised: Tokenised) -> dict[str, Any]:

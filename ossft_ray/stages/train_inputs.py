@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ossft_ray.config import Experiment
 from ossft_ray.engines.batches import Examples
@@ -10,7 +10,7 @@ from ossft_ray.engines.chat import Chat
 from ossft_ray.errors import InputError
 from ossft_ray.schema import EXAMPLE, check_table
 from ossft_ray.stages.references import References
-from ossft_ray.storage import Folder
+from ossft_ray.storage import MANIFEST, Folder
 
 
 @dataclass(frozen=True)
@@ -23,29 +23,65 @@ class Tokenised:
     num_reencoded: int  # responses of another policy, whose tokens mean nothing here
 
 
-def tokenise(source: Folder, chat: Chat, experiment: Experiment, references: References | None = None) -> Tokenised:
-    """Prompts through the chat template; responses as the token ids that were sampled.
+class Encoded(NamedTuple):
+    """An example as token ids."""
 
-    A response is encoded anew only if another policy wrote it and its ids do not spell it in this tokenizer.
+    prompt: list[int]
+    response: list[int]
+    is_reencoded: bool  # the response's ids are not those that were sampled
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+def examples_folder(experiment: Experiment) -> Folder:
+    """The rewrite folder whose examples are trained on, which must be complete.
 
     Raises:
-        InputError: nothing is left to train on or to keep apart, or a response has no reference where the loss needs
-            one.
+        InputError: it is not; says how to make it.
+    """
+    uri = experiment.train.examples
+    source = Folder.at(uri) if uri is not None else Folder.at(experiment.run.output) / "rewrite"
+    if not source.exists(MANIFEST):
+        mend = "[train] examples must be a finished run's rewrite folder" if uri else "run `ossft rewrite` first"
+        raise InputError(f"{source.path}: no complete examples (no {MANIFEST}); {mend}")
+    return source
+
+
+def encode(row: dict[str, Any], chat: Chat, experiment: Experiment) -> Encoded:
+    """An EXAMPLE row as it is trained on: the prompt through the chat template, the response as it was sampled.
+
+    A response is encoded anew only if another policy wrote it and its ids do not spell it in this tokenizer.
+    """
+    prompt, response = chat.render(row["prompt"]), chat.close_turn(row["response_token_ids"])
+    if row["policy"] != experiment.policy.model and not _spells(chat, response, row["response"]):
+        return Encoded(prompt, chat.encode_response(row["response"]), True)
+    return Encoded(prompt, response, False)
+
+
+def tokenise(source: Folder, chat: Chat, experiment: Experiment, references: References | None = None) -> Tokenised:
+    """All rows that fit, encoded; with log-probabilities of the reference or of the drawing where the loss needs them.
+
+    Raises:
+        InputError: nothing is left to train on or to keep apart, or a response lacks what the loss needs.
     """
     settings = experiment.train
     parts = {False: _Rows(), True: _Rows()}  # by whether they are kept apart
     too_long, num_reencoded = [], 0
     for name in source.names("part-*.parquet"):
         for row in check_table(source.read_table(name), EXAMPLE, f"{source.path}/{name}").to_pylist():
-            prompt, response = chat.render(row["prompt"]), chat.close_turn(row["response_token_ids"])
-            if row["policy"] != experiment.policy.model and not _spells(chat, response, row["response"]):
-                response = chat.encode_response(row["response"])
-                num_reencoded += 1
-            if len(prompt) + len(response) > settings.max_length:
+            encoded = encode(row, chat, experiment)
+            num_reencoded += encoded.is_reencoded
+            if encoded.num_tokens > settings.max_length:
                 too_long.append(row["problem_id"])
                 continue
             rows = parts[is_held_out(row["problem_id"], settings.holdout, experiment.run.seed)]
-            rows.add(row, prompt, response, references)
+            rows.add(row, encoded)
+            if references is not None:
+                rows.reference_logprobs.append(references.of(row["problem_id"], encoded.response))
+            if settings.loss == "is":
+                rows.behavior_logprobs.append(_behavior_logprobs(row, encoded, f"{source.path}/{name}"))
     if not parts[False].problem_ids:
         raise InputError(
             f"{source.path}: nothing to train on: {len(too_long)} examples, all longer than "
@@ -77,19 +113,42 @@ class _Rows:
     responses: list[list[int]] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
     reference_logprobs: list[list[float]] = field(default_factory=list)
+    behavior_logprobs: list[list[float]] = field(default_factory=list)
 
-    def add(self, row: dict[str, Any], prompt: list[int], response: list[int], references: References | None) -> None:
-        if references is not None:
-            self.reference_logprobs.append(references.of(row["problem_id"], response))
+    def add(self, row: dict[str, Any], encoded: Encoded) -> None:
         self.problem_ids.append(row["problem_id"])
-        self.prompts.append(prompt)
-        self.responses.append(response)
+        self.prompts.append(encoded.prompt)
+        self.responses.append(encoded.response)
         self.origins.append(row["origin"])
 
     def examples(self) -> Examples:
         return Examples.build(
-            self.problem_ids, self.prompts, self.responses, self.origins, self.reference_logprobs or None
+            self.problem_ids,
+            self.prompts,
+            self.responses,
+            self.origins,
+            self.reference_logprobs or None,
+            self.behavior_logprobs or None,
         )
+
+
+def _behavior_logprobs(row: dict[str, Any], encoded: Encoded, file: str) -> list[float]:
+    """log b of each response token: 0 where an expert wrote it; of the turn's end, that of the end that was drawn."""
+    if row["origin"] == "expert":
+        return [0.0] * len(encoded.response)
+    logprobs: list[float] | None = row["behavior_logprobs"]
+    problem = f"{file}: the response of problem {row['problem_id']}"
+    if logprobs is None or len(logprobs) != len(row["response_token_ids"]):
+        raise InputError(
+            f'{problem} has no behavior_logprobs, which train.loss = "is" needs; rewrite with [rewrite] '
+            "behavior_logprobs = true (anew, with --start-over), or choose another train.loss"
+        )
+    if encoded.is_reencoded:
+        raise InputError(
+            f'{problem} was written by a policy with another tokenizer, so that train.loss = "is" has no ratio to it; '
+            "choose another train.loss, or rewrite with this policy"
+        )
+    return logprobs
 
 
 def _spells(chat: Chat, token_ids: list[int], response: str) -> bool:

@@ -31,18 +31,24 @@ MODEL, CHECKPOINTS, BEST = "model", "checkpoints", "best"
 def work(config: dict[str, Any]) -> Exception | None:
     """Train; returns, rather than raises, an error that a restarted worker would only meet again."""
     experiment, folder = config["experiment"], config["folder"]
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
-    if not config["verbose"]:
-        redirect_output(experiment, f"train-{rank}")
-    if not ray.get_gpu_ids():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
+    rank = begin_worker(experiment, "train", config["verbose"])
     try:
         on_phase = beater(config["heartbeats"], rank, experiment.train.hang_after)
         trainer = _begin(experiment, folder, ray.get(config["examples"]), ray.get(config["holdout"]), on_phase)
         return _train(trainer, experiment, folder)
     except (InputError, JobError) as error:
         return error
+
+
+def begin_worker(experiment: Experiment, stage: str, verbose: bool) -> int:
+    """Give this worker its log file and its share of the machine's cores; returns its rank."""
+    context = ray.train.get_context()
+    rank = int(context.get_world_rank())
+    if not verbose:
+        redirect_output(experiment, f"{stage}-{rank}")
+    if not ray.get_gpu_ids():
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
+    return rank
 
 
 def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any, on_phase: Any) -> "Trainer":

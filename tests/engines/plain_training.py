@@ -51,6 +51,10 @@ def train_plainly(settings: Train, seed: int, examples: Examples) -> list[dict[s
                     reference_T = torch.from_numpy(examples.reference_logprobs[offsets[index] : offsets[index + 1]])
                 else:
                     reference_T = None
+                behavior_T = None
+                if examples.behavior_logprobs is not None:
+                    offsets = examples.response_offsets
+                    behavior_T = torch.from_numpy(examples.behavior_logprobs[offsets[index] : offsets[index + 1]])
                 top_TK = logprob_TV.sort(-1, descending=True).values[:, :20].softmax(-1)
                 stats = TokenStats(
                     logprob_T.detach(),
@@ -59,6 +63,7 @@ def train_plainly(settings: Train, seed: int, examples: Examples) -> list[dict[s
                     reference_T,
                     torch.zeros(len(logprob_T), dtype=torch.long),
                     step / total,
+                    behavior_T,
                 )
                 coefficient_T = loss_of(stats)
             loss = -(coefficient_T * logprob_T).sum() / num_tokens

@@ -52,6 +52,7 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 2, **PADDED, "loss": "asft_k3"},
         {"zero_stage": 3, **PACKED, "loss": "idft"},
         {"zero_stage": 1, **TINY, "loss": "idft_sg"},
+        {"zero_stage": 2, **PACKED, "loss": "is"},
         {"zero_stage": 2, **PADDED, "lora": ADAPTERS, "loss": "dft"},
         {"zero_stage": 3, **PACKED, **RECOMPUTED, "lora": ADAPTERS, "loss": "dft"},
     ],
@@ -63,9 +64,10 @@ def make_examples() -> Examples:
     rng = np.random.default_rng(7)
     prompts = [rng.integers(3, 40, int(rng.integers(5, 60))).tolist() for _ in range(22)]
     responses = [rng.integers(3, 40, int(rng.integers(1, 120))).tolist() for _ in range(22)]
-    references = [(-4 * rng.random(len(response))).tolist() for response in responses]
+    references, behaviors = ([(-4 * rng.random(len(response))).tolist() for response in responses] for _ in range(2))
     origins = [ORIGINS[index % 3] for index in range(22)]
-    return Examples.build([f"problem-{index}" for index in range(22)], prompts, responses, origins, references)
+    names = [f"problem-{index}" for index in range(22)]
+    return Examples.build(names, prompts, responses, origins, references, behaviors)
 
 
 def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -24,6 +24,7 @@ def _unchunked(
         context.reference_logprob_N,
         context.response_N,
         context.progress,
+        context.behavior_logprob_N,
     )
     coefficient_N = make_loss(name).coefficient(stats)
     return -(coefficient_N * logprob_N).sum(), stats, coefficient_N
@@ -36,7 +37,7 @@ def _inputs(num_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor
     targets_N = torch.randint(VOCABULARY, (num_tokens,), generator=generator)
     reference_N = -3 * torch.rand(num_tokens, generator=generator, dtype=torch.float64)
     response_N = torch.arange(num_tokens) // 7  # responses that chunks of 5 cut in two
-    context = Context(reference_N, response_N, progress=0.27)
+    context = Context(reference_N, response_N, progress=0.27, behavior_logprob_N=reference_N.flip(0))
     return hidden_NC.to(dtype).requires_grad_(), head_VC.to(dtype).requires_grad_(), targets_N, context
 
 

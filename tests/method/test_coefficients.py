@@ -22,6 +22,7 @@ class Given:
     logp_T: Tensor
     logq_T: Tensor
     progress: float
+    logb_T: Tensor  # 0 for the tokens of an expert
 
     @property
     def p(self) -> Tensor:
@@ -44,6 +45,12 @@ def iw_sft(g: Given, temperature: float = 1.0) -> Tensor:
         weight = torch.exp(temperature * (logp - logq).sum() / len(logp)).clamp(0.0, 16.0).detach()
         total = total - (weight * logp).sum()
     return total
+
+
+def importance_sampling(g: Given) -> Tensor:
+    """The surrogate E_b[p / b] with its ratio truncated at 2, where only log p is left to move; an expert's b is 1."""
+    ratio = (g.logp_T - g.logb_T).exp()
+    return -torch.where(ratio <= 2.0, ratio, 2.0 * g.logp_T).sum()
 
 
 def gamma(g: Given) -> Tensor:
@@ -78,6 +85,7 @@ SOURCES: dict[str, Callable[[Given], Tensor]] = {
     "idft_sg": lambda g: -((g.p ** gamma(g)).detach() * g.logp_T).sum(),
     "eaft": lambda g: -((top_20_entropy(g) / math.log(20)).detach() * g.logp_T).sum(),  # arXiv 2601.02151
     "power": lambda g: ((1 - g.p**10) / 10).sum(),  # arXiv 2510.00526
+    "is": importance_sampling,
 }
 
 
@@ -87,12 +95,13 @@ def given(seed: int, progress: float) -> Given:
     targets_T = torch.randint(31, (20,))
     targets_T[:10] = logits_TV[:10].argmax(-1)  # likely tokens too
     logp_T = logits_TV.log_softmax(-1).gather(1, targets_T[:, None])[:, 0]
-    return Given(logits_TV, logp_T, (logp_T + 1.5 * torch.randn(20, dtype=torch.float64)).detach(), progress)
+    logq_T, logb_T = (logp_T.detach() + 1.5 * torch.randn(20, dtype=torch.float64) for _ in range(2))
+    return Given(logits_TV, logp_T, logq_T, progress, logb_T.where(RESPONSES != 2, 0.0))
 
 
 def stats(g: Given) -> TokenStats:
     return TokenStats(
-        g.logp_T.detach(), g.entropy.detach(), top_20_entropy(g).detach(), g.logq_T, RESPONSES, g.progress
+        g.logp_T.detach(), g.entropy.detach(), top_20_entropy(g).detach(), g.logq_T, RESPONSES, g.progress, g.logb_T
     )
 
 
@@ -126,14 +135,14 @@ def test_the_config_has_the_sources_hyper_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_no_tokens_have_no_coefficients(name: str) -> None:
     none = torch.zeros(0)
-    assert make_loss(name).coefficient(TokenStats(none, none, none, none, none.long(), 0.5)).shape == (0,)
+    assert make_loss(name).coefficient(TokenStats(none, none, none, none, none.long(), 0.5, none)).shape == (0,)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("logprob, reference", [(-200.0, 0.0), (0.0, -200.0), (-1e4, -1e4), (0.0, 0.0)])
 def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, reference: float) -> None:
     one = torch.ones(1)
-    tokens = TokenStats(logprob * one, 0 * one, -1e-9 * one, reference * one, one.long(), 1.0)
+    tokens = TokenStats(logprob * one, 0 * one, -1e-9 * one, reference * one, one.long(), 1.0, reference * one)
     assert make_loss(name).coefficient(tokens).isfinite().all()
 
 
@@ -157,12 +166,18 @@ def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, referen
         ("trsft", {}, math.log(0.3), None, 1.0),
         ("power", {}, math.log(0.5), None, 0.5**10),
         ("power", {"k": 1.0}, math.log(0.5), None, 0.5),
+        ("is", {}, math.log(0.5), math.log(0.4), 1.25),
+        ("is", {}, math.log(0.5), math.log(0.1), 2.0),
+        ("is", {"low": 0.5}, math.log(0.1), math.log(0.9), 0.5),
+        ("is", {"high": 9.0}, math.log(0.8), math.log(0.1), 8.0),
+        ("is", {}, math.log(0.3), 0.0, 0.3),  # an expert's: DFT's
     ],
 )
 def test_values(name: str, options: dict[str, float], logprob: float, reference: float | None, expected: float) -> None:
     one = torch.ones(1, dtype=torch.float64)
+    before = None if reference is None else reference * one
     tokens = TokenStats(
-        logprob * one, reference_logprob_T=None if reference is None else reference * one, response_T=torch.tensor([0])
+        logprob * one, reference_logprob_T=before, response_T=torch.tensor([0]), behavior_logprob_T=before
     )
     assert make_loss(name, **options).coefficient(tokens).item() == pytest.approx(expected)
 

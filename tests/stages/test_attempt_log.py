@@ -91,13 +91,14 @@ def test_rows_made_with_fewer_samples_are_attempts_already_made(folder: Folder) 
         for i in (0, 1)
     ]
     kept = {"response": "kept", "response_token_ids": [4, 5, 6, 7], "origin": "self", "kept_index": 1}
+    kept["behavior_logprobs"] = logprobs = [-0.25, -0.5, -1.0, -2.0]
     example = {**base, **kept, "problem_id": "p", "attempts": attempts, "attempt_answers": [None, "1"]}
     dropped = {**base, "problem_id": "q", "attempts": attempts[:1], "attempt_answers": [None]}
     write_part(folder, PART, [example], [dropped], {"redone_attempts": 5})
     move_part(folder, PART, folder / BEFORE)
     log = open_log(folder)
     assert log.of(PROBLEM)["self", 0] == Attempt("self", 0, False, "r", "stop", 3, None)
-    assert log.of(PROBLEM)["self", 1].response == Response("kept", [4, 5, 6, 7], "stop")
+    assert log.of(PROBLEM)["self", 1].response == Response("kept", [4, 5, 6, 7], "stop", logprobs=logprobs)
     assert list(log.of(OTHER)) == [("self", 0)]
     assert log.extra_work([])["redone_attempts"] == 5, "what was redone once stays counted"
     log.delete()

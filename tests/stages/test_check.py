@@ -8,6 +8,7 @@ import pytest
 
 from ossft_ray.cli import main
 from ossft_ray.config import Experiment, resolve
+from ossft_ray.errors import InputError
 from ossft_ray.stages.check import check
 
 
@@ -77,3 +78,29 @@ def test_what_is_shown(
     shown = capsys.readouterr().out.splitlines()
     assert [line for line in shown if line in lines] == lines
     assert shown[-1] == "the experiment is sound"
+
+
+@pytest.mark.parametrize(
+    "rewrite, examples, is_refused",
+    [
+        ({}, None, True),
+        ({"behavior_logprobs": True}, None, False),
+        ({"stages": []}, None, False),  # an expert's tokens were drawn by nobody
+        ({}, "other/rewrite", False),
+    ],
+)
+def test_a_loss_that_rewriting_will_not_serve_is_refused_before_it(
+    tmp_path: Path, rewrite: dict[str, object], examples: str | None, is_refused: bool
+) -> None:
+    plain = experiment_on(tmp_path)
+    settings = plain.model_copy(
+        update={
+            "train": plain.train.model_copy(update={"loss": "is", "examples": examples}),
+            "rewrite": plain.rewrite.model_copy(update=rewrite),
+        }
+    )
+    if is_refused:
+        with pytest.raises(InputError, match=r"\[train\] loss: \"is\" needs .* \[rewrite\] behavior_logprobs = true"):
+            check(settings)
+    else:
+        assert check(settings).tally.problems == 3

@@ -149,7 +149,7 @@ def test_config_json_shows_every_default(finished: Experiment) -> None:
     config = json.loads(Path(finished.run.output, "config.json").read_text())
     assert resolve(config["experiment"]) == finished
     assert config["experiment"]["train"]["loss"] == "dft"
-    assert config["fingerprints"].keys() == {"rewrite", "train"}
+    assert config["fingerprints"].keys() == {"rewrite", "score", "train"}
     assert config["versions"]["ray"]
 
 
@@ -201,7 +201,7 @@ def test_a_second_run_does_nothing_and_says_so(finished: Experiment) -> None:
     said: dict[str, list[dict[str, Any]]] = {}
     run(finished, on_stage=lambda stage: said.setdefault(stage, []).append)
     assert all(totals["already_complete"] for reports in said.values() for totals in reports)
-    assert set(said) == {"rewrite", "train", "evaluate"}
+    assert set(said) == {"rewrite", "score", "train", "evaluate"}
     assert manifest.stat().st_mtime_ns == before
 
 

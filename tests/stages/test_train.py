@@ -16,7 +16,7 @@ from ossft_ray.builtin import POLICY_FOLDER
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings, deepspeed_config
-from ossft_ray.engines.diagnosis import explain_out_of_memory
+from ossft_ray.engines.diagnosis import explain_out_of_memory, explain_out_of_memory_in_scoring
 from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.method.prompts import solve_prompt
@@ -211,6 +211,7 @@ def test_refusals(tmp_path: Path, make: dict[str, Any] | None, settings: dict[st
         write_examples(str(tmp_path), **make)
     with pytest.raises(InputError, match=message):
         train(experiment(tmp_path, **settings))
+    assert not (tmp_path / "train").exists(), "mended settings would be refused as other ones"
 
 
 def test_too_long_examples_are_set_aside_never_cut(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_reference_logprobs_are_those_of_the_kept_response(tmp_path: Path) -> No
     rows = write_examples(str(tmp_path), 3)
     by_problem = write_scores(str(tmp_path), rows)
     settings = experiment(tmp_path, loss="iw_sft")
-    references = References(score_folder(settings))
+    references = References(score_folder(settings, Folder.at(str(tmp_path / "rewrite"))))
     examples = tokenise(Folder.at(str(tmp_path / "rewrite")), load_chat(settings.policy), settings, references).examples
     expected = [value for name in examples.problem_ids for value in by_problem[name]]
     assert examples.reference_logprobs.tolist() == pytest.approx(expected)
@@ -272,7 +273,7 @@ def test_a_response_that_was_not_scored_is_named(tmp_path: Path, changes: dict[s
             Folder.at(str(tmp_path / "rewrite")),
             load_chat(settings.policy),
             settings,
-            References(score_folder(settings)),
+            References(score_folder(settings, Folder.at(str(tmp_path / "rewrite")))),
         )
 
 
@@ -361,6 +362,9 @@ def test_other_deepspeed_settings_pass_through(tmp_path: Path) -> None:
 )
 def test_out_of_memory_names_the_problems_and_what_to_change(error: Exception, message: str) -> None:
     with pytest.raises(JobError, match=message), explain_out_of_memory(3, ["a", "b"]):
+        raise error
+    in_scoring = r"score: out of memory in part-1; its problems: a; lower"
+    with pytest.raises(JobError, match=in_scoring), explain_out_of_memory_in_scoring("part-1", ["a"]):
         raise error
     with pytest.raises(RuntimeError, match="shape"), explain_out_of_memory(3, ["a"]):
         raise RuntimeError("shape mismatch")

@@ -1,0 +1,104 @@
+"""What each worker of a scoring does: part by part, the log-probabilities of its responses; worker 0 writes them."""
+
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+from ossft_ray.config import Experiment
+from ossft_ray.engines.batches import Examples
+from ossft_ray.engines.chat import Chat, load_chat
+from ossft_ray.engines.diagnosis import explain_out_of_memory_in_scoring
+from ossft_ray.errors import InputError, JobError
+from ossft_ray.schema import EXAMPLE, SCORE, check_table, to_table
+from ossft_ray.stages.parts import write_counted
+from ossft_ray.stages.train_inputs import Encoded, encode
+from ossft_ray.stages.train_worker import begin_worker
+from ossft_ray.storage import INPUTS, Folder
+
+KEPT, EXPERT_ORIGINAL = "kept", "expert_original"  # a score's source
+
+
+class Response(NamedTuple):
+    """A response to be scored."""
+
+    problem_id: str
+    origin: str  # of the problem's kept response
+    source: str
+    encoded: Encoded
+
+
+def work(config: dict[str, Any]) -> Exception | None:
+    """Score the missing parts; returns, rather than raises, an error that a restarted worker would only meet again."""
+    experiment, source, folder = config["experiment"], config["source"], config["folder"]
+    rank = begin_worker(experiment, "score", config["verbose"])
+    try:
+        chat = load_chat(experiment.policy)
+        from ossft_ray.engines.scoring import Scorer
+
+        scorer = Scorer(experiment.policy, experiment.train)
+        finished = set(folder.names("part-*.parquet"))
+        for part in scorer.agree([name for name in source.names("part-*.parquet") if name not in finished]):
+            started = time.monotonic()
+            rows = check_table(source.read_table(part), EXAMPLE, f"{source.path}/{part}").to_pylist()
+            responses, too_long = responses_of(rows, chat, experiment)
+            with explain_out_of_memory_in_scoring(part, [row["problem_id"] for row in rows]):
+                scores = _score(scorer, responses)
+            if rank == 0:
+                num_tokens = sum(len(row["token_ids"]) for row in scores)
+                counts = {"too_long": too_long, "tokens": num_tokens, "seconds": time.monotonic() - started}
+                _write(folder, part, scores, counts)
+    except InputError as error:
+        return error
+    return None
+
+
+def responses_of(
+    rows: list[dict[str, Any]], chat: Chat, experiment: Experiment
+) -> tuple[list[Response], dict[str, int]]:
+    """A part's kept responses, and of each of its problems the expert's solution as an example of it would be.
+
+    Returns them with the numbers of those, by source, that are longer than `train.max_length` and so left out.
+    """
+    responses: list[Response] = []
+    has_original = set()  # a problem may have kept several responses
+    for row in rows:
+        problem_id, kept = row["problem_id"], encode(row, chat, experiment)
+        responses.append(Response(problem_id, row["origin"], KEPT, kept))
+        if row["expert_solution"] is not None and problem_id not in has_original:
+            has_original.add(problem_id)
+            original = Encoded(kept.prompt, chat.encode_response(row["expert_solution"]), True)
+            responses.append(Response(problem_id, row["origin"], EXPERT_ORIGINAL, original))
+    is_too_long = [response.encoded.num_tokens > experiment.train.max_length for response in responses]
+    too_long = Counter(response.source for response, is_long in zip(responses, is_too_long, strict=True) if is_long)
+    fitting = [response for response, is_long in zip(responses, is_too_long, strict=True) if not is_long]
+    return fitting, dict(too_long)
+
+
+def _score(scorer: Any, responses: list[Response]) -> list[dict[str, Any]]:
+    """SCORE rows. An expert's solution that was kept is the same tokens twice, and computed once."""
+    keys = [(response.problem_id, tuple(response.encoded.response)) for response in responses]
+    once = dict(zip(keys, responses, strict=True))
+    if not once:
+        return []
+    examples = Examples.build(
+        [response.problem_id for response in once.values()],
+        [response.encoded.prompt for response in once.values()],
+        [response.encoded.response for response in once.values()],
+    )
+    logprobs = dict(zip(once, scorer.logprobs(examples), strict=True))
+    return [
+        {
+            "problem_id": response.problem_id,
+            "origin": response.origin,
+            "source": response.source,
+            "token_ids": response.encoded.response,
+            "reference_logprobs": logprobs[key],
+        }
+        for response, key in zip(responses, keys, strict=True)
+    ]
+
+
+def _write(folder: Folder, part: str, scores: list[dict[str, Any]], counts: dict[str, Any]) -> None:
+    if not folder.exists(INPUTS):
+        raise JobError(f"{folder.path} has vanished while it was written to; what it held is lost")
+    write_counted(folder, part, to_table(scores, SCORE), counts)

@@ -1,0 +1,75 @@
+"""The same function in each of a stage's training workers: where they run, what becomes of one that dies, what it says.
+
+Ray Train makes the process group that DeepSpeed's collective calls go through.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from ossft_ray.config import Experiment
+from ossft_ray.errors import JobError
+from ossft_ray.stages.cluster import log_folder, place
+from ossft_ray.stages.progress import watch
+from ossft_ray.storage import Folder
+
+_MAX_FAILURES = 2  # of a worker, each answered by going on from what is written
+# threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
+_CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def run_group(
+    work: Callable[[dict[str, Any]], Exception | None],
+    config: dict[str, Any],
+    experiment: Experiment,
+    folder: Folder,
+    name: str,
+    poll: Callable[[], None],
+) -> None:
+    """Run `work(config)` in `[resources] num_train_workers` workers, and `poll` meanwhile.
+
+    Ray Train keeps its own state in the folder `name` of the stage's `folder`.
+
+    Raises:
+        JobError: a worker died again and again; says why, where the log is and how to go on.
+        Exception: what `work` returned.
+    """
+    placement = place(experiment.resources)
+    on_gpu = placement.gpus_per_train_worker > 0
+    trainer = TorchTrainer(
+        work,
+        train_loop_config=config,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=placement.num_train_workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": 1, "GPU": placement.gpus_per_train_worker} if on_gpu else {"CPU": 1},
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=folder.path,
+            storage_filesystem=folder.filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+            worker_runtime_env={} if on_gpu else {"env_vars": _CPU_ENVIRONMENT},
+        ),
+    )
+    try:
+        refusal = watch(trainer.fit, poll).return_value
+    except ray.train.TrainingFailedError as error:
+        raise _failure(error, folder.path.rpartition("/")[2], experiment) from error
+    if refusal is not None:
+        raise refusal
+
+
+def _failure(error: Exception, stage: str, experiment: Experiment) -> JobError:
+    """One line for Ray's pages: the first failed worker's own error, and where to read on."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    rank, cause = min(failures.items())
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    logs = log_folder(experiment)
+    return JobError(
+        f"{stage}: worker {rank} failed: {lines[-1] if lines else type(cause).__name__}"
+        + (f"; logs: {logs}" if logs else "")
+        + f"; the same command goes on from the newest {'checkpoint' if stage == 'train' else 'part'}"
+    )
