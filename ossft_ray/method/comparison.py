@@ -78,14 +78,14 @@ def average(comparisons: Sequence[Comparison]) -> Comparison:
     variances = [(c.stderr / num) ** 2 for c in comparisons]
     spread = sum(v**2 / c.degrees for v, c in zip(variances, comparisons, strict=True) if c.degrees)
     degrees = int(sum(variances) ** 2 / spread + 1e-9) if spread else sum(c.degrees for c in comparisons)
-    parts = [fmean(getattr(c.gain, part) for c in comparisons) for part in ("stopping", "form")]
+    stopping, form = (fmean(getattr(c.gain, part) for c in comparisons) for part in ("stopping", "form"))
     difference = fmean(c.difference for c in comparisons)
     return _judged(
         difference,
         math.sqrt(sum(variances)),
         0 if any(c.degrees == 0 for c in comparisons) else degrees,
         min(c.resolution for c in comparisons) / num,
-        Gain(*parts, solving=difference - sum(parts)),
+        Gain(stopping, form, difference - stopping - form),
     )
 
 

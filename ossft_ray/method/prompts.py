@@ -9,6 +9,7 @@ solution without copying it, use it only where stuck, explain in your own words,
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from ossft_ray.latex import find_boxes
 
@@ -70,7 +71,7 @@ TEMPLATES = {
     # Meta-Llama-3.1-8B-Instruct-evals, MATH
     "llama-boxed": PromptTemplate("", f"{_LLAMA}{SOLVE_PROMPT}\n", f"{_LLAMA}{GUIDED_PROMPT}"),
 }
-DEFAULT_TEMPLATE = "qwen25-math-cot"
+DEFAULT_TEMPLATE: Final = "qwen25-math-cot"
 
 _FIELD = re.compile(r"\{(question|expert_solution)\}")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
