@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,12 @@ def settings(folder: Path, run: str, **evaluate_settings: Any) -> dict[str, Any]
     }
 
 
-def on(progress: list[dict[str, Any]], **changes: Any) -> list[str]:
+def read_scores(experiment: Experiment) -> dict[str, Any]:
+    scores: dict[str, Any] = json.loads(Path(experiment.run.output, "evaluate/scores.json").read_text())
+    return scores
+
+
+def notes_of(progress: list[dict[str, Any]]) -> list[str]:
     return [totals["note"] for totals in progress if "note" in totals]
 
 
@@ -46,7 +52,7 @@ def samples_of(experiment: Experiment, model: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small benchmarks, and the playground's policy with another head: one whose every row is half as large."""
+    """Two small benchmarks, and the playground's policy with a weaker last norm: its logits are flatter."""
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path_factory.mktemp("evaluate")
@@ -117,8 +123,8 @@ def test_another_run_takes_whole_benchmarks_from_the_cache(
     progress: list[dict[str, Any]] = []
     scores = evaluate(again, progress.append)
     assert samples_of(again, "base") == samples_of(experiment, "base")
-    assert scores["base"] == json.loads(json.dumps(evaluate(experiment)["base"]), parse_int=int) or scores
-    notes = on(progress)
+    assert json.loads(json.dumps(scores))["base"] == read_scores(experiment)["base"]
+    notes = notes_of(progress)
     assert len(notes) == 2 and all("10 problems of" in note and "come from the cache" in note for note in notes)
 
 
@@ -149,11 +155,9 @@ def drawn(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, **keywords: A
         raise Stopped
 
     monkeypatch.setattr("ossft_ray.stages.evaluate.run_workers", draw)
-    try:
+    with suppress(Stopped):
         evaluate(experiment, progress.append, **keywords)
-    except Stopped:
-        pass
-    return [Path(part).name for part in parts], on(progress)
+    return [Path(part).name for part in parts], notes_of(progress)
 
 
 ALL = ["easy.jsonl#0", "easy.jsonl#1", "hard.jsonl#0", "hard.jsonl#1"]
@@ -212,7 +216,7 @@ def test_other_problems_of_the_same_name_are_drawn(
 
 def test_a_model_that_cannot_be_had_is_refused_before_any_is_sampled(folder: Path, tmp_path: Path) -> None:
     experiment = resolve(settings(folder, "refused", models={"other": str(tmp_path / "nowhere")}))
-    with pytest.raises(InputError, match="no model folder at .*nowhere"):
+    with pytest.raises(InputError, match=r"no model folder at .*nowhere"):
         evaluate(experiment)
     assert not Path(experiment.run.output, "evaluate", "base").exists()
 
