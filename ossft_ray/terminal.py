@@ -221,11 +221,20 @@ def differences_table(scores: Scores, model: str, differences: dict[str, dict[st
 
     `scores` holds both models' entries of `scores.json`, `differences` is the model's entry of `differences.json`.
     """
-    table = Table(box=None, pad_edge=False)
+    least = ", ".join(f"{name} {100 * found['smallest_detectable']:.1f}" for name, found in differences.items())
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),  # it fits into 80 columns
+        caption=f"The gain is that in stopping in time, giving the answer in form, and solving. "
+        f"Smallest gain that would show in four of five cases: {least}.",
+        caption_justify="left",
+        caption_style="",
+    )
     first = next(iter(scores[model].values()))
     table.add_column(f"avg@{first['samples']}, %")
-    for heading in ("base", model, "difference, 95% interval", "stopping", "form", "solving", "could show"):
-        table.add_column(heading, justify="right")
+    for heading in ("base", model, "gain", "95% interval", "stopping", "form", "solving"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for benchmark, found in differences.items():
         is_average = benchmark not in scores[model]
         means = [
@@ -237,9 +246,9 @@ def differences_table(scores: Scores, model: str, differences: dict[str, dict[st
         table.add_row(
             benchmark,
             *(f"{100 * mean:.1f}" for mean in means),
-            f"{100 * found['difference']:+.1f}  [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]",
+            f"{100 * found['difference']:+.1f}",
+            f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f}",
             *(f"{100 * part:+.1f}" for part in found["gain"].values()),
-            f"{100 * found['smallest_detectable']:.1f}",
             style="bold" if is_average else "",
         )
     return table

@@ -207,10 +207,11 @@ def _sample_model(
     missing = [part for name in benchmarks for part in missing_of(name)]
     if missing:
         _draw(experiment, model, benchmarks, folder, missing, sum(map(len, parts.values())), report, verbose)
+    drawn = {split_part(part)[0] for part in missing}
     for name, entry in entries.items():
         if cache is not None and entry is not None:
             table = (folder / folder_name(name)).read_tables("part-*.parquet", SAMPLE)
-            keep(cache, entry, table, say, replace=start_over)
+            keep(cache, entry, table, say, replace=name in drawn)
 
 
 def _draw(
