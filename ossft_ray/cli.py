@@ -108,14 +108,18 @@ def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool,
 @ossft.command()
 @_options(*_stage_options)
 def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
-    """Score the base and the trained model: avg@k, pass@k, maj@k with standard errors."""
+    """Score models on benchmarks: avg@k, pass@k, maj@k with standard errors, and differences from the base model."""
     experiment = _load(config_path, overrides)
     from ossft_ray.stages.evaluate import evaluate
-    from ossft_ray.terminal import StageBars, console, scores_table
+    from ossft_ray.stages.scores import read_differences
+    from ossft_ray.terminal import StageBars, console, differences_table, scores_table
 
     with StageBars() as bars:
         scores = evaluate(experiment, bars.begin("evaluate"), start_over, verbose)
     console.print(scores_table(scores))
+    for model, differences in read_differences(experiment.run.output).items():
+        console.print()
+        console.print(differences_table(scores, model, differences))
     console.print(f"scores: {experiment.run.output}/evaluate/scores.json    next: ossft report")
 
 

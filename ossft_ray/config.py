@@ -6,6 +6,7 @@ Unknown keys are refused with the nearest valid name, so a misspelt setting neve
 import difflib
 import json
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from ossft_ray.errors import InputError
 from ossft_ray.method.leaks import REFERENCE_PHRASES
-from ossft_ray.method.prompts import GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT
+from ossft_ray.method.prompts import DEFAULT_TEMPLATE, GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT, TEMPLATES
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -21,6 +22,8 @@ Auto = Literal["auto"]
 LossName = Literal[
     "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power", "is"
 ]  # those of method/coefficients.py
+TemplateName = Literal["qwen25-math-cot", "qwen-boxed", "llama-boxed"]  # those of method/prompts.py
+ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
 class Section(BaseModel):
@@ -76,9 +79,16 @@ class Data(Section):
 
 
 class Prompts(Section):
+    template: TemplateName = Field(DEFAULT_TEMPLATE, description="the three texts below, where they are not given")
     system: str = Field(SYSTEM_PROMPT, description="the system message; empty for none")
     solve: str = Field(SOLVE_PROMPT, description="the user message; `{question}` is filled in")
     guided: str = Field(GUIDED_PROMPT, description="the same, with `{expert_solution}` in view")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts_of_the_template(cls, values: Any) -> Any:
+        template = TEMPLATES.get(str(values.get("template", DEFAULT_TEMPLATE))) if isinstance(values, dict) else None
+        return {**asdict(template), **values} if template else values  # else the fields' own checks say what is wrong
 
     @model_validator(mode="after")
     def _fields_stand_in_templates(self) -> "Prompts":
@@ -277,11 +287,24 @@ class Evaluate(Section):
     benchmarks: list[str] = Field(
         ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"], description="names, or files of problems"
     )
-    data_dir: str = Field("", description="folder that holds the named benchmarks as NAME.jsonl")
+    data_dir: str = Field("", description="folder that holds the named benchmarks as NAME.jsonl; empty: from the Hub")
+    models: dict[ModelName, str] = Field({}, description="more models, by a name for each: a folder or a Hub id")
+    template: TemplateName | None = Field(None, description="a template for evaluation alone; not set: [prompts]")
+    cache: str = Field(
+        "auto",
+        description="folder of samples that runs share; auto: $OSSFT_CACHE, else ~/.cache/ossft_ray; empty: none",
+    )
     num_samples: PositiveInt = Field(16, description="k of avg@k, pass@k and maj@k")
     temperature: float = Field(1.0, ge=0)
     top_p: Fraction = 1.0
     max_tokens: PositiveInt = 4096
+
+    @model_validator(mode="after")
+    def _models_have_names_of_their_own(self) -> "Evaluate":
+        for name in ("base", "trained"):
+            if name in self.models:
+                raise ValueError(f"models must not name one '{name}': the run's own is called so")
+        return self
 
 
 class Loop(Section):

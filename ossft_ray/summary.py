@@ -1,16 +1,11 @@
 """How a run ends on the terminal: what was kept, base against trained model, where the files are, what to do next."""
 
-import math
-from statistics import fmean
-from typing import Any
-
 from rich.table import Table
 
 from ossft_ray.config import Experiment
-from ossft_ray.method.metrics import paired_difference
-from ossft_ray.stages.evaluate import folder_name, read_samples
+from ossft_ray.stages.scores import compare_models, score_model
 from ossft_ray.storage import MANIFEST, Folder
-from ossft_ray.terminal import console, origins_table
+from ossft_ray.terminal import console, differences_table, origins_table
 
 
 def print_summary(first: Experiment, last: Experiment) -> None:
@@ -20,7 +15,7 @@ def print_summary(first: Experiment, last: Experiment) -> None:
     console.print(origins_table((folder / "rewrite").read_json(MANIFEST)))
     console.print()
     base, trained = folder / "evaluate" / "base", last_folder / "evaluate" / "trained"
-    console.print(comparison_table(base, trained, first.evaluate.benchmarks, first.evaluate.num_samples))
+    console.print(comparison_table(base, trained, first.evaluate.benchmarks))
     output = last.run.output
     files = {
         "examples": f"{first.run.output}/rewrite",
@@ -37,55 +32,13 @@ def print_summary(first: Experiment, last: Experiment) -> None:
         )
 
 
-def comparison_table(base: Folder, trained: Folder, benchmarks: list[str], num_samples: int) -> Table:
-    """avg@k of both models in percent, and their paired differences, each with its standard error.
+def comparison_table(base: Folder, trained: Folder, benchmarks: list[str]) -> Table:
+    """avg@k of both models in percent, their paired differences with intervals, and what the gain consists of.
 
-    The last row is the mean over benchmarks; its errors are those of independent benchmarks.
-    """
-    table = Table(box=None, pad_edge=False)
-    table.add_column(f"avg@{num_samples}, %")
-    for heading in ("base", "trained", "difference ± standard error"):
-        table.add_column(heading, justify="right")
-    rows = [compare(base, trained, benchmark) for benchmark in benchmarks]
-    for benchmark, row in zip(benchmarks, rows, strict=True):
-        table.add_row(benchmark, *_cells(row))
-    if len(rows) > 1:
-        means = {key: fmean(row[key] for row in rows) for key in ("base", "trained", "difference")}
-        errors = {
-            key: math.sqrt(sum(row[key] ** 2 for row in rows)) / len(rows)
-            for key in ("base_error", "trained_error", "difference_error")
-        }
-        table.add_section()
-        table.add_row("average", *_cells(means | errors), style="bold")
-    return table
-
-
-def compare(base: Folder, trained: Folder, benchmark: str) -> dict[str, float]:
-    """Means and standard errors on one benchmark, in 0..1; the difference is paired by problem.
+    The last row is the mean over benchmarks.
 
     Raises:
         ValueError: the two models did not answer the same problems.
     """
-    before, after = read_samples(base, benchmark), read_samples(trained, benchmark)
-    if before.keys() != after.keys():
-        raise ValueError(f"{folder_name(benchmark)}: base and trained were scored on different problems")
-    base_means, trained_means = (
-        [fmean(row["correct"] for row in rows[name]) for name in before] for rows in (before, after)
-    )
-    zeros = [0.0] * len(base_means)
-    columns: dict[str, Any] = {}
-    for key, (old, new) in {
-        "base": (zeros, base_means),
-        "trained": (zeros, trained_means),
-        "difference": (base_means, trained_means),
-    }.items():
-        columns[key], columns[f"{key}_error"] = paired_difference(old, new)
-    return columns
-
-
-def _cells(row: dict[str, float]) -> list[str]:
-    return [
-        f"{100 * row['base']:.1f} ± {100 * row['base_error']:.1f}",
-        f"{100 * row['trained']:.1f} ± {100 * row['trained_error']:.1f}",
-        f"{100 * row['difference']:+.1f} ± {100 * row['difference_error']:.1f}",
-    ]
+    scores = {name: score_model(folder, benchmarks) for name, folder in (("base", base), ("trained", trained))}
+    return differences_table(scores, "trained", compare_models(base, trained, benchmarks))

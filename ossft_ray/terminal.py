@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from statistics import fmean
 from types import TracebackType
 from typing import Any
 
@@ -46,6 +47,9 @@ class StageBars:
 
         def on_progress(totals: dict[str, Any]) -> None:
             name = totals.get("model", stage)
+            if note := totals.get("note"):
+                console.print(f"  {note}", soft_wrap=True)
+                return
             if totals.get("already_complete"):
                 what = stage if name == stage else f"{stage} ({name})"
                 console.print(f"{what} is already complete; nothing was done")
@@ -235,7 +239,10 @@ def gap_table(manifest: dict[str, Any]) -> Table:
     return table
 
 
-def scores_table(scores: dict[str, dict[str, dict[str, Any]]]) -> Table:
+Scores = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark
+
+
+def scores_table(scores: Scores) -> Table:
     """avg@k of each model on each benchmark, with standard errors."""
     table = Table(box=None, pad_edge=False)
     first = next(iter(next(iter(scores.values())).values()))
@@ -245,4 +252,42 @@ def scores_table(scores: dict[str, dict[str, dict[str, Any]]]) -> Table:
     for benchmark in next(iter(scores.values())):
         cells = [by_benchmark[benchmark] for by_benchmark in scores.values()]
         table.add_row(benchmark, *(f"{100 * cell['avg']:.1f} ± {100 * cell['stderr']:.1f}" for cell in cells))
+    return table
+
+
+def differences_table(scores: Scores, model: str, differences: dict[str, dict[str, Any]]) -> Table:
+    """How `model` differs from the base model: with its 95% interval, and what the difference consists of.
+
+    `scores` holds both models' entries of `scores.json`, `differences` is the model's entry of `differences.json`.
+    """
+    least = ", ".join(f"{name} {100 * found['smallest_detectable']:.1f}" for name, found in differences.items())
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),  # it fits into 80 columns
+        caption=f"The gain is that in stopping in time, giving the answer in form, and solving. "
+        f"Smallest gain that would show in four of five cases: {least}.",
+        caption_justify="left",
+        caption_style="",
+    )
+    first = next(iter(scores[model].values()))
+    table.add_column(f"avg@{first['samples']}, %")
+    for heading in ("base", model, "gain", "95% interval", "stopping", "form", "solving"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for benchmark, found in differences.items():
+        is_average = benchmark not in scores[model]
+        means = [
+            fmean(entry["avg"] for entry in scores[name].values()) if is_average else scores[name][benchmark]["avg"]
+            for name in ("base", model)
+        ]
+        if is_average:
+            table.add_section()
+        table.add_row(
+            benchmark,
+            *(f"{100 * mean:.1f}" for mean in means),
+            f"{100 * found['difference']:+.1f}",
+            f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f}",
+            *(f"{100 * part:+.1f}" for part in found["gain"].values()),
+            style="bold" if is_average else "",
+        )
     return table

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+os.environ["OSSFT_CACHE"] = ""  # runs of tests share nothing, and leave nothing in the user's home
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")

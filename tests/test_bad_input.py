@@ -156,7 +156,7 @@ def test_other_commands_refuse_the_same(refuse: Refuse, command: str, override: 
     [
         (["evaluate.benchmarks=['playground/levle1']"], "did you mean 'playground/level1'?"),
         (["evaluate.benchmarks=['math50']"], "[evaluate] unknown benchmark 'math50'; did you mean 'math500'?"),
-        ([], "[evaluate] benchmark 'math500': its file is not given; set evaluate.data_dir"),
+        ([], "[evaluate] benchmark 'math500': HuggingFaceH4/MATH-500: there is no such file here, and"),
         (["evaluate.data_dir=folder"], "[evaluate] benchmark 'math500': no math500.jsonl in folder"),
         (["evaluate.benchmarks=['missing.jsonl']"], "missing.jsonl: no such file"),
         (["evaluate.benchmarks=['broken.jsonl']"], "broken.jsonl, row 1: not valid JSON"),

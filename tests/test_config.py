@@ -162,6 +162,10 @@ def test_an_override_wins_over_the_file_and_the_last_one_over_the_others(tmp_pat
         ("resources.gpus_per_policy=-1", "should be greater than or equal to 0 or 'auto', not -1"),
         ("prompts.solve=Solve it", "solve must contain {question}"),
         ("prompts.guided='{question}'", "guided must contain {question} and {expert_solution}"),
+        ("prompts.template=qwen", "'prompts.template': should be 'qwen25-math-cot', 'qwen-boxed' or 'llama-boxed'"),
+        ("evaluate.template=qwen", "'evaluate.template': should be 'qwen25-math-cot', 'qwen-boxed' or 'llama-boxed'"),
+        ("evaluate.models={base='x'}", "models must not name one 'base'"),
+        ("evaluate.models={'a/b'='x'}", "'evaluate.models': String should match"),
         # no section.key=value
         ("run.seed", "--set run.seed: write it as section.key=value"),
         ("seed=1", "--set seed=1: write it as section.key=value"),
@@ -228,3 +232,18 @@ def test_frozen(key: str) -> None:
         setattr(experiment, key, None)
     with pytest.raises(ValidationError, match="frozen"):
         experiment.run.seed = 1
+
+
+@pytest.mark.parametrize(
+    "prompts, expected",
+    [
+        ({}, {"solve": "{question}"}),
+        ({"template": "qwen-boxed"}, {"system": "You are a helpful assistant."}),
+        ({"template": "qwen-boxed", "system": ""}, {"system": ""}),
+        ({"template": "llama-boxed", "solve": "Q: {question}"}, {"system": "", "solve": "Q: {question}"}),
+    ],
+)
+def test_texts_that_are_given_win_over_the_template(prompts: dict[str, str], expected: dict[str, str]) -> None:
+    found = resolve({**LEAST, "prompts": prompts})
+    assert {key: getattr(found.prompts, key) for key in expected} == expected
+    assert resolve(found.model_dump()) == found

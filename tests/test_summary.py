@@ -1,19 +1,19 @@
 """Base against trained model: the summary's figures against hand-computed ones."""
 
-import math
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from ossft_ray.schema import SAMPLE, to_table
+from ossft_ray.stages.scores import compare_models
 from ossft_ray.storage import Folder
-from ossft_ray.summary import compare, comparison_table
+from ossft_ray.summary import comparison_table
 
 
 def write(folder: Folder, benchmark: str, correct: dict[str, list[bool]]) -> None:
     rows = [
-        {"problem_id": name, "index": index, "correct": verdict}
+        {"problem_id": name, "index": index, "correct": verdict, "extracted": "1", "finish_reason": "stop"}
         for name, verdicts in correct.items()
         for index, verdict in enumerate(verdicts)
     ]
@@ -31,23 +31,28 @@ def folders(tmp_path: Path) -> tuple[Folder, Folder]:
 
 
 def test_differences_are_paired_by_problem(folders: tuple[Folder, Folder]) -> None:
-    row = compare(*folders, "easy")
+    found = compare_models(*folders, ["easy"])["easy"]
     # base means 0.5 and 0.0, trained 1.0 and 0.5: every problem gains 0.5, so that difference has no error
-    assert (row["base"], row["trained"], row["difference"]) == (0.25, 0.75, 0.5)
-    assert row["base_error"] == pytest.approx(math.sqrt(0.125) / math.sqrt(2))
-    assert row["difference_error"] == 0.0
+    assert (found["difference"], found["stderr"], found["low"], found["high"]) == (0.5, 0.0, 0.5, 0.5)
+    assert found["gain"] == {"stopping": 0.0, "form": 0.0, "solving": 0.5}
+    assert set(compare_models(*folders, ["easy"])) == {"easy"}, "of one benchmark there is no average"
 
 
-def test_average_combines_independent_benchmarks(folders: tuple[Folder, Folder]) -> None:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(comparison_table(*folders, ["easy", "hard"], num_samples=2))
-    (average,) = [line for line in console.export_text().splitlines() if line.startswith("average")]
-    # hard: differences 0 and 1, mean 0.5, error 0.5; the mean of 0 and 0.5 in quadrature is 0.25
-    assert average.split() == "average 12.5 ± 12.5 62.5 ± 28.0 +50.0 ± 25.0".split()  # noqa: SIM905
+def test_a_table_of_two_benchmarks_and_their_average(folders: tuple[Folder, Folder]) -> None:
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison_table(*folders, ["easy", "hard"]))
+    text = console.export_text()
+    easy, hard, average = (line.split() for line in text.splitlines() if "+" in line)
+    assert "four of five cases: easy 25.0, hard 100.0, average 100.0." in " ".join(text.split())
+    assert easy == "easy 25.0 75.0 +50.0 +50.0 to +50.0 +0.0 +0.0 +50.0".split()  # noqa: SIM905
+    # hard: differences 0 and 1, mean 0.5, error 0.5, so with one degree of freedom anything may be
+    assert hard == "hard 0.0 50.0 +50.0 -100.0 to +100.0 +0.0 +0.0 +50.0".split()  # noqa: SIM905
+    # the mean of errors 0 and 0.5 in quadrature is 0.25, still with one degree of freedom
+    assert average == "average 12.5 62.5 +50.0 -100.0 to +100.0 +0.0 +0.0 +50.0".split()  # noqa: SIM905
 
 
 def test_models_scored_on_different_problems_are_not_compared(folders: tuple[Folder, Folder]) -> None:
     base, trained = folders
     write(trained, "easy", {"a": [True, True], "c": [True, False]})
     with pytest.raises(ValueError, match="different problems"):
-        compare(base, trained, "easy")
+        compare_models(base, trained, ["easy"])

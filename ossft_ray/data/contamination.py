@@ -9,10 +9,9 @@ import re
 from dataclasses import dataclass, field
 
 from ossft_ray.config import Data, Evaluate
-from ossft_ray.data.problems import benchmark_file, read_benchmark
+from ossft_ray.data.problems import benchmark_digest, read_benchmark
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
-from ossft_ray.storage import Folder, digest_files
 
 _WORD = re.compile(r"[^\W_]+")
 _WORD_OR_SIGN = re.compile(r"[^\W_]+|[-+*/=<>!]")
@@ -93,7 +92,6 @@ def benchmark_digests(data: Data, evaluate: Evaluate) -> dict[str, str]:
 
 def _digest(name: str, evaluate: Evaluate) -> str:
     try:
-        folder, file = Folder.of_file(benchmark_file(name, evaluate))
+        return benchmark_digest(name, evaluate)
     except InputError:
         return ""
-    return digest_files(folder, [file])

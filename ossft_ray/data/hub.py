@@ -1,4 +1,4 @@
-"""Reading a data set from the Hugging Face Hub, row by row and without downloading it whole.
+"""Reading a data set from the Hugging Face Hub: training data row by row, a benchmark whole and once.
 
 It needs the `datasets` library, which only the extra `hub` installs.
 """
@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from ossft_ray.config import Data
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record
@@ -14,6 +15,15 @@ from ossft_ray.errors import InputError
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _SHOWN_CHARACTERS = 300
+
+# The paper's benchmarks, where the field takes them from: all their questions are in one split.
+BENCHMARKS = {
+    "math500": Data(path="HuggingFaceH4/MATH-500", split="test"),
+    "minerva_math": Data(path="math-ai/minervamath", split="test"),
+    "olympiadbench": Data(path="Hothan/OlympiadBench", subset="OE_TO_maths_en_COMP", split="train"),
+    "aime24": Data(path="HuggingFaceH4/aime_2024", split="train"),
+    "amc23": Data(path="math-ai/amc23", split="test"),
+}
 
 
 def is_hub_id(path: str) -> bool:
@@ -27,8 +37,25 @@ def hub_digest(name: str, data: Data) -> str:
     return f"hub:{name} subset={data.subset or 'default'} split={data.split} revision={data.revision or 'main'}"
 
 
-def read_hub_records(name: str, data: Data) -> Iterator[Record]:
-    """Stream the rows of one split of a data set.
+@cache
+def read_hub_benchmark(name: str) -> tuple[Record, ...]:
+    """The rows of one of `BENCHMARKS`; downloaded once, they can be had without a network too.
+
+    Raises:
+        InputError: as `read_hub_records`.
+    """
+    data = BENCHMARKS[name]
+    try:
+        return tuple(read_hub_records(str(data.path), data, streaming=False))
+    except InputError as error:
+        reason = str(error).removeprefix("[data] path: ")
+        raise InputError(
+            f"[evaluate] benchmark '{name}': {reason}; or set evaluate.data_dir to a folder that holds {name}.jsonl"
+        ) from error
+
+
+def read_hub_records(name: str, data: Data, streaming: bool = True) -> Iterator[Record]:
+    """The rows of one split of a data set; streamed, none is kept on the disk.
 
     Raises:
         InputError: `datasets` is not installed, or the data set, its subset or its split cannot be had; says why.
@@ -43,7 +70,7 @@ def read_hub_records(name: str, data: Data) -> Iterator[Record]:
     logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it reports is raised too, and said below
     row = 0
     try:
-        rows = load_dataset(name, data.subset, split=data.split, revision=data.revision, streaming=True)
+        rows = load_dataset(name, data.subset, split=data.split, revision=data.revision, streaming=streaming)
         for row, values in enumerate(rows, start=1):
             yield Record(name, row, values)
     except Exception as error:  # of many kinds: datasets', the Hub client's, the network's

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ossft_ray import builtin
 from ossft_ray.config import Columns, Data, Evaluate
-from ossft_ray.data.hub import hub_digest, is_hub_id, read_hub_records
+from ossft_ray.data.hub import BENCHMARKS, hub_digest, is_hub_id, read_hub_benchmark, read_hub_records
 from ossft_ray.data.layouts import Unusable, choose_columns, gold_answer, read_texts
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, filesystem_of, find_files, read_records
 from ossft_ray.errors import InputError
@@ -21,7 +21,7 @@ from ossft_ray.storage import Folder, digest_files
 from ossft_ray.verification.answers import answer_text, final_answer
 from ossft_ray.verification.kinds import kinds
 
-PAPER_BENCHMARKS = ("math500", "minerva_math", "olympiadbench", "aime24", "amc23")
+PAPER_BENCHMARKS = tuple(BENCHMARKS)
 _QUESTION_COLUMNS = ("problem", "question")
 _ANSWER_COLUMNS = ("answer", "final_answer")
 _HALF_A_PAIR = "half of a surrogate pair, which is no Unicode text"
@@ -88,7 +88,7 @@ def source_digests(data: Data) -> list[str]:
 
 
 def read_benchmark(name: str, settings: Evaluate, kind: str = "math") -> list[Problem]:
-    """The problems of one benchmark: a playground level, one of the paper's five from `data_dir`, or a file.
+    """The problems of one benchmark: a playground level, one of the paper's five (`data_dir` or Hub), or a file.
 
     `kind` is the verification of rows whose column `verifier` names none.
 
@@ -96,9 +96,10 @@ def read_benchmark(name: str, settings: Evaluate, kind: str = "math") -> list[Pr
         InputError: the name is unknown, the file is missing, or a row has no question, no answer, another's id or an
             unknown verifier.
     """
-    path = benchmark_file(name, settings)
+    from_hub = is_from_hub(name, settings)
+    path = name if from_hub else benchmark_file(name, settings)
     problems: dict[str, Problem] = {}
-    for index, record in enumerate(read_records(path)):
+    for index, record in enumerate(read_hub_benchmark(name) if from_hub else read_records(path)):
         problem = _benchmark_problem(record, index, kind)
         if problem.problem_id in problems:
             raise InputError(
@@ -108,6 +109,23 @@ def read_benchmark(name: str, settings: Evaluate, kind: str = "math") -> list[Pr
     if not problems:
         raise InputError(f"{path}: holds no problems")
     return list(problems.values())
+
+
+def is_from_hub(name: str, settings: Evaluate) -> bool:
+    """Whether a benchmark is one of the paper's, and no folder of files is given."""
+    return name in PAPER_BENCHMARKS and not settings.data_dir
+
+
+def benchmark_digest(name: str, settings: Evaluate) -> str:
+    """What identifies a benchmark: its file's contents, or its place on the Hub.
+
+    Raises:
+        InputError: no such name or file.
+    """
+    if is_from_hub(name, settings):
+        return hub_digest(str(BENCHMARKS[name].path), BENCHMARKS[name])
+    folder, file = Folder.of_file(benchmark_file(name, settings))
+    return digest_files(folder, [file])
 
 
 def benchmark_file(name: str, settings: Evaluate) -> str:
@@ -120,9 +138,11 @@ def benchmark_file(name: str, settings: Evaluate) -> str:
         return str(builtin.BENCHMARKS[name])
     if name in PAPER_BENCHMARKS:
         path = str(Path(settings.data_dir).expanduser() / f"{name}.jsonl")
-        if not settings.data_dir or not Path(path).is_file():
-            where = f"no {name}.jsonl in {settings.data_dir}" if settings.data_dir else "its file is not given"
-            raise InputError(f"[evaluate] benchmark '{name}': {where}; set evaluate.data_dir to a folder that holds it")
+        if not Path(path).is_file():
+            raise InputError(
+                f"[evaluate] benchmark '{name}': no {name}.jsonl in {settings.data_dir}; "
+                "set evaluate.data_dir to a folder that holds it, or to nothing for the Hub's"
+            )
         return path
     if name.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
         return find_files(name)[0]

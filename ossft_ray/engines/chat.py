@@ -25,6 +25,7 @@ class Chat:
     tokenizer: Any  # a transformers PreTrainedTokenizerBase
     end_of_turn_id: int
     context_length: int  # tokens, prompt and response together
+    commit: str | None = None  # of a model from the Hub
 
     @cached_property
     def stop_token_ids(self) -> list[int]:
@@ -123,7 +124,8 @@ def load_chat(policy: Policy) -> Chat:
         raise InputError(f"[policy.engine] max_model_len: a whole number of tokens is wanted, not '{context}'")
     if not context:
         raise InputError(f"[policy] model: {policy.model} states no context length; set policy.engine.max_model_len")
-    return Chat(tokenizer, _end_of_turn(tokenizer, policy.model), int(context))
+    commit = None if Path(path).is_dir() else getattr(config, "_commit_hash", None)
+    return Chat(tokenizer, _end_of_turn(tokenizer, policy.model), int(context), commit)
 
 
 def _read_template(template: str) -> str:

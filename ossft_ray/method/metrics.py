@@ -8,8 +8,26 @@ from statistics import fmean, stdev
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One graded response."""
+
+    correct: bool
+    extracted: str | None  # the answer that was read from it
+    finished: bool = True  # it ended by itself, not at the limit of tokens; one that was never drawn did not
+    num_tokens: int = 0
+
+    @property
+    def answered(self) -> bool:
+        """An answer was read from it; from one that was found correct in whatever way, it was."""
+        return self.correct or self.extracted is not None
+
+
+Samples = Sequence[Sequence[Sample]]  # [problem][sample]
+
+
+@dataclass(frozen=True)
 class Score:
-    """A model on one benchmark: `samples` responses to each of `problems`."""
+    """A model on one benchmark: `samples` responses to each of `problems`. Shares are means over problems."""
 
     avg: float  # avg@k: mean accuracy over problems and samples
     stderr: float  # of avg, clustered by problem
@@ -17,26 +35,35 @@ class Score:
     maj: float  # accuracy of the majority answer
     problems: int
     samples: int
+    finished: float  # share that stopped in time
+    in_form: float  # share that stopped in time and from which an answer was read
+    answered: float  # share from which an answer was read, also where the limit cut it off after that
+    mean_tokens: float  # of a response
 
 
-def score(correct: Sequence[Sequence[bool]], extracted: Sequence[Sequence[str | None]]) -> Score:
-    """Score one benchmark from verdicts and extracted answers, both indexed [problem][sample].
+def score(samples: Samples) -> Score:
+    """Score one benchmark.
 
     Raises:
         ValueError: there is no problem or no sample.
     """
-    if not correct or not all(correct):
+    if not samples or not all(samples):
         raise ValueError("nothing to score")
+    correct = [[sample.correct for sample in row] for row in samples]
     means = [fmean(row) for row in correct]
-    num_samples = min(map(len, correct))
+    num_samples = min(map(len, samples))
     ks = [2**power for power in range(num_samples.bit_length()) if 2**power < num_samples] + [num_samples]
     return Score(
         avg=fmean(means),
         stderr=standard_error(means),
         pass_at={k: fmean(pass_at_k(len(row), sum(row), k) for row in correct) for k in ks},
-        maj=fmean(map(majority, correct, extracted)),
-        problems=len(correct),
+        maj=fmean(majority([s.correct for s in row], [s.extracted for s in row]) for row in samples),
+        problems=len(samples),
         samples=num_samples,
+        finished=fmean(fmean(s.finished for s in row) for row in samples),
+        in_form=fmean(fmean(s.finished and s.answered for s in row) for row in samples),
+        answered=fmean(fmean(s.answered for s in row) for row in samples),
+        mean_tokens=fmean(fmean(s.num_tokens for s in row) for row in samples),
     )
 
 

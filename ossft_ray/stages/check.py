@@ -11,6 +11,7 @@ from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.errors import InputError
 from ossft_ray.stages.cluster import check_output
+from ossft_ray.stages.evaluate import other_models
 from ossft_ray.stages.golds import gold_pool
 from ossft_ray.stages.screening import Tally, screen_problems
 
@@ -35,6 +36,8 @@ def check(experiment: Experiment) -> Findings:
     check_engine_settings(experiment.policy.engine)
     _check_loss(experiment)
     chat = load_chat(experiment.policy)
+    for other in other_models(experiment).values():
+        load_chat(other.policy)
     benchmarks = {
         name: len(read_benchmark(name, experiment.evaluate, experiment.verify.kind))
         for name in experiment.evaluate.benchmarks

@@ -1,43 +1,45 @@
-"""`ossft evaluate`: avg@k, pass@k and maj@k of the base and the trained model on benchmarks, every response stored.
+"""`ossft evaluate`: avg@k, pass@k and maj@k of several models on benchmarks, every response stored with its verdict.
 
-A problem's samples are drawn with the same seeds for every model, so that differences are paired.
+A problem's samples are drawn with the same seeds for every model, so that differences are paired. What another run has
+drawn from the same model for the same problems is taken from there (`sample_cache.py`).
 """
 
 import asyncio
 from collections import Counter
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ossft_ray.config import Experiment
 from ossft_ray.data.problems import read_benchmark
-from ossft_ray.engines.chat import load_chat, model_digest
+from ossft_ray.engines.chat import load_chat, model_digest, model_path
 from ossft_ray.engines.vllm_policy import Sampling, check_engine_settings
 from ossft_ray.errors import InputError
-from ossft_ray.method.metrics import Score, score
-from ossft_ray.method.prompts import solve_prompt
+from ossft_ray.method.prompts import TEMPLATES, PromptTemplate, solve_prompt
 from ossft_ray.method.rewriting import Problem, PromptTooLong, derive_seed
 from ossft_ray.provenance import write_config
 from ossft_ray.schema import SAMPLE, to_table
 from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
+from ossft_ray.stages.sample_cache import cache_folder, entry_inputs, find, keep
+from ossft_ray.stages.scores import DIFFERENCES, SCORES, Scores, compare_models, folder_name, score_model
 from ossft_ray.storage import MANIFEST, Folder, begin_stage, fingerprint
 from ossft_ray.verification.inputs import verify_inputs
 
 NAME = "evaluate"
-SCORES = "scores.json"
 BENCHMARKS = "benchmarks.json"  # in a model's folder: what its samples were drawn for
 PART_PROBLEMS = 8
-Scores = dict[str, dict[str, dict[str, Any]]]
+_NOT_OF_SAMPLES = {"benchmarks", "data_dir", "models", "template", "cache"}  # keys that do not change a model's samples
 
 
 def evaluate(
     experiment: Experiment, on_progress: OnProgress | None = None, start_over: bool = False, verbose: bool = False
 ) -> Scores:
-    """Score the base model and, where `train/` is complete, the trained one; returns what `scores.json` holds.
+    """Score the base model, the trained one where `train/` is complete, and `[evaluate] models`.
 
+    Returns what `scores.json` holds; `differences.json` compares each model with the base model.
     `on_progress` gets running totals: `total`, `done_before`, and of this session `problems`, `correct`, `samples`,
-    `generated_tokens`, with the `model` at work.
+    `generated_tokens`, with the `model` at work; and a `note` now and then. `start_over` takes nothing from the cache.
 
     Raises:
         InputError: a benchmark or the policy cannot be used, or the folder holds rows of other settings.
@@ -53,16 +55,22 @@ def evaluate(
         raise InputError("[evaluate] benchmarks is empty; name at least one")
     folder = Folder.at(experiment.run.output) / NAME
     scores: Scores = {}
-    for model, with_policy in models(experiment).items():
+    found = models(experiment)
+    for with_policy in found.values():
+        load_chat(with_policy.policy)  # none is sampled before all are known to be usable
+    for model, with_policy in found.items():
         _sample_model(with_policy, model, benchmarks, folder / model, on_progress, start_over, verbose)
-        scores[model] = {folder_name(name): _as_json(read_score(folder / model, name)) for name in benchmarks}
+        scores[model] = score_model(folder / model, list(benchmarks))
+    others = [model for model in scores if model != "base"]
+    differences = {model: compare_models(folder / "base", folder / model, list(benchmarks)) for model in others}
     folder.write_json(SCORES, scores)
+    folder.write_json(DIFFERENCES, differences)
     write_config(experiment)
     return scores
 
 
 def models(experiment: Experiment) -> dict[str, Experiment]:
-    """The models to score, each as an experiment whose `[policy]` it is: `base`, and `trained` once there is one."""
+    """The models to score, each as an experiment whose `[policy]` it is: `base`, `trained` if there is one, others."""
     found = {"base": experiment}
     train = Folder.at(experiment.run.output) / "train"
     if train.exists(MANIFEST):
@@ -71,29 +79,27 @@ def models(experiment: Experiment) -> dict[str, Experiment]:
             update={"model": (train / "model").path, "revision": None, "chat_template": None, "lora": None}
         )
         found["trained"] = experiment.model_copy(update={"policy": trained})
-    return found
+    return found | other_models(experiment)
 
 
-def folder_name(benchmark: str) -> str:
-    """A benchmark's name as a folder and in `scores.json`: `/` as `-`."""
-    return benchmark.strip("/").replace("/", "-")
+def other_models(experiment: Experiment) -> dict[str, Experiment]:
+    """Those of `[evaluate] models`. All else of `[policy]`, a chat template too, is as for the base model."""
+    return {
+        name: experiment.model_copy(
+            update={
+                "policy": experiment.policy.model_copy(update={"model": model, "revision": None, "lora": None}),
+            }
+        )
+        for name, model in experiment.evaluate.models.items()
+    }
 
 
-def read_score(model_folder: Folder, benchmark: str) -> Score:
-    """The score of one model on one benchmark, from its stored samples."""
-    by_problem = read_samples(model_folder, benchmark)
-    return score(
-        [[row["correct"] for row in rows] for rows in by_problem.values()],
-        [[row["extracted"] for row in rows] for rows in by_problem.values()],
-    )
-
-
-def read_samples(model_folder: Folder, benchmark: str) -> dict[str, list[dict[str, Any]]]:
-    """SAMPLE rows by problem id, in the order of the benchmark."""
-    by_problem: dict[str, list[dict[str, Any]]] = {}
-    for row in (model_folder / folder_name(benchmark)).read_tables("part-*.parquet", SAMPLE).to_pylist():
-        by_problem.setdefault(row["problem_id"], []).append(row)
-    return by_problem
+def plain_prompt(experiment: Experiment) -> PromptTemplate:
+    """What problems are asked with: `[evaluate] template` where it is set, else `[prompts]`."""
+    if experiment.evaluate.template is not None:
+        return TEMPLATES[experiment.evaluate.template]
+    prompts = experiment.prompts
+    return PromptTemplate(prompts.system, prompts.solve, prompts.guided)
 
 
 class EvaluateWorker(RolloutWorker):
@@ -121,7 +127,7 @@ class EvaluateWorker(RolloutWorker):
 
     async def draw(self, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
         """One response with its verdict; a problem that does not fit the context is answered wrongly, with a reason."""
-        settings, prompts = self.experiment.evaluate, self.experiment.prompts
+        settings, prompts = self.experiment.evaluate, plain_prompt(self.experiment)
         prompt = solve_prompt(problem.question, prompts.system, prompts.solve)
         sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens)
         seed = derive_seed(self.experiment.run.seed, NAME, benchmark, problem.problem_id, index)
@@ -166,23 +172,63 @@ def _sample_model(
     verbose: bool,
 ) -> None:
     """Draw and grade what is still missing of one model's samples."""
-    load_chat(experiment.policy)
-    begin_stage(folder, _inputs(experiment), start_over)
-    _add_benchmarks(folder, benchmarks)
+    chat = load_chat(experiment.policy)
+    inputs = _inputs(experiment)
+    begin_stage(folder, inputs, start_over)
+    digests = _add_benchmarks(folder, benchmarks)
     report = on_progress or (lambda totals: None)
-    parts = [
-        f"{name}#{number}"
+    parts = {
+        name: [f"{name}#{number}" for number in range(-(-len(problems) // PART_PROBLEMS))]
         for name, problems in benchmarks.items()
-        for number in range(-(-len(problems) // PART_PROBLEMS))
-    ]
-    missing = [part for part in parts if not _is_done(folder, part)]
-    if not missing:
+    }
+
+    def missing_of(name: str) -> list[str]:
+        return [part for part in parts[name] if not _is_done(folder, part)]
+
+    def say(note: str) -> None:
+        report({"model": model, "note": f"{model}: {note}"})
+
+    if not any(map(missing_of, benchmarks)):
         report(ALREADY_COMPLETE | {"model": model})
         return
+    cache = cache_folder(experiment.evaluate.cache)
+    is_hub_model = not Path(model_path(experiment.policy.model)).is_dir()
+    entries = {name: entry_inputs(inputs, name, digests[name], chat, is_hub_model) for name in benchmarks}
+    num_samples = experiment.evaluate.num_samples
+    for name, entry in entries.items():
+        wanted = missing_of(name)
+        if cache is None or entry is None or start_over or not wanted:
+            continue
+        if (table := find(cache, entry, benchmarks[name], num_samples, say)) is not None:
+            for part in wanted:
+                number, size = split_part(part)[1], PART_PROBLEMS * num_samples
+                (folder / folder_name(name)).write_table(part_file(number), table.slice(number * size, size))
+            say(f"{len(benchmarks[name])} problems of {name} come from the cache, {cache.path}")
+    missing = [part for name in benchmarks for part in missing_of(name)]
+    if missing:
+        _draw(experiment, model, benchmarks, folder, missing, sum(map(len, parts.values())), report, verbose)
+    drawn = {split_part(part)[0] for part in missing}
+    for name, entry in entries.items():
+        if cache is not None and entry is not None:
+            table = (folder / folder_name(name)).read_tables("part-*.parquet", SAMPLE)
+            keep(cache, entry, table, say, replace=name in drawn)
+
+
+def _draw(
+    experiment: Experiment,
+    model: str,
+    benchmarks: dict[str, list[Problem]],
+    folder: Folder,
+    missing: list[str],
+    num_parts: int,
+    report: OnProgress,
+    verbose: bool,
+) -> None:
+    """Let the model's policies work on the missing parts."""
     counts = {
         "model": model,
         "total": sum(map(len, benchmarks.values())),
-        "done_before": PART_PROBLEMS * (len(parts) - len(missing)),
+        "done_before": PART_PROBLEMS * (num_parts - len(missing)),
     }
     start_ray(experiment, verbose)
     run_workers(
@@ -203,8 +249,10 @@ def _is_done(folder: Folder, part: str) -> bool:
     return (folder / folder_name(benchmark)).exists(part_file(number))
 
 
-def _add_benchmarks(folder: Folder, benchmarks: dict[str, list[Problem]]) -> None:
+def _add_benchmarks(folder: Folder, benchmarks: dict[str, list[Problem]]) -> dict[str, str]:
     """Note which problems stand behind each benchmark's name; more benchmarks may come later, changed ones may not.
+
+    Returns a digest of each benchmark's problems.
 
     Raises:
         InputError: a benchmark was sampled before with other problems.
@@ -215,20 +263,17 @@ def _add_benchmarks(folder: Folder, benchmarks: dict[str, list[Problem]]) -> Non
     if changed:
         raise InputError(f"{folder.path}: the problems of {changed[0]} have changed; pass --start-over to sample anew")
     folder.write_json(BENCHMARKS, known | digests)
+    return digests
 
 
 def _inputs(experiment: Experiment) -> dict[str, Any]:
     """What the samples depend on, besides the benchmarks' problems."""
+    prompts = plain_prompt(experiment)
     return {
         "run": {"seed": experiment.run.seed},
         "policy": experiment.policy.model_dump(mode="json", exclude={"model"}),
         "policy_files": model_digest(experiment.policy),
-        "prompts": experiment.prompts.model_dump(mode="json", exclude={"guided"}),
-        "evaluate": experiment.evaluate.model_dump(mode="json", exclude={"benchmarks", "data_dir"}),
+        "prompts": {"system": prompts.system, "solve": prompts.solve},
+        "evaluate": experiment.evaluate.model_dump(mode="json", exclude=_NOT_OF_SAMPLES),
         "verify": verify_inputs(experiment.verify),
     }
-
-
-def _as_json(score: Score) -> dict[str, Any]:
-    values = asdict(score)
-    return {"avg": values.pop("avg"), "stderr": values.pop("stderr"), "pass": values.pop("pass_at"), **values}

@@ -36,7 +36,7 @@ def rewrite_inputs(experiment: Experiment) -> dict[str, Any]:
         "policy": policy,
         "policy_files": model_digest(experiment.policy),
         "data": data | {"sources": source_digests(experiment.data)},
-        "prompts": experiment.prompts.model_dump(mode="json"),
+        "prompts": experiment.prompts.model_dump(mode="json", exclude={"template"}),  # its texts are what counts
         "rewrite": _rewrite_settings(experiment),
         "verify": verify_inputs(experiment.verify),
     }

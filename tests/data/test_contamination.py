@@ -81,7 +81,9 @@ def test_benchmarks_that_are_not_there_are_named_or_refused(tmp_path: Path) -> N
     assert found.names == [str(tmp_path / "x.jsonl"), "playground/level1"]
     assert found.not_checked == ["math500"]
     assert len(found.overlaps(LONG)) == 1
-    with pytest.raises(InputError, match=r"'math500': its file is not given; .*contamination = \"drop\" compares with"):
+    with pytest.raises(
+        InputError, match=r"'math500': .* from the Hub it cannot be read .*contamination = \"drop\" compares"
+    ):
         index_benchmarks(Data(path="x", contamination="drop"), evaluate)
     ignoring = index_benchmarks(Data(path="x", contamination="ignore"), evaluate)
     assert (ignoring.names, ignoring.not_checked, ignoring.overlaps(LONG)) == ([], [], [])
@@ -91,7 +93,9 @@ def test_digests_tell_benchmarks_apart(tmp_path: Path) -> None:
     evaluate = Evaluate(benchmarks=[write(tmp_path / "x.jsonl", LONG), "math500"])
     name = evaluate.benchmarks[0]
     first = benchmark_digests(Data(path="x"), evaluate)
-    assert first["math500"] == "" and first[name]
+    assert first["math500"].startswith("hub:HuggingFaceH4/MATH-500 ") and first[name]
+    nowhere = Evaluate(benchmarks=["math500"], data_dir="/nowhere")
+    assert benchmark_digests(Data(path="x"), nowhere) == {"math500": ""}
     write(tmp_path / "x.jsonl", "other")
     assert benchmark_digests(Data(path="x"), evaluate)[name] != first[name]
     assert benchmark_digests(Data(path="x", contamination="ignore"), evaluate) == {}

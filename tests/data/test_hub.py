@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ossft_ray.config import Data
-from ossft_ray.data.hub import is_hub_id, read_hub_records
-from ossft_ray.data.problems import read_problems, source_digests
+from ossft_ray.config import Data, Evaluate
+from ossft_ray.data.hub import is_hub_id, read_hub_benchmark, read_hub_records
+from ossft_ray.data.problems import read_benchmark, read_problems, source_digests
 from ossft_ray.data.records import Record
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
@@ -192,3 +192,66 @@ def test_a_digest_knows_the_data_set_without_reading_it(monkeypatch: pytest.Monk
     digests = [source_digests(Data(**{"path": "owner/name", **change})) for change in changes]  # type: ignore[arg-type]
     assert len({tuple(digest) for digest in digests}) == len(changes)
     assert digests[0] == source_digests(Data(path="owner/name", limit=3, no_answer="expert"))
+
+
+# A row of each of the paper's benchmarks in its columns on the Hub, where from, and the problem it means.
+HUB_BENCHMARKS = [
+    (
+        "math500",
+        ("HuggingFaceH4/MATH-500", None, "test"),
+        {
+            "problem": "1+1?",
+            "solution": r"\boxed{2}",
+            "answer": "2",
+            "subject": "Algebra",
+            "level": 1,
+            "unique_id": "u",
+        },
+        Problem("00000", "1+1?", "2", None),
+    ),
+    (
+        "minerva_math",
+        ("math-ai/minervamath", None, "test"),
+        {"question": "How far?", "answer": "4.5e33"},
+        Problem("00000", "How far?", "4.5e33", None),
+    ),
+    (
+        "olympiadbench",
+        ("Hothan/OlympiadBench", "OE_TO_maths_en_COMP", "train"),
+        {"id": 1606, "context": None, "question": "N?", "solution": ["so 2"], "final_answer": ["2"], "unit": None},
+        Problem("1606", "N?", "2", None),
+    ),
+    (
+        "aime24",
+        ("HuggingFaceH4/aime_2024", None, "train"),
+        {"id": 60, "problem": "t?", "solution": "so", "answer": "204", "url": "u", "year": "2024"},
+        Problem("60", "t?", "204", None),
+    ),
+    (
+        "amc23",
+        ("math-ai/amc23", None, "test"),
+        {"id": 0, "question": "miles?", "answer": "27.0", "url": "u"},
+        Problem("0", "miles?", "27.0", None),
+    ),
+]
+
+
+@pytest.mark.parametrize("name, place, row, problem", HUB_BENCHMARKS, ids=[row[0] for row in HUB_BENCHMARKS])
+def test_the_papers_benchmarks_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    place: tuple[str, str | None, str],
+    row: dict[str, Any],
+    problem: Problem,
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def load_dataset(path: str, subset: str | None, split: str, revision: str | None, streaming: bool) -> list[Any]:
+        asked.append((path, subset, split, streaming))
+        return [row]
+
+    read_hub_benchmark.cache_clear()
+    stub(monkeypatch, load_dataset)
+    assert read_benchmark(name, Evaluate()) == [problem] == read_benchmark(name, Evaluate())
+    assert asked == [(*place, False)], "once, and kept on the disk"
+    read_hub_benchmark.cache_clear()

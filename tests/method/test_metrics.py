@@ -2,12 +2,18 @@
 
 import itertools
 import math
+import random
+import statistics
 
 import pytest
 
-from ossft_ray.method.metrics import majority, paired_difference, pass_at_k, score, standard_error
+from ossft_ray.method.metrics import Sample, Score, majority, paired_difference, pass_at_k, score, standard_error
 
 T, F = True, False
+
+
+def scored(correct: list[list[bool]], extracted: list[list[str | None]]) -> Score:
+    return score([[Sample(*pair) for pair in zip(*rows, strict=True)] for rows in zip(correct, extracted, strict=True)])
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,7 @@ def test_score(
     pass_at: dict[int, float],
     maj: float,
 ) -> None:
-    found = score(correct, extracted)
+    found = scored(correct, extracted)
     assert found.avg == pytest.approx(avg)
     assert found.stderr == pytest.approx(stderr)
     assert found.pass_at == pytest.approx(pass_at)
@@ -85,6 +91,29 @@ def test_paired_difference(before: list[float], after: list[float], mean: float,
     assert paired_difference(before, after) == (pytest.approx(mean), pytest.approx(error, abs=1e-12))
 
 
+def test_shares_of_responses_that_finish_and_answer() -> None:
+    found = score(
+        [
+            [Sample(T, "1", finished=T, num_tokens=10), Sample(F, None, finished=T, num_tokens=20)],
+            [Sample(T, "1", finished=F, num_tokens=40), Sample(F, None, finished=F, num_tokens=40)],
+            [Sample(F, "2", finished=F, num_tokens=40), Sample(T, None, finished=T, num_tokens=0)],
+        ]
+    )
+    # finished: 3 of 6; of those 2 with an answer (what is correct was read); answered: those 2 and 2 that were cut off
+    assert (found.finished, found.in_form, found.answered) == (pytest.approx(3 / 6), 2 / 6, pytest.approx(4 / 6))
+    assert found.mean_tokens == 25
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clustered_error_is_that_of_drawing_problems_anew(seed: int) -> None:
+    """A bootstrap over problems, each with all its samples, has the same error but for its factor of (n - 1) / n."""
+    rng = random.Random(seed)
+    rows = [[Sample(rng.random() < rate, None) for _ in range(4)] for rate in (0.1, 0.2, 0.5, 0.6, 0.9, 0.95)]
+    means = [sum(s.correct for s in row) / 4 for row in rows]
+    drawn = [sum(rng.choice(means) for _ in means) / len(means) for _ in range(20_000)]
+    assert statistics.stdev(drawn) / math.sqrt(5 / 6) == pytest.approx(score(rows).stderr, rel=0.03)
+
+
 def test_standard_error_is_that_of_the_mean() -> None:
     assert standard_error([1.0, 2.0, 3.0, 4.0]) == pytest.approx(math.sqrt(5 / 3) / 2)
 
@@ -92,7 +121,7 @@ def test_standard_error_is_that_of_the_mean() -> None:
 @pytest.mark.parametrize("correct", [[], [[]], [[T], []]])
 def test_nothing_to_score_is_an_error(correct: list[list[bool]]) -> None:
     with pytest.raises(ValueError, match="nothing to score"):
-        score(correct, [[None for _ in row] for row in correct])
+        scored(correct, [[None for _ in row] for row in correct])
 
 
 def test_problems_of_unequal_length_cannot_be_paired() -> None:

@@ -4,7 +4,17 @@ import time
 
 import pytest
 
-from ossft_ray.method.prompts import GUIDED_PROMPT, SYSTEM_PROMPT, fill, guided_prompt, mask_answer, solve_prompt
+from ossft_ray.method.prompts import (
+    DEFAULT_TEMPLATE,
+    GUIDED_PROMPT,
+    SYSTEM_PROMPT,
+    TEMPLATES,
+    PromptTemplate,
+    fill,
+    guided_prompt,
+    mask_answer,
+    solve_prompt,
+)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +102,41 @@ def test_guided_prompt_shows_the_guide(hide_answer: bool, guide: str) -> None:
     system, user = guided_prompt("1+1?", r"It is \boxed{2}.", hide_answer=hide_answer)
     assert system["content"] == SYSTEM_PROMPT
     assert user == {"role": "user", "content": fill(GUIDED_PROMPT, question="1+1?", expert_solution=guide)}
+
+
+BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+@pytest.mark.parametrize(
+    "name, system, begins, ends",
+    [
+        ("qwen25-math-cot", BOXED, "1+1?", "1+1?"),
+        ("qwen-boxed", "You are a helpful assistant.", "1+1?", f"1+1?\n{BOXED}"),
+        (
+            "llama-boxed",
+            "",
+            "Solve the following math problem efficiently and clearly:\n\n- For",
+            "\n\nProblem: 1+1?\n",
+        ),
+    ],
+)
+def test_templates_are_the_fields(name: str, system: str, begins: str, ends: str) -> None:
+    template = TEMPLATES[name]
+    *systems, user = solve_prompt("1+1?", template.system, template.solve)
+    assert [message["content"] for message in systems] == ([system] if system else [])
+    assert user["content"].startswith(begins) and user["content"].endswith(ends)
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_every_prompt_of_a_template_asks_for_a_box_once(template: PromptTemplate) -> None:
+    for prompt in (
+        solve_prompt("1+1?", template.system, template.solve),
+        guided_prompt("1+1?", "It is 2.", template.system, template.guided),
+    ):
+        text = "\n".join(message["content"] for message in prompt)
+        assert (text.count(r"\boxed{"), text.count("1+1?")) == (1, 1)
+    assert "It is 2." in text and "{" not in text.replace(r"\boxed{", "")
+
+
+def test_the_default_is_the_papers() -> None:
+    assert TEMPLATES[DEFAULT_TEMPLATE] == PromptTemplate(SYSTEM_PROMPT, "{question}", GUIDED_PROMPT)
