@@ -98,7 +98,8 @@ def _in_turn(lists: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 def _cut(row: dict[str, Any]) -> dict[str, Any]:
     answers = row["attempt_answers"] or [None] * len(row["attempts"] or [])
     attempts = [
-        attempt | {"response": _shortened(attempt["response"], _MAX_ATTEMPT_CHARACTERS), "answer": _shortened(answer, 200)}
+        attempt
+        | {"response": _shortened(attempt["response"], _MAX_ATTEMPT_CHARACTERS), "answer": _shortened(answer, 200)}
         for attempt, answer in zip(row["attempts"] or [], answers, strict=False)
     ]
     texts = ("problem_id", "question", "answer", "expert_solution", "response")

@@ -61,6 +61,7 @@ def distribution(groups: Groups, origin: str, salt: str) -> Markup | None:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         axes.yaxis.set_minor_locator(_none())
         axes.set_xlim(EDGES[0], EDGES[-1])
+        axes.set_xticks(range(-20, 1, 5))
         axes.set_xlabel("log p of a response token, nats")
         axes.set_title(f"{origin}: share of tokens")
         return inline(made, f"{salt}-{origin}", f"Distribution of token log-probabilities, {origin}")
@@ -90,9 +91,10 @@ def bars(values: Sequence[Bar], num_series: int, salt: str, label: str) -> Marku
         for bar in values:
             place = names.index(bar.benchmark) + thickness * (bar.series - (num_series - 1) / 2)
             colour = COLOURS[f"s{bar.series % 6}"]
-            error = 100 * CONFIDENCE * bar.stderr
             axes.barh(place, 100 * bar.value, 0.9 * thickness, color=colour)
-            axes.errorbar(100 * bar.value, place, xerr=error, color=COLOURS["ink"], capsize=2, linewidth=1)
+            if bar.stderr:
+                error = 100 * CONFIDENCE * bar.stderr
+                axes.errorbar(100 * bar.value, place, xerr=error, color=COLOURS["ink"], capsize=2, linewidth=1)
         axes.set_yticks(range(len(names)), [_short(name) for name in names])
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)

@@ -77,12 +77,27 @@ def write_run(output: str, gpus: int = 2, trained: float = 0.5, loss: str = "dft
     (folder / "score").write_table("part-00000.parquet", to_table(scores, SCORE))
     (folder / "score").write_json("manifest.json", {"seconds": 36.0, "fingerprint": "f", "kept": {"tokens": 8}})
     steps = [
-        {"step": step, "loss": 1 / step, "cross_entropy": 2.0, "grad_norm": 1.0, "self/loss": 0.5, "learning_rate": 1e-4}
+        {
+            "step": step,
+            "loss": 1 / step,
+            "cross_entropy": 2.0,
+            "grad_norm": 1.0,
+            "self/loss": 0.5,
+            "learning_rate": 1e-4,
+        }
         for step in range(1, 6)
     ]
     folder_train = folder / "train"
     folder_train.write_bytes("metrics.jsonl", "".join(json.dumps(step) + "\n" for step in steps).encode())
-    manifest = {"steps": 5, "epochs": 1, "examples": 4, "tokens": 80, "too_long": [], "seconds": 3600, "fingerprint": "f"}
+    manifest = {
+        "steps": 5,
+        "epochs": 1,
+        "examples": 4,
+        "tokens": 80,
+        "too_long": [],
+        "seconds": 3600,
+        "fingerprint": "f",
+    }
     folder_train.write_json("manifest.json", manifest)
     models = {"base": score(0.25), "trained": score(trained)}
     (folder / "evaluate").write_json("scores.json", {model: {"arithmetic": each} for model, each in models.items()})

@@ -123,6 +123,8 @@ def test_examples_are_bounded_in_number_and_bytes_and_spread_over_the_parts(tmp_
     chosen = choose(run, 20)
     assert chosen.shown == {"self": 10, "guided": 0, "expert": 10}
     assert chosen.there_are == {"self": 90, "guided": 0, "expert": 10}
-    assert [row["problem_id"] for row in chosen.rows if row["origin"] == "expert"] == [f"p{n}" for n in range(0, 100, 10)]
+    assert [row["problem_id"] for row in chosen.rows if row["origin"] == "expert"] == [
+        f"p{n}" for n in range(0, 100, 10)
+    ]
     assert chosen.rows[0]["response"].endswith("x… [3,000 more characters]")
     assert len(choose(run, 20, max_bytes=30_000).rows) == 3  # each some 8,000 with its markup
