@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from markupsafe import escape
+
 from ossft_ray.report.run_files import ORIGINS, RunFiles, columns, read_columns
 from ossft_ray.schema import EXAMPLE
 
@@ -114,4 +116,4 @@ def _shortened(text: str | None, limit: int) -> str | None:
 
 def _size(row: dict[str, Any]) -> int:
     texts = [row["question"], row["expert_solution"], row["response"], *(a["response"] for a in row["attempts"])]
-    return sum(len((text or "").encode()) + 300 for text in texts)
+    return sum(len(escape(text or "").encode(errors="replace")) + 300 for text in texts)  # 300: the markup around it

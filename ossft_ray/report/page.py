@@ -33,7 +33,7 @@ def report(experiment: Experiment) -> str:
     Raises:
         InputError: the run's folder has nothing to report on, or holds a file that cannot be read.
     """
-    if not (Folder.at(experiment.run.output)).exists():
+    if not Folder.at(experiment.run.output).exists():
         raise InputError(_nothing(experiment.run.output))
     return report_runs([experiment.run.output])
 
@@ -98,6 +98,7 @@ def _run(run: RunFiles, salt: str, num_runs: int) -> dict[str, Any]:
         "run": run,
         "anchor": salt,
         "funnel": tables.funnel(run),
+        "exhaustive": run.experiment.get("rewrite", {}).get("exhaustive", False),
         "reasons": tables.attempt_reasons(run),
         "rejected": tables.rejected_rows(run),
         "parroting": (run.rewriting or {}).get("parroting"),

@@ -1,4 +1,4 @@
-"""What is there of a run to report on? Its settings, manifests, metrics and scores; stages may be missing or half done."""
+"""What is there of a run to report on? Settings, manifests, metrics and scores; stages may be missing or half done."""
 
 import json
 from collections import Counter

@@ -53,7 +53,7 @@ def figure(width: float = 4.0, height: float = 2.7) -> Iterator[tuple[Any, Any]]
 
 
 def inline(made: Any, salt: str, label: str) -> Markup:
-    """The figure as an `<svg>` element. `salt` keeps its ids apart from other figures'; `label` is for screen readers."""
+    """The figure as an `<svg>` element. `salt` keeps its ids apart from others'; `label` is for screen readers."""
     import matplotlib
 
     target = io.StringIO()

@@ -56,7 +56,7 @@ def chromium() -> str:
 def hostile_run(output: str) -> str:
     """A run into every text of which somebody wrote all attacks."""
     attack = "\n".join(ATTACKS).encode(errors="replace").decode()
-    texts = {name: attack for name in ("problem_id", "question", "answer", "expert_solution", "response")}
+    texts = dict.fromkeys(("problem_id", "question", "answer", "expert_solution", "response"), attack)
     attempts = [attempt("self", 0, attack, attack)]
     write_rewriting(output, [example(0, origin, **texts, attempts=attempts) for origin in ("self", "guided", "expert")])
     (Folder.at(output) / "train").write_bytes("metrics.jsonl", b'{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
