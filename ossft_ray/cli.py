@@ -114,11 +114,12 @@ def report(runs: tuple[str, ...], output: str | None, config_path: str | None, o
 
     RUN is a run's folder; without any, it is the [run] output of --config.
     """
-    from ossft_ray.report import report_runs
+    from ossft_ray.report import report, report_runs
 
     if runs and (config_path or overrides):
         raise click.UsageError("give RUN or --config, not both")
-    click.echo(f"report: {report_runs(runs or [_load(config_path, overrides).run.output], output)}")
+    page = report_runs(runs, output) if runs else report(_load(config_path, overrides), output)
+    click.echo(f"report: {page}")
 
 
 @ossft.command()

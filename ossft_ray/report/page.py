@@ -27,15 +27,17 @@ from ossft_ray.storage import Folder
 PAGE = "report.html"
 
 
-def report(experiment: Experiment) -> str:
-    """Write `report.html` into `[run] output` and return its path; stages that are not there yet are left out.
+def report(experiment: Experiment, output: str | None = None) -> str:
+    """Write `report.html` into `[run] output`, or the file `output`, and return its path.
+
+    Stages that are not there yet are left out.
 
     Raises:
         InputError: the run's folder has nothing to report on, or holds a file that cannot be read.
     """
     if not Folder.at(experiment.run.output).exists():
         raise InputError(_nothing(experiment.run.output))
-    return report_runs([experiment.run.output])
+    return report_runs([experiment.run.output], output)
 
 
 def report_runs(runs: Sequence[str], output: str | None = None) -> str:

@@ -76,7 +76,8 @@ def attempt_reasons(run: RunFiles) -> dict[str, dict[str, int]]:
 
 def rejected_rows(run: RunFiles) -> list[dict[str, Any]]:
     """The first few input rows that were refused."""
-    folder, rows = run.folder / "rewrite", []
+    folder = run.folder / "rewrite"
+    rows: list[dict[str, Any]] = []
     for name in folder.names("rejected-*.parquet"):
         rows += read_columns(folder, name, REJECTED).slice(0, _NUM_REJECTED - len(rows)).to_pylist()
         if len(rows) == _NUM_REJECTED:
