@@ -41,9 +41,12 @@ def funnel(run: RunFiles) -> list[Step]:
     if run.num_problems is None:
         return []
     counts = run.origin_counts
-    rewriting = run.rewriting or {}
-    dropped = rewriting.get("dropped", 0)
-    rejected = int(rewriting.get("rejected") or _laid_out(run).get("rejected", 0))
+    if run.rewriting:
+        dropped, rejected = run.rewriting.get("dropped", 0), run.rewriting["rejected"]
+    else:
+        folder = run.folder / "rewrite"
+        dropped = sum(len(folder.read_table(name)) for name in folder.names("dropped-*.parquet"))
+        rejected = folder.read_json("problems.json").get("rejected", 0)
     still_open = run.num_problems - sum(counts.values()) - dropped if not run.rewriting else 0
     ends = [
         ("self: solved alone", "self", counts["self"]),
@@ -186,11 +189,6 @@ def _tokens(stage: str, manifest: dict[str, Any]) -> int | None:
         return sum(group.get("tokens") or 0 for group in groups)
     tokens = manifest.get("tokens")
     return tokens * manifest.get("epochs", 1) if tokens is not None else None
-
-
-def _laid_out(run: RunFiles) -> dict[str, Any]:
-    found: dict[str, Any] = (run.folder / "rewrite").read_json("problems.json")
-    return found
 
 
 def _value(settings: Any, key: str) -> str:

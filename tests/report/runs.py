@@ -45,7 +45,6 @@ def write_rewriting(output: str, rows: list[dict[str, Any]], finished: bool = Tr
     rejected = {"problem_id": None, "source": "in.jsonl", "row": 3, "reason": "no_answer", "content": "{}"}
     folder.write_table("rejected-00000.parquet", to_table([rejected], REJECTED))
     num_problems = len(rows) + (0 if finished else 4)
-    folder.write_json("problems.json", {"problems": num_problems, "rejected": 1})
     origins = [row["origin"] for row in rows]
     manifest = {
         "problems": num_problems,
@@ -61,6 +60,8 @@ def write_rewriting(output: str, rows: list[dict[str, Any]], finished: bool = Tr
     }
     if finished:
         folder.write_json("manifest.json", manifest)
+    else:
+        folder.write_json("problems.json", {"problems": num_problems, "rejected": 1})
 
 
 def write_run(output: str, gpus: int = 2, trained: float = 0.5, loss: str = "dft") -> str:

@@ -10,6 +10,7 @@ from ossft_ray.report import tables
 from ossft_ray.report.examples import choose, shares
 from ossft_ray.report.logprobs import EDGES, token_groups
 from ossft_ray.report.run_files import RunFiles, read_run
+from ossft_ray.schema import DROPPED, to_table
 from ossft_ray.storage import Folder
 from tests.report.runs import example, write_rewriting, write_run
 
@@ -27,13 +28,16 @@ def test_each_step_of_the_funnel_begins_where_the_one_before_ends(run: RunFiles)
 def test_an_unfinished_funnel_counts_what_is_there(tmp_path: Path) -> None:
     rows = [example(1, "self"), example(1, "self"), example(2, "guided")]  # one problem kept two responses
     write_rewriting(str(tmp_path), rows, finished=False, rows_per_part=3)
+    dropped = {"problem_id": "p3", "question": "?", "answer": "1"}
+    (Folder.at(str(tmp_path)) / "rewrite").write_table("dropped-00000.parquet", to_table([dropped], DROPPED))
     run = read_run(str(tmp_path))[0]
     assert {step.name.split(":")[0]: step.count for step in tables.funnel(run)} == {
         "self": 1,
         "guided": 1,
         "expert": 0,
+        "dropped": 1,
         "rejected": 1,
-        "still to do": 5,
+        "still to do": 4,
     }
     assert tables.attempt_reasons(run) == {"self": {"wrong": 4, "correct": 2}}
     assert run.unfinished == ["rewrite"]
