@@ -116,13 +116,17 @@ class Series:
 
 
 def series(runs: list[RunFiles]) -> list[Series]:
-    """The models of all runs; a base that several runs began from stands there once."""
+    """The models of all runs; a base that several runs began from, or that a round before made, stands there once."""
     found: list[Series] = []
     for run in runs:
         for model, scores in (run.scores or {}).items():
-            if not any(scores == known.scores for known in found):
+            if model != "base" or not any(_figures(scores) == _figures(known.scores) for known in found):
                 found.append(Series(f"{model} ({run.name})" if len(runs) > 1 else model, scores))
     return found
+
+
+def _figures(scores: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [each[key] for key in ("avg", "stderr", "problems", "samples")] for name, each in scores.items()}
 
 
 def benchmark_rows(all_series: list[Series]) -> list[dict[str, Any]]:
