@@ -124,13 +124,20 @@ def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bo
 
 
 @ossft.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.option("--output", metavar="FILE", help="Where to write.  [default: report.html in the first RUN]")
 @_options(*_experiment_options)
-def report(config_path: str | None, overrides: tuple[str, ...]) -> None:
-    """Write one self-contained HTML page about a run."""
-    experiment = _load(config_path, overrides)
-    from ossft_ray.report import report
+def report(runs: tuple[str, ...], output: str | None, config_path: str | None, overrides: tuple[str, ...]) -> None:
+    """Write one self-contained HTML page about runs, side by side if there are several.
 
-    click.echo(f"report: {report(experiment)}")
+    RUN is a run's folder; without any, it is the [run] output of --config.
+    """
+    from ossft_ray.report import report, report_runs
+
+    if runs and (config_path or overrides):
+        raise click.UsageError("give RUN or --config, not both")
+    page = report_runs(runs, output) if runs else report(_load(config_path, overrides), output)
+    click.echo(f"report: {page}")
 
 
 @ossft.command()

@@ -14,9 +14,15 @@ _PACKAGES = (
 )
 
 
-def write_config(experiment: Experiment) -> None:
-    """Write the run's `config.json`. Fingerprints are those of the stages that are complete."""
+def write_config(experiment: Experiment, machines: dict[str, float] | None = None) -> None:
+    """Write the run's `config.json`. Fingerprints are those of the stages that are complete.
+
+    `machines` counts `nodes`, `cpus` and `gpus` of the cluster that a stage runs on; without it, what an earlier
+    stage has written there stays.
+    """
     folder = Folder.at(experiment.run.output)
+    if machines is None and folder.exists(CONFIG):
+        machines = folder.read_json(CONFIG).get("machines")
     fingerprints = {
         stage: (folder / stage).read_json(MANIFEST)["fingerprint"]
         for stage in STAGES
@@ -26,6 +32,7 @@ def write_config(experiment: Experiment) -> None:
         "experiment": experiment.model_dump(mode="json"),
         "versions": {"python": platform.python_version(), **_versions()},
         "seeds": {"run": experiment.run.seed},
+        "machines": machines,
         "fingerprints": fingerprints,
     }
     folder.write_json(CONFIG, content)

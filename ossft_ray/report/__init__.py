@@ -1,5 +1,5 @@
-"""`ossft report`: one self-contained HTML page about a run, from what lies in its folder."""
+"""`ossft report`: one self-contained HTML page about runs, from what lies in their folders."""
 
-from ossft_ray.report.page import report
+from ossft_ray.report.page import report, report_runs
 
-__all__ = ["report"]
+__all__ = ["report", "report_runs"]

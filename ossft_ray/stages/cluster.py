@@ -12,6 +12,7 @@ import ray
 
 from ossft_ray.config import Experiment, Resources
 from ossft_ray.errors import InputError
+from ossft_ray.provenance import write_config
 from ossft_ray.storage import Folder
 
 _ENVIRONMENT = {
@@ -27,10 +28,17 @@ _ENVIRONMENT = {
 def start_ray(experiment: Experiment, verbose: bool = False) -> None:
     """Connect to the cluster that `RAY_ADDRESS` names (as in a submitted job), else start Ray on this machine.
 
-    Unless `verbose`, what Ray's core prints from now on goes to `logs/ray.log` of the run.
+    Unless `verbose`, what Ray's core prints from now on goes to `logs/ray.log` of the run. The run's `config.json`
+    notes what the cluster has.
     """
-    if ray.is_initialized():
-        return
+    if not ray.is_initialized():
+        _start(experiment, verbose)
+    resources = ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    write_config(experiment, {"nodes": nodes, "cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)})
+
+
+def _start(experiment: Experiment, verbose: bool) -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not verbose:

@@ -38,6 +38,8 @@ def run(
         train(current, begin("train"), start_over, verbose)
         evaluate(current, begin("evaluate"), start_over, verbose)
         report(current)
+    if current is not experiment:
+        report(experiment)  # the first round's page, now with all rounds side by side
     return current
 
 

@@ -153,10 +153,11 @@ def test_config_json_shows_every_default(finished: Experiment) -> None:
     assert config["versions"]["ray"]
 
 
-def test_report_is_one_page_with_the_tables(finished: Experiment) -> None:
+def test_report_is_one_page_with_the_figures(finished: Experiment) -> None:
     page = Path(finished.run.output, "report.html").read_text()
     assert "playground-level4" in page
-    assert "<script" not in page
+    assert page.count("<svg") > 5
+    assert "none: CPU" in page  # so the number of GPUs was recorded
 
 
 def test_engine_logs_are_files_of_the_run(finished: Experiment) -> None:
