@@ -89,7 +89,8 @@ def tables(folder: Folder, size: Size, num_seeds: int) -> tuple[list[str], dict[
     tuned = {name: one for name, one in tuned.items() if one is not None}
     lines = [
         f"{size.num_problems} problems, {size.epochs} epochs in batches of {size.batch_size}; "
-        f"{size.num_heldout} held-out problems a level, {size.num_samples} samples each at temperature 1; 95% intervals over seeds and problems "
+        f"{size.num_heldout} held-out problems a level, {size.num_samples} samples each at temperature 1; "
+        "95% intervals over seeds and problems "
         "(with one seed: over problems alone).",
         "",
         "## The four methods",

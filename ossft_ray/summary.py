@@ -10,14 +10,17 @@ from ossft_ray.config import Experiment
 from ossft_ray.method.metrics import paired_difference
 from ossft_ray.stages.evaluate import folder_name, read_samples
 from ossft_ray.storage import MANIFEST, Folder
-from ossft_ray.terminal import console, origins_table
+from ossft_ray.terminal import console, origins_table, parroting_lines
 
 
 def print_summary(first: Experiment, last: Experiment) -> None:
     """Print what the run came to: its first round's data, and its last round's model against the first's base."""
     folder, last_folder = Folder.at(first.run.output), Folder.at(last.run.output)
     console.print()
-    console.print(origins_table((folder / "rewrite").read_json(MANIFEST)))
+    manifest = (folder / "rewrite").read_json(MANIFEST)
+    console.print(origins_table(manifest))
+    for line in parroting_lines(manifest):
+        console.print(line, soft_wrap=True)
     console.print()
     base, trained = folder / "evaluate" / "base", last_folder / "evaluate" / "trained"
     console.print(comparison_table(base, trained, first.evaluate.benchmarks, first.evaluate.num_samples))

@@ -36,7 +36,7 @@ def corrupt(expert_solution: str, answer: str, rng: random.Random) -> Corrupted 
     r"""The expert solution with another number as its final answer; None where that cannot be done.
 
     The last box or the `####` tail is replaced, and the same number wherever the last line says it. A dollar or percent
-    sign stays. None if the answer is not a number (or a fraction of whole numbers), or the solution marks no such answer.
+    sign stays. None if the answer is not a number (or a fraction of whole numbers), or the solution marks none.
 
     >>> corrupt("48 + 24 = 72\n#### 72", "72", random.Random(0))
     Corrupted(guide='48 + 24 = 72\n#### 79', wrong_answer='79')

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ossft_ray.config import Experiment
+from ossft_ray.config import Experiment, Rewrite
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
 from ossft_ray.engines.chat import model_digest
@@ -37,9 +37,14 @@ def rewrite_inputs(experiment: Experiment) -> dict[str, Any]:
         "policy_files": model_digest(experiment.policy),
         "data": data | {"sources": source_digests(experiment.data)},
         "prompts": experiment.prompts.model_dump(mode="json"),
-        "rewrite": experiment.rewrite.model_dump(mode="json"),
+        "rewrite": _rewrite_inputs(experiment.rewrite),
         "verify": verify_inputs(experiment.verify),
     }
+
+
+def _rewrite_inputs(rewrite: Rewrite) -> dict[str, Any]:
+    """Without the probe where it is off: runs from before there was one stay what they are."""
+    return rewrite.model_dump(mode="json", exclude=None if rewrite.parroting_probe else {"parroting_probe"})
 
 
 def extends(key: str, old: Any, new: Any) -> bool:

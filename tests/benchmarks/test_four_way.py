@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from fourway.statistics import Estimate, estimate, student_quantile  # noqa: E402
+from fourway.statistics import Estimate, estimate, student_quantile
 
 
 @pytest.mark.parametrize("freedom, expected", [(1, 12.706), (2, 4.303), (5, 2.571), (30, 2.042), (10_000, 1.960)])
