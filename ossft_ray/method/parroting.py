@@ -8,7 +8,6 @@ import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from statistics import fmean
 from typing import Any, Literal
 
@@ -92,8 +91,8 @@ def _another(stated: str, rng: random.Random) -> str | None:
     bare = re.sub(r"\\[,!; ]|\\?[$%]|\s", "", stated)
     if fraction := _FRACTION.fullmatch(bare):
         opening, top, middle, bottom, closing = fraction.groups()
-        old, numerator = Fraction(int(top), int(bottom) or 1), int(top)
-        while Fraction(numerator, int(bottom) or 1) == old:
+        numerator = int(top)
+        while numerator == int(top):
             numerator = max(1, int(top) + rng.randint(1, _LARGEST_STEP) * rng.choice((-1, 1)))
         written = _FRACTION.search(stated)
         return stated.replace(written[0], f"{opening}{numerator}{middle}{bottom}{closing}") if written else None

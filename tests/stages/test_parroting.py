@@ -1,4 +1,4 @@
-"""The probe in a whole rewrite: a policy that repeats its guide is told from one that does not, and rows stay the same."""
+"""The probe in a whole rewrite: a policy that repeats its guide is found out, and the rows stay the same."""
 
 from pathlib import Path
 from typing import Any
