@@ -11,6 +11,8 @@ import four_way
 from fourway.lab import Size
 from fourway.statistics import Estimate, estimate, student_quantile
 
+from ossft_ray.storage import Folder
+
 
 @pytest.mark.parametrize("freedom, expected", [(1, 12.706), (2, 4.303), (5, 2.571), (30, 2.042), (10_000, 1.960)])
 def test_student_quantile(freedom: float, expected: float) -> None:
