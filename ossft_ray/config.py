@@ -134,6 +134,9 @@ class Rewrite(Section):
     max_repeats: Annotated[int, Field(ge=0)] = Field(
         16, description="a response that says 4 to 64 tokens so often in a row is cut off (`repetition`); 0 never cuts"
     )
+    parroting_probe: Annotated[int, Field(ge=0)] = Field(
+        0, description="problems on which to see whether a guided response repeats a wrong answer of its guide; 0: off"
+    )
     self_alignment: SelfAlignment = SelfAlignment()
     guided_alignment: GuidedAlignment = GuidedAlignment()
 

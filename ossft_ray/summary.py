@@ -5,14 +5,17 @@ from rich.table import Table
 from ossft_ray.config import Experiment
 from ossft_ray.stages.scores import compare_models, score_model
 from ossft_ray.storage import MANIFEST, Folder
-from ossft_ray.terminal import console, differences_table, origins_table
+from ossft_ray.terminal import console, differences_table, origins_table, parroting_lines
 
 
 def print_summary(first: Experiment, last: Experiment) -> None:
     """Print what the run came to: its first round's data, and its last round's model against the first's base."""
     folder, last_folder = Folder.at(first.run.output), Folder.at(last.run.output)
     console.print()
-    console.print(origins_table((folder / "rewrite").read_json(MANIFEST)))
+    manifest = (folder / "rewrite").read_json(MANIFEST)
+    console.print(origins_table(manifest))
+    for line in parroting_lines(manifest):
+        console.print(line, soft_wrap=True)
     console.print()
     base, trained = folder / "evaluate" / "base", last_folder / "evaluate" / "trained"
     console.print(comparison_table(base, trained, first.evaluate.benchmarks))

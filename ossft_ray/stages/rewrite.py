@@ -22,6 +22,7 @@ from ossft_ray.stages.calibration import Calibration
 from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.examples import dropped_row, example_rows
 from ossft_ray.stages.intake import PARTS, PROBLEMS, lay_out_problems, part_capacity, part_names
+from ossft_ray.stages.parroting import Probe
 from ossft_ray.stages.parts import part_number, write_part
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.regrading import regrade
@@ -40,6 +41,7 @@ class RewriteWorker(RolloutWorker):
         super().__init__(**keywords)
         self.folder = Folder.at(self.experiment.run.output) / NAME
         self.calibration = Calibration(self.folder, self.experiment, self.draw, self.verify)
+        self.probe = Probe(self.folder, self.experiment, self.sample, self.verify)
 
     def start_policy(self) -> VllmPolicy:
         return VllmPolicy(self.experiment.policy, self.chat, self.experiment.rewrite.behavior_logprobs)
@@ -49,6 +51,7 @@ class RewriteWorker(RolloutWorker):
         problems = [Problem(**row) for row in (self.folder / PROBLEMS).read_table(part).to_pylist()]
         log = AttemptLog(self.folder, part, self.life, self.experiment.rewrite.keep_attempts)
         progress = self.progress[part] = Counter()
+        probing = asyncio.gather(*map(self.probe.outcome, problems))
         done = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in problems))
         examples = [
             row for problem, rewritten in done for row in example_rows(problem, rewritten, self.chat, self.experiment)
@@ -56,8 +59,10 @@ class RewriteWorker(RolloutWorker):
         dropped = [
             dropped_row(problem, rewritten, self.experiment) for problem, rewritten in done if not rewritten.origin
         ]
+        parroting = [outcome for outcome in await probing if outcome is not None]
         counts = await part_counts(done, log, self.prompt_tokens, self.is_same_answer)
-        write_part(self.folder, part, examples, dropped, counts | {"started": started, "ended": time.time()})
+        counts |= {"parroting": parroting, "started": started, "ended": time.time()}
+        write_part(self.folder, part, examples, dropped, counts)
         log.delete()
 
     async def rewrite(self, problem: Problem, log: AttemptLog, progress: Counter[str]) -> tuple[Problem, Rewritten]:

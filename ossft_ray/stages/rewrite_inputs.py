@@ -43,10 +43,11 @@ def rewrite_inputs(experiment: Experiment) -> dict[str, Any]:
 
 
 def _rewrite_settings(experiment: Experiment) -> dict[str, Any]:
+    """Without the keys that change nothing as they are: runs from before there were such keys go on."""
     settings = experiment.rewrite.model_dump(mode="json")
-    if not settings["behavior_logprobs"]:  # runs from before there was this key go on
-        del settings["behavior_logprobs"]
-    return settings
+    return {
+        key: value for key, value in settings.items() if value or key not in ("behavior_logprobs", "parroting_probe")
+    }
 
 
 def extends(key: str, old: Any, new: Any) -> bool:

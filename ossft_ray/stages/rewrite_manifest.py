@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+from ossft_ray.method.parroting import summarise as parroting_counts
 from ossft_ray.method.rewriting import PROMPT_TOO_LONG, Problem, Rewritten, Stage
 from ossft_ray.method.suspects import find_suspect
 from ossft_ray.stages.attempt_log import EXTRA_WORK, AttemptLog
@@ -74,11 +75,12 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
     """The manifest's figures, from the parts themselves: they count kept work, whatever was interrupted."""
     totals: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
-    intervals, suspects = [], []
+    intervals, suspects, parroting = [], [], []
     for part in folder.names(PARTS):
         counts = read_counts(folder, part)
         intervals.append((counts.pop("started"), counts.pop("ended")))
         suspects += counts.pop("suspects")
+        parroting += counts.pop("parroting", [])
         for stage, by_reason in counts.pop("reasons").items():
             reasons[stage].update(by_reason)
         totals.update(counts)
@@ -103,6 +105,7 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         "reasons": {stage: dict(by_reason.most_common()) for stage, by_reason in reasons.items()},
         "verifier_timeouts": sum(by_reason["timeout"] for by_reason in reasons.values()),
         "max_copied": calibration.get("max_copied"),
+        **({"parroting": parroting_counts(parroting)} if parroting else {}),
         **{name: totals[name] for name in EXTRA_WORK},
         "sessions": num_sessions,
         "seconds": round(_covered_seconds(intervals)),

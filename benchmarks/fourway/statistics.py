@@ -1,0 +1,72 @@
+"""How sure is a mean over seeds and problems? Both vary, so both count.
+
+Letters in names: S seeds, L levels, P problems of a level. A value is the mean accuracy over a problem's samples, or a
+difference of two such means.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with half the width of its 95% interval, in the unit of the values; `half_width` is None for one value."""
+
+    mean: float
+    half_width: float | None
+
+    @property
+    def percent(self) -> str:
+        spread = "" if self.half_width is None else f" ± {100 * self.half_width:.1f}"
+        return f"{100 * self.mean:.1f}{spread}"
+
+    @property
+    def signed_percent(self) -> str:
+        return ("+" if self.mean >= 0 else "") + self.percent
+
+    @property
+    def is_clear(self) -> bool:
+        return self.half_width is not None and abs(self.mean) > self.half_width
+
+
+def estimate(values_SLP: np.ndarray) -> Estimate:
+    """The mean of `values_SLP` and its 95% interval, seeds and problems crossed, levels fixed.
+
+    The variance is that of seeds' means over S plus that of problems' means over P, less what both contain (the
+    residual over S P); it is not taken to be smaller than the larger of the two. The interval is Student's, with
+    Satterthwaite's degrees of freedom. With one seed only the problems count.
+    """
+    num_seeds, num_levels, num_problems = values_SLP.shape
+    mean = float(values_SLP.mean())
+    if num_problems < 2:
+        return Estimate(mean, None)
+    problems_LP = values_SLP.mean(0)
+    of_problems = float(problems_LP.var(axis=1, ddof=1).sum()) / num_problems / num_levels**2
+    problem_freedom = num_levels * (num_problems - 1)
+    if num_seeds == 1:
+        return Estimate(mean, student_quantile(problem_freedom) * math.sqrt(of_problems))
+    of_seeds = float(values_SLP.mean((1, 2)).var(ddof=1)) / num_seeds
+    level_means_SL1 = values_SLP.mean(2, keepdims=True)
+    residual_SLP = values_SLP - problems_LP[None] - level_means_SL1 + level_means_SL1.mean(0, keepdims=True)
+    freedom = (num_seeds - 1) * (num_problems - 1)
+    residual = float((residual_SLP**2).sum((0, 2)).sum()) / freedom / num_seeds / num_problems / num_levels**2
+    variance = max(of_problems + of_seeds - residual, of_problems, of_seeds)
+    if variance == 0:
+        return Estimate(mean, 0.0)
+    freedom_of_sum = (of_problems + of_seeds) ** 2 / (of_seeds**2 / (num_seeds - 1) + of_problems**2 / problem_freedom)
+    return Estimate(mean, student_quantile(freedom_of_sum) * math.sqrt(variance))
+
+
+def student_quantile(freedom: float) -> float:
+    """The 97.5% quantile of Student's t, by integrating its density; `freedom` at least 1.
+
+    >>> round(student_quantile(2), 2), round(student_quantile(1000), 2)
+    (4.3, 1.96)
+    """
+    points = np.linspace(0.0, 13.0, 13_001)
+    log_scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
+    density = np.exp(log_scale - (freedom + 1) / 2 * np.log1p(points**2 / freedom))
+    cumulative = np.concatenate([[0.0], ((density[1:] + density[:-1]) / 2 * np.diff(points)).cumsum()])
+    return float(np.interp(0.475, cumulative, points))
