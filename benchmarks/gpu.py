@@ -28,7 +28,7 @@ MAX_LENGTH, NUM_EXAMPLES = 2048, 64
 _QWEN = {"vocab_size": 151_936, "max_position_embeddings": 4096}
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
-        "vocab_size": 512, "max_position_embeddings": 4096, "hidden_size": 32, "intermediate_size": 64,
+        "vocab_size": 512, "max_position_embeddings": 4096, "hidden_size": 64, "intermediate_size": 128,
         "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True,
     },
     "0.5b": _QWEN | {

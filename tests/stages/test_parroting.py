@@ -58,7 +58,7 @@ def test_the_playgrounds_policy(tmp_path: Path) -> None:
     found = rewrite(settings, worker=RewriteWorker)["parroting"]
     assert (found["problems"], found["samples"], found["skipped"]) == (16, 16, 0)
     assert found["followed"] + found["correct"] + found["other"] == 16
-    assert found["correct"] > 0  # it was trained to digest a guide
+    assert found["followed"] > 0  # the toy repeats what it is shown: 8 of 16 when this was written, none of them right
 
 
 @pytest.mark.parametrize("probe, is_named", [(0, False), (8, True)])
