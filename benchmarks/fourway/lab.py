@@ -43,7 +43,7 @@ class Size:
     num_heldout: int = 80  # a level
     num_samples: int = 8
     num_tuning: int = 30  # a level
-    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    learning_rates: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,7 @@ def test_resumed_training_equals_the_undisturbed_bit_for_bit(tmp_path: Path) -> 
             assert [step[name] for step in resumed] == [step[name] for step in undisturbed], (variant, name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
 def test_another_number_of_workers_goes_on_as_the_undisturbed_run(tmp_path: Path, before: int, after: int) -> None:
     """Within 1e-4 at each ZeRO stage: sums of another order, which is all that another number of workers changes."""

@@ -38,6 +38,7 @@ def test_the_worker_that_is_silent_or_behind_is_named(
     assert expected in line and "1800 s (train.hang_after)" in line
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_named_and_the_run_ends(tmp_path: Path) -> None:
     config = write_experiment(tmp_path, hang_after="8s", epochs=40)
     driver = start(config)

@@ -51,6 +51,7 @@ def test_a_parrot_is_found_and_rows_stay(tmp_path: Path) -> None:
     assert rewrite(probed, worker=ParrotWorker) == manifest
 
 
+@pytest.mark.long
 def test_the_playgrounds_policy(tmp_path: Path) -> None:
     settings = experiment(
         str(tmp_path / "run"), 24, rewrite={"parroting_probe": 16, "guided_alignment": {"max_tokens": 96}}

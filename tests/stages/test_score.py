@@ -152,6 +152,7 @@ def test_the_ratio_to_the_reference_is_one_at_step_0(scored: tuple[Path, list[di
     assert step["coefficient_mean"] == pytest.approx(step["mean_token_probability"], abs=1e-6)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_with_the_parts_that_are_missing(
     scored: tuple[Path, list[dict[str, Any]], Any], tmp_path: Path
 ) -> None:

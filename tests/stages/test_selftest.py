@@ -9,6 +9,7 @@ import pytest
 from ossft_ray.stages import selftest
 
 
+@pytest.mark.long
 def test_everything_passes_here_or_says_why_it_was_skipped() -> None:
     command = [str(Path(sys.executable).with_name("ossft")), "selftest"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
