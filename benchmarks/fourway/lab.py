@@ -75,8 +75,8 @@ class Lab:
     async def scores(self, method: Method | None, seed: int, learning_rate: float | None = None) -> Row:
         """{"level1": {problem id: {"correct": [...], "tokens": [...]}}, ...} on held-out problems.
 
-        The base (`method` None) is sampled twice as often: its second half says which problems it can do, the first, with
-        the models' seeds, how well, so that the choice flatters nobody.
+        The base (`method` None) is sampled twice as often: its second half says which problems it can do, the first,
+        with the models' seeds, how well, so that the choice flatters nobody.
         """
         name = BASE if method is None else f"{method.name}-seed{seed}"
         if (found := self._find("scores", name)) is not None:
