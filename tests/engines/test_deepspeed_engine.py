@@ -1,7 +1,6 @@
 """The engine without Ray: worker processes of one process group train one setting after the other."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ossft_ray.config import Lora, Policy, Power, Psft, Train
-from ossft_ray.engines import deepspeed_engine
 from ossft_ray.engines.batches import ORIGINS, Examples
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.deepspeed_engine import TAG, Trainer
@@ -19,6 +17,7 @@ from ossft_ray.method.schedule import learning_rate_at
 from ossft_ray.stages.checkpoints import COMPLETE, make_universal
 from ossft_ray.storage import Folder
 from tests.engines.plain_training import train_plainly
+from tests.engines.process_group import join_group
 
 SEED = 3
 SETTINGS = Train(
@@ -80,23 +79,7 @@ def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) 
 
 def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> None:
     """A variant may `save` a checkpoint into a folder after step 3 and end, `load` one, or `resume` in a new engine."""
-    os.environ |= {
-        "RANK": str(rank), "WORLD_SIZE": str(num_workers), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=num_workers
-    )
-    # DeepSpeed leaves parameters as small as these whole unless told otherwise
-    plain_config = deepspeed_engine.deepspeed_config
-
-    def sharding_config(settings: Train, *arguments: Any) -> dict[str, Any]:
-        config = plain_config(settings, *arguments)
-        if settings.zero_stage == 3:
-            config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return config
-
-    deepspeed_engine.deepspeed_config = sharding_config
+    join_group(rank, num_workers, folder)
     measured = []
     for number, variant in enumerate(variants):
         ours = {key: value for key, value in variant.items() if key not in ("resume", "save", "load", "export")}

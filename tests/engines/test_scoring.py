@@ -1,7 +1,6 @@
 """Scoring without Ray: what transformers says, however the work is split, and what the trainer's first step sees."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ from transformers import AutoModelForCausalLM
 
 from ossft_ray.builtin import POLICY_FOLDER
 from ossft_ray.config import Lora, Policy, Train
-from ossft_ray.engines import deepspeed_engine
 from ossft_ray.engines.batches import Examples
 from ossft_ray.engines.deepspeed_engine import Trainer
 from ossft_ray.engines.scoring import Scorer
+from tests.engines.process_group import join_group
 
 # of a token's log p, in nats, to plain transformers in float32: of each token, and in the mean over tokens
 LARGEST, MEAN = {"fp32": 1e-4, "bf16": 2.0}, {"fp32": 1e-5, "bf16": 0.1}
@@ -54,23 +53,7 @@ def plain_logprobs() -> list[list[float]]:
 
 
 def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> None:
-    os.environ |= {
-        "RANK": str(rank), "WORLD_SIZE": str(num_workers), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=num_workers
-    )
-    # DeepSpeed leaves parameters as small as these whole unless told otherwise
-    plain_config = deepspeed_engine.deepspeed_config
-
-    def sharding_config(settings: Train, *arguments: Any) -> dict[str, Any]:
-        config = plain_config(settings, *arguments)
-        if settings.zero_stage == 3:
-            config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return config
-
-    deepspeed_engine.deepspeed_config = sharding_config
+    join_group(rank, num_workers, folder)
     measured = []
     for variant in variants:
         settings, policy = SETTINGS.model_copy(update=variant), Policy(model="playground")

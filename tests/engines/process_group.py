@@ -1,0 +1,31 @@
+"""What a worker of a test's own process group does first."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ossft_ray.config import Train
+from ossft_ray.engines import deepspeed_engine
+
+
+def join_group(rank: int, num_workers: int, folder: Path) -> None:
+    """Meet the others in `folder`, and let ZeRO-3 shard parameters as small as the playground's."""
+    os.environ |= {
+        "RANK": str(rank), "WORLD_SIZE": str(num_workers), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=num_workers
+    )
+    # DeepSpeed leaves parameters as small as these whole unless told otherwise
+    plain_config = deepspeed_engine.deepspeed_config
+
+    def sharding_config(settings: Train, *arguments: Any) -> dict[str, Any]:
+        config = plain_config(settings, *arguments)
+        if settings.zero_stage == 3:
+            config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return config
+
+    deepspeed_engine.deepspeed_config = sharding_config
