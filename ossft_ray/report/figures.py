@@ -47,13 +47,13 @@ def distribution(groups: Groups, origin: str, salt: str) -> Markup | None:
         for group, style in ((original, "original"), (kept, "kept")):
             if group is None:
                 continue
-            shares = group.counts / group.tokens
+            shares = group.counts / group.sums.tokens
             lowest = min(lowest, shares[shares > 0].min())
             if style == "original":
                 axes.stairs(shares, EDGES, fill=True, color=COLOURS["original"], alpha=0.45, baseline=1e-12)
             else:
                 axes.stairs(np.maximum(shares, 1e-12), EDGES, color=colour, linewidth=1.8, baseline=None)
-            mean = max(group.logprob / group.tokens, EDGES[0])
+            mean = max(group.sums.logprob / group.sums.tokens, EDGES[0])
             mark = {"color": COLOURS["original"] if style == "original" else colour, "linewidth": 1.2}
             axes.axvline(mean, linestyle="--", **mark)
         axes.set_yscale("log")
