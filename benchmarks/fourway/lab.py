@@ -19,6 +19,7 @@ from ossft_ray.config import GuidedAlignment, Policy, Rewrite, SelfAlignment, Tr
 from ossft_ray.engines.batches import Examples
 from ossft_ray.engines.chat import Chat, load_chat, model_path
 from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
+from ossft_ray.method.gap import LogprobSums
 from ossft_ray.method.prompts import Message, solve_prompt
 from ossft_ray.method.rewriting import Problem, Response, Stage, derive_seed, rewrite_problem
 from ossft_ray.playground.problems import LEVELS, heldout_problems, sample_problem, training_problems
@@ -149,13 +150,9 @@ class Lab:
         self._begin(f"gap of {name}, seed {seed}")
         logprobs = [np.array(of_one) for of_one in self._base_logprobs(rows)]
         logprob_N = np.concatenate(logprobs)
-        weight_N = np.exp(logprob_N)
-        mean = float(logprob_N.mean())
         figures = {
-            "mean_logprob": mean,
-            "perplexity": float(np.exp(-mean)),
-            "effective_sample_size": float(weight_N.sum() ** 2 / (len(weight_N) * (weight_N**2).sum())),
-            "weight_variance": float(weight_N.var()),
+            **LogprobSums.of(logprob_N).figures(),
+            "weight_variance": float(np.exp(logprob_N).var()),
             "response_logprob_deviation": float(np.std([of_one.sum() for of_one in logprobs])),
             "tokens": len(logprob_N) / len(rows),
             "origins": origins,
