@@ -9,8 +9,8 @@ The policy does not know the multiplication table's harder part (`TABLE`): alone
 expert's solution states the product. That is what guided re-solving is for. Every expression belongs to exactly one
 split (by its hash), so held-out problems were never seen by anyone.
 
-Real collections have many authors, and some err. So there are two more experts, nearer to the policy: one takes the
-policy's steps in sentences, one writes as the policy does but for its last line.
+Real collections have many authors, and some err. So there are two more experts: one tells the policy's own steps in
+sentences, one writes them in lines as the policy does, but for the last.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from ossft_ray.builtin import BENCHMARKS
 
 Split = Literal["pretrain", "train", "heldout"]
 Products = Literal["none", "easy", "wide", "table"]
-Expert = Literal["near", "middle", "far"]
+Expert = Literal["lines", "sentences", "leaps"]
 
 TABLE = [(a, b) for a in range(6, 13) for b in range(6, 10)]  # in problems to solve, never in pre-training
 EASY = [(a, b) for a in range(2, 13) for b in (2, 3)]  # what the policy has learnt by itself
@@ -116,9 +116,9 @@ class ArithmeticProblem:
 
     def solution_of(self, expert: Expert) -> str:
         """A correct solution in the style of one of the experts."""
-        if expert == "far":
+        if expert == "leaps":
             return self.expert_solution
-        if expert == "near":
+        if expert == "lines":
             return "\n".join([*self._own_steps, f"So we get \\boxed{{{self.answer}}}"])
         return f"{' '.join(self._sentences)} The result is \\boxed{{{self.answer}}}"
 
@@ -169,7 +169,7 @@ def sample_problem(level: int, split: Split, rng: random.Random, products: Produ
 
 
 def training_problems(
-    num_problems: int, seed: int = 0, experts: Sequence[Expert] = ("far",), mistakes: float = 0.0
+    num_problems: int, seed: int = 0, experts: Sequence[Expert] = ("leaps",), mistakes: float = 0.0
 ) -> list[dict[str, str]]:
     """Distinct problems with expert solutions, levels in the demo's mix; none is in a held-out set.
 
@@ -207,7 +207,7 @@ def _sample(level: Level, rng: random.Random, products: list[tuple[int, int]]) -
 
 
 def _rows(
-    levels: list[int], split: Split, name: str, experts: Sequence[Expert] = ("far",), mistakes: float = 0.0
+    levels: list[int], split: Split, name: str, experts: Sequence[Expert] = ("leaps",), mistakes: float = 0.0
 ) -> list[dict[str, str]]:
     rng = random.Random(name)
     slips = random.Random(f"{name} slips")  # of its own, so that the problems are the same with and without

@@ -7,6 +7,7 @@ so a run that was killed goes on with the parts that are missing, and draws agai
 
 import asyncio
 import dataclasses
+import socket
 import time
 from collections import Counter
 from typing import Any
@@ -61,7 +62,7 @@ class RewriteWorker(RolloutWorker):
         ]
         parroting = [outcome for outcome in await probing if outcome is not None]
         counts = await part_counts(done, log, self.prompt_tokens, self.is_same_answer)
-        counts |= {"parroting": parroting, "started": started, "ended": time.time()}
+        counts |= {"parroting": parroting, "host": socket.gethostname(), "started": started, "ended": time.time()}
         write_part(self.folder, part, examples, dropped, counts)
         log.delete()
 

@@ -74,11 +74,13 @@ async def part_counts(
 def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
     """The manifest's figures, from the parts themselves: they count kept work, whatever was interrupted."""
     totals: Counter[str] = Counter()
+    hosts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     intervals, suspects, parroting = [], [], []
     for part in folder.names(PARTS):
         counts = read_counts(folder, part)
         intervals.append((counts.pop("started"), counts.pop("ended")))
+        hosts[counts.pop("host", "unknown")] += 1
         suspects += counts.pop("suspects")
         parroting += counts.pop("parroting", [])
         for stage, by_reason in counts.pop("reasons").items():
@@ -107,6 +109,7 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         "max_copied": calibration.get("max_copied"),
         **({"parroting": parroting_counts(parroting)} if parroting else {}),
         **{name: totals[name] for name in EXTRA_WORK},
+        "hosts": dict(hosts),
         "sessions": num_sessions,
         "seconds": round(_covered_seconds(intervals)),
         "phases": phases,

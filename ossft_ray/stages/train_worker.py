@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ def begin_worker(experiment: Experiment, stage: str, verbose: bool) -> int:
     rank = int(context.get_world_rank())
     if not verbose:
         redirect_output(experiment, f"{stage}-{rank}")
+    print(f"rank {rank} of {context.get_world_size()} on {socket.gethostname()}", flush=True)
     if not ray.get_gpu_ids():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     return rank
@@ -59,6 +61,7 @@ def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any, 
     arguments = experiment.policy, settings, experiment.run.seed, examples, holdout
     if checkpoint is None:
         return Trainer(*arguments, on_phase=on_phase)
+    print(f"going on after step {int(checkpoint.path.rpartition('-')[2])}", flush=True)
     with local_copy(checkpoint) as state:
         if not needs_universal(state, settings, torch.distributed.get_world_size()):
             trainer = Trainer(*arguments, on_phase=on_phase)
