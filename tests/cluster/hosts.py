@@ -43,7 +43,13 @@ PermitRootLogin prohibit-password
 PidFile none
 SetEnv {environment}
 """
-_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "RAY_worker_niceness": "0",  # as elsewhere in the tests: nicer than others, workers would starve
+}
 
 
 def why_not() -> str | None:
