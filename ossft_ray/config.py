@@ -323,6 +323,9 @@ class Resources(Section):
     gpus_per_policy: Annotated[float, Field(ge=0)] | Auto = Field(
         "auto", description="whole GPUs, or a share of one (then set policy.engine.gpu_memory_utilization)"
     )
+    replan_after: Annotated[str, Field(pattern=r"^(\d+[dhms])+$")] = Field(
+        "5m", description="how long to wait for a lost node whose work fits nowhere else, before going on with fewer"
+    )
     num_train_workers: PositiveInt | Auto = "auto"
     gpus_per_train_worker: Annotated[int, Field(ge=0)] | Auto = "auto"
 

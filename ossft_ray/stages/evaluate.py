@@ -21,6 +21,7 @@ from ossft_ray.schema import SAMPLE, to_table
 from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
+from ossft_ray.stages.room import replanned
 from ossft_ray.stages.sample_cache import cache_folder, entry_inputs, find, keep
 from ossft_ray.stages.scores import DIFFERENCES, SCORES, Scores, compare_models, folder_name, score_model
 from ossft_ray.storage import MANIFEST, Folder, begin_stage, fingerprint
@@ -32,6 +33,7 @@ PART_PROBLEMS = 8
 _NOT_OF_SAMPLES = {"benchmarks", "data_dir", "models", "template", "cache"}  # keys that do not change a model's samples
 
 
+@replanned
 def evaluate(
     experiment: Experiment, on_progress: OnProgress | None = None, start_over: bool = False, verbose: bool = False
 ) -> Scores:

@@ -30,6 +30,7 @@ from ossft_ray.stages.regrading import regrade
 from ossft_ray.stages.rewrite_inputs import extends, make_room, rewrite_inputs
 from ossft_ray.stages.rewrite_manifest import Session, part_counts, summarise
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
+from ossft_ray.stages.room import replanned
 from ossft_ray.storage import Folder, begin_stage, finish_stage
 
 NAME = "rewrite"
@@ -116,6 +117,7 @@ def request_id(problem: Problem, stage: Stage, index: int) -> str:
     return f"{problem.problem_id}/{stage}/{index}"
 
 
+@replanned
 def rewrite(
     experiment: Experiment,
     on_progress: OnProgress | None = None,

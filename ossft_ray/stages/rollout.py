@@ -28,6 +28,7 @@ from ossft_ray.method.rewriting import Problem, Response
 from ossft_ray.stages.cluster import Placement, log_folder, place, redirect_output
 from ossft_ray.stages.processes import Processes, await_ends, own_processes
 from ossft_ray.stages.progress import OnProgress, Tally, watch
+from ossft_ray.stages.room import Room
 from ossft_ray.verification import Verdict, VerifierPool
 
 _MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
@@ -226,6 +227,7 @@ def run_workers(
     Raises:
         InputError: a worker refused its input.
         JobError: a worker failed; names the cause and the log folder.
+        NoRoom: nodes were lost, and those that are left have no room for all workers.
     """
     if not parts:
         return {}
@@ -247,8 +249,11 @@ def run_workers(
         **pool_arguments(experiment, placement, len(parts), num_problems),
     )
     totals: dict[str, int] = {}
+    least = experiment.resources.min_policies or min(placement.num_policies, len(parts))
+    room = Room("num_policies", least, {"CPU": 1, "GPU": placement.gpus_per_policy}, experiment)
 
     def poll() -> None:
+        room.poll()
         totals.update(ray.get(tally.totals.remote()))
         if on_progress is not None:
             on_progress(totals)

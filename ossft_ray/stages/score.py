@@ -21,6 +21,7 @@ from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.parts import read_counts
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.references import score_inputs
+from ossft_ray.stages.room import replanned
 from ossft_ray.stages.score_worker import EXPERT_ORIGINAL, KEPT, work
 from ossft_ray.stages.train_inputs import examples_folder
 from ossft_ray.stages.worker_group import run_group
@@ -32,6 +33,7 @@ _WORKERS = "workers"  # sub-folder: Ray Train's own state, while it works
 _ORIGINS = ("self", "guided", "expert")
 
 
+@replanned
 def score(
     experiment: Experiment,
     on_progress: OnProgress | None = None,

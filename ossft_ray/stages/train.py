@@ -13,6 +13,7 @@ from ossft_ray.stages.heartbeats import Heartbeats, refuse_silence
 from ossft_ray.stages.metrics_log import MetricsReader, read_metrics
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.references import References, needs_scores, score_folder
+from ossft_ray.stages.room import replanned
 from ossft_ray.stages.stopping import StopRequest, at_sigterm
 from ossft_ray.stages.train_inputs import Tokenised, examples_folder, tokenise
 from ossft_ray.stages.train_worker import CHECKPOINTS, best_of, work
@@ -39,6 +40,7 @@ _LEARNING_KEYS = {
 }
 
 
+@replanned
 def train(
     experiment: Experiment,
     on_progress: OnProgress | None = None,

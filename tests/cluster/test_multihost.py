@@ -25,14 +25,14 @@ from ossft_ray.playground.problems import training_problems
 
 pytestmark = [
     pytest.mark.multihost,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
-NUM_PROBLEMS = 200
+NUM_PROBLEMS = 120
 CUT_SECONDS = 30
-STEPS = 24
+STEPS = 24  # 3 epochs of 8
 EXACT = ("step", "loss", "cross_entropy", "learning_rate")
 EXPERIMENT = """\
 [run]
@@ -47,7 +47,7 @@ columns = {{ question = "question", expert_solution = "expert_solution" }}
 self_alignment = {{ num_samples = 4, max_tokens = 96 }}
 guided_alignment = {{ num_samples = 2, max_tokens = 96 }}
 [train]
-global_batch_size = 25
+global_batch_size = 15
 epochs = 3
 max_length = 512
 precision = "fp32"
@@ -83,7 +83,7 @@ class Cluster:
             script, config = ROOT / f"jobs/{stage}.sh", self.experiment(run)
             return self.laptop.popen(script, config, "--ssh", "head", *options, stdout=log, stderr=log)
 
-    def finish(self, job: subprocess.Popen[str], run: str, seconds: float = 400) -> None:
+    def finish(self, job: subprocess.Popen[str], run: str, seconds: float = 700) -> None:
         assert job.wait(timeout=seconds) == 0, (self.shared / f"{run}.log").read_text()
 
     def alive(self) -> set[str]:
@@ -101,7 +101,7 @@ class Cluster:
         summary = json.loads(answer.stdout)["data"]["summary"]
         return {node["raylet"].get("nodeManagerHostname") for node in summary if node["raylet"].get("state") == "ALIVE"}
 
-    def wait_for_draws(self, run: str, seconds: float = 240) -> None:
+    def wait_for_draws(self, run: str, seconds: float = 400) -> None:
         """Until each policy has logged a draw: all of them are at work."""
         unfinished = self.shared / run / "rewrite/unfinished"
 
@@ -160,7 +160,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
         down = laptop.run(RAY, "down", "--yes", file)
         assert down.returncode == 0, down.stdout
-        assert not [p for host in cluster.nodes for p in host.processes("raylet")], "ray down left something running"
+        left = lambda: [p for host in cluster.nodes for p in host.processes("raylet")]  # noqa: E731
+        wait(lambda: not left(), lambda: f"ray down left running: {left()}")  # a worker ends when it misses its head
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def test_host_dies_while_training(cluster: Cluster, quiet: Quiet):
     job = cluster.submit("train", folder.name, "--set", examples)
     metrics = folder / "train/metrics.jsonl"
     steps = lambda: metrics.read_text().count("\n") if metrics.exists() else 0  # noqa: E731
-    wait(lambda: steps() >= 6, lambda: f"{steps()} steps", 240, every=0.02)
+    wait(lambda: steps() >= 6, lambda: f"{steps()} steps", 400, every=0.02)
     victim.crash()
     cluster.finish(job, folder.name)
     assert curve_of(cluster, folder.name) == quiet.curve
