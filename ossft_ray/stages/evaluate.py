@@ -23,7 +23,8 @@ from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
 from ossft_ray.stages.room import replanned
 from ossft_ray.stages.sample_cache import cache_folder, entry_inputs, find, keep
-from ossft_ray.stages.scores import DIFFERENCES, SCORES, Scores, compare_models, folder_name, score_model
+from ossft_ray.stages.scores import COSTS, DIFFERENCES, SCORES, Scores, compare_models, folder_name, score_model
+from ossft_ray.stages.sessions import Session, session_phases, session_total
 from ossft_ray.storage import MANIFEST, Folder, begin_stage, fingerprint
 from ossft_ray.verification.inputs import verify_inputs
 
@@ -65,6 +66,7 @@ def evaluate(
         scores[model] = score_model(folder / model, list(benchmarks))
     others = [model for model in scores if model != "base"]
     differences = {model: compare_models(folder / "base", folder / model, list(benchmarks)) for model in others}
+    folder.write_json(COSTS, costs(folder, list(found)))
     folder.write_json(SCORES, scores)
     folder.write_json(DIFFERENCES, differences)
     write_config(experiment)
@@ -155,6 +157,14 @@ class EvaluateWorker(RolloutWorker):
         return row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
 
 
+def costs(folder: Folder, models: list[str]) -> dict[str, float]:
+    """Seconds of all models' sampling, loading included, and the tokens they drew; what a cache gave cost nothing."""
+    return {
+        "seconds": sum(session_phases(folder / model)[0].get(NAME, 0.0) for model in models),
+        "generated_tokens": sum(session_total(folder / model, "generated_tokens") for model in models),
+    }
+
+
 def split_part(part: str) -> tuple[str, int]:
     benchmark, _, number = part.rpartition("#")
     return benchmark, int(number)
@@ -233,7 +243,8 @@ def _draw(
         "done_before": PART_PROBLEMS * (num_parts - len(missing)),
     }
     start_ray(experiment, verbose)
-    run_workers(
+    session = Session.begin(folder)
+    totals = run_workers(
         EvaluateWorker,
         experiment,
         missing,
@@ -244,6 +255,8 @@ def _draw(
         benchmarks=benchmarks,
         folder=folder,
     )
+    session.note(NAME, totals)
+    session.end()
 
 
 def _is_done(folder: Folder, part: str) -> bool:

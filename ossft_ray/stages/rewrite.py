@@ -28,9 +28,10 @@ from ossft_ray.stages.parts import part_number, write_part
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.regrading import regrade
 from ossft_ray.stages.rewrite_inputs import extends, make_room, rewrite_inputs
-from ossft_ray.stages.rewrite_manifest import Session, part_counts, summarise
+from ossft_ray.stages.rewrite_manifest import part_counts, summarise
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
 from ossft_ray.stages.room import replanned
+from ossft_ray.stages.sessions import Session
 from ossft_ray.storage import Folder, begin_stage, finish_stage
 
 NAME = "rewrite"

@@ -1,9 +1,8 @@
 """What did a rewrite come to and cost? Counts of each part, sessions of the stage, and the manifest made of both."""
 
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,33 +13,10 @@ from ossft_ray.stages.attempt_log import EXTRA_WORK, AttemptLog
 from ossft_ray.stages.calibration import CALIBRATION
 from ossft_ray.stages.intake import PARTS, Layout
 from ossft_ray.stages.parts import read_counts
-from ossft_ray.storage import Folder, LineLog, read_lines
+from ossft_ray.stages.sessions import session_phases
+from ossft_ray.storage import Folder
 
-_SESSIONS = "sessions"  # sub-folder: a file for each time the command was given, a line for each phase it finished
 _ORIGINS = ("self", "guided", "expert")
-
-
-@dataclass
-class Session:
-    """One run of the command, whether it finishes the stage or is killed."""
-
-    log: LineLog
-    phase_began: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def begin(cls, folder: Folder) -> "Session":
-        session = cls(LineLog(folder / _SESSIONS, f"{time.time_ns()}.jsonl"))
-        session.log.append({"began": round(time.time())})
-        return session
-
-    def note(self, phase: str, totals: dict[str, int] | None = None) -> None:
-        """The phase has ended; `totals` are the workers' own."""
-        now = time.monotonic()
-        self.log.append({"phase": phase, "seconds": now - self.phase_began, "totals": totals or {}})
-        self.phase_began = now
-
-    def end(self) -> None:
-        self.log.close()
 
 
 async def part_counts(
@@ -86,7 +62,7 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         for stage, by_reason in counts.pop("reasons").items():
             reasons[stage].update(by_reason)
         totals.update(counts)
-    phases, num_sessions = _sessions(folder)
+    phases, num_sessions = session_phases(folder)
     calibration = folder.read_json(CALIBRATION) if folder.exists(CALIBRATION) else {}
     return {
         "problems": layout.problems,
@@ -114,24 +90,6 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         "seconds": round(_covered_seconds(intervals)),
         "phases": phases,
     }
-
-
-def _sessions(folder: Folder) -> tuple[dict[str, float], int]:
-    """Seconds by phase over all sessions that lived to tell them, and how many sessions there were.
-
-    Loading and sampling are parts of rewriting: what an average worker spent until its engine was ready, and from then
-    until the last response.
-    """
-    seconds: Counter[str] = Counter()
-    sessions = folder / _SESSIONS
-    names = sessions.names()
-    for line in (line for name in names for line in read_lines(sessions, name)):
-        if "phase" in line:
-            seconds[line["phase"]] += line["seconds"]
-            for part in ("loading", "sampling"):
-                if milliseconds := line["totals"].get(f"{part}_ms"):
-                    seconds[part] += milliseconds / 1000 / line["totals"]["policies"]
-    return {phase: round(value, 3) for phase, value in seconds.items()}, len(names)
 
 
 def _covered_seconds(intervals: list[tuple[float, float]]) -> float:
