@@ -1,4 +1,4 @@
-"""The cluster file as Ray's launcher reads it, checked without any machine."""
+"""The cluster launcher's files as Ray reads them, checked without any machine."""
 
 import copy
 import subprocess
@@ -12,32 +12,43 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
+PROVIDERS = ("local", "aws", "gcp")
 COMMANDS = ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands")
 
 
-@pytest.fixture
-def config() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((CLUSTER / "local.yaml").read_text())
+@pytest.fixture(params=PROVIDERS)
+def config(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return load(request.param)
+
+
+def load(provider: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((CLUSTER / f"{provider}.yaml").read_text())
     return loaded
 
 
 def test_launcher_accepts_it(config: dict[str, Any]):
-    prepared = prepare_config(config)
+    prepared = prepare_config(copy.deepcopy(config))
     validate_config(prepared)
-    assert prepared["max_workers"] == len(config["provider"]["worker_ips"])
+    workers = config["provider"].get("worker_ips")
+    assert prepared["max_workers"] == (config["max_workers"] if workers is None else len(workers))
+    assert prepared["head_start_ray_commands"] == config["head_start_ray_commands"]
 
 
 @pytest.mark.parametrize(
-    "change, refusal",
+    "provider, change, refusal",
     [
-        ({"file_mount": {}}, jsonschema.ValidationError),
-        ({"target_utilization_fraction": 0.8}, jsonschema.ValidationError),
-        ({"provider": {"type": "local", "head_ip": "10.0.0.1"}}, click.ClickException),
+        ("local", {"file_mount": {}}, jsonschema.ValidationError),
+        ("local", {"target_utilization_fraction": 0.8}, jsonschema.ValidationError),
+        ("local", {"provider": {"type": "local", "head_ip": "10.0.0.1"}}, click.ClickException),
+        ("aws", {"head_node_type": "heads"}, ValueError),
+        ("aws", {"max_workers": 0}, ValueError),  # fewer than min_workers
+        ("gcp", {"provider": {"type": "gcp", "project_id": 7}}, jsonschema.ValidationError),
+        ("gcp", {"available_node_types": {"head": {"resources": {}}}, "head_node_type": "head"}, Exception),
     ],
 )
-def test_launcher_refuses_faults(config: dict[str, Any], change: dict[str, Any], refusal: type[Exception]):
+def test_launcher_refuses_faults(provider: str, change: dict[str, Any], refusal: type[Exception]):
     with pytest.raises(refusal):
-        validate_config(prepare_config({**copy.deepcopy(config), **change}))
+        validate_config(prepare_config({**load(provider), **change}))
 
 
 def test_commands_are_bash(config: dict[str, Any]):
@@ -61,3 +72,27 @@ def test_ray_starts_inside_the_environment(config: dict[str, Any]):
     assert any("make -C ~/ossft_ray env" in command for command in config["setup_commands"])
     for key in COMMANDS[1:]:
         assert all("~/ossft_ray/.venv/bin/" in command for command in config[key])
+
+
+def test_the_storage_is_there_before_ray(config: dict[str, Any]):
+    assert any("test -w /shared" in command for command in config["setup_commands"])
+
+
+@pytest.mark.parametrize("provider", ["aws", "gcp"])
+def test_cloud_commands_are_those_on_premises(provider: str):
+    """What was proved with local.yaml holds for the clouds: Ray starts by the same commands."""
+    for key in COMMANDS[1:]:
+        assert load(provider)[key] == load("local")[key]
+
+
+@pytest.mark.parametrize("provider", ["aws", "gcp"])
+def test_only_workers_have_gpus_and_only_they_are_spot(provider: str):
+    config = load(provider)
+    types = {name: kind["node_config"] for name, kind in config["available_node_types"].items()}
+    spot = {name: "InstanceMarketOptions" in node or "SPOT" in str(node.get("scheduling")) for name, node in types.items()}
+    assert spot == {"head": False, "gpu": True}
+    head = config["available_node_types"][config["head_node_type"]]
+    assert head["resources"] == {"CPU": 0}  # drivers and Ray's control, no work
+    assert config["available_node_types"]["gpu"]["min_workers"] >= 1  # `auto` takes a cluster without GPUs for a CPU one
+    assert config["provider"]["cache_stopped_nodes"] is False
+    assert any("BACKEND=gpu" in command for command in config["setup_commands"])  # the head has no GPU to tell by

@@ -1,0 +1,159 @@
+"""aws.yaml and gcp.yaml as the clouds would read them: by EC2's and Compute Engine's own descriptions, without an account.
+
+Ray hands `node_config` on as it is, so Ray's validator says nothing about it.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.session
+import botocore.validate
+import googleapiclient
+import pytest
+import yaml
+from moto import mock_aws
+from ray.autoscaler._private.aws import config as aws_config
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler._private.gcp.config import get_node_type
+from ray.autoscaler._private.gcp.node import GCPNodeType
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+COMPUTE = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "compute.v1.json"
+
+
+def load(provider: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((CLUSTER / f"{provider}.yaml").read_text())
+    return loaded
+
+
+def node_configs(provider: str) -> dict[str, dict[str, Any]]:
+    return {name: kind["node_config"] for name, kind in load(provider)["available_node_types"].items()}
+
+
+# AWS
+
+
+def ec2_errors(node_config: dict[str, Any]) -> str:
+    shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    report = botocore.validate.ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node_config}, shape)
+    return str(report.generate_report())
+
+
+@pytest.mark.parametrize("name", ["head", "gpu"])
+def test_ec2_knows_every_field(name: str):
+    assert ec2_errors(node_configs("aws")[name]) == ""
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({"InstanceMarketOption": {"MarketType": "spot"}}, "InstanceMarketOption"),
+        ({"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": {"MaxPrize": "1"}}}, "MaxPrize"),
+        ({"BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": "300"}}]}, "VolumeSize"),
+    ],
+)
+def test_ec2_refuses_faults(change: dict[str, Any], complaint: str):
+    assert complaint in ec2_errors({**node_configs("aws")["gpu"], **change})
+
+
+@pytest.fixture
+def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """aws.yaml with what a user must change, changed to what a simulated account has."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes the key pair that it makes into ~/.ssh
+    monkeypatch.setattr(aws_config.time, "sleep", lambda seconds: None)
+    logging.getLogger("botocore").setLevel(logging.CRITICAL)
+    # Ray remembers clients and subnets for the life of a process
+    for cached in (aws_config._get_subnets_or_die, aws_config.resource_cache):
+        cached.cache_clear()
+    config = load("aws")
+    with mock_aws({"iam": {"load_aws_managed_policies": True}}):
+        ec2 = boto3.client("ec2", region_name=config["provider"]["region"])
+        vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+        group = ec2.create_security_group(GroupName="ossft", Description="ossft", VpcId=vpc)["GroupId"]
+        image = ec2.describe_images()["Images"][0]["ImageId"]
+        for kind in config["available_node_types"].values():
+            kind["node_config"].update(ImageId=image, SecurityGroupIds=[group])
+        yield config
+
+
+def test_ray_starts_it_on_a_simulated_ec2(aws: dict[str, Any]):
+    """`ray up` as far as machines go: the account is prepared, types are looked up, a head and a worker are started."""
+    aws = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(aws))
+    config = aws_config.bootstrap_aws(aws)
+    validate_config({key: value for key, value in config.items() if key != "head_node"})
+    types = config["available_node_types"]
+    assert types["head"]["resources"]["CPU"] == 0
+    assert types["gpu"]["resources"]["GPU"] == 8
+
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    for name in ("head", "gpu"):
+        node_config = {**types[name]["node_config"], **(config["head_node"] if name == "head" else {})}
+        provider.create_node(node_config, {"ray-node-type": name}, 1)
+    machines = {
+        tag["Value"]: machine
+        for reservation in boto3.client("ec2", region_name=config["provider"]["region"]).describe_instances()["Reservations"]
+        for machine in reservation["Instances"]
+        for tag in machine["Tags"]
+        if tag["Key"] == "ray-node-type"
+    }
+    assert machines["head"].get("InstanceLifecycle") is None
+    assert machines["gpu"]["InstanceLifecycle"] == "spot"
+    assert machines["head"]["IamInstanceProfile"]["Arn"].endswith("ray-autoscaler-v1")
+    assert "IamInstanceProfile" not in machines["gpu"]
+
+
+# GCP
+
+
+@pytest.fixture(scope="module")
+def compute() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(COMPUTE.read_text())["schemas"]
+    return loaded
+
+
+def google_errors(value: Any, schema: dict[str, Any], schemas: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Where a value is not as a discovery document describes it: unknown fields, wrong types, values that are not listed."""
+    schema = schemas[schema["$ref"]] if "$ref" in schema else schema
+    python = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}[schema["type"]]
+    number_as_text = schema.get("format") in ("int64", "uint64") and isinstance(value, int)
+    if not isinstance(value, python) and not number_as_text:
+        yield f"{place}: {value!r} is no {schema['type']}"
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name in schema.get("properties", {}):
+                yield from google_errors(item, schema["properties"][name], schemas, f"{place}.{name}")
+            else:
+                yield f"{place}.{name} is unknown"
+    elif isinstance(value, list):
+        for item in value:
+            yield from google_errors(item, schema["items"], schemas, place)
+    elif "enum" in schema and value not in schema["enum"]:
+        yield f"{place}: {value} is none of {', '.join(schema['enum'])}"
+
+
+@pytest.mark.parametrize("name", ["head", "gpu"])
+def test_compute_engine_knows_every_field(name: str, compute: dict[str, Any]):
+    node_config = node_configs("gcp")[name]
+    assert list(google_errors(node_config, compute["Instance"], compute)) == []
+    assert get_node_type(node_config) == GCPNodeType.COMPUTE
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({"scheduling": [{"preemptible": True}]}, "is no object"),  # as Ray's own defaults have it
+        ({"scheduling": {"provisioningModel": "spot"}}, "spot is none of"),
+        ({"disk": []}, ".disk is unknown"),
+        ({"disks": [{"boot": "true"}]}, ".disks.boot: 'true' is no boolean"),
+    ],
+)
+def test_compute_engine_refuses_faults(change: dict[str, Any], complaint: str, compute: dict[str, Any]):
+    errors = list(google_errors({**node_configs("gcp")["gpu"], **change}, compute["Instance"], compute))
+    assert len(errors) == 1 and complaint in errors[0]
