@@ -75,7 +75,7 @@ def follow(client: Any, config: Path, command: list[str], submission_id: str | N
         job = _submit(client, shlex.join(command), folder, submission_id)
     print(f"job {job} on {client.get_address()}: {shlex.join(command)}", flush=True)
     try:
-        asyncio.run(_print_log(client, job))
+        _print_log(client, job)
         return exit_code(_wait(client, job))
     except KeyboardInterrupt:
         print(f"\nno longer following; the job goes on. To stop it: ray job stop {job}", file=sys.stderr)
@@ -160,9 +160,15 @@ def _submit(client: Any, entrypoint: str, folder: str, submission_id: str | None
             time.sleep(_POLL_SECONDS)
 
 
-async def _print_log(client: Any, job: str) -> None:
-    async for lines in client.tail_job_logs(job):
-        print(lines, end="", flush=True)
+def _print_log(client: Any, job: str) -> None:
+    async def follow() -> None:
+        async for lines in client.tail_job_logs(job):
+            print(lines, end="", flush=True)
+
+    try:
+        asyncio.run(follow())
+    except RuntimeError as error:  # the connection, not the job
+        print(f"the log cannot be followed any more: {error}; the job goes on", file=sys.stderr, flush=True)
 
 
 def _wait(client: Any, job: str) -> Any:
