@@ -89,11 +89,13 @@ def tunnel(head: str, dashboard_port: int) -> Iterator[str]:
     Raises:
         InputError: SSH cannot reach the head, or must ask for a password.
     """
+    if shutil.which("ssh") is None:
+        raise InputError(f"--ssh {head}: there is no ssh on this machine; install OpenSSH's client")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]
-    command = ["ssh", "-N", *options, "-L", f"127.0.0.1:{port}:127.0.0.1:{dashboard_port}", head]
+    command = ["ssh", "-N", *options, "-L", f"127.0.0.1:{port}:127.0.0.1:{dashboard_port}", "--", head]
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said, start_new_session=True)
         try:

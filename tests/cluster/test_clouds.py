@@ -98,7 +98,9 @@ def test_ray_starts_it_on_a_simulated_ec2(aws: dict[str, Any]):
         provider.create_node(node_config, {"ray-node-type": name}, 1)
     machines = {
         tag["Value"]: machine
-        for reservation in boto3.client("ec2", region_name=config["provider"]["region"]).describe_instances()["Reservations"]
+        for reservation in boto3.client("ec2", region_name=config["provider"]["region"]).describe_instances()[
+            "Reservations"
+        ]
         for machine in reservation["Instances"]
         for tag in machine["Tags"]
         if tag["Key"] == "ray-node-type"
