@@ -181,7 +181,7 @@ def hosts(names: list[str], folder: Path) -> Iterator[dict[str, Host]]:
         _run("ip", "link", "set", bridge, "up")
         for host in made.values():
             host.boot()
-        yield made
+        yield dict(made)
     finally:
         for host in made.values():
             if host.is_up:
