@@ -163,7 +163,9 @@ class WorkerGroup(Group):
     @model_validator(mode="after")
     def bounds_are_in_order(self) -> "WorkerGroup":
         if not self.min_replicas <= self.replicas <= self.max_replicas:
-            raise ValueError(f"minReplicas {self.min_replicas} <= replicas {self.replicas} <= maxReplicas does not hold")
+            raise ValueError(
+                f"minReplicas {self.min_replicas} <= replicas {self.replicas} <= maxReplicas does not hold"
+            )
         return self
 
 

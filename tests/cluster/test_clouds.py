@@ -67,13 +67,17 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes the key pair that it makes into ~/.ssh
-    monkeypatch.setattr(aws_config.time, "sleep", lambda seconds: None)
     logging.getLogger("botocore").setLevel(logging.CRITICAL)
     # Ray remembers clients and subnets for the life of a process
     for cached in (aws_config._get_subnets_or_die, aws_config.resource_cache):
         cached.cache_clear()
     config = load("aws")
-    with mock_aws({"iam": {"load_aws_managed_policies": True}}):
+    with mock_aws():
+        iam = boto3.client("iam")  # as an earlier `ray up` left it; Ray waits half a minute for what it makes itself
+        iam.create_role(RoleName=aws_config.DEFAULT_RAY_IAM_ROLE, AssumeRolePolicyDocument="{}")
+        profile = {"InstanceProfileName": aws_config.DEFAULT_RAY_INSTANCE_PROFILE}
+        iam.create_instance_profile(**profile)
+        iam.add_role_to_instance_profile(**profile, RoleName=aws_config.DEFAULT_RAY_IAM_ROLE)
         ec2 = boto3.client("ec2", region_name=config["provider"]["region"])
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
         group = ec2.create_security_group(GroupName="ossft", Description="ossft", VpcId=vpc)["GroupId"]
@@ -98,7 +102,9 @@ def test_ray_starts_it_on_a_simulated_ec2(aws: dict[str, Any]):
         provider.create_node(node_config, {"ray-node-type": name}, 1)
     machines = {
         tag["Value"]: machine
-        for reservation in boto3.client("ec2", region_name=config["provider"]["region"]).describe_instances()["Reservations"]
+        for reservation in boto3.client("ec2", region_name=config["provider"]["region"]).describe_instances()[
+            "Reservations"
+        ]
         for machine in reservation["Instances"]
         for tag in machine["Tags"]
         if tag["Key"] == "ray-node-type"

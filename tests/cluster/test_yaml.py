@@ -89,10 +89,14 @@ def test_cloud_commands_are_those_on_premises(provider: str):
 def test_only_workers_have_gpus_and_only_they_are_spot(provider: str):
     config = load(provider)
     types = {name: kind["node_config"] for name, kind in config["available_node_types"].items()}
-    spot = {name: "InstanceMarketOptions" in node or "SPOT" in str(node.get("scheduling")) for name, node in types.items()}
+    spot = {
+        name: "InstanceMarketOptions" in node or "SPOT" in str(node.get("scheduling")) for name, node in types.items()
+    }
     assert spot == {"head": False, "gpu": True}
     head = config["available_node_types"][config["head_node_type"]]
     assert head["resources"] == {"CPU": 0}  # drivers and Ray's control, no work
-    assert config["available_node_types"]["gpu"]["min_workers"] >= 1  # `auto` takes a cluster without GPUs for a CPU one
+    assert (
+        config["available_node_types"]["gpu"]["min_workers"] >= 1
+    )  # `auto` takes a cluster without GPUs for a CPU one
     assert config["provider"]["cache_stopped_nodes"] is False
     assert any("BACKEND=gpu" in command for command in config["setup_commands"])  # the head has no GPU to tell by
