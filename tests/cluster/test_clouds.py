@@ -1,4 +1,4 @@
-"""aws.yaml and gcp.yaml as the clouds would read them: by EC2's and Compute Engine's own descriptions, without an account.
+"""aws.yaml and gcp.yaml as the clouds would read them: by EC2's and Compute Engine's own descriptions, no account needed.
 
 Ray hands `node_config` on as it is, so Ray's validator says nothing about it.
 """
@@ -125,7 +125,7 @@ def compute() -> dict[str, Any]:
 
 
 def google_errors(value: Any, schema: dict[str, Any], schemas: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Where a value is not as a discovery document describes it: unknown fields, wrong types, values that are not listed."""
+    """Where a value is not as a discovery document describes it: unknown fields, wrong types or values."""
     schema = schemas[schema["$ref"]] if "$ref" in schema else schema
     python = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}[schema["type"]]
     number_as_text = schema.get("format") in ("int64", "uint64") and isinstance(value, int)

@@ -1,6 +1,6 @@
 """cluster/slurm.sh under a stand-in for Slurm: what becomes of a job at its time limit, on failure, on scancel.
 
-`srun` and `ray symmetric-run` pass their command on, `scontrol requeue` is written down, and `ossft` does what a row says.
+`srun` and `ray symmetric-run` pass their command on, `scontrol requeue` is written down, `ossft` does what a row says.
 """
 
 import os
