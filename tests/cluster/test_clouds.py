@@ -1,4 +1,4 @@
-"""aws.yaml and gcp.yaml as the clouds would read them: by EC2's and Compute Engine's own descriptions, no account needed.
+"""aws.yaml and gcp.yaml as the clouds read them: by EC2's and Compute Engine's own descriptions, no account needed.
 
 Ray hands `node_config` on as it is, so Ray's validator says nothing about it.
 """
