@@ -74,7 +74,8 @@ export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 [[ -s ${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token} ]] || die "no token for Ray: make one, ray get-auth-token --generate"
 
 # This script runs on the first node, so that one is Ray's head: only there can it signal the driver.
-address=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):6379
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+address=${nodes%%$'\n'*}:6379
 state=$(mktemp -d)
 near_limit=false
 watchdog=''

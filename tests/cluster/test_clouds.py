@@ -1,4 +1,4 @@
-"""aws.yaml and gcp.yaml as the clouds would read them: by EC2's and Compute Engine's own descriptions, without an account.
+"""aws.yaml and gcp.yaml as the clouds read them: by EC2's and Compute Engine's own descriptions, no account needed.
 
 Ray hands `node_config` on as it is, so Ray's validator says nothing about it.
 """
@@ -67,13 +67,17 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes the key pair that it makes into ~/.ssh
-    monkeypatch.setattr(aws_config.time, "sleep", lambda seconds: None)
     logging.getLogger("botocore").setLevel(logging.CRITICAL)
     # Ray remembers clients and subnets for the life of a process
     for cached in (aws_config._get_subnets_or_die, aws_config.resource_cache):
         cached.cache_clear()
     config = load("aws")
-    with mock_aws({"iam": {"load_aws_managed_policies": True}}):
+    with mock_aws():
+        iam = boto3.client("iam")  # as an earlier `ray up` left it; Ray waits half a minute for what it makes itself
+        iam.create_role(RoleName=aws_config.DEFAULT_RAY_IAM_ROLE, AssumeRolePolicyDocument="{}")
+        profile = {"InstanceProfileName": aws_config.DEFAULT_RAY_INSTANCE_PROFILE}
+        iam.create_instance_profile(**profile)
+        iam.add_role_to_instance_profile(**profile, RoleName=aws_config.DEFAULT_RAY_IAM_ROLE)
         ec2 = boto3.client("ec2", region_name=config["provider"]["region"])
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
         group = ec2.create_security_group(GroupName="ossft", Description="ossft", VpcId=vpc)["GroupId"]
@@ -121,7 +125,7 @@ def compute() -> dict[str, Any]:
 
 
 def google_errors(value: Any, schema: dict[str, Any], schemas: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Where a value is not as a discovery document describes it: unknown fields, wrong types, values that are not listed."""
+    """Where a value is not as a discovery document describes it: unknown fields, wrong types or values."""
     schema = schemas[schema["$ref"]] if "$ref" in schema else schema
     python = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}[schema["type"]]
     number_as_text = schema.get("format") in ("int64", "uint64") and isinstance(value, int)
