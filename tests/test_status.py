@@ -5,10 +5,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
 from ossft_ray.cli import main
 from ossft_ray.config import resolve
@@ -225,6 +227,17 @@ def test_a_complete_run(run: Path) -> None:
     assert {each.state for each in stages} == {"complete"}
     assert [(each.done, each.total) for each in stages] == [(60, 60), (1, 1), (9, 9), (18, 18), (None, None)]
     assert stages[3].details["averages"] == {"base": pytest.approx(0.2), "trained": pytest.approx(0.2)}
+
+
+def test_a_run_in_an_object_store(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for write in (write_rewriting, write_training, write_evaluation):
+        write(run)
+    age(run, 15)
+    (expected,) = status(str(run), NOW).rounds
+    store = fs._MockFileSystem(current_time=datetime.fromtimestamp(NOW - 15, UTC))
+    fs.copy_files(str(run), "bucket/run", destination_filesystem=store)
+    monkeypatch.setattr(Folder, "at", lambda uri: Folder(store, uri.removeprefix("s3://")))
+    assert status("s3://bucket/run", NOW).rounds == [expected]
 
 
 def test_rounds(run: Path) -> None:

@@ -124,6 +124,7 @@ class EvaluateWorker(RolloutWorker):
             num_samples = self.experiment.evaluate.num_samples
             rows = await asyncio.gather(*(self.draw(benchmark, problem, index) for index in range(num_samples)))
             progress.update(problems=1, samples=len(rows), correct=sum(row["correct"] for row in rows))
+            self.metrics.count("ossft_problems", origin="")
         return rows
 
     async def draw(self, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
