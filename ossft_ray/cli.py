@@ -1,6 +1,7 @@
 """The commands: one a stage. Heavy libraries are imported by the command that needs them."""
 
 import functools
+import json
 import os
 import shlex
 import sys
@@ -266,6 +267,25 @@ def show(
     from ossft_ray.terminal import console
 
     for line in show(run, origin, num_rows, problem, Parts(attempts=attempts, prompt=prompt, tokens=tokens)):
+        console.print(line, soft_wrap=True)
+
+
+@ossft.command()
+@click.argument("run", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@_options()
+def status(run: str, as_json: bool) -> None:
+    """Tell how far a run is, from its folder alone, also while it is going."""
+    from ossft_ray.status import status
+
+    found = status(run)
+    if as_json:
+        click.echo(json.dumps(found.as_json()))
+        return
+    from ossft_ray.status_lines import status_lines
+    from ossft_ray.terminal import console
+
+    for line in status_lines(found):
         console.print(line, soft_wrap=True)
 
 

@@ -21,8 +21,8 @@ FLOORS = (
     ("config", "schema"),
     ("method", "verification", "data.records", "data.hub", "data.layouts", "data.seen"),
     ("engines", "storage", "data", "provenance", "run_folder"),
-    ("stages", "report", "playground", "show", "export"),
-    ("cli", "summary", "terminal"),
+    ("stages", "report", "playground", "show", "export", "status"),
+    ("cli", "summary", "terminal", "status_lines"),
 )
 
 # Rooms on one floor that do not lead into each other, whatever the floors say: importer, imported.
@@ -36,6 +36,8 @@ CLOSED_DOORS = (
     ("report", "playground"),
     ("show", "stages"),
     ("export", "stages"),
+    ("status", "stages"),
+    ("status_lines", "stages"),
     ("stages", "playground"),
     ("playground", "stages"),
     ("playground", "report"),
@@ -232,6 +234,7 @@ print("loaded:", *(name for name in {banned.split()!r} if name in sys.modules))
         ("ossft_ray.engines.deepspeed_engine", "ray vllm deepspeed"),
         ("ossft_ray.data.problems", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.report", "torch ray transformers vllm deepspeed sympy"),
+        ("ossft_ray.status", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.show", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.export", "torch ray transformers vllm deepspeed sympy huggingface_hub"),
         ("ossft_ray.playground.demo", "torch ray transformers vllm deepspeed sympy"),

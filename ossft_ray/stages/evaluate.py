@@ -17,6 +17,7 @@ from ossft_ray.errors import InputError
 from ossft_ray.method.prompts import TEMPLATES, PromptTemplate, solve_prompt
 from ossft_ray.method.rewriting import Problem, PromptTooLong, derive_seed
 from ossft_ray.provenance import write_config
+from ossft_ray.run_folder import SIZES
 from ossft_ray.schema import SAMPLE, to_table
 from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
@@ -127,6 +128,7 @@ class EvaluateWorker(RolloutWorker):
             num_samples = self.experiment.evaluate.num_samples
             rows = await asyncio.gather(*(self.draw(benchmark, problem, index) for index in range(num_samples)))
             progress.update(problems=1, samples=len(rows), correct=sum(row["correct"] for row in rows))
+            self.metrics.count("ossft_problems", origin="")
         return rows
 
     async def draw(self, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
@@ -190,8 +192,7 @@ def _sample_model(
     digests = _add_benchmarks(folder, benchmarks)
     report = on_progress or (lambda totals: None)
     parts = {
-        name: [f"{name}#{number}" for number in range(-(-len(problems) // PART_PROBLEMS))]
-        for name, problems in benchmarks.items()
+        name: [f"{name}#{number}" for number in range(_num_parts(problems))] for name, problems in benchmarks.items()
     }
 
     def missing_of(name: str) -> list[str]:
@@ -259,6 +260,10 @@ def _draw(
     session.end()
 
 
+def _num_parts(problems: list[Problem]) -> int:
+    return -(-len(problems) // PART_PROBLEMS)
+
+
 def _is_done(folder: Folder, part: str) -> bool:
     benchmark, number = split_part(part)
     return (folder / folder_name(benchmark)).exists(part_file(number))
@@ -278,6 +283,10 @@ def _add_benchmarks(folder: Folder, benchmarks: dict[str, list[Problem]]) -> dic
     if changed:
         raise InputError(f"{folder.path}: the problems of {changed[0]} have changed; pass --start-over to sample anew")
     folder.write_json(BENCHMARKS, known | digests)
+    sizes = folder.read_json(SIZES) if folder.exists(SIZES) else {}
+    for name, problems in benchmarks.items():
+        sizes[folder_name(name)] = {"problems": len(problems), "parts": _num_parts(problems)}
+    folder.write_json(SIZES, sizes)
     return digests
 
 

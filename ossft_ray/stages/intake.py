@@ -19,6 +19,7 @@ from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import Chat
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
+from ossft_ray.run_folder import LAID_OUT
 from ossft_ray.schema import PROBLEM, REJECTED, to_table
 from ossft_ray.stages.attempt_log import BEFORE
 from ossft_ray.stages.golds import gold_pool
@@ -29,7 +30,6 @@ from ossft_ray.verification.inputs import verify_inputs
 
 PARTS = "part-*.parquet"
 PROBLEMS = "problems"  # sub-folder: the input as laid out in parts
-LAID_OUT = "problems.json"
 _NOTED = ("rejected", "flagged")
 _NOTED_ROWS = 1000  # in a file
 

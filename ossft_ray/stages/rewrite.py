@@ -93,6 +93,7 @@ class RewriteWorker(RolloutWorker):
                 max_copied=self.calibration.max_copied,
             )
             progress.update(["problems", rewritten.origin or "dropped"])
+            self.metrics.count("ossft_problems", origin=rewritten.origin or "dropped")
         return problem, rewritten
 
     async def draw(self, problem: Problem, stage: Stage, index: int) -> Response:

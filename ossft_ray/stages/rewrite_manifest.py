@@ -9,10 +9,10 @@ from typing import Any
 from ossft_ray.method.parroting import summarise as parroting_counts
 from ossft_ray.method.rewriting import PROMPT_TOO_LONG, Problem, Rewritten, Stage
 from ossft_ray.method.suspects import find_suspect
+from ossft_ray.run_folder import read_counts
 from ossft_ray.stages.attempt_log import EXTRA_WORK, AttemptLog
 from ossft_ray.stages.calibration import CALIBRATION
 from ossft_ray.stages.intake import PARTS, Layout
-from ossft_ray.stages.parts import read_counts
 from ossft_ray.stages.sessions import session_phases
 from ossft_ray.storage import Folder
 

@@ -26,6 +26,7 @@ from ossft_ray.errors import InputError, JobError, storage_failure
 from ossft_ray.method.prompts import Message
 from ossft_ray.method.rewriting import Problem, Response
 from ossft_ray.stages.cluster import Placement, log_folder, place, redirect_output
+from ossft_ray.stages.cluster_metrics import ClusterMetrics
 from ossft_ray.stages.processes import Processes, await_ends, own_processes
 from ossft_ray.stages.progress import OnProgress, Tally, watch
 from ossft_ray.stages.room import Room
@@ -46,6 +47,7 @@ class RolloutWorker:
         self.experiment = experiment
         self.chat = load_chat(experiment.policy)
         self.verifiers = VerifierPool.of(experiment.verify)
+        self.metrics = ClusterMetrics(experiment.run.output, log_name)
         self.life = uuid.uuid4().hex[:12]  # Ray starts an actor that was killed again
         self.counts: Counter[str] = Counter()  # of this life
         self.progress: dict[str, Counter[str]] = {}  # of each part under way, which another life may begin anew
@@ -57,7 +59,9 @@ class RolloutWorker:
         self._deaths = 0
         self.cut_off: Counter[str] = Counter()  # how often a request was in flight when the engine died
         self._window = asyncio.Semaphore(problems_in_flight(experiment))
-        self._num_requests = 0
+        self._num_requests = self._num_verdicts = 0
+        self.metrics.watch("ossft_requests_in_flight", lambda: self._num_requests)
+        self.metrics.watch("ossft_verdicts_in_flight", lambda: self._num_verdicts)
         self._awaiting_room: dict[asyncio.Future[None], None] = {}  # in the order in which they came
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, list[str]]]:
@@ -111,6 +115,7 @@ class RolloutWorker:
                     continue
                 self._deaths = 0
                 self.counts["generated_tokens"] += len(response.token_ids)
+                self.metrics.count("ossft_generated_tokens", len(response.token_ids))
                 self.counts["sampling_ms"] = round(1000 * (time.monotonic() - self._ready_at))
                 return response
         finally:
@@ -118,7 +123,13 @@ class RolloutWorker:
             self._give_room()
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
-        return await self.verifiers.verify(problem.answer, response, problem.question, problem.verifier)
+        self._num_verdicts += 1
+        try:
+            verdict = await self.verifiers.verify(problem.answer, response, problem.question, problem.verifier)
+        finally:
+            self._num_verdicts -= 1
+        self.metrics.count("ossft_verdicts", reason=verdict.reason)
+        return verdict
 
     async def room(self) -> None:
         """Return when the engine has so little to do that a draw which may not be needed costs next to nothing."""
@@ -174,6 +185,7 @@ class RolloutWorker:
     def _count_death(self, death: PolicyDied) -> None:
         self._deaths += 1
         self.counts["engine_deaths"] += 1
+        self.metrics.count("ossft_engine_deaths")
         print(f"the engine died ({death}); starting another", flush=True)
         if self._deaths >= _MAX_DEATHS:
             folder = log_folder(self.experiment)

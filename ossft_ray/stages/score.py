@@ -16,9 +16,9 @@ from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
 from ossft_ray.provenance import write_config
+from ossft_ray.run_folder import read_counts
 from ossft_ray.schema import SCORE, check_table
 from ossft_ray.stages.cluster import check_output, start_ray
-from ossft_ray.stages.parts import read_counts
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.references import score_inputs
 from ossft_ray.stages.room import replanned

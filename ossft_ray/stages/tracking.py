@@ -1,4 +1,4 @@
-"""A step's figures for TensorBoard, always; for Weights & Biases and MLflow where `[train] tracking` names them."""
+"""A step's figures for TensorBoard and the cluster's monitoring, always; for W&B and MLflow on demand."""
 
 import shutil
 import tempfile
@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from ossft_ray.config import Experiment
 from ossft_ray.errors import InputError
+from ossft_ray.stages.cluster_metrics import ClusterMetrics
 from ossft_ray.storage import Folder
 
 TENSORBOARD = "tensorboard"
@@ -26,9 +27,11 @@ class Tracking:
         self._target = folder / TENSORBOARD
         self._local = self._target.local_path or Path(tempfile.mkdtemp())
         self._tensorboard = _summary_writer(self._local, after_step)
+        self._cluster = ClusterMetrics(experiment.run.output, "train")
         self._opened: list[tuple[Log, Close]] = [_OPEN[name](experiment) for name in experiment.train.tracking]
 
     def log(self, metrics: dict[str, Any], flush: bool = False) -> None:
+        self._cluster.watch_training(metrics)
         figures = {key: value for key, value in metrics.items() if isinstance(value, int | float) and key != "step"}
         for key, value in figures.items():
             self._tensorboard.add_scalar(key, value, metrics["step"])
@@ -40,6 +43,7 @@ class Tracking:
 
     def close(self) -> None:
         """Write out what is still in the writers' queues: the process may be killed as soon as it has nothing to do."""
+        self._cluster.close()
         self._tensorboard.close()
         self._upload()
         if self._target.local_path is None:
