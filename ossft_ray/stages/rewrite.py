@@ -89,7 +89,7 @@ class RewriteWorker(RolloutWorker):
                 self.experiment.rewrite,
                 self.experiment.prompts,
                 made=made,
-                room=self.room,
+                room=self.in_flight.room,
                 max_copied=self.calibration.max_copied,
             )
             progress.update(["problems", rewritten.origin or "dropped"])

@@ -25,17 +25,19 @@ from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
 from ossft_ray.errors import InputError, JobError, storage_failure
 from ossft_ray.method.prompts import Message
 from ossft_ray.method.rewriting import Problem, Response
-from ossft_ray.stages.cluster import Placement, log_folder, place, redirect_output
+from ossft_ray.stages.cluster import log_folder, place, redirect_output
 from ossft_ray.stages.cluster_metrics import ClusterMetrics
+from ossft_ray.stages.in_flight import InFlight
+from ossft_ray.stages.placement import Placement
 from ossft_ray.stages.processes import Processes, await_ends, own_processes
 from ossft_ray.stages.progress import OnProgress, Tally, watch
 from ossft_ray.stages.room import Room
 from ossft_ray.verification import Verdict, VerifierPool
 
 _MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
-_SPARE_BELOW = 16  # requests in flight: an engine with fewer takes more at next to no cost
 _MAX_DEATHS = 3  # of an engine or an actor, one after the other and with nothing done between them
 _REPORT_SECONDS = 0.5
+_GROW_ABOVE = 0.01  # of the parts that the actors may hold
 
 
 class RolloutWorker:
@@ -58,11 +60,10 @@ class RolloutWorker:
         self._ready_at = 0.0
         self._deaths = 0
         self.cut_off: Counter[str] = Counter()  # how often a request was in flight when the engine died
-        self._window = asyncio.Semaphore(problems_in_flight(experiment))
-        self._num_requests = self._num_verdicts = 0
-        self.metrics.watch("ossft_requests_in_flight", lambda: self._num_requests)
+        self.in_flight = InFlight(problems_in_flight(experiment))
+        self._num_verdicts = 0
+        self.metrics.watch("ossft_requests_in_flight", lambda: self.in_flight.num_requests)
         self.metrics.watch("ossft_verdicts_in_flight", lambda: self._num_verdicts)
-        self._awaiting_room: dict[asyncio.Future[None], None] = {}  # in the order in which they came
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, list[str]]]:
         parts = [str(part) for part in batch["part"]]
@@ -88,7 +89,7 @@ class RolloutWorker:
     @asynccontextmanager
     async def a_place_in_flight(self) -> AsyncIterator[None]:
         """Held by a problem while it is worked on; problems get it in the order in which they come."""
-        async with self._window:
+        async with self.in_flight.problem():
             yield
         await self.report()
 
@@ -102,8 +103,7 @@ class RolloutWorker:
             PromptTooLong: the prompt leaves no room for a response.
             JobError: engines die again and again.
         """
-        self._num_requests += 1
-        try:
+        with self.in_flight.request():
             prompt_ids = await self.render(prompt)
             while True:
                 policy = await self._loaded_policy()
@@ -118,9 +118,6 @@ class RolloutWorker:
                 self.metrics.count("ossft_generated_tokens", len(response.token_ids))
                 self.counts["sampling_ms"] = round(1000 * (time.monotonic() - self._ready_at))
                 return response
-        finally:
-            self._num_requests -= 1
-            self._give_room()
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
         self._num_verdicts += 1
@@ -130,17 +127,6 @@ class RolloutWorker:
             self._num_verdicts -= 1
         self.metrics.count("ossft_verdicts", reason=verdict.reason)
         return verdict
-
-    async def room(self) -> None:
-        """Return when the engine has so little to do that a draw which may not be needed costs next to nothing."""
-        await asyncio.sleep(0)  # what was begun just now counts
-        if self._num_requests >= _SPARE_BELOW:
-            turn = asyncio.get_running_loop().create_future()
-            self._awaiting_room[turn] = None
-            try:
-                await turn
-            finally:
-                self._awaiting_room.pop(turn, None)
 
     async def report(self, at_once: bool = False) -> None:
         """Tell the driver this life's counts, now and then or at once."""
@@ -152,12 +138,6 @@ class RolloutWorker:
         actor_id = ray.get_runtime_context().get_actor_id()
         progress = {part: dict(counts) for part, counts in self.progress.items()}
         await self._tally.put.remote(actor_id, self.life, dict(self.counts), progress, self._processes)
-
-    def _give_room(self) -> None:
-        if self._num_requests < _SPARE_BELOW:
-            waiting = (turn for turn in self._awaiting_room if not turn.done())
-            if (first := next(waiting, None)) is not None:
-                first.set_result(None)
 
     async def _loaded_policy(self) -> VllmPolicy:
         async with self._loading:  # the engine must be made inside the running loop, once
@@ -205,17 +185,20 @@ def pool_arguments(experiment: Experiment, placement: Placement, num_parts: int,
     """`map_batches` arguments: how many actors, with which resources, and how many parts each holds at once.
 
     An actor holds as many parts as fill its window of problems, and one more, so that it never waits for Ray; not
-    many more, because what it holds at the end is what others cannot take from it.
+    many more, because what it holds at the end is what others cannot take from it. And no more than its share of all,
+    or the first that are ready would leave nothing to those whose engines load longer.
     """
-    num_policies = min(placement.num_policies, num_parts)
-    parts_at_once = -(-problems_in_flight(experiment) * num_parts // max(1, num_problems)) + 1
-    least = min(experiment.resources.min_policies or num_policies, num_policies)
+    num_policies = max(1, min(placement.num_policies, num_parts))
+    most = min(placement.max_policies or num_parts, num_parts)
+    least = min(placement.min_policies, num_policies)
+    filling = -(-problems_in_flight(experiment) * num_parts // max(1, num_problems)) + 1
+    parts_at_once = min(filling, max(1, num_parts // num_policies))
     return {
         "batch_size": 1,
-        "num_cpus": 1,
+        "num_cpus": placement.cpus_per_policy,
         "num_gpus": placement.gpus_per_policy,
         "compute": ActorPoolStrategy(
-            **({"size": num_policies} if least == num_policies else {"min_size": least, "max_size": num_policies}),
+            **({"size": least} if least == most else {"min_size": least, "max_size": most}),
             max_tasks_in_flight_per_actor=parts_at_once,
             max_concurrent_calls_per_actor=parts_at_once,
         ),
@@ -243,8 +226,12 @@ def run_workers(
     """
     if not parts:
         return {}
-    placement = place(experiment.resources, experiment.policy.engine)
+    placement = place(experiment.resources, experiment.policy.engine, experiment.verify.num_workers)
     context = DataContext.get_current()
+    # By default Ray Data adds an actor only when the others hold 1.75 times the parts that they work on, which never
+    # happens here: add one as soon as the cluster has room and a part waits, and take none away before the end.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = _GROW_ABOVE
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = _MAX_DEATHS
@@ -261,11 +248,11 @@ def run_workers(
         **pool_arguments(experiment, placement, len(parts), num_problems),
     )
     totals: dict[str, int] = {}
-    least = experiment.resources.min_policies or min(placement.num_policies, len(parts))
-    room = Room("num_policies", least, {"CPU": 1, "GPU": placement.gpus_per_policy}, experiment)
+    room = Room("num_policies", placement.gpus_per_policy, placement.cpus_per_policy, experiment)
 
     def poll() -> None:
-        room.poll()
+        # All that have been at work hold parts, which wait for them if they are lost.
+        room.poll(max(totals.get("policies", 0), min(placement.min_policies, len(parts))))
         totals.update(ray.get(tally.totals.remote()))
         if on_progress is not None:
             on_progress(totals)

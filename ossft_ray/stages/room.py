@@ -7,19 +7,20 @@ its work would wait for ever. All work is kept in the run's folder, so the stage
 import functools
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ray
 
 from ossft_ray.config import Experiment
 from ossft_ray.errors import JobError
+from ossft_ray.stages.cluster import cluster_nodes
+from ossft_ray.stages.placement import Node
 from ossft_ray.stages.progress import OnProgress
 from ossft_ray.stages.stopping import parse_duration
 
 _ASK_SECONDS = 5.0  # between questions to the cluster
 T = TypeVar("T")
-Node = Mapping[str, float]
 
 
 class NoRoom(Exception):
@@ -32,49 +33,34 @@ class NoRoom(Exception):
 
 
 class Room:
-    """Asks now and then whether the cluster still holds `count` actors with `each` of its resources."""
+    """Asks now and then whether the cluster still holds as many actors of a size as it did."""
 
     def __init__(
         self,
         name: str,
-        count: int,
-        each: Node,
+        gpus_each: float,
+        cpus_each: int,
         experiment: Experiment,
-        nodes: Callable[[], list[Node]] | None = None,
+        nodes: Callable[[], list[Node]] = cluster_nodes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`name` is the key of `[resources]` that says how many."""
-        self._name, self._count, self._each = name, count, each
+        self._name, self._size = name, (gpus_each, cpus_each)
         self._patience = parse_duration(experiment.resources.replan_after)
-        self._nodes, self._clock = nodes or alive_nodes, clock
+        self._nodes, self._clock = nodes, clock
         self._asked_at = self._enough_at = clock()
 
-    def poll(self) -> None:
-        """Raises NoRoom if too few have fitted for `[resources] replan_after`."""
+    def poll(self, count: int) -> None:
+        """Raises NoRoom if fewer than `count` have fitted for `[resources] replan_after`."""
         now = self._clock()
         if now - self._asked_at < _ASK_SECONDS:
             return
         self._asked_at = now
-        fitting = num_fitting(self._each, self._nodes())
-        if fitting >= self._count:
+        fitting = sum(node.room(*self._size) for node in self._nodes())
+        if fitting >= count:
             self._enough_at = now
         elif now - self._enough_at > self._patience:
-            raise NoRoom(self._name, self._count, fitting)
-
-
-def num_fitting(each: Node, nodes: list[Node]) -> int:
-    """How many actors fit on the nodes, each whole on one.
-
-    >>> num_fitting({"CPU": 1, "GPU": 2}, [{"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 1}, {"CPU": 1, "GPU": 4}])
-    3
-    """
-    wanted = {name: amount for name, amount in each.items() if amount}
-    return sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items()) for node in nodes)
-
-
-def alive_nodes() -> list[Node]:
-    """What each node of the cluster has."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            raise NoRoom(self._name, count, fitting)
 
 
 def replanned(stage: Callable[..., T]) -> Callable[..., T]:
@@ -94,7 +80,10 @@ def replanned(stage: Callable[..., T]) -> Callable[..., T]:
             except NoRoom as lost:
                 if lost.num_left < 1:
                     raise JobError(f"{lost}; the same command goes on when there are nodes again") from None
-                smaller = experiment.resources.model_copy(update={lost.name: lost.num_left, "min_policies": None})
+                update: dict[str, Any] = {"min_policies": None}
+                if getattr(experiment.resources, lost.name) != "auto":  # which is settled anew, and grows again
+                    update[lost.name] = lost.num_left
+                smaller = experiment.resources.model_copy(update=update)
                 print(f"{lost}; going on with those", file=sys.stderr, flush=True)
             ray.shutdown()  # ends what still waits; the stage connects again
             experiment, start_over = experiment.model_copy(update={"resources": smaller}), False

@@ -41,10 +41,10 @@ def run_group(
     placement = place(experiment.resources)
     on_gpu = placement.gpus_per_train_worker > 0
     each = {"CPU": 1, "GPU": placement.gpus_per_train_worker} if on_gpu else {"CPU": 1}
-    room = Room("num_train_workers", placement.num_train_workers, each, experiment)
+    room = Room("num_train_workers", placement.gpus_per_train_worker, 1, experiment)
 
     def poll_all() -> None:
-        room.poll()
+        room.poll(placement.num_train_workers)
         poll()
 
     trainer = TorchTrainer(

@@ -10,24 +10,10 @@ import pytest
 from scripted import experiment, rows_by_id
 
 from ossft_ray.errors import JobError
-from ossft_ray.stages.room import NoRoom, Room, num_fitting, replanned
+from ossft_ray.stages.placement import Node
+from ossft_ray.stages.room import NoRoom, Room, replanned
 
-ONE, TWO = {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}
-
-
-@pytest.mark.parametrize(
-    "each, nodes, fitting",
-    [
-        ({"CPU": 1, "GPU": 1}, [TWO, TWO], 4),
-        ({"CPU": 1, "GPU": 2}, [TWO, ONE, ONE], 1),
-        ({"CPU": 1, "GPU": 0.1}, [ONE], 8),
-        ({"CPU": 1, "GPU": 0}, [{"CPU": 3.0}, {}], 3),
-        ({"CPU": 1}, [], 0),
-    ],
-    ids=["one each", "whole on a node", "CPUs bind", "no GPUs", "no nodes"],
-)
-def test_num_fitting(each: dict[str, float], nodes: list[dict[str, float]], fitting: int) -> None:
-    assert num_fitting(each, nodes) == fitting
+TWO = Node(gpus=2, cpus=8)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +29,12 @@ def test_patience(tmp_path: Path, seen: list[Any], raised_at: float | None) -> N
     """Asked every ten seconds, with a minute's patience."""
     now, answers = [0.0], iter(seen)
     settings = experiment(str(tmp_path / "run"), resources={"replan_after": "1m"})
-    room = Room("num_policies", 4, {"CPU": 1, "GPU": 1}, settings, lambda: next(answers), lambda: now[0])
+    room = Room("num_policies", 1, 1, settings, lambda: next(answers), lambda: now[0])
     stopped_at = None
     for _ in seen:
         now[0] += 10
         try:
-            room.poll()
+            room.poll(4)
         except NoRoom:
             stopped_at = now[0]
             break
@@ -65,8 +51,8 @@ def test_a_stage_begins_again_smaller(tmp_path: Path) -> None:
             raise NoRoom("num_policies", 8 // len(calls), 4 // len(calls))
         return "done"
 
-    assert stage(experiment(str(tmp_path / "run")), start_over=True) == "done"
-    assert calls == [("auto", True), (4, False), (2, False)], "what was made is not discarded again"
+    assert stage(experiment(str(tmp_path / "run"), resources={"num_policies": 8}), start_over=True) == "done"
+    assert calls == [(8, True), (4, False), (2, False)], "what was made is not discarded again"
 
 
 def test_nothing_left(tmp_path: Path) -> None:
