@@ -65,6 +65,7 @@ def ossft(context: click.Context) -> None:
 def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Make the data on-policy: problems in, examples out."""
     experiment = _load(config_path, overrides)
+    from ossft_ray.locations import join
     from ossft_ray.stages.rewrite import rewrite
     from ossft_ray.terminal import StageBars, console, origins_table, rewriting_costs
 
@@ -72,7 +73,7 @@ def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: boo
         manifest = rewrite(experiment, bars.begin("rewrite"), start_over, verbose)
     console.print(origins_table(manifest))
     console.print(rewriting_costs(manifest))
-    console.print(f"examples: {experiment.run.output}/rewrite    next: ossft score")
+    console.print(f"examples: {join(experiment.run.output, 'rewrite')}    next: ossft score")
 
 
 @ossft.command()
@@ -80,13 +81,14 @@ def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: boo
 def score(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Measure the policy gap: log p of each response token, kept and expert's, under the policy to be trained."""
     experiment = _load(config_path, overrides)
+    from ossft_ray.locations import join
     from ossft_ray.stages.score import score
     from ossft_ray.terminal import StageBars, console, gap_table
 
     with StageBars() as bars:
         manifest = score(experiment, bars.begin("score"), start_over, verbose)
     console.print(gap_table(manifest))
-    console.print(f"log-probabilities: {experiment.run.output}/score    next: ossft train")
+    console.print(f"log-probabilities: {join(experiment.run.output, 'score')}    next: ossft train")
 
 
 @ossft.command()
@@ -94,6 +96,7 @@ def score(config_path: str | None, overrides: tuple[str, ...], start_over: bool,
 def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Train on a run's examples with the importance-weighted loss."""
     experiment = _load(config_path, overrides)
+    from ossft_ray.locations import join
     from ossft_ray.stages.train import train
     from ossft_ray.terminal import StageBars, console
 
@@ -103,7 +106,7 @@ def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool,
         f"{manifest['steps']} steps on {manifest['examples']} examples "
         f"({len(manifest['too_long'])} set aside as too long), cross-entropy {manifest['cross_entropy']:.4f}"
     )
-    console.print(f"model: {experiment.run.output}/train/model    next: ossft evaluate")
+    console.print(f"model: {join(experiment.run.output, 'train', 'model')}    next: ossft evaluate")
 
 
 @ossft.command()
@@ -111,6 +114,7 @@ def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool,
 def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Score models on benchmarks: avg@k, pass@k, maj@k with standard errors, and differences from the base model."""
     experiment = _load(config_path, overrides)
+    from ossft_ray.locations import join
     from ossft_ray.stages.evaluate import evaluate
     from ossft_ray.stages.scores import read_differences
     from ossft_ray.terminal import StageBars, console, differences_table, scores_table
@@ -121,7 +125,7 @@ def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bo
     for model, differences in read_differences(experiment.run.output).items():
         console.print()
         console.print(differences_table(scores, model, differences))
-    console.print(f"scores: {experiment.run.output}/evaluate/scores.json    next: ossft report")
+    console.print(f"scores: {join(experiment.run.output, 'evaluate', 'scores.json')}    next: ossft report")
 
 
 @ossft.command()

@@ -17,7 +17,7 @@ ROOT = Path(ossft_ray.__file__).parent
 # From the ground up. A module is named by its longest prefix here; it may import from its own floor and those below.
 FLOORS = (
     # prompts.py and leaks.py hold wording, and config.py's defaults are that wording
-    ("errors", "builtin", "latex", "method.prompts", "method.leaks"),
+    ("errors", "builtin", "latex", "masking", "locations", "method.prompts", "method.leaks"),
     ("config", "schema"),
     ("method", "verification", "data.records", "data.hub", "data.layouts", "data.seen"),
     ("engines", "storage", "data", "provenance", "run_folder"),

@@ -12,7 +12,9 @@ from typing import Any
 
 from ossft_ray import builtin
 from ossft_ray.config import Policy
+from ossft_ray.engines.model_files import fetch_model
 from ossft_ray.errors import InputError
+from ossft_ray.locations import is_uri
 from ossft_ray.storage import Folder, digest_files
 
 _PROBE_USER, _PROBE_ASSISTANT = "What?", "ossft-probe"
@@ -60,14 +62,19 @@ class Chat:
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
 
-def model_path(name: str) -> str:
+def model_path(name: str, weights: bool = False) -> str:
     """What transformers and vLLM load for `[policy] model`: the playground's folder, a folder, or a Hub id.
 
+    A folder in an object store comes onto this machine for it; its weights do only where they are wanted.
+
     Raises:
-        InputError: `name` looks like a path but no such folder holds a model.
+        InputError: `name` looks like a path or a URI but no such folder holds a model.
     """
     if name == builtin.POLICY:
         return str(builtin.POLICY_FOLDER)
+    if is_uri(name):
+        local = Folder.at(name).local_path
+        return model_path(str(local)) if local is not None else fetch_model(name, weights)
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -84,7 +91,7 @@ def model_digest(policy: Policy) -> str:
     lora = f" with {_digest_folder(policy.lora)}" if policy.lora else ""
     if not Path(path).is_dir():
         return f"{policy.model}@{policy.revision or 'main'}{lora}"
-    return _digest_folder(path) + lora
+    return _digest_folder(policy.model if is_uri(policy.model) else path) + lora
 
 
 def _digest_folder(path: str) -> str:

@@ -57,7 +57,7 @@ def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
-        model_path(policy.model), revision=policy.revision, dtype=DTYPES[settings.precision]
+        model_path(policy.model, weights=True), revision=policy.revision, dtype=DTYPES[settings.precision]
     )
     if policy.lora is not None:
         model = _merge_adapter(model, policy.lora)

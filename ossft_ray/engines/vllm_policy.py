@@ -135,7 +135,7 @@ class VllmPolicy:
 def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
     """vLLM's engine arguments: ours for this machine, then the user's own from `[policy.engine]` on top."""
     settings: dict[str, Any] = {
-        "model": model_path(policy.model),
+        "model": model_path(policy.model, weights=True),
         "revision": policy.revision,
         "dtype": policy.dtype,
         "max_model_len": chat.context_length,

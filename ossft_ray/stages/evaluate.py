@@ -14,6 +14,7 @@ from ossft_ray.data.problems import read_benchmark
 from ossft_ray.engines.chat import load_chat, model_digest, model_path
 from ossft_ray.engines.vllm_policy import Sampling, check_engine_settings
 from ossft_ray.errors import InputError
+from ossft_ray.locations import absolute, join
 from ossft_ray.method.prompts import TEMPLATES, PromptTemplate, solve_prompt
 from ossft_ray.method.rewriting import Problem, PromptTooLong, derive_seed
 from ossft_ray.provenance import write_config
@@ -81,7 +82,12 @@ def models(experiment: Experiment) -> dict[str, Experiment]:
     if train.exists(MANIFEST):
         trained = experiment.policy.model_copy(
             # an adapter that the policy sampled with is merged into what was trained from it
-            update={"model": (train / "model").path, "revision": None, "chat_template": None, "lora": None}
+            update={
+                "model": absolute(join(experiment.run.output, "train", "model")),
+                "revision": None,
+                "chat_template": None,
+                "lora": None,
+            }
         )
         found["trained"] = experiment.model_copy(update={"policy": trained})
     return found | other_models(experiment)
