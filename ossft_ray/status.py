@@ -81,8 +81,12 @@ def status(run: str, now: float | None = None) -> Status:
 
 def next_command(rounds: list[list[Stage]], num_rounds: int) -> str | None:
     """What goes on with a run of so many rounds; None where nothing is left to do, or something is being done."""
-    unfinished = next((stage for stages in rounds for stage in stages if not stage.is_over), None)
-    if any(stage.state == "going" for stages in rounds for stage in stages):
+    stages = [stage for stages in rounds for stage in stages]
+    num_over = max((number for number, stage in enumerate(stages, start=1) if stage.state == "complete"), default=0)
+    # what was left out before a stage that is complete was not needed, such as a score
+    open_stages = [s for s in stages[:num_over] if s.state == "quiet"] + [s for s in stages[num_over:] if not s.is_over]
+    unfinished = next(iter(open_stages), None)
+    if any(stage.state == "going" for stage in stages):
         return None
     if unfinished is None and len(rounds) == num_rounds:
         return None
@@ -188,6 +192,12 @@ def _evaluating(files: RunFiles, now: float) -> Stage:
     paths = [info.path.removeprefix(f"{folder.path}/").split("/") for info in infos]
     parts = Counter(tuple(path[:2]) for path in paths if len(path) == 3 and path[2].startswith("part-"))
     sizes = {path[0]: (folder / path[0]).read_json(SIZES) for path in paths if path[1:] == [SIZES]}
+    scores = files.scores or {}
+    if not sizes:  # of a run that did not write them down
+        sizes = {
+            model: {name: {"problems": of_model[name]["problems"], "parts": parts[model, name]} for name in of_model}
+            for model, of_model in scores.items()
+        }
     others = files.experiment.get("evaluate", {}).get("models", {})
     expected = ["base", *(["trained"] if files.training else []), *others]
     usual: dict[str, Any] = next(iter(sizes.values()), {})  # of a model that is not begun
@@ -197,7 +207,6 @@ def _evaluating(files: RunFiles, now: float) -> Stage:
     }
     benchmarks = [benchmark for of_model in models.values() for benchmark in of_model.values()]
     done, total = sum(parts.values()), sum(benchmark["parts"] for benchmark in benchmarks)
-    scores = files.scores or {}
     details = {
         "models": models,
         "averages": {model: fmean(score["avg"] for score in of_model.values()) for model, of_model in scores.items()},
