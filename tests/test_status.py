@@ -16,8 +16,9 @@ from ossft_ray.cli import main
 from ossft_ray.config import resolve
 from ossft_ray.provenance import write_config
 from ossft_ray.schema import EXAMPLE, SCORE, to_table
+from ossft_ray.stage_status import Stage
 from ossft_ray.stages.parts import write_counted
-from ossft_ray.status import Stage, next_command, status
+from ossft_ray.status import next_command, status
 from ossft_ray.storage import Folder
 
 NOW = 2_000_000_000.0
