@@ -6,7 +6,8 @@ from typing import Any
 from rich.text import Text
 
 from ossft_ray.show import plain
-from ossft_ray.status import Stage, Status
+from ossft_ray.stage_status import Stage
+from ossft_ray.status import Status
 from ossft_ray.terminal import duration
 
 _STYLES = {"complete": "green", "going": "cyan", "quiet": "yellow"}

@@ -21,7 +21,7 @@ FLOORS = (
     ("config", "schema"),
     ("method", "verification", "data.records", "data.hub", "data.layouts", "data.seen"),
     ("engines", "storage", "data", "provenance", "run_folder"),
-    ("stages", "report", "playground", "show", "export", "status"),
+    ("stages", "report", "playground", "show", "export", "status", "stage_status"),
     ("cli", "summary", "terminal", "status_lines"),
 )
 
@@ -37,6 +37,7 @@ CLOSED_DOORS = (
     ("show", "stages"),
     ("export", "stages"),
     ("status", "stages"),
+    ("stage_status", "stages"),
     ("status_lines", "stages"),
     ("stages", "playground"),
     ("playground", "stages"),

@@ -16,8 +16,9 @@ from ossft_ray.cli import main
 from ossft_ray.config import resolve
 from ossft_ray.provenance import write_config
 from ossft_ray.schema import EXAMPLE, SCORE, to_table
+from ossft_ray.stage_status import Stage
 from ossft_ray.stages.parts import write_counted
-from ossft_ray.status import Stage, next_command, status
+from ossft_ray.status import next_command, status
 from ossft_ray.storage import Folder
 
 NOW = 2_000_000_000.0
@@ -86,7 +87,7 @@ def finish_evaluation(run: Path) -> None:
     folder = Folder.at(str(run / "evaluate"))
     for number in range(5):
         (folder / "base/amc23").write_bytes(f"part-{number:05d}.parquet", b"")
-    scores = {"base": {"aime24": {"avg": 0.1}, "amc23": {"avg": 0.3}}}
+    scores = {"base": {"aime24": {"avg": 0.1, "problems": 30}, "amc23": {"avg": 0.3, "problems": 40}}}
     folder.write_json("scores.json", scores)
 
 
@@ -212,6 +213,8 @@ def test_training_before_its_first_step(run: Path) -> None:
         ([finish_all, lambda run: shutil.rmtree(run / "evaluate/trained")], "ossft evaluate"),
         ([finish_all, lambda run: (run / "evaluate/base/amc23/part-00002.parquet").unlink()], "ossft evaluate"),
         ([finish_all, lambda run: (run / "train/manifest.json").unlink()], "ossft train"),
+        ([finish_all, lambda run: shutil.rmtree(run / "score")], None),  # nothing that came later needed it
+        ([write_rewriting, finish_rewriting, write_training, finish_training], "ossft evaluate"),
     ],
 )
 def test_what_to_run_next(run: Path, writes: list[Callable[[Path], None]], following: str | None) -> None:
@@ -238,6 +241,15 @@ def test_a_run_in_an_object_store(run: Path, monkeypatch: pytest.MonkeyPatch) ->
     fs.copy_files(str(run), "bucket/run", destination_filesystem=store)
     monkeypatch.setattr(Folder, "at", lambda uri: Folder(store, uri.removeprefix("s3://")))
     assert status("s3://bucket/run", NOW).rounds == [expected]
+
+
+def test_an_evaluation_that_did_not_write_down_its_sizes(run: Path) -> None:
+    finish_all(run)
+    for model in ("base", "trained"):
+        (run / "evaluate" / model / "sizes.json").unlink()
+    found = stage(run, "evaluate")
+    assert (found.state, found.done, found.total) == ("complete", 18, 18)
+    assert found.details["models"]["trained"]["amc23"]["parts_done"] == 5
 
 
 def test_rounds(run: Path) -> None:
