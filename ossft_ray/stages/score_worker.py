@@ -11,6 +11,7 @@ from ossft_ray.engines.diagnosis import explain_out_of_memory_in_scoring
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.schema import EXAMPLE, SCORE, check_table, to_table
 from ossft_ray.stages.parts import write_counted
+from ossft_ray.stages.shared_output import check_sees_run
 from ossft_ray.stages.train_inputs import Encoded, encode
 from ossft_ray.stages.train_worker import begin_worker
 from ossft_ray.storage import INPUTS, Folder
@@ -32,6 +33,7 @@ def work(config: dict[str, Any]) -> Exception | None:
     experiment, source, folder = config["experiment"], config["source"], config["folder"]
     rank = begin_worker(experiment, "score", config["verbose"])
     try:
+        check_sees_run(experiment)
         chat = load_chat(experiment.policy)
         from ossft_ray.engines.scoring import Scorer
 
