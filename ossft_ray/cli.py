@@ -13,6 +13,7 @@ import click
 
 from ossft_ray import __version__
 from ossft_ray.errors import InputError, JobError, Stopped
+from ossft_ray.masking import mask
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
@@ -372,7 +373,7 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     if _STATE["debug"]:
         traceback.print_exc()
-    line = " ".join(message.split())
+    line = mask(" ".join(message.split()))
     print(f"error: {line}" if code != EXIT_INTERRUPTED else line, file=sys.stderr)
     sys.stderr.flush()
     sys.exit(code)

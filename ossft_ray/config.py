@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from ossft_ray.errors import InputError
+from ossft_ray.masking import MEND, find_secret
 from ossft_ray.method.leaks import REFERENCE_PHRASES
 from ossft_ray.method.prompts import DEFAULT_TEMPLATE, GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT, TEMPLATES
 
@@ -46,6 +47,7 @@ class Policy(Section):
     batch_invariant: bool = Field(
         False, description="on a GPU: the same tokens whatever else is in the batch, at a cost (VLLM_BATCH_INVARIANT)"
     )
+    trust_remote_code: bool = Field(False, description="run the Python code that comes with the model, as its author")
     engine: dict[str, Any] = Field({}, description="any vLLM engine argument")
 
 
@@ -372,8 +374,11 @@ def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experim
     """Validate plain settings into an `Experiment`.
 
     Raises:
-        InputError: names the first faulty key, what is wrong with it, and how many more there are.
+        InputError: names the first faulty key, what is wrong with it, and how many more there are; or a key that
+            holds a secret.
     """
+    if (key := find_secret(settings)) is not None:
+        raise InputError(f"{source}: '{key}' holds a secret, which would be written into files and logs; {MEND}")
     try:
         return Experiment.model_validate(settings)
     except ValidationError as error:

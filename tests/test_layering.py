@@ -62,7 +62,7 @@ ROOMS = {
     "pint": (("verification.kinds.number",), False),
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
-    "huggingface_hub": (("export.card", "export.push"), True),
+    "huggingface_hub": (("engines.hub_models", "export.card", "export.push"), True),
     "peft": (("engines.policy_model",), True),
 }
 

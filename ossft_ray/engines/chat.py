@@ -5,6 +5,7 @@ end-of-turn token; the exported model's generation config agrees.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from ossft_ray import builtin
 from ossft_ray.config import Policy
-from ossft_ray.engines.model_files import fetch_model
+from ossft_ray.engines.model_files import check_weights, fetch_model
 from ossft_ray.errors import InputError
 from ossft_ray.locations import is_uri
 from ossft_ray.storage import Folder, digest_files
@@ -112,11 +113,21 @@ def load_chat(policy: Policy) -> Chat:
         raise InputError(
             f"[policy] lora: {policy.lora} holds no adapter_config.json; give a folder that peft has saved"
         )
+    if Path(path).is_dir():
+        check_weights(os.listdir(path), policy.model)
+    if policy.lora:
+        check_weights(os.listdir(Path(policy.lora).expanduser()), policy.lora, "[policy] lora")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=policy.revision)
-        config = AutoConfig.from_pretrained(path, revision=policy.revision)
+        where: dict[str, Any] = {"revision": policy.revision, "trust_remote_code": policy.trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(path, **where)
+        config = AutoConfig.from_pretrained(path, **where)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"[policy] model: {policy.model} comes with Python code of its own, which is not run unless asked for; "
+                "if you trust its author, set [policy] trust_remote_code = true and a [policy] revision"
+            ) from error
         mend = "" if Path(path).is_dir() else "; there is no such folder here, and as a Hub id it cannot be had"
         raise InputError(f"[policy] model: cannot load {policy.model}: {reason}{mend}") from error
     if not tokenizer(_PROBE_USER, add_special_tokens=False)["input_ids"]:  # transformers may make up an empty one

@@ -24,16 +24,14 @@ def check_weights(names: list[str], model: str, key: str = "[policy] model") -> 
     """Refuse a model whose weights are pickles only.
 
     Raises:
-        InputError: there are no safetensors among the files; says which there are.
+        InputError: there are pickles and no safetensors among the files.
     """
-    if any(name.endswith(_WEIGHTS) for name in names):
-        return
     pickles = [name for name in names if name.endswith(_PICKLES)]
-    found = f"its weights are pickles ({pickles[0]}), which may run any code when they are loaded" if pickles else ""
-    raise InputError(
-        f"{key}: {model} holds no weights as .safetensors{'; ' if found else ''}{found}; "
-        "load it where you trust it and save it again with save_pretrained"
-    )
+    if pickles and not any(name.endswith(_WEIGHTS) for name in names):
+        raise InputError(
+            f"{key}: {model} holds its weights as pickles ({pickles[0]}), which may run any code when they are loaded, "
+            "and not as .safetensors; load it where its author is trusted, and save it again with save_pretrained"
+        )
 
 
 def fetch_model(uri: str, weights: bool) -> str:

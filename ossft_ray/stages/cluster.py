@@ -13,6 +13,7 @@ from ossft_ray.config import Experiment, Resources
 from ossft_ray.errors import InputError
 from ossft_ray.provenance import write_config
 from ossft_ray.stages.placement import Node, Placement, settle
+from ossft_ray.stages.shared_output import check_shared
 from ossft_ray.storage import Folder
 
 _ENVIRONMENT = {
@@ -30,9 +31,13 @@ def start_ray(experiment: Experiment, verbose: bool = False) -> None:
 
     Unless `verbose`, what Ray's core prints from now on goes to `logs/ray.log` of the run. The run's `config.json`
     notes what the cluster has.
+
+    Raises:
+        InputError: the cluster has several nodes, and one of them does not see the run's folder.
     """
     if not ray.is_initialized():
         _start(experiment, verbose)
+    check_shared(experiment.run.output)
     resources = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
     write_config(experiment, {"nodes": nodes, "cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)})

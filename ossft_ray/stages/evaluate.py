@@ -22,6 +22,7 @@ from ossft_ray.run_folder import SIZES
 from ossft_ray.schema import SAMPLE, to_table
 from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.stages.revisions import pin
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
 from ossft_ray.stages.room import replanned
 from ossft_ray.stages.sample_cache import cache_folder, entry_inputs, find, keep
@@ -52,6 +53,7 @@ def evaluate(
     """
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
+    experiment = pin(experiment)
     benchmarks = {
         name: read_benchmark(name, experiment.evaluate, experiment.verify.kind)
         for name in experiment.evaluate.benchmarks
@@ -61,6 +63,7 @@ def evaluate(
     folder = Folder.at(experiment.run.output) / NAME
     scores: Scores = {}
     found = models(experiment)
+    found |= {name: pin(each) for name, each in other_models(experiment).items()}
     for with_policy in found.values():
         load_chat(with_policy.policy)  # none is sampled before all are known to be usable
     for model, with_policy in found.items():
@@ -301,7 +304,7 @@ def _inputs(experiment: Experiment) -> dict[str, Any]:
     prompts = plain_prompt(experiment)
     return {
         "run": {"seed": experiment.run.seed},
-        "policy": experiment.policy.model_dump(mode="json", exclude={"model"}),
+        "policy": experiment.policy.model_dump(mode="json", exclude={"model", "trust_remote_code"}),
         "policy_files": model_digest(experiment.policy),
         "prompts": {"system": prompts.system, "solve": prompts.solve},
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude=_NOT_OF_SAMPLES),

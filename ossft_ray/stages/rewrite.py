@@ -27,6 +27,7 @@ from ossft_ray.stages.parroting import Probe
 from ossft_ray.stages.parts import part_number, write_part
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.regrading import regrade
+from ossft_ray.stages.revisions import pin
 from ossft_ray.stages.rewrite_inputs import extends, make_room, rewrite_inputs
 from ossft_ray.stages.rewrite_manifest import part_counts, summarise
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
@@ -138,6 +139,7 @@ def rewrite(
     """
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
+    experiment = pin(experiment, anew=start_over)
     chat = load_chat(experiment.policy)
     inputs = rewrite_inputs(experiment)
     folder = Folder.at(experiment.run.output) / NAME

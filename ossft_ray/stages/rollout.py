@@ -32,6 +32,7 @@ from ossft_ray.stages.placement import Placement
 from ossft_ray.stages.processes import Processes, await_ends, own_processes
 from ossft_ray.stages.progress import OnProgress, Tally, watch
 from ossft_ray.stages.room import Room
+from ossft_ray.stages.shared_output import check_sees_run
 from ossft_ray.verification import Verdict, VerifierPool
 
 _MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
@@ -46,6 +47,7 @@ class RolloutWorker:
     def __init__(self, experiment: Experiment, tally: Any, log_name: str, verbose: bool) -> None:
         if not verbose:
             redirect_output(experiment, f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}")
+        check_sees_run(experiment)
         self.experiment = experiment
         self.chat = load_chat(experiment.policy)
         self.verifiers = VerifierPool.of(experiment.verify)

@@ -21,6 +21,7 @@ from ossft_ray.schema import SCORE, check_table
 from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.references import score_inputs
+from ossft_ray.stages.revisions import pin
 from ossft_ray.stages.room import replanned
 from ossft_ray.stages.score_worker import EXPERT_ORIGINAL, KEPT, work
 from ossft_ray.stages.train_inputs import examples_folder
@@ -50,6 +51,7 @@ def score(
         JobError: a worker failed; the same command goes on.
     """
     check_output(experiment.run.output)
+    experiment = pin(experiment)
     folder = Folder.at(experiment.run.output) / NAME
     report = on_progress or (lambda totals: None)
     source = examples_folder(experiment)

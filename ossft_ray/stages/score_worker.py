@@ -12,6 +12,7 @@ from ossft_ray.errors import InputError, JobError
 from ossft_ray.schema import EXAMPLE, SCORE, check_table, to_table
 from ossft_ray.stages.cluster_metrics import ClusterMetrics
 from ossft_ray.stages.parts import write_counted
+from ossft_ray.stages.shared_output import check_sees_run
 from ossft_ray.stages.train_inputs import Encoded, encode
 from ossft_ray.stages.train_worker import begin_worker
 from ossft_ray.storage import INPUTS, Folder
@@ -33,6 +34,7 @@ def work(config: dict[str, Any]) -> Exception | None:
     experiment, source, folder = config["experiment"], config["source"], config["folder"]
     rank = begin_worker(experiment, "score", config["verbose"])
     try:
+        check_sees_run(experiment)
         chat = load_chat(experiment.policy)
         from ossft_ray.engines.scoring import Scorer
 

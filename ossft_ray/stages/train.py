@@ -13,6 +13,7 @@ from ossft_ray.stages.heartbeats import Heartbeats, refuse_silence
 from ossft_ray.stages.metrics_log import MetricsReader, read_metrics
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.references import References, needs_scores, score_folder
+from ossft_ray.stages.revisions import pin
 from ossft_ray.stages.room import replanned
 from ossft_ray.stages.stopping import StopRequest, at_sigterm
 from ossft_ray.stages.train_inputs import Tokenised, examples_folder, tokenise
@@ -62,6 +63,7 @@ def train(
         Stopped: it was asked to stop, by SIGTERM or `stop_after`, and has written a checkpoint.
     """
     check_output(experiment.run.output)
+    experiment = pin(experiment)
     folder = Folder.at(experiment.run.output) / "train"
     report = on_progress or (lambda metrics: None)
     source = examples_folder(experiment)

@@ -19,6 +19,7 @@ from ossft_ray.stages.checkpoints import Checkpoints, local_copy, make_universal
 from ossft_ray.stages.cluster import redirect_output
 from ossft_ray.stages.heartbeats import beater
 from ossft_ray.stages.metrics_log import MetricsLog
+from ossft_ray.stages.shared_output import check_sees_run
 from ossft_ray.stages.stopping import is_stop_requested
 from ossft_ray.stages.tracking import Tracking
 from ossft_ray.storage import Folder
@@ -34,6 +35,7 @@ def work(config: dict[str, Any]) -> Exception | None:
     experiment, folder = config["experiment"], config["folder"]
     rank = begin_worker(experiment, "train", config["verbose"])
     try:
+        check_sees_run(experiment)
         on_phase = beater(config["heartbeats"], rank, experiment.train.hang_after)
         trainer = _begin(experiment, folder, ray.get(config["examples"]), ray.get(config["holdout"]), on_phase)
         return _train(trainer, experiment, folder)

@@ -5,6 +5,7 @@ A fourth host is the laptop that the cluster is brought up and jobs are submitte
 SSH alone. Run it alone: `make multihost`.
 """
 
+import itertools
 import json
 import re
 import signal
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
 NUM_PROBLEMS = 120
 CUT_SECONDS = 30
-STEPS = 24  # 3 epochs of 8
+STEPS = 48  # 6 epochs of 8
 EXACT = ("step", "loss", "cross_entropy", "learning_rate")
 EXPERIMENT = """\
 [run]
@@ -48,10 +49,10 @@ self_alignment = {{ num_samples = 4, max_tokens = 96 }}
 guided_alignment = {{ num_samples = 2, max_tokens = 96 }}
 [train]
 global_batch_size = 15
-epochs = 3
+epochs = 6
 max_length = 512
 precision = "fp32"
-checkpoint_every = 4
+checkpoint_every = 8
 [resources]
 num_policies = 3
 problems_in_flight = 16
@@ -193,6 +194,12 @@ def rows_of(cluster: Cluster, run: str) -> dict[str, Any]:
     return by_id
 
 
+def hosts_of_ranks(cluster: Cluster, run: str) -> dict[int, str]:
+    """Where each rank of the training was at last."""
+    logs = [path.read_text() for path in sorted((cluster.shared / run / "logs").glob("train-*.log"))]
+    return {int(rank): host for log in logs for rank, host in re.findall(r"rank (\d+) of 3 on (\S+)", log)}
+
+
 def curve_of(cluster: Cluster, run: str) -> list[dict[str, Any]]:
     lines = (cluster.shared / run / "train/metrics.jsonl").read_text().splitlines()
     return [{key: line[key] for key in EXACT} for line in map(json.loads, lines)]
@@ -202,8 +209,11 @@ def test_work_runs_on_every_host(cluster: Cluster, quiet: Quiet):
     manifest = json.loads((cluster.shared / "quiet/rewrite/manifest.json").read_text())
     names = {host.name for host in cluster.nodes}
     assert set(manifest["hosts"]) == names, manifest["hosts"]
-    logs = [path.read_text() for path in (cluster.shared / "quiet/logs").glob("train-*.log")]
-    assert {name for name in names if any(f"of 3 on {name}\n" in log for log in logs)} == names
+    ranks = hosts_of_ranks(cluster, "quiet")
+    assert sorted(ranks) == [0, 1, 2] and len(set(ranks.values())) > 1, ranks
+    assert [host for host, _ in itertools.groupby(ranks[rank] for rank in range(3))] == list(
+        dict.fromkeys(ranks.values())
+    ), "a host's ranks follow one another"
     assert [line["step"] for line in quiet.curve] == list(range(1, STEPS + 1))
     origins = {origin for origin, *_ in quiet.rows.values()}
     assert origins == {"self", "guided", "expert"}
@@ -222,18 +232,20 @@ def test_host_dies_while_rewriting(cluster: Cluster, quiet: Quiet):
 
 def test_host_dies_while_training(cluster: Cluster, quiet: Quiet):
     """Training goes on from the last checkpoint on the hosts that are left, as if nothing had been."""
-    folder, victim = cluster.shared / "training-dies", cluster.workers[1]
+    folder = cluster.shared / "training-dies"
     examples = f"train.examples={cluster.shared}/quiet/rewrite"
     job = cluster.submit("train", folder.name, "--set", examples)
     metrics = folder / "train/metrics.jsonl"
     steps = lambda: metrics.read_text().count("\n") if metrics.exists() else 0  # noqa: E731
-    wait(lambda: steps() >= 6, lambda: f"{steps()} steps", 400, every=0.02)
+    wait(lambda: steps() >= 10, lambda: f"{steps()} steps", 400, every=0.02)
+    at_work = hosts_of_ranks(cluster, folder.name).values()
+    victim = next(host for host in cluster.workers if host.name in at_work)
     victim.crash()
     cluster.finish(job, folder.name)
     assert curve_of(cluster, folder.name) == quiet.curve
     log = (folder / "logs/train-0.log").read_text()
     resumed = [int(step) for step in re.findall(r"going on after step (\d+)", log)]
-    assert resumed and min(resumed) >= 4, f"it began anew: {resumed}"
+    assert resumed and min(resumed) >= 8, f"it began anew: {resumed}"
     victim.boot()
     cluster.wait_for_nodes()
 
