@@ -30,14 +30,13 @@ from ossft_ray.stages.cluster_metrics import ClusterMetrics
 from ossft_ray.stages.in_flight import InFlight
 from ossft_ray.stages.placement import Placement
 from ossft_ray.stages.processes import Processes, await_ends, own_processes
-from ossft_ray.stages.progress import OnProgress, Tally, watch
+from ossft_ray.stages.progress import REPORT_SECONDS, OnProgress, Tally, watch
 from ossft_ray.stages.room import Room
 from ossft_ray.stages.shared_output import check_sees_run
 from ossft_ray.verification import Verdict, VerifierPool
 
 _MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
 _MAX_DEATHS = 3  # of an engine or an actor, one after the other and with nothing done between them
-_REPORT_SECONDS = 0.5
 _GROW_ABOVE = 0.01  # of the parts that the actors may hold
 
 
@@ -55,7 +54,7 @@ class RolloutWorker:
         self.life = uuid.uuid4().hex[:12]  # Ray starts an actor that was killed again
         self.counts: Counter[str] = Counter()  # of this life
         self.progress: dict[str, Counter[str]] = {}  # of each part under way, which another life may begin anew
-        self._tally, self._reported_at = tally, 0.0
+        self._tally, self._reported_at, self._report_after = tally, 0.0, REPORT_SECONDS
         self._processes: list[Processes] = []
         self._policy: VllmPolicy | None = None
         self._loading = asyncio.Lock()
@@ -132,14 +131,15 @@ class RolloutWorker:
 
     async def report(self, at_once: bool = False) -> None:
         """Tell the driver this life's counts, now and then or at once."""
-        if at_once or time.monotonic() - self._reported_at > _REPORT_SECONDS:
+        if at_once or time.monotonic() - self._reported_at > self._report_after:
             self._reported_at = time.monotonic()
             await self._tell()
 
     async def _tell(self) -> None:
         actor_id = ray.get_runtime_context().get_actor_id()
         progress = {part: dict(counts) for part, counts in self.progress.items()}
-        await self._tally.put.remote(actor_id, self.life, dict(self.counts), progress, self._processes)
+        counts = dict(self.counts)
+        self._report_after = await self._tally.put.remote(actor_id, self.life, counts, progress, self._processes)
 
     async def _loaded_policy(self) -> VllmPolicy:
         async with self._loading:  # the engine must be made inside the running loop, once
