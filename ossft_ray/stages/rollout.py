@@ -30,7 +30,7 @@ from ossft_ray.stages.processes import Processes, await_ends, own_processes
 from ossft_ray.stages.progress import OnProgress, Tally, watch
 from ossft_ray.verification import Verdict, VerifierPool
 
-_MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
+MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
 _SPARE_BELOW = 16  # requests in flight: an engine with fewer takes more at next to no cost
 _MAX_DEATHS = 3  # of an engine or an actor, one after the other and with nothing done between them
 _REPORT_SECONDS = 0.5
@@ -185,7 +185,7 @@ def problems_in_flight(experiment: Experiment) -> int:
     setting = experiment.resources.problems_in_flight
     if setting != "auto":
         return setting
-    return int(experiment.policy.engine.get("max_num_seqs") or _MAX_SEQUENCES) * 5 // 4
+    return int(experiment.policy.engine.get("max_num_seqs") or MAX_SEQUENCES) * 5 // 4
 
 
 def pool_arguments(experiment: Experiment, placement: Placement, num_parts: int, num_problems: int) -> dict[str, Any]:
