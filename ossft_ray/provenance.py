@@ -30,7 +30,7 @@ def write_config(experiment: Experiment, machines: dict[str, float] | None = Non
     }
     content: dict[str, Any] = {
         "experiment": experiment.model_dump(mode="json"),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **package_versions()},
         "seeds": {"run": experiment.run.seed},
         "machines": machines,
         "fingerprints": fingerprints,
@@ -38,7 +38,8 @@ def write_config(experiment: Experiment, machines: dict[str, float] | None = Non
     folder.write_json(CONFIG, content)
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """The installed versions of ourselves and of the libraries that decide what a run comes to."""
     versions = {}
     for package in _PACKAGES.split():
         try:

@@ -22,7 +22,7 @@ FLOORS = (
     ("method", "verification", "data.records", "data.hub", "data.layouts", "data.seen"),
     ("engines", "storage", "data", "provenance", "run_folder"),
     ("stages", "report", "playground", "show", "export"),
-    ("cli", "summary", "terminal"),
+    ("cli", "summary", "terminal", "check_tables"),
 )
 
 # Rooms on one floor that do not lead into each other, whatever the floors say: importer, imported.
@@ -59,7 +59,7 @@ ROOMS = {
     "pint": (("verification.kinds.number",), False),
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
-    "huggingface_hub": (("export.card", "export.push"), True),
+    "huggingface_hub": (("export.card", "export.push", "engines.model_access"), True),
     "peft": (("engines.policy_model",), True),
 }
 
