@@ -224,7 +224,9 @@ def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
     for problem in found.problems:
         console.print(f"problem: {problem}", soft_wrap=True)
     if found.problems:
-        raise JobError(f"check --cluster: {len(found.problems)} problems, listed above, of {len(found.nodes)} nodes")
+        num = len(found.problems)
+        what = "1 problem" if num == 1 else f"{num} problems"
+        raise JobError(f"check --cluster: {what} on {len(found.nodes)} nodes, listed above")
     click.echo("the cluster is sound")
 
 

@@ -190,7 +190,7 @@ def _with_clock(node: Node, node_id: str) -> Node:
     return replace(node, clock_offset_seconds=offset, clock_error_seconds=trip / 2)
 
 
-@ray.remote(num_cpus=0, max_retries=0)
+@ray.remote(num_cpus=0)
 class _Reducer:
     """One process of the all-reduce."""
 
