@@ -36,8 +36,8 @@ def nodes_table(found: ClusterFindings) -> Table:
     return table
 
 
-def estimate_lines(estimate: Estimate, price: float | None) -> Iterator[Table | str]:
-    """The pass rates, the funnel, tokens, time, memory, disk, and the cost at `price` a GPU-hour."""
+def estimate_lines(estimate: Estimate, price: float | None, free: int | None = None) -> Iterator[Table | str]:
+    """The pass rates, the funnel, tokens, time, memory, disk (`free` bytes of it), the cost at `price` a GPU-hour."""
     yield (
         f"{estimate.sampled:,} of {estimate.population:,} problems were probed, drawn at random; "
         "in brackets 95% intervals for all of them"
@@ -58,16 +58,19 @@ def estimate_lines(estimate: Estimate, price: float | None) -> Iterator[Table | 
     yield _stages(estimate)
     for reason in estimate.missing:
         yield f"not in the estimate: {reason}"
-    yield from _notes(estimate, price)
+    yield from _notes(estimate, price, free)
 
 
-def _notes(estimate: Estimate, price: float | None) -> Iterator[str]:
+def _notes(estimate: Estimate, price: float | None, free: int | None) -> Iterator[str]:
     memory = "GPU memory" if estimate.device == "GPU" else "main memory"
     yield ""
     trainer = f", {size(estimate.train_memory)} of a training worker" if estimate.train_memory else ""
     yield f"peak {memory}  {size(estimate.policy_memory)} of a policy{trainer}"
     parts = ", ".join(f"{name} {size(num)}" for name, num in estimate.disk.items())
-    yield f"disk  {size(sum(estimate.disk.values()))}: {parts} (logs and evaluation's samples not counted)"
+    needed = sum(estimate.disk.values())
+    yield f"disk  {size(needed)}: {parts} (logs and evaluation's samples not counted)"
+    if free is not None and free < needed:
+        yield f"      but only {size(free)} are free there: free some, or choose another [run] output"
     if price is None:
         return
     cost = estimate.hours.times(price)

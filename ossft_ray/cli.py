@@ -232,13 +232,13 @@ def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
 
 def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
     from ossft_ray.check_tables import estimate_lines
-    from ossft_ray.stages.probe import probe
+    from ossft_ray.stages.probe import free_bytes, probe
     from ossft_ray.terminal import StageBars, console
 
     with StageBars() as bars:
         estimate = probe(experiment, findings, bars.begin, verbose)
     console.print()
-    for part in estimate_lines(estimate, price):
+    for part in estimate_lines(estimate, price, free_bytes(experiment)):
         console.print(part, soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ the experiment, its files or the cluster's GPUs change.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -30,7 +31,7 @@ from ossft_ray.stages.cluster import place, start_ray
 from ossft_ray.stages.metrics_log import METRICS, read_metrics
 from ossft_ray.stages.probe_worker import PROBED, ProbeWorker
 from ossft_ray.stages.probed_rows import probed_problems
-from ossft_ray.stages.progress import OnProgress
+from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.rewrite import rewrite
 from ossft_ray.stages.rollout import MAX_SEQUENCES, problems_in_flight
 from ossft_ray.stages.score import score
@@ -71,11 +72,18 @@ def probe(
     adapter = TypeAdapter(Measured)
     before = folder.read_json(_MEASURED) if folder.exists(_MEASURED) else {}
     if before.get("fingerprint") == key:
+        begin(NAME)(ALREADY_COMPLETE)
         measured = adapter.validate_python(before["measured"])
     else:
         measured = _measure(small, findings, folder, begin, verbose)
         folder.write_json(_MEASURED, {"fingerprint": key, "measured": asdict(measured)})
     return estimate(measured, plan_of(experiment, findings))
+
+
+def free_bytes(experiment: Experiment) -> int | None:
+    """What is free where the run will be written; None in an object store."""
+    path = Folder.at(experiment.run.output).local_path
+    return shutil.disk_usage(path).free if path is not None and path.exists() else None
 
 
 def probe_experiment(experiment: Experiment) -> Experiment:

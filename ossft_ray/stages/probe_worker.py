@@ -45,9 +45,10 @@ def own_memory_bytes() -> int:
 
     Pages that processes share count for each of them.
     """
-    if indices := ray.get_gpu_ids():
+    if names := ray.get_gpu_ids():
         gpus = driver_gpus()
-        return sum(gpus[int(index)].used_bytes for index in indices if int(index) < len(gpus))
+        indices = [int(name) for name in names if str(name).isdigit()]  # else they are names of parts of a GPU
+        return sum(gpus[index].used_bytes for index in indices if index < len(gpus))
     this = psutil.Process()
     resident = 0
     for process in [this, *this.children(recursive=True)]:
