@@ -17,6 +17,7 @@ from ossft_ray.masking import mask
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
+    from ossft_ray.stages.check import Findings
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _STATE = {"debug": False}
@@ -164,13 +165,37 @@ def demo(output: str, start_over: bool, verbose: bool) -> None:
 
 
 @ossft.command()
-@_options(*_experiment_options)
-def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
+@click.option("--cluster", is_flag=True, help="Try every node too: versions, GPUs, all-reduce, shared output, disk.")
+@click.option(
+    "--probe",
+    "num_probed",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Rewrite and train on N problems, and say what the whole run will take.",
+)
+@click.option(
+    "--price-per-gpu-hour",
+    "price",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="With --probe: also what it will cost, in X's currency.",
+)
+@_options(_config, _set, _verbose)
+def check(
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    cluster: bool,
+    num_probed: int | None,
+    price: float | None,
+    verbose: bool,
+) -> None:
     """Validate the config, its data, policy and benchmarks, before anything is spent."""
+    if price is not None and num_probed is None:
+        raise click.UsageError("--price-per-gpu-hour needs --probe N")
     experiment = _load(config_path, overrides)
     from ossft_ray.stages.check import check
 
-    findings = check(experiment)
+    findings = check(experiment, num_probed or 0)
     tally, data = findings.tally, experiment.data
     click.echo(f"problems:   {tally.problems} usable; set aside: {_counts(tally.rejected)}")
     click.echo(f"duplicates: {tally.duplicates} ({data.duplicates})")
@@ -186,6 +211,41 @@ def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
     click.echo(f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}")
     click.echo(f"benchmarks: {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}")
     click.echo("the experiment is sound")
+    if cluster:
+        _check_cluster(experiment, verbose)
+    if num_probed is not None:
+        _probe(experiment, findings, price, verbose)
+
+
+def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
+    from ossft_ray.check_tables import nodes_table
+    from ossft_ray.stages.check_cluster import check_cluster
+    from ossft_ray.terminal import console
+
+    found = check_cluster(experiment, verbose)
+    console.print()
+    console.print(nodes_table(found))
+    for line in found.remarks:
+        console.print(line, soft_wrap=True)
+    for problem in found.problems:
+        console.print(f"problem: {problem}", soft_wrap=True)
+    if found.problems:
+        num = len(found.problems)
+        what = "1 problem" if num == 1 else f"{num} problems"
+        raise JobError(f"check --cluster: {what} on {len(found.nodes)} nodes, listed above")
+    click.echo("the cluster is sound")
+
+
+def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
+    from ossft_ray.check_tables import estimate_lines
+    from ossft_ray.stages.probe import free_bytes, probe
+    from ossft_ray.terminal import StageBars, console
+
+    with StageBars() as bars:
+        estimate = probe(experiment, findings, bars.begin, verbose)
+    console.print()
+    for part in estimate_lines(estimate, price, free_bytes(experiment)):
+        console.print(part, soft_wrap=True)
 
 
 @ossft.command()

@@ -33,7 +33,7 @@ def write_config(experiment: Experiment, machines: dict[str, float] | None = Non
     revisions = read_revisions(folder)
     content: dict[str, Any] = {
         "experiment": experiment.model_dump(mode="json"),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **package_versions()},
         "seeds": {"run": experiment.run.seed},
         "machines": machines,
         "fingerprints": fingerprints,
@@ -54,7 +54,8 @@ def note_revision(folder: Folder, key: str, commit: str) -> None:
     folder.write_json(CONFIG, content | {"revisions": content.get("revisions", {}) | {key: commit}})
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """The installed versions of ourselves and of the libraries that decide what a run comes to."""
     versions = {}
     for package in _PACKAGES.split():
         try:

@@ -22,7 +22,7 @@ FLOORS = (
     ("method", "verification", "data.records", "data.hub", "data.layouts", "data.seen"),
     ("engines", "storage", "data", "provenance", "run_folder"),
     ("stages", "report", "playground", "show", "export", "status", "stage_status"),
-    ("cli", "summary", "terminal", "status_lines"),
+    ("cli", "summary", "terminal", "status_lines", "check_tables"),
 )
 
 # Rooms on one floor that do not lead into each other, whatever the floors say: importer, imported.
@@ -62,7 +62,7 @@ ROOMS = {
     "pint": (("verification.kinds.number",), False),
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
-    "huggingface_hub": (("engines.hub_models", "export.card", "export.push"), True),
+    "huggingface_hub": (("engines.hub_models", "engines.model_access", "export.card", "export.push"), True),
     "peft": (("engines.policy_model",), True),
 }
 

@@ -35,7 +35,7 @@ from ossft_ray.stages.room import Room
 from ossft_ray.stages.shared_output import check_sees_run
 from ossft_ray.verification import Verdict, VerifierPool
 
-_MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
+MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
 _MAX_DEATHS = 3  # of an engine or an actor, one after the other and with nothing done between them
 _GROW_ABOVE = 0.01  # of the parts that the actors may hold
 
@@ -180,7 +180,7 @@ def problems_in_flight(experiment: Experiment) -> int:
     setting = experiment.resources.problems_in_flight
     if setting != "auto":
         return setting
-    return int(experiment.policy.engine.get("max_num_seqs") or _MAX_SEQUENCES) * 5 // 4
+    return int(experiment.policy.engine.get("max_num_seqs") or MAX_SEQUENCES) * 5 // 4
 
 
 def pool_arguments(experiment: Experiment, placement: Placement, num_parts: int, num_problems: int) -> dict[str, Any]:
