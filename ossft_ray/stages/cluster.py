@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ossft_ray.config import Experiment, Resources
 from ossft_ray.errors import InputError
@@ -71,6 +72,12 @@ def cluster_nodes() -> list[Node]:
     """The nodes that are alive. A head that was started with no CPUs of its own has none to give."""
     alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
     return [Node(resources.get("GPU", 0), resources.get("CPU", 0)) for resources in alive]
+
+
+def beside_driver(actor: Any) -> Any:
+    """A new actor of the class on the driver's own node: any other may be lost while the driver lives."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return actor.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
 
 
 def engine_gpus(engine: dict[str, Any]) -> int:

@@ -25,7 +25,7 @@ from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
 from ossft_ray.errors import InputError, JobError, storage_failure
 from ossft_ray.method.prompts import Message
 from ossft_ray.method.rewriting import Problem, Response
-from ossft_ray.stages.cluster import log_folder, place, redirect_output
+from ossft_ray.stages.cluster import beside_driver, log_folder, place, redirect_output
 from ossft_ray.stages.cluster_metrics import ClusterMetrics
 from ossft_ray.stages.in_flight import InFlight
 from ossft_ray.stages.placement import Placement
@@ -237,7 +237,7 @@ def run_workers(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = _MAX_DEATHS
-    tally = Tally.remote()  # type: ignore[attr-defined]
+    tally = beside_driver(Tally)
     dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
         worker,
         fn_constructor_kwargs={

@@ -8,7 +8,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import load_chat, model_digest
 from ossft_ray.errors import InputError
 from ossft_ray.provenance import write_config
-from ossft_ray.stages.cluster import check_output, start_ray
+from ossft_ray.stages.cluster import beside_driver, check_output, start_ray
 from ossft_ray.stages.heartbeats import Heartbeats, refuse_silence
 from ossft_ray.stages.metrics_log import MetricsReader, read_metrics
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
@@ -101,7 +101,7 @@ def _loss_options(experiment: Experiment) -> dict[str, Any]:
 
 def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progress: OnProgress, verbose: bool) -> None:
     """Let the workers train, and meanwhile pass each new line of metrics on."""
-    heartbeats = Heartbeats.remote()  # type: ignore[attr-defined]
+    heartbeats = beside_driver(Heartbeats)
     config = {
         "experiment": experiment,
         "folder": folder,
