@@ -62,7 +62,10 @@ ROOMS = {
     "pint": (("verification.kinds.number",), False),
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
-    "huggingface_hub": (("engines.chat", "engines.hub_models", "engines.model_access", "export.card", "export.push"), True),
+    "huggingface_hub": (
+        ("engines.chat", "engines.hub_models", "engines.model_access", "export.card", "export.push"),
+        True,
+    ),
     "peft": (("engines.policy_model",), True),
 }
 

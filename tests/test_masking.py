@@ -80,6 +80,7 @@ def test_what_others_wrote_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     monkeypatch.setenv("OTHER_TOKEN", "short")
     said = mask(f"401 for https://me:word@host/x?token=abc&y=1 with {SECRET}; a short word stays")
+    assert json.loads(mask(json.dumps([f"https://host/x?token={SECRET}", "a://b:c", "d@e"])))[1:] == ["a://b:c", "d@e"]
     assert said == "401 for https://***@host/x?token=***&y=1 with ***; a short word stays"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ossft_ray import builtin
 from ossft_ray.config import Policy
+from ossft_ray.engines.hub_models import resolve_commit
 from ossft_ray.engines.model_files import check_weights, fetch_model
 from ossft_ray.errors import InputError
 from ossft_ray.locations import is_uri
@@ -143,6 +144,7 @@ def load_chat(policy: Policy) -> Chat:
     if not context:
         raise InputError(f"[policy] model: {policy.model} states no context length; set policy.engine.max_model_len")
     commit = None if Path(path).is_dir() else _commit(path, policy.revision)
+    commit = None if Path(path).is_dir() else resolve_commit(path, policy.revision)
     return Chat(tokenizer, _end_of_turn(tokenizer, policy.model), int(context), commit)
 
 

@@ -3,19 +3,16 @@
 import re
 from pathlib import Path
 
-from ossft_ray.engines.chat import model_path
 from ossft_ray.engines.model_files import check_weights
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def resolve_commit(model: str, revision: str | None) -> str | None:
-    """The commit that a branch or tag of a Hub model is at; None for a folder, or where it cannot be told.
+    """The commit that a branch or tag of a Hub model is at; None where it cannot be told.
 
     Without a network, what this machine last fetched under the name counts.
     """
-    if Path(model_path(model)).is_dir():
-        return None
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import hf_hub_download

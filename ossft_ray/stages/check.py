@@ -10,13 +10,14 @@ from ossft_ray.data.problems import read_benchmark
 from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.vllm_policy import check_engine_settings
-from ossft_ray.errors import InputError
+from ossft_ray.errors import InputError, storage_failure
 from ossft_ray.method.estimate import Reservoir
 from ossft_ray.method.rewriting import Problem, derive_seed
 from ossft_ray.stages.cluster import check_output
 from ossft_ray.stages.evaluate import other_models
 from ossft_ray.stages.golds import gold_pool
 from ossft_ray.stages.screening import Tally, Usable, screen_problems
+from ossft_ray.storage import Folder
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def check(experiment: Experiment, num_sampled: int = 0) -> Findings:
         InputError: the first thing that would stop the run; says what, where, and how to mend it.
     """
     check_output(experiment.run.output)
+    _check_reachable(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
     _check_loss(experiment)
     chat = load_chat(experiment.policy)
@@ -56,6 +58,13 @@ def check(experiment: Experiment, num_sampled: int = 0) -> Findings:
     end_of_turn = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn_id)
     seconds = time.monotonic() - began
     return Findings(tally, benchmarks, chat.context_length, end_of_turn, seconds, reservoir.sample())
+
+
+def _check_reachable(output: str) -> None:
+    try:
+        Folder.at(output).exists()
+    except OSError as error:
+        raise InputError(f"[run] output: {output} cannot be reached: {storage_failure(error)}") from error
 
 
 def _check_loss(experiment: Experiment) -> None:

@@ -25,6 +25,13 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_NO_USAGE_STATS": "1",
 }
+# For a Ray of this machine alone. Whoever reaches one of its ports could otherwise run code in it.
+_ALONE = {
+    "RAY_AUTH_MODE": "token",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
 
 
 def start_ray(experiment: Experiment, verbose: bool = False) -> None:
@@ -54,6 +61,8 @@ def _start(experiment: Experiment, verbose: bool) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=verbose, logging_level="WARNING")
     else:
+        for name, value in _ALONE.items():
+            os.environ.setdefault(name, value)
         ray.init(address="local", include_dashboard=False, log_to_driver=verbose, logging_level="ERROR")
 
 

@@ -1,6 +1,9 @@
 """Which commit of a Hub model does a run use? The one that its name meant when the run began, noted in config.json."""
 
+from pathlib import Path
+
 from ossft_ray.config import Experiment, Policy
+from ossft_ray.engines.chat import model_path
 from ossft_ray.engines.hub_models import check_hub_weights, resolve_commit
 from ossft_ray.provenance import note_revision, read_revisions
 from ossft_ray.storage import Folder
@@ -19,6 +22,8 @@ def pin(experiment: Experiment, anew: bool = False) -> Experiment:
 
 def pin_policy(policy: Policy, output: str, anew: bool = False) -> Policy:
     """The same for one policy of the run in `output`."""
+    if Path(model_path(policy.model)).is_dir():
+        return policy
     folder, key = Folder.at(output), f"{policy.model}@{policy.revision or 'main'}"
     commit = None if anew else read_revisions(folder).get(key)
     if commit is None:
