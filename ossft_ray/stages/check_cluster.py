@@ -43,7 +43,10 @@ def check_cluster(experiment: Experiment, verbose: bool = False) -> ClusterFindi
     Raises:
         InputError: the cluster cannot be used at all for this run.
     """
-    start_ray(experiment, verbose)
+    try:
+        start_ray(experiment, verbose)
+    except OSError as error:  # it notes the machines in the run's folder
+        raise InputError(f"[run] output: {storage_failure(error)}; choose one that can be written to") from error
     alive = [node for node in ray.nodes() if node["Alive"]]
     folder, token = Folder.at(experiment.run.output) / _MARKERS, uuid.uuid4().hex
     policies = [experiment.policy, *(other.policy for other in other_models(experiment).values())]

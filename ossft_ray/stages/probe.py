@@ -41,6 +41,7 @@ from ossft_ray.storage import MANIFEST, Folder, fingerprint
 
 NAME = "probe"
 _MEASURED, _PROBLEMS, _BATCHES = "measured.json", "problems.jsonl", "batches"
+_FORMAT = 1  # of what is kept in measured.json
 _PARTS = "part-*.parquet"
 _NUM_STEPS = 3  # a warm-up and two that are timed
 _MAX_BATCH_ROWS = 4096  # of repeated examples, so that an enormous batch does not make the probe one
@@ -154,6 +155,7 @@ def _key(experiment: Experiment, findings: Findings) -> str:
     """What a measurement is of."""
     return fingerprint(
         {
+            "format": _FORMAT,
             "experiment": experiment.model_dump(mode="json"),
             "sources": source_digests(experiment.data),
             "model": model_digest(experiment.policy),
@@ -232,7 +234,8 @@ def _train(experiment: Experiment, folder: Folder, on_progress: OnProgress, verb
     batches = folder / _BATCHES
     size = min(experiment.train.global_batch_size, _MAX_BATCH_ROWS)
     _write_batches(experiment, folder / "rewrite", batches, _NUM_STEPS * size)
-    settings = experiment.train.model_copy(update={"examples": batches.path, "global_batch_size": size})
+    examples = f"{experiment.run.output}/{_BATCHES}"
+    settings = experiment.train.model_copy(update={"examples": examples, "global_batch_size": size})
     began = time.monotonic()
     train(experiment.model_copy(update={"train": settings}), on_progress, verbose=verbose)
     seconds = time.monotonic() - began

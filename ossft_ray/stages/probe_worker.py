@@ -27,9 +27,9 @@ class ProbeWorker(RewriteWorker):
         self.memory = 0  # bytes, the most that was seen
 
     async def sample(self, prompt: list[Message], sampling: Sampling, seed: int, request_id: str) -> Response:
-        await self._loaded_policy()  # its start is no part of a request
         began = time.monotonic()
         response = await super().sample(prompt, sampling, seed, request_id)
+        began = max(began, self._ready_at)  # the engine's start is no part of a request
         self.spans.append(Span(began, time.monotonic(), len(response.token_ids)))
         return response
 
