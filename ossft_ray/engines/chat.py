@@ -143,17 +143,8 @@ def load_chat(policy: Policy) -> Chat:
         raise InputError(f"[policy.engine] max_model_len: a whole number of tokens is wanted, not '{context}'")
     if not context:
         raise InputError(f"[policy] model: {policy.model} states no context length; set policy.engine.max_model_len")
-    commit = None if Path(path).is_dir() else _commit(path, policy.revision)
     commit = None if Path(path).is_dir() else resolve_commit(path, policy.revision)
     return Chat(tokenizer, _end_of_turn(tokenizer, policy.model), int(context), commit)
-
-
-def _commit(hub_id: str, revision: str | None) -> str | None:
-    """The commit that a Hub model was loaded from: the Hub's cache keeps each in a folder of its name."""
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(hub_id, "config.json", revision=revision)
-    return Path(config).parent.name if isinstance(config, str) else None
 
 
 def _read_template(template: str) -> str:
