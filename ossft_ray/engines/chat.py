@@ -129,11 +129,10 @@ def load_chat(policy: Policy) -> Chat:
 
 
 def _commit(hub_id: str, revision: str | None) -> str | None:
-    """The commit that a Hub model was loaded from: the Hub's cache keeps each in a folder of its name."""
-    from huggingface_hub import try_to_load_from_cache
+    """The commit that a Hub model was loaded from; the Hub's cache, where it now is, tells it by a folder's name."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
 
-    config = try_to_load_from_cache(hub_id, "config.json", revision=revision)
-    return Path(config).parent.name if isinstance(config, str) else None
+    return extract_commit_hash(cached_file(hub_id, "config.json", revision=revision, local_files_only=True), None)
 
 
 def _read_template(template: str) -> str:
