@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from ossft_ray.stages.parts import read_counts
 from ossft_ray.storage import Folder, LineLog, read_lines
 
 _SESSIONS = "sessions"  # sub-folder: a file for each time the command was given, a line for each phase it finished
+_READERS = 32  # of parts at once
 _ORIGINS = ("self", "guided", "expert")
 
 
@@ -76,8 +78,7 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
     totals: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     intervals, suspects, parroting = [], [], []
-    for part in folder.names(PARTS):
-        counts = read_counts(folder, part)
+    for counts in _counts_of_parts(folder):
         intervals.append((counts.pop("started"), counts.pop("ended")))
         suspects += counts.pop("suspects")
         parroting += counts.pop("parroting", [])
@@ -111,6 +112,12 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         "seconds": round(_covered_seconds(intervals)),
         "phases": phases,
     }
+
+
+def _counts_of_parts(folder: Folder) -> list[dict[str, Any]]:
+    """What each part was written with. In a store each takes a few round trips, and nothing else goes on meanwhile."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(partial(read_counts, folder), folder.names(PARTS)))
 
 
 def _sessions(folder: Folder) -> tuple[dict[str, float], int]:
