@@ -191,19 +191,21 @@ class Watch(threading.Thread):
         self.actor_mib = 0.0
         self._looks: list[tuple[float, dict[str, float]]] = []
         self._roles: dict[int, str] = {os.getpid(): "driver"}
+        self._used: dict[int, float] = {}  # processor seconds, of processes that have ended too
 
     def run(self) -> None:
         this = psutil.Process()
         while not self.ended.wait(_LOOK_SECONDS):
-            used: dict[str, float] = defaultdict(float)
             for process in [this, *this.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
-                    role = self._role(process)
                     times = process.cpu_times()
-                    used[role] += times.user + times.system
-                    if role == "actors":
+                    self._used[process.pid] = times.user + times.system
+                    if self._role(process) == "actors":
                         self.actor_mib = max(self.actor_mib, process.memory_info().rss / 2**20)
-            self._looks.append((time.monotonic(), dict(used)))
+            by_role: dict[str, float] = defaultdict(float)
+            for pid, seconds in self._used.items():
+                by_role[self._roles.get(pid, "other")] += seconds
+            self._looks.append((time.monotonic(), dict(by_role)))
 
     def between(self, begin: float, end: float) -> dict[str, float]:
         """Processor seconds between the looks that come just after these times."""

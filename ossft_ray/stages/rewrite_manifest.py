@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from ossft_ray.stages.intake import PARTS, Layout
 from ossft_ray.stages.sessions import session_phases
 from ossft_ray.storage import Folder
 
+_READERS = 32  # of parts at once
 _ORIGINS = ("self", "guided", "expert")
 
 
@@ -53,8 +55,7 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
     hosts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     intervals, suspects, parroting = [], [], []
-    for part in folder.names(PARTS):
-        counts = read_counts(folder, part)
+    for counts in _counts_of_parts(folder):
         intervals.append((counts.pop("started"), counts.pop("ended")))
         hosts[counts.pop("host", "unknown")] += 1
         suspects += counts.pop("suspects")
@@ -90,6 +91,12 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         "seconds": round(_covered_seconds(intervals)),
         "phases": phases,
     }
+
+
+def _counts_of_parts(folder: Folder) -> list[dict[str, Any]]:
+    """What each part was written with. In a store each takes a few round trips, and nothing else goes on meanwhile."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(partial(read_counts, folder), folder.names(PARTS)))
 
 
 def _covered_seconds(intervals: list[tuple[float, float]]) -> float:

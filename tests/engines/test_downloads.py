@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -89,25 +90,34 @@ def hub() -> Iterator[tuple[str, Counter[str]]]:
         server.shutdown()
 
 
+@contextmanager
+def begin(endpoint: str, cache: Path) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "HF_HOME": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", BEGIN], text=True, env=environment, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.long
 def test_processes_of_a_node_download_a_model_once(hub: tuple[str, Counter[str]], tmp_path: Path) -> None:
     endpoint, downloads = hub
     nodes = ["first", "first", "second"]  # processes of two nodes
-    begun = []
-    for node in nodes:
-        environment = {**os.environ, "HF_HOME": str(tmp_path / node), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
-        environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        begun.append(subprocess.Popen([sys.executable, "-c", BEGIN], text=True, env=environment, **pipes))
-    for process in begun:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in begun:  # all at once
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in begun:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors[-3000:]
+    with ExitStack() as running:
+        begun = [running.enter_context(begin(endpoint, tmp_path / node)) for node in nodes]
+        for process in begun:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in begun:  # all at once
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        for process in begun:
+            _, errors = process.communicate(timeout=400)
+            assert process.returncode == 0, errors[-3000:]
     assert downloads[WEIGHTS] == 2, "once for each node"
     assert {"config.json", "tokenizer.json"} <= downloads.keys()
     assert set(downloads.values()) == {2}, downloads
