@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs
 
 from ossft_ray.builtin import POLICY_FOLDER
-from ossft_ray.config import Evaluate, Policy
+from ossft_ray.config import Evaluate, Policy, Train
 from ossft_ray.data.problems import benchmark_digest, read_benchmark
 from ossft_ray.data.records import find_files, read_records
 from ossft_ray.engines.chat import load_chat, model_digest, model_path
@@ -178,6 +178,14 @@ def test_problems_and_benchmarks_are_read_from_a_store(store: Store) -> None:
 def upload_policy(folder: Folder) -> None:
     for file in POLICY_FOLDER.iterdir():
         folder.write_bytes(file.name, file.read_bytes())
+
+
+def test_training_loads_a_model_of_a_store(store: Store, cache: Path) -> None:
+    from ossft_ray.engines.policy_model import load_model
+
+    upload_policy(Folder.at(store.uri("models/trained")))
+    model, _ = load_model(Policy(model=store.uri("models/trained")), Train(precision="fp32"))
+    assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
 
 
 def test_a_model_is_fetched_once_and_anew_when_it_changes(store: Store, cache: Path) -> None:

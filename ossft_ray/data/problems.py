@@ -15,7 +15,7 @@ from ossft_ray.data.hub import BENCHMARKS, hub_digest, is_hub_id, read_hub_bench
 from ossft_ray.data.layouts import Unusable, choose_columns, gold_answer, read_texts
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, find_files, read_records
 from ossft_ray.errors import InputError
-from ossft_ray.locations import join
+from ossft_ray.locations import join, split_options
 from ossft_ray.method.rewriting import Problem
 from ossft_ray.storage import Folder, digest_files
 from ossft_ray.verification.answers import answer_text, final_answer
@@ -145,7 +145,7 @@ def benchmark_file(name: str, settings: Evaluate) -> str:
                 "set evaluate.data_dir to a folder that holds it, or to nothing for the Hub's"
             )
         return path
-    if name.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
+    if split_options(name)[0].endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
         return find_files(name)[0]
     known = [*builtin.BENCHMARKS, *PAPER_BENCHMARKS]
     near = difflib.get_close_matches(name, known, n=1)

@@ -4,6 +4,7 @@ Several nodes with an output on each one's own disk would work for hours and lea
 """
 
 import socket
+import time
 import uuid
 
 import ray
@@ -14,6 +15,7 @@ from ossft_ray.errors import InputError, storage_failure
 from ossft_ray.provenance import CONFIG
 from ossft_ray.storage import Folder
 
+_LAG_SECONDS = 5.0
 _WAIT_SECONDS = 180.0  # for a node to start a process and answer
 _MEND = "give a folder that all nodes share, at the same path, or an object-store URI (s3://...), as [run] output"
 
@@ -33,9 +35,8 @@ def check_shared(output: str) -> None:
     folder.write_bytes(marker, b"")
     try:
         blind = _ask(nodes, output, marker)
-        replies = set(folder.names(f"{marker}-*"))
         for node_id, name in nodes.items():
-            if name not in blind and _reply(marker, node_id) not in replies and _is_alive(node_id):
+            if name not in blind and not _arrives(folder, _reply(marker, node_id)) and _is_alive(node_id):
                 blind[name] = "what it writes does not arrive here"
         if (refused := refusal(output, blind, len(nodes))) is not None:
             raise InputError(refused)
@@ -88,7 +89,7 @@ def look(output: str, marker: str, reply: str) -> str | None:
     """On a node: why it does not see `marker` in the output, or cannot write `reply` beside it; None if all is well."""
     try:
         folder = Folder.at(output)
-        if not folder.exists(marker):
+        if not _arrives(folder, marker):
             return "does not see the files of the others"
         folder.write_bytes(reply, b"")
     except InputError as error:
@@ -96,6 +97,16 @@ def look(output: str, marker: str, reply: str) -> str | None:
     except OSError as error:
         return storage_failure(error)
     return None
+
+
+def _arrives(folder: Folder, name: str) -> bool:
+    """Whether a file that another node wrote is there, now or soon: network file systems remember for some seconds."""
+    deadline = time.monotonic() + _LAG_SECONDS
+    while not folder.exists(name):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def _reply(marker: str, node_id: str) -> str:
