@@ -317,9 +317,11 @@ class Loop(Section):
 
 
 class Resources(Section):
-    num_policies: PositiveInt | Auto = Field("auto", description="vLLM engines at work at once")
+    num_policies: PositiveInt | Auto = Field(
+        "auto", description="vLLM engines at work at once; auto: as many as the GPUs hold, and more as nodes join"
+    )
     min_policies: PositiveInt | None = Field(
-        None, description="begin with so many and add more, up to num_policies, as the cluster grows"
+        None, description="begin with so many, and add more, up to num_policies, as the cluster has room"
     )
     problems_in_flight: PositiveInt | Auto = Field("auto", description="problems that one policy works on at once")
     gpus_per_policy: Annotated[float, Field(ge=0)] | Auto = Field(

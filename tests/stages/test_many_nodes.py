@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
