@@ -91,7 +91,7 @@ def _funnel(estimate: Estimate) -> Table:
 def _stages(estimate: Estimate) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("stage")
-    for heading in ("time", "95% interval", f"{estimate.device}s", f"{estimate.device}-hours", "95% interval"):
+    for heading in ("time", "interval", f"{estimate.device}s", f"{estimate.device}-hours", "interval"):
         table.add_column(heading, justify="right")
     for stage in estimate.stages:
         table.add_row(stage.name, *_time(stage.seconds), f"{stage.devices:g}", *_hours(stage.hours))

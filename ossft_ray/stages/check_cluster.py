@@ -220,11 +220,15 @@ def _all_reduce(nodes: list[dict[str, Any]]) -> str:
     finally:
         for reducer in reducers:
             ray.kill(reducer)
-    what = f"{len(ranks)} GPUs by NCCL" if has_gpus else f"{len(ranks)} nodes by Gloo"
+    unit = "GPU" if has_gpus else "node"
+    if len(ranks) == 1:
+        return f"all-reduce on a single {unit}: it works, and nothing had to be sent"
     # each process sends and receives 2 (n - 1) / n times the tensor
     rate = 2 * (len(ranks) - 1) / len(ranks) * _REDUCE_BYTES / seconds
-    speed = f", {rate / 1e9:.2f} GB/s" if len(ranks) > 1 else " (alone: nothing was sent)"
-    return f"all-reduce of {_REDUCE_BYTES >> 20} MiB over {what}: {seconds:.3f} s{speed}"
+    return (
+        f"all-reduce of {_REDUCE_BYTES >> 20} MiB over {len(ranks)} {unit}s: {seconds:.3f} s, "
+        f"{rate / 1e9:.2f} GB/s for each"
+    )
 
 
 def _reduce_failure(error: Exception) -> str:

@@ -55,7 +55,7 @@ def test_every_node_is_tried(tmp_path: Path) -> None:
     )
     sound, _, faulty = done.stdout.partition("code 0\n")
     assert sound.count("readable") == 2, done.stdout + done.stderr
-    assert "all-reduce of 64 MiB over 2 nodes by Gloo: " in sound
+    assert "all-reduce of 64 MiB over 2 nodes: " in sound
     assert sound.splitlines()[-1] == "the cluster is sound"
 
     assert faulty.count("readable") == 3, done.stdout + done.stderr
