@@ -25,9 +25,10 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_NO_USAGE_STATS": "1",
 }
-# For a Ray of this machine alone. Whoever reaches one of its ports could otherwise run code in it.
+# For a Ray of this machine alone, whose engines and workers need nobody else. Its token is Ray's own default: with
+# RAY_AUTH_MODE set only here, after Ray was imported, the processes that it starts would ask for a token and this one,
+# which has read the variable before, would send none.
 _ALONE = {
-    "RAY_AUTH_MODE": "token",
     "VLLM_HOST_IP": "127.0.0.1",
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
