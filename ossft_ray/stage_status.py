@@ -19,6 +19,7 @@ from ossft_ray.run_folder import LAID_OUT, SIZES, read_counts
 from ossft_ray.storage import Folder, read_lines
 
 State = Literal["not begun", "going", "quiet", "complete", "not needed"]
+_UNFINISHED = "unfinished"  # sub-folder of rewriting: a log of attempts for each part under way and each worker
 _QUIET_SECONDS = 120.0  # without a write
 _QUIET_STEPS = 3.0  # of training, where one takes longer
 _NUM_RECENT_STEPS = 20  # whose median says how long the rest will take
@@ -72,11 +73,32 @@ def _rewriting(files: RunFiles, now: float) -> Stage:
         **{key: totals[key] for key in ("dropped", "attempts", "generated_tokens")},
         "parts": len(parts),
         "parts_total": laid_out.get("num_parts"),
-        "parts_under_way": len({name.split(".")[0] for name in (folder / "unfinished").names("part-*.jsonl")}),
+        "under_way": _under_way(folder),
     }
     done, total, state = _num_problems(parts), laid_out.get("problems"), _state(_newest(infos), now)
     left = _rewriting_left(folder, parts, total - done, now) if state == "going" and total is not None else None
     return Stage("rewrite", state, _newest(infos), done, total, "problems", left, details)
+
+
+def _under_way(folder: Folder) -> dict[str, int]:
+    """Of parts that are not written yet: how many there are, attempts made, and problems that have a correct one."""
+    finished = {name.removesuffix(".parquet") for name in folder.names(PARTS)}
+    logs = folder / _UNFINISHED
+    names = [name for name in logs.names("part-*.jsonl") if name.split(".")[0] not in finished]
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        ends = [line for lines in readers.map(partial(_read_log, logs), names) for line in lines if "end" in line]
+    return {
+        "parts": len({name.split(".")[0] for name in names}),
+        "attempts": len(ends),
+        "solved": len({line["end"] for line in ends if line["attempt"]["correct"]}),
+    }
+
+
+def _read_log(logs: Folder, name: str) -> list[Any]:
+    try:
+        return read_lines(logs, name)
+    except FileNotFoundError:
+        return []  # its part has been written meanwhile
 
 
 def _rewriting_left(folder: Folder, parts: list[dict[str, Any]], num_left: int, now: float) -> float | None:

@@ -61,10 +61,14 @@ def _rewriting(details: dict[str, Any]) -> list[str]:
     origins = {**details.get("origins", {}), "dropped": details.get("dropped")}
     words = [", ".join(f"{count:,} {origin}" for origin, count in origins.items() if count)]
     if details.get("parts_total"):
-        under_way = f", {details['parts_under_way']} under way" if details["parts_under_way"] else ""
-        words.append(f"parts {details['parts']:,} of {details['parts_total']:,}{under_way}")
+        words.append(f"parts {details['parts']:,} of {details['parts_total']:,}")
     if details.get("generated_tokens"):
         words.append(f"{details['generated_tokens']:,} tokens in {details['attempts']:,} attempts")
+    if (under_way := details.get("under_way")) and under_way["parts"]:
+        words.append(
+            f"{under_way['parts']:,} parts under way with {under_way['solved']:,} problems solved "
+            f"in {under_way['attempts']:,} attempts"
+        )
     return [word for word in words if word]
 
 

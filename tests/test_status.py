@@ -22,6 +22,7 @@ from ossft_ray.status import next_command, status
 from ossft_ray.storage import Folder
 
 NOW = 2_000_000_000.0
+UNDER_WAY = {"parts": 1, "attempts": 4, "solved": 2}
 Tell = Callable[..., dict[str, Any]]
 
 
@@ -35,6 +36,13 @@ def write_part(folder: Path, number: int, **counts: Any) -> None:
     write_counted(Folder.at(str(folder)), f"part-{number:05d}.parquet", to_table([], schema), counts)
 
 
+def log_of(problem: str) -> bytes:
+    """A log with a wrong and a correct attempt at one problem; the last line is torn."""
+    lines: list[Any] = [{"begin": [problem, "self", 0]}]
+    lines += [{"end": problem, "attempt": {"correct": correct}} for correct in (False, True)]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode() + b'{"end'
+
+
 def write_rewriting(run: Path) -> None:
     """Two of four parts are done, one is under way; the session began after the first of them."""
     folder = Folder.at(str(run / "rewrite"))
@@ -45,7 +53,8 @@ def write_rewriting(run: Path) -> None:
     kept = {"self": 10, "dropped": 6, "attempts": 30, "generated_tokens": 234, "reasons": {"self": {"correct": 10}}}
     write_part(run / "rewrite", 1, **kept, started=NOW - 100, ended=NOW - 20)
     for writer in ("dead", "living"):
-        (folder / "unfinished").write_bytes(f"part-00002.{writer}.jsonl", b'{"begin": ["p", "self", 0]}\n{"end')
+        (folder / "unfinished").write_bytes(f"part-00002.{writer}.jsonl", log_of(writer))
+    (folder / "unfinished").write_bytes("part-00001.living.jsonl", log_of("not deleted yet"))
     (folder / "sessions").write_bytes("1.jsonl", json.dumps({"began": NOW - 9100}).encode() + b"\n")
     (folder / "sessions").write_bytes("2.jsonl", json.dumps({"began": NOW - 120}).encode() + b'\n{"pha')
 
@@ -140,7 +149,7 @@ def test_nothing_is_begun(run: Path) -> None:
     "write, name, done, total, unit, left, details",
     [
         # 16 problems in 80 seconds, 28 left, and 20 seconds of that are over
-        (write_rewriting, "rewrite", 32, 60, "problems", 28 * 80 / 16 - 20, {"parts": 2, "parts_under_way": 1}),
+        (write_rewriting, "rewrite", 32, 60, "problems", 28 * 80 / 16 - 20, {"parts": 2, "under_way": UNDER_WAY}),
         (write_training, "train", 5, 9, "steps", 40.0, {"checkpoint": 2, "loss": 0.5, "tokens_per_second": 1234.5}),
         (write_evaluation, "evaluate", 5, 9, "parts", None, {"averages": {}}),
     ],

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 import threading
 import time
 import urllib.request
@@ -23,7 +24,8 @@ from ossft_ray.stages.rewrite import rewrite
 from ossft_ray.stages.rollout import RolloutWorker
 from ossft_ray.verification import Verdict
 
-ray.cloudpickle.register_pickle_by_value(scripted)
+for module in (scripted, sys.modules[__name__]):
+    ray.cloudpickle.register_pickle_by_value(module)
 DASHBOARD = json.loads((Path(__file__).parents[2] / "cluster/grafana.json").read_text())
 DRAWN_ONCE = {"guided_alignment": {"max_copied": 0.3}}  # else each worker draws some for its own calibration
 SERIES = re.compile(r"^ray_(?P<name>ossft_\w+)\{(?P<tags>.*)\} (?P<value>\S+)$", re.MULTILINE)
@@ -97,11 +99,13 @@ def test_rewriting_counts_what_its_manifest_says(tmp_path: Path) -> None:
         str(tmp_path / "run"), 40, rewrite={**DRAWN_ONCE, "exhaustive": True}, resources={"num_policies": 2}
     )
     run, manifest = settings.run.output, {}
-    rewriting = threading.Thread(target=lambda: manifest.update(rewrite(settings, worker=HeldWorker)))
+    rewriting = threading.Thread(target=lambda: manifest.update(rewrite(settings, worker=HeldWorker)), daemon=True)
     rewriting.start()
-    await_series({("rewrite",): 40 * 8}, run, "ossft_requests_in_flight", "stage")
-    Path(f"{run}-released").touch()
-    rewriting.join()
+    try:
+        await_series({("rewrite",): 40 * 8}, run, "ossft_requests_in_flight", "stage")
+    finally:
+        Path(f"{run}-released").touch()
+        rewriting.join()
     origins = {("rewrite", origin): float(count) for origin, count in manifest["origins"].items() if count}
     assert len(origins) == 3
     await_series(origins, run, "ossft_problems_total", "stage", "origin")
