@@ -1,6 +1,6 @@
 # Every target makes or repairs .venv first: `make env BACKEND=cpu|gpu PYTHON=...`, see requirements/environment.sh.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test long faults lint format build pins clean
+.PHONY: help env demo test long faults multihost lint format build pins clean
 
 python := .venv/bin/python
 ARGS :=
@@ -15,18 +15,21 @@ demo: env ## run the whole job on the playground: no GPU, no network (more optio
 	@.venv/bin/ossft demo $(ARGS)
 
 # Nothing is downloaded or reported while testing.
-test long faults: export HF_HUB_OFFLINE = 1
-test long faults: export VLLM_NO_USAGE_STATS = 1
-test long faults: export DO_NOT_TRACK = 1
-test long faults: export RAY_USAGE_STATS_ENABLED = 0
+test long faults multihost: export HF_HUB_OFFLINE = 1
+test long faults multihost: export VLLM_NO_USAGE_STATS = 1
+test long faults multihost: export DO_NOT_TRACK = 1
+test long faults multihost: export RAY_USAGE_STATS_ENABLED = 0
 test: env ## run the tests that need no GPU and no patience (others: ARGS="-m slow", ARGS="-m gpu")
-	@$(python) -m pytest -m "not slow and not gpu and not faults and not long" $(ARGS)
+	@$(python) -m pytest -m "not slow and not gpu and not faults and not long and not multihost" $(ARGS)
 
 long: env ## run the proofs that take minutes each, which `make test` leaves out
 	@$(python) -m pytest -m long $(ARGS)
 
 faults: env ## kill -9 parts of a real run at twenty random moments, for some ten minutes
 	@$(python) -m pytest -m faults --capture=no $(ARGS)
+
+multihost: env ## three hosts in network namespaces, some of which die (root, iproute2, openssh-server, rsync)
+	@$(python) -m pytest -m multihost $(ARGS)
 
 lint: env ## check style, types and shell scripts
 	$(python) -m ruff check .

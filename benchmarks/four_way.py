@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fourway import page
-from fourway.lab import BASE, Lab, Method, OutOfTime, Size
+from fourway.lab import BASE, EXPERTS, Lab, Method, OutOfTime, Size
 from fourway.statistics import estimate
 
 from ossft_ray.storage import Folder, differences
@@ -38,7 +38,7 @@ ABLATIONS = {
     "verified experts only": Method("verified", "dft"),
     **{
         f"DR+{loss}": Method("dr", loss)
-        for loss in ("iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power")
+        for loss in ("iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power", "is")
     },
 }
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -52,15 +52,15 @@ async def run(lab: Lab, num_seeds: int) -> str:
     try:
         await lab.scores(None, 0)
         for seed in range(num_seeds):
+            for expert in EXPERTS:
+                await lab.gap(expert, seed)
             for method in FOUR.values():
                 await lab.scores(method, seed)
                 await lab.gap(method.data, seed)
         for seed in range(num_seeds):
             for method in ABLATIONS.values():
-                await lab.gap(method.data, seed)
-                if method.data == "verified" and await lab.data("verified", seed) == await lab.data("expert", seed):
-                    continue  # the same rows: this is DFT
                 await lab.scores(method, seed)
+                await lab.gap(method.data, seed)
     except OutOfTime as what:
         return str(what)
     finally:
@@ -83,7 +83,7 @@ def tables(folder: Folder, size: Size, num_seeds: int) -> tuple[list[str], dict[
         return ["Nothing has been run yet."], {}
     four = {name: of_seeds("scores", f"{method.name}-seed{{}}") for name, method in FOUR.items()}
     ablated = {name: of_seeds("scores", f"{method.name}-seed{{}}") for name, method in ABLATIONS.items()}
-    data = list(dict.fromkeys(method.data for method in (FOUR | ABLATIONS).values()))
+    data = [*EXPERTS, *dict.fromkeys(method.data for method in (FOUR | ABLATIONS).values())]
     gaps = {name: of_seeds("gaps", f"{name}-{{}}") for name in data}
     tuned = {name: found("tuned", method.name) for name, method in (FOUR | ABLATIONS).items()}
     tuned = {name: one for name, one in tuned.items() if one is not None}

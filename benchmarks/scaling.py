@@ -1,12 +1,16 @@
-"""Does rewriting a million problems take a hundred times what ten thousand take, and no more memory?
+"""Does rewriting a million problems take a hundred times what ten thousand take, and no more memory? And many policies?
 
     python benchmarks/scaling.py [--sizes 10000 100000 1000000]
+    python benchmarks/scaling.py --simulate [--policies 1 4 16 64 256]
 
 The real `ossft rewrite` on the real Ray Data, with a scripted policy and verifier in place of vLLM and Math-Verify, so
 that what is measured is everything else: reading, laying out, handing out, logging, writing. Each size runs in a
 process of its own, the driver, whose peak memory is told, and that of the largest worker. Processor time counts all
 processes, Ray's too, and tells more than the clock where the machine has other work. Workers do not render prompts,
-which is part of an engine's work. The last line is a JSON object.
+which is part of an engine's work.
+
+With `--simulate`, many policies whose scripted engines take their time: how much of it rewriting uses, what stragglers
+cost, and the driver's share (`manypolicies/`). The last line is a JSON object.
 """
 
 import argparse
@@ -23,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from manypolicies.page import ACTORS, measured_figures, print_measured, print_simulated
+from manypolicies.workload import write_problems
 
 from ossft_ray.config import resolve
 from ossft_ray.engines.vllm_policy import Sampling
@@ -52,17 +58,6 @@ class ScriptedWorker(RewriteWorker):
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
         return Verdict(response == "right", "correct" if response == "right" else "wrong")
-
-
-def write_problems(path: Path, num_problems: int) -> None:
-    with path.open("w") as file:
-        for number in range(num_problems):
-            row = {
-                "id": f"p{number}",
-                "problem": f"A farmer has {number} sheep and buys {number % 97} more. How many are there now?",
-                "solution": f"{number} + {number % 97} = {number + number % 97}, so \\boxed{{{number + number % 97}}}.",
-            }
-            file.write(json.dumps(row) + "\n")
 
 
 def run(size: int, folder: Path) -> dict[str, float]:
@@ -122,11 +117,22 @@ def measure(size: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--simulate", action="store_true", help="many policies with scripted engines")
+    parser.add_argument("--policies", type=int, nargs="*", choices=list(ACTORS), default=list(ACTORS))
+    parser.add_argument("--problems-per-policy", type=int, default=48)
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only-policies", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
         print("\n" + json.dumps(run(arguments.only, arguments.folder)))
+        return
+    if arguments.only_policies:
+        print("\n" + json.dumps(measured_figures(*arguments.only_policies)))
+        return
+    if arguments.simulate:
+        figures = print_measured(arguments.policies, arguments.problems_per_policy)
+        print(json.dumps(figures | print_simulated(arguments.problems_per_policy)))
         return
     columns = ("problems", "seconds", "reading, s", "problems/s", "processor ms each", "driver MiB", "worker MiB")
     print("  ".join(f"{column:>12}" for column in columns))

@@ -4,9 +4,10 @@ Only the experiment file travels with the job (as its working directory); data, 
 read and written where the cluster sees them, so their paths must be absolute there. Submitted again, a stage goes on
 where it was.
 
-Environment: RAY_API_SERVER_ADDRESS or RAY_ADDRESS is the head's dashboard (http://127.0.0.1:8265 by default: a
-local head, or a tunnel to a remote one). The cluster's token stands in ~/.ray/auth_token, or in the file that
-RAY_AUTH_TOKEN_PATH names.
+The head's dashboard listens on its loopback. With `--ssh HEAD` a tunnel leads there while the job is followed;
+otherwise RAY_API_SERVER_ADDRESS or RAY_ADDRESS says where it answers (http://127.0.0.1:8265 by default: a local head,
+or a tunnel of your own). The cluster's token stands in ~/.ray/auth_token, or in the file that RAY_AUTH_TOKEN_PATH
+names.
 """
 
 import asyncio
@@ -14,9 +15,13 @@ import logging
 import os
 import shlex
 import shutil
+import socket
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,7 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 1, 2, 130
 _POLL_SECONDS = 1.0
 _HEAD_STARTS_SECONDS = 60.0
+_TUNNEL_SECONDS = 30.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,8 +44,17 @@ _HEAD_STARTS_SECONDS = 60.0
 @click.option("--start-over", is_flag=True, help="Discard what this stage has written, and make it anew.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the engines' own logs too.")
 @click.option("--submission-id", metavar="ID", help="The job's name on the cluster; by default Ray makes one.")
+@click.option("--ssh", "head", metavar="HEAD", help="Through SSH: USER@HOST of the head, or a name of ~/.ssh/config.")
+@click.option("--dashboard-port", default=8265, show_default=True, help="Of the head, at the tunnel's end.")
 def submit(
-    stage: str, config: Path, overrides: tuple[str, ...], start_over: bool, verbose: bool, submission_id: str | None
+    stage: str,
+    config: Path,
+    overrides: tuple[str, ...],
+    start_over: bool,
+    verbose: bool,
+    submission_id: str | None,
+    head: str | None,
+    dashboard_port: int,
 ) -> int:
     """Run STAGE of the experiment CONFIG.toml as a job on a Ray cluster."""
     load_experiment(config, overrides)  # a misspelt key need not wait for the cluster to be refused
@@ -47,21 +62,63 @@ def submit(
     command += [argument for override in overrides for argument in ("--set", override)]
     command += ["--start-over"] * start_over + ["--verbose"] * verbose
 
-    client = connect()
+    if head is None:
+        return follow(connect(), config, command, submission_id)
+    with tunnel(head, dashboard_port) as address:
+        return follow(connect(address), config, command, submission_id)
+
+
+def follow(client: Any, config: Path, command: list[str], submission_id: str | None) -> int:
+    """Submit the job, print its log to the end, and return its exit code."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(config, folder)
         job = _submit(client, shlex.join(command), folder, submission_id)
     print(f"job {job} on {client.get_address()}: {shlex.join(command)}", flush=True)
     try:
-        asyncio.run(_print_log(client, job))
+        _print_log(client, job)
         return exit_code(_wait(client, job))
     except KeyboardInterrupt:
         print(f"\nno longer following; the job goes on. To stop it: ray job stop {job}", file=sys.stderr)
         return EXIT_STOPPED
 
 
-def connect() -> Any:
-    """A client of the cluster's job server, which it has reached.
+@contextmanager
+def tunnel(head: str, dashboard_port: int) -> Iterator[str]:
+    """An address on this machine's loopback that leads to the dashboard on the head's; closed at the end.
+
+    Raises:
+        InputError: SSH cannot reach the head, or must ask for a password.
+    """
+    if shutil.which("ssh") is None:
+        raise InputError(f"--ssh {head}: there is no ssh on this machine; install OpenSSH's client")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]
+    command = ["ssh", "-N", *options, "-L", f"127.0.0.1:{port}:127.0.0.1:{dashboard_port}", "--", head]
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said, start_new_session=True)
+        try:
+            deadline = time.monotonic() + _TUNNEL_SECONDS
+            while not _answers(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    said.seek(0)
+                    reason = (said.read().strip().splitlines() or ["no answer"])[-1]
+                    raise InputError(f"--ssh {head}: {reason}; `ssh {head}` must work without a password")
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def connect(address: str | None = None) -> Any:
+    """A client of the cluster's job server, which it has reached; without an address, the environment's.
 
     Raises:
         InputError: nothing answers at the address, or the token is missing or wrong.
@@ -71,7 +128,7 @@ def connect() -> Any:
     from ray.job_submission import JobSubmissionClient
 
     logging.disable(logging.INFO)  # uploads and closed sockets are not news; its loggers set their own levels
-    address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or DEFAULT_ADDRESS
+    address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or DEFAULT_ADDRESS
     try:
         return JobSubmissionClient(address)
     except ConnectionError as error:
@@ -105,9 +162,15 @@ def _submit(client: Any, entrypoint: str, folder: str, submission_id: str | None
             time.sleep(_POLL_SECONDS)
 
 
-async def _print_log(client: Any, job: str) -> None:
-    async for lines in client.tail_job_logs(job):
-        print(lines, end="", flush=True)
+def _print_log(client: Any, job: str) -> None:
+    async def follow() -> None:
+        async for lines in client.tail_job_logs(job):
+            print(lines, end="", flush=True)
+
+    try:
+        asyncio.run(follow())
+    except RuntimeError as error:  # the connection, not the job
+        print(f"the log cannot be followed any more: {error}; the job goes on", file=sys.stderr, flush=True)
 
 
 def _wait(client: Any, job: str) -> Any:

@@ -1,6 +1,7 @@
 """The commands: one a stage. Heavy libraries are imported by the command that needs them."""
 
 import functools
+import json
 import os
 import shlex
 import sys
@@ -12,9 +13,11 @@ import click
 
 from ossft_ray import __version__
 from ossft_ray.errors import InputError, JobError, Stopped
+from ossft_ray.masking import mask
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
+    from ossft_ray.stages.check import Findings
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _STATE = {"debug": False}
@@ -64,6 +67,7 @@ def ossft(context: click.Context) -> None:
 def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Make the data on-policy: problems in, examples out."""
     experiment = _load(config_path, overrides)
+    from ossft_ray.locations import join
     from ossft_ray.stages.rewrite import rewrite
     from ossft_ray.terminal import StageBars, console, origins_table, rewriting_costs
 
@@ -71,7 +75,7 @@ def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: boo
         manifest = rewrite(experiment, bars.begin("rewrite"), start_over, verbose)
     console.print(origins_table(manifest))
     console.print(rewriting_costs(manifest))
-    console.print(f"examples: {experiment.run.output}/rewrite    next: ossft score")
+    console.print(f"examples: {join(experiment.run.output, 'rewrite')}    next: ossft score")
 
 
 @ossft.command()
@@ -79,13 +83,14 @@ def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: boo
 def score(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Measure the policy gap: log p of each response token, kept and expert's, under the policy to be trained."""
     experiment = _load(config_path, overrides)
+    from ossft_ray.locations import join
     from ossft_ray.stages.score import score
     from ossft_ray.terminal import StageBars, console, gap_table
 
     with StageBars() as bars:
         manifest = score(experiment, bars.begin("score"), start_over, verbose)
     console.print(gap_table(manifest))
-    console.print(f"log-probabilities: {experiment.run.output}/score    next: ossft train")
+    console.print(f"log-probabilities: {join(experiment.run.output, 'score')}    next: ossft train")
 
 
 @ossft.command()
@@ -93,6 +98,7 @@ def score(config_path: str | None, overrides: tuple[str, ...], start_over: bool,
 def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Train on a run's examples with the importance-weighted loss."""
     experiment = _load(config_path, overrides)
+    from ossft_ray.locations import join
     from ossft_ray.stages.train import train
     from ossft_ray.terminal import StageBars, console
 
@@ -102,7 +108,7 @@ def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool,
         f"{manifest['steps']} steps on {manifest['examples']} examples "
         f"({len(manifest['too_long'])} set aside as too long), cross-entropy {manifest['cross_entropy']:.4f}"
     )
-    console.print(f"model: {experiment.run.output}/train/model    next: ossft evaluate")
+    console.print(f"model: {join(experiment.run.output, 'train', 'model')}    next: ossft evaluate")
 
 
 @ossft.command()
@@ -110,6 +116,7 @@ def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool,
 def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Score models on benchmarks: avg@k, pass@k, maj@k with standard errors, and differences from the base model."""
     experiment = _load(config_path, overrides)
+    from ossft_ray.locations import join
     from ossft_ray.stages.evaluate import evaluate
     from ossft_ray.stages.scores import read_differences
     from ossft_ray.terminal import StageBars, console, differences_table, scores_table
@@ -120,7 +127,7 @@ def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bo
     for model, differences in read_differences(experiment.run.output).items():
         console.print()
         console.print(differences_table(scores, model, differences))
-    console.print(f"scores: {experiment.run.output}/evaluate/scores.json    next: ossft report")
+    console.print(f"scores: {join(experiment.run.output, 'evaluate', 'scores.json')}    next: ossft report")
 
 
 @ossft.command()
@@ -158,13 +165,37 @@ def demo(output: str, start_over: bool, verbose: bool) -> None:
 
 
 @ossft.command()
-@_options(*_experiment_options)
-def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
+@click.option("--cluster", is_flag=True, help="Try every node too: versions, GPUs, all-reduce, shared output, disk.")
+@click.option(
+    "--probe",
+    "num_probed",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Rewrite and train on N problems, and say what the whole run will take.",
+)
+@click.option(
+    "--price-per-gpu-hour",
+    "price",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="With --probe: also what it will cost, in X's currency.",
+)
+@_options(_config, _set, _verbose)
+def check(
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    cluster: bool,
+    num_probed: int | None,
+    price: float | None,
+    verbose: bool,
+) -> None:
     """Validate the config, its data, policy and benchmarks, before anything is spent."""
+    if price is not None and num_probed is None:
+        raise click.UsageError("--price-per-gpu-hour needs --probe N")
     experiment = _load(config_path, overrides)
     from ossft_ray.stages.check import check
 
-    findings = check(experiment)
+    findings = check(experiment, num_probed or 0)
     tally, data = findings.tally, experiment.data
     click.echo(f"problems:   {tally.problems} usable; set aside: {_counts(tally.rejected)}")
     click.echo(f"duplicates: {tally.duplicates} ({data.duplicates})")
@@ -180,6 +211,41 @@ def check(config_path: str | None, overrides: tuple[str, ...]) -> None:
     click.echo(f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}")
     click.echo(f"benchmarks: {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}")
     click.echo("the experiment is sound")
+    if cluster:
+        _check_cluster(experiment, verbose)
+    if num_probed is not None:
+        _probe(experiment, findings, price, verbose)
+
+
+def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
+    from ossft_ray.check_tables import nodes_table
+    from ossft_ray.stages.check_cluster import check_cluster
+    from ossft_ray.terminal import console
+
+    found = check_cluster(experiment, verbose)
+    console.print()
+    console.print(nodes_table(found))
+    for line in found.remarks:
+        console.print(line, soft_wrap=True)
+    for problem in found.problems:
+        console.print(f"problem: {problem}", soft_wrap=True)
+    if found.problems:
+        num = len(found.problems)
+        what = "1 problem" if num == 1 else f"{num} problems"
+        raise JobError(f"check --cluster: {what} on {len(found.nodes)} nodes, listed above")
+    click.echo("the cluster is sound")
+
+
+def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
+    from ossft_ray.check_tables import estimate_lines
+    from ossft_ray.stages.probe import free_bytes, probe
+    from ossft_ray.terminal import StageBars, console
+
+    with StageBars() as bars:
+        estimate = probe(experiment, findings, bars.begin, verbose)
+    console.print()
+    for part in estimate_lines(estimate, price, free_bytes(experiment)):
+        console.print(part, soft_wrap=True)
 
 
 @ossft.command()
@@ -271,6 +337,25 @@ def show(
 
 @ossft.command()
 @click.argument("run", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@_options()
+def status(run: str, as_json: bool) -> None:
+    """Tell how far a run is, from its folder alone, also while it is going."""
+    from ossft_ray.status import status
+
+    found = status(run)
+    if as_json:
+        click.echo(json.dumps(found.as_json()))
+        return
+    from ossft_ray.status_lines import status_lines
+    from ossft_ray.terminal import console
+
+    for line in status_lines(found):
+        console.print(line, soft_wrap=True)
+
+
+@ossft.command()
+@click.argument("run", metavar="RUN")
 @click.argument("output", metavar="DIR")
 @click.option(
     "--format", "layout", required=True, type=click.Choice(["trl", "sharegpt", "verl"]), help="For which trainer."
@@ -348,7 +433,7 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     if _STATE["debug"]:
         traceback.print_exc()
-    line = " ".join(message.split())
+    line = mask(" ".join(message.split()))
     print(f"error: {line}" if code != EXIT_INTERRUPTED else line, file=sys.stderr)
     sys.stderr.flush()
     sys.exit(code)

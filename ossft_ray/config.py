@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from ossft_ray.errors import InputError
+from ossft_ray.masking import MEND, find_secret
 from ossft_ray.method.leaks import REFERENCE_PHRASES
 from ossft_ray.method.prompts import DEFAULT_TEMPLATE, GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT, TEMPLATES
 
@@ -46,6 +47,7 @@ class Policy(Section):
     batch_invariant: bool = Field(
         False, description="on a GPU: the same tokens whatever else is in the batch, at a cost (VLLM_BATCH_INVARIANT)"
     )
+    trust_remote_code: bool = Field(False, description="run the Python code that comes with the model, as its author")
     engine: dict[str, Any] = Field({}, description="any vLLM engine argument")
 
 
@@ -315,13 +317,18 @@ class Loop(Section):
 
 
 class Resources(Section):
-    num_policies: PositiveInt | Auto = Field("auto", description="vLLM engines at work at once")
+    num_policies: PositiveInt | Auto = Field(
+        "auto", description="vLLM engines at work at once; auto: as many as the GPUs hold, and more as nodes join"
+    )
     min_policies: PositiveInt | None = Field(
-        None, description="begin with so many and add more, up to num_policies, as the cluster grows"
+        None, description="begin with so many, and add more, up to num_policies, as the cluster has room"
     )
     problems_in_flight: PositiveInt | Auto = Field("auto", description="problems that one policy works on at once")
     gpus_per_policy: Annotated[float, Field(ge=0)] | Auto = Field(
         "auto", description="whole GPUs, or a share of one (then set policy.engine.gpu_memory_utilization)"
+    )
+    replan_after: Annotated[str, Field(pattern=r"^(\d+[dhms])+$")] = Field(
+        "5m", description="how long to wait for a lost node whose work fits nowhere else, before going on with fewer"
     )
     num_train_workers: PositiveInt | Auto = "auto"
     gpus_per_train_worker: Annotated[int, Field(ge=0)] | Auto = "auto"
@@ -369,8 +376,11 @@ def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experim
     """Validate plain settings into an `Experiment`.
 
     Raises:
-        InputError: names the first faulty key, what is wrong with it, and how many more there are.
+        InputError: names the first faulty key, what is wrong with it, and how many more there are; or a key that
+            holds a secret.
     """
+    if (key := find_secret(settings)) is not None:
+        raise InputError(f"{source}: '{key}' holds a secret, which would be written into files and logs; {MEND}")
     try:
         return Experiment.model_validate(settings)
     except ValidationError as error:

@@ -16,7 +16,9 @@ from ossft_ray.schema import check_table
 from ossft_ray.storage import MANIFEST, Folder
 
 REWRITE, PARTS = "rewrite", "part-*.parquet"
-_PROBLEMS, _LAID_OUT = "problems", "problems.json"  # of the input, as rewriting lays it out
+_PROBLEMS, LAID_OUT = "problems", "problems.json"  # of the input, as rewriting lays it out
+SIZES = "sizes.json"  # in a model's folder of an evaluation: problems and parts of each benchmark
+COUNTS = b"ossft_counts"  # in a part's metadata: what it came to
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class RunFolder:
         problems = self.rewrite / _PROBLEMS
         laid_out = set(problems.names(PARTS))
         done = sum(_num_rows(problems, name) for name in self.parts() if name in laid_out)
-        total = self.rewrite.read_json(_LAID_OUT)["problems"] if self.rewrite.exists(_LAID_OUT) else None
+        total = self.rewrite.read_json(LAID_OUT)["problems"] if self.rewrite.exists(LAID_OUT) else None
         return done, total
 
 
@@ -85,7 +87,7 @@ def open_run(uri: str) -> RunFolder:
             raise InputError(f"{uri}: no such folder; give a run's folder, its [run] output")
         rewrite = folder / REWRITE
         if not rewrite.exists():
-            inside = folder.names(PARTS) or folder.exists(_LAID_OUT)
+            inside = folder.names(PARTS) or folder.exists(LAID_OUT)
             mend = "give the folder above it" if inside else "give a run's folder, its [run] output"
             raise InputError(f"{uri}: holds no {REWRITE}/, so no examples; {mend}")
         config = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
@@ -95,6 +97,19 @@ def open_run(uri: str) -> RunFolder:
     except OSError as error:
         raise InputError(f"{uri}: cannot be read: {error.strerror or str(error).splitlines()[0]}") from error
     return RunFolder(uri, rewrite, config, manifest)
+
+
+def read_counts(folder: Folder, part: str) -> dict[str, Any]:
+    """What a part of examples or of scores was written with.
+
+    Raises:
+        InputError: it was written by somebody else.
+    """
+    metadata = folder.read_metadata(part)
+    if COUNTS not in metadata:
+        raise InputError(f"{folder.path}/{part}: its metadata lacks {COUNTS.decode()}; it is no part that ossft wrote")
+    counts: dict[str, Any] = json.loads(metadata[COUNTS])
+    return counts
 
 
 def _num_rows(folder: Folder, name: str) -> int:

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from ossft_ray.errors import InputError
+from ossft_ray.errors import InputError, storage_failure
+from ossft_ray.locations import filesystem_at
 
 INPUTS, MANIFEST = "inputs.json", "manifest.json"
 _EDGE_BYTES = 1 << 20
@@ -54,21 +55,16 @@ class Folder:
         """A local path or an object-store URI such as `s3://bucket/run`.
 
         Raises:
-            InputError: the URI's scheme is unknown.
+            InputError: the URI's scheme or an option is unknown, or it carries a secret.
         """
-        if "://" not in uri:
-            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri)))
-        try:
-            filesystem, path = fs.FileSystem.from_uri(uri)
-        except (pa.ArrowInvalid, ValueError) as error:
-            raise InputError(f"{uri}: not a path or URI that can be written to: {error}") from error
-        return cls(filesystem, path)
+        return cls(*filesystem_at(uri))
 
     @classmethod
     def of_file(cls, path: str) -> tuple["Folder", str]:
         """The folder that a file stands in, and the file's name there."""
-        parent, _, name = path.rpartition("/")
-        return cls.at(parent or ("/" if path.startswith("/") else ".")), name
+        filesystem, inner = filesystem_at(path)
+        folder, _, name = inner.rpartition("/")
+        return cls(filesystem, folder or "/"), name
 
     def __truediv__(self, name: str) -> "Folder":
         return Folder(self.filesystem, f"{self.path}/{name}")
@@ -89,7 +85,11 @@ class Folder:
         return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
     def write_bytes(self, name: str, content: bytes | memoryview) -> None:
-        """Write one file atomically: a temporary name, then a rename (an object store's put is atomic by itself)."""
+        """Write one file atomically: a temporary name, then a rename (an object store's put is atomic by itself).
+
+        A store's stream must get the whole content at once: closing it makes what it has got so far an object, also
+        where an exception closes it.
+        """
         self.filesystem.create_dir(self.path, recursive=True)
         if self.local_path is None:
             with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
@@ -246,9 +246,17 @@ def begin_stage(
     Raises:
         InputError: the folder holds rows made from other inputs; names the keys that differ.
     """
-    if start_over:
-        folder.delete()
-    if folder.exists(INPUTS):
+    try:
+        if start_over:
+            folder.delete()
+        has_begun = folder.exists(INPUTS)
+        if not has_begun:
+            folder.write_json(INPUTS, inputs)
+    except OSError as error:
+        raise InputError(
+            f"{folder.path} cannot be written to: {storage_failure(error)}; choose another [run] output"
+        ) from error
+    if has_begun:
         differing = differences(folder.read_json(INPUTS), json.loads(json.dumps(inputs)))
         refused = [d for d in differing if extends is None or not extends(d.key, d.old, d.new)]
         if refused:
@@ -257,12 +265,6 @@ def begin_stage(
                 "choose another [run] output, or pass --start-over to make it anew"
             )
         return folder.read_json(MANIFEST) if folder.exists(MANIFEST) and not differing else None
-    try:
-        folder.write_json(INPUTS, inputs)
-    except OSError as error:
-        raise InputError(
-            f"{folder.path} cannot be written to: {error.strerror or error}; choose another [run] output"
-        ) from error
     return None
 
 

@@ -3,6 +3,7 @@
 from rich.table import Table
 
 from ossft_ray.config import Experiment
+from ossft_ray.locations import join
 from ossft_ray.stages.scores import compare_models, score_model
 from ossft_ray.storage import MANIFEST, Folder
 from ossft_ray.terminal import console, differences_table, origins_table, parroting_lines
@@ -21,10 +22,10 @@ def print_summary(first: Experiment, last: Experiment) -> None:
     console.print(comparison_table(base, trained, first.evaluate.benchmarks))
     output = last.run.output
     files = {
-        "examples": f"{first.run.output}/rewrite",
-        "model": f"{output}/train/model",
-        "scores": f"{output}/evaluate/scores.json",
-        "report": f"{output}/report.html",
+        "examples": join(first.run.output, "rewrite"),
+        "model": join(output, "train", "model"),
+        "scores": join(output, "evaluate", "scores.json"),
+        "report": join(output, "report.html"),
     }
     console.print()
     for name, path in files.items():

@@ -92,14 +92,14 @@ class _Rate:
         of_each = f" by each of {num_policies} policies" if num_policies > 1 else ""
         words = [f"{num_tokens / seconds / num_policies:,.0f} tokens/s{of_each}"]
         if num_done and num_left:
-            words.append(f"{_duration(seconds / num_done * num_left)} left")
+            words.append(f"{duration(seconds / num_done * num_left)} left")
         return words
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """About how long, in the two largest units.
 
-    >>> _duration(42), _duration(200), _duration(7500)
+    >>> duration(42), duration(200), duration(7500)
     ('42 s', '3 min 20 s', '2 h 5 min')
     """
     minutes, rest = divmod(round(seconds), 60)
@@ -129,7 +129,7 @@ def _training(metrics: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]
         f"{metrics['tokens_per_second']:,.0f} tokens/s"
     )
     if left := metrics["num_steps"] - metrics["step"]:
-        details += f"  {_duration(left * metrics['seconds'])} left"
+        details += f"  {duration(left * metrics['seconds'])} left"
     return metrics["step"], metrics["num_steps"], "steps", details
 
 
@@ -138,7 +138,7 @@ def _scoring(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
     done = totals["done_before"] + parts
     details = [f"{totals['tokens'] / seconds:,.0f} tokens/s"] if seconds else ["loading"]
     if parts and done < total:
-        details.append(f"{_duration(seconds / parts * (total - done))} left")
+        details.append(f"{duration(seconds / parts * (total - done))} left")
     return done, total, "parts", "  ".join(details)
 
 
@@ -146,7 +146,7 @@ def _verifying(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]
     rows, total, seconds = totals["rows"], totals["total"], totals["seconds"]
     details = [f"correct {totals['correct'] / rows:.1%}", f"{rows / seconds:,.0f} verdicts/s"] if rows else []
     if 0 < rows < total:
-        details.append(f"{_duration(seconds / rows * (total - rows))} left")
+        details.append(f"{duration(seconds / rows * (total - rows))} left")
     return rows, total, "rows", "  ".join(details)
 
 
@@ -189,7 +189,7 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
             lines.append(f"{stage}: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}")
     lines += [*parroting_lines(manifest), *_golds(manifest)]
     if seconds := manifest.get("phases"):
-        lines.append(f"time: {', '.join(f'{phase} {_duration(value)}' for phase, value in seconds.items())}")
+        lines.append(f"time: {', '.join(f'{phase} {duration(value)}' for phase, value in seconds.items())}")
     return "\n".join(lines)
 
 

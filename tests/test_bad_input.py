@@ -124,7 +124,7 @@ SETS = [
     ("policy.chat_template=missing.jinja", "neither Jinja text nor a readable file: missing.jinja"),
     ("policy.chat_template={{ oops", "[policy] chat_template: playground's template fails"),
     ("run.output=notes.txt", "notes.txt/rewrite cannot be written to"),
-    ("run.output=nowhere://bucket/run", "nowhere://bucket/run: not a path or URI that can be written to"),
+    ("run.output=nowhere://bucket/run", "nowhere://bucket/run: not a path or URI that can be read or written to"),
     ("run.seed", "--set run.seed: write it as section.key=value"),
     ("policy.model.size=7", "'model' is not a section"),
 ]

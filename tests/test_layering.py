@@ -17,12 +17,12 @@ ROOT = Path(ossft_ray.__file__).parent
 # From the ground up. A module is named by its longest prefix here; it may import from its own floor and those below.
 FLOORS = (
     # prompts.py and leaks.py hold wording, and config.py's defaults are that wording
-    ("errors", "builtin", "latex", "method.prompts", "method.leaks"),
+    ("errors", "builtin", "latex", "masking", "locations", "method.prompts", "method.leaks"),
     ("config", "schema"),
     ("method", "verification", "data.records", "data.hub", "data.layouts", "data.seen"),
     ("engines", "storage", "data", "provenance", "run_folder"),
-    ("stages", "report", "playground", "show", "export"),
-    ("cli", "summary", "terminal"),
+    ("stages", "report", "playground", "show", "export", "status", "stage_status"),
+    ("cli", "summary", "terminal", "status_lines", "check_tables"),
 )
 
 # Rooms on one floor that do not lead into each other, whatever the floors say: importer, imported.
@@ -36,6 +36,9 @@ CLOSED_DOORS = (
     ("report", "playground"),
     ("show", "stages"),
     ("export", "stages"),
+    ("status", "stages"),
+    ("stage_status", "stages"),
+    ("status_lines", "stages"),
     ("stages", "playground"),
     ("playground", "stages"),
     ("playground", "report"),
@@ -59,7 +62,10 @@ ROOMS = {
     "pint": (("verification.kinds.number",), False),
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
-    "huggingface_hub": (("export.card", "export.push"), True),
+    "huggingface_hub": (
+        ("engines.chat", "engines.hub_models", "engines.model_access", "export.card", "export.push"),
+        True,
+    ),
     "peft": (("engines.policy_model",), True),
 }
 
@@ -232,6 +238,7 @@ print("loaded:", *(name for name in {banned.split()!r} if name in sys.modules))
         ("ossft_ray.engines.deepspeed_engine", "ray vllm deepspeed"),
         ("ossft_ray.data.problems", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.report", "torch ray transformers vllm deepspeed sympy"),
+        ("ossft_ray.status", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.show", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.export", "torch ray transformers vllm deepspeed sympy huggingface_hub"),
         ("ossft_ray.playground.demo", "torch ray transformers vllm deepspeed sympy"),

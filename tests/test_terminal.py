@@ -11,7 +11,7 @@ from ossft_ray import terminal
     "seconds, said", [(0.4, "0 s"), (42, "42 s"), (200, "3 min 20 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min")]
 )
 def test_durations(seconds: float, said: str) -> None:
-    assert terminal._duration(seconds) == said
+    assert terminal.duration(seconds) == said
 
 
 def lines_of(monkeypatch: pytest.MonkeyPatch, reports: list[tuple[float, dict[str, Any]]]) -> list[str]:

@@ -20,9 +20,9 @@ from ossft_ray.engines.batches import Examples
 from ossft_ray.engines.chat import Chat, load_chat, model_path
 from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
 from ossft_ray.method.gap import LogprobSums
-from ossft_ray.method.prompts import Message, solve_prompt
+from ossft_ray.method.prompts import Message, guided_prompt, solve_prompt
 from ossft_ray.method.rewriting import Problem, Response, Stage, derive_seed, rewrite_problem
-from ossft_ray.playground.problems import LEVELS, heldout_problems, sample_problem, training_problems
+from ossft_ray.playground.problems import LEVELS, Expert, heldout_problems, sample_problem, training_problems
 from ossft_ray.storage import Folder
 from ossft_ray.verification import Verdict
 from ossft_ray.verification.kinds import number
@@ -30,6 +30,7 @@ from ossft_ray.verification.kinds import number
 BASE = "base"
 TUNING_SEED = 1000  # of the problems that learning rates are chosen on
 MAX_TOKENS = 128
+EXPERTS: tuple[Expert, ...] = ("lines", "sentences", "leaps")  # they take turns
 _FROM_BASE = ("iw_sft", "asft_k3")  # losses that need the base's log-probabilities
 Row = dict[str, Any]
 
@@ -39,6 +40,7 @@ class Size:
     """How much of everything; the same for all methods."""
 
     num_problems: int = 480
+    mistakes: float = 0.1  # share of the expert solutions that end in a wrong result
     epochs: int = 3
     batch_size: int = 32
     num_heldout: int = 80  # a level
@@ -118,13 +120,12 @@ class Lab:
         """As many rows as problems: `problem_id`, `question`, `origin`, `response_token_ids`."""
         if (found := self._find("data", f"{name}-{seed}")) is not None:
             return found["rows"]
-        problems = [
-            Problem(row["id"], row["question"], row["answer"], row["expert_solution"])
-            for row in training_problems(self.size.num_problems, seed)
-        ]
+        problems = self._problems(seed)
         expert = {problem.problem_id: self._expert_row(problem) for problem in problems}
         if name == "expert":
             rows = list(expert.values())
+        elif name in EXPERTS:
+            rows = list(expert.values())[EXPERTS.index(name) :: len(EXPERTS)]  # type: ignore[arg-type]
         elif name == "verified":
             rows = [expert[p.problem_id] for p in problems if number.grade(p.answer, p.expert_solution or "").correct]
         elif name == "no_guided":
@@ -148,7 +149,7 @@ class Lab:
         rows = await self.data(name, seed)
         origins = (self._find("data", f"{name}-{seed}") or {})["origins"]
         self._begin(f"gap of {name}, seed {seed}")
-        logprobs = [np.array(of_one) for of_one in self._base_logprobs(rows)]
+        logprobs = [np.array(of_one) for of_one in self._base_logprobs(self._solve_prompts(rows), rows)]
         logprob_N = np.concatenate(logprobs)
         figures = {
             **LogprobSums.of(logprob_N).figures(),
@@ -178,6 +179,10 @@ class Lab:
             raise OutOfTime(what)
         print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)
 
+    def _problems(self, seed: int) -> list[Problem]:
+        rows = training_problems(self.size.num_problems, seed, EXPERTS, self.size.mistakes)
+        return [Problem(row["id"], row["question"], row["answer"], row["expert_solution"]) for row in rows]
+
     def _expert_row(self, problem: Problem) -> Row:
         tokens = self.chat.encode_response(problem.expert_solution or "")
         return _row(problem, "expert", tokens)
@@ -186,11 +191,7 @@ class Lab:
         self, problems: list[Problem], stages: list[Stage], seed: int, expert: dict[str, Row]
     ) -> list[Row]:
         self._begin(f"rewrite {'+'.join(stages)}, seed {seed}")
-        settings = Rewrite(
-            stages=stages,
-            self_alignment=SelfAlignment(max_tokens=MAX_TOKENS),
-            guided_alignment=GuidedAlignment(max_tokens=MAX_TOKENS),
-        )
+        settings = _rewriting(stages)
         policy = await self._sampler(model_path(POLICY))
 
         async def rewrite(problem: Problem) -> Row:
@@ -229,7 +230,8 @@ class Lab:
             [self._prompt(row["question"]) for row in rows],
             [row["response_token_ids"] for row in rows],
             [row["origin"] for row in rows],
-            self._base_logprobs(rows) if loss in _FROM_BASE else None,
+            self._base_logprobs(self._solve_prompts(rows), rows) if loss in _FROM_BASE else None,
+            self._behavior_logprobs(rows, seed) if loss == "is" else None,
         )
         trainer = Trainer(Policy(model=POLICY), settings, seed, examples)
         for _ in trainer.steps():
@@ -278,19 +280,51 @@ class Lab:
         known = {row["question"] for row in training_problems(self.size.num_problems, TUNING_SEED)}
         return {f"level{level}": list(_new_problems(level, self.size.num_tuning, rng, known)) for level in LEVELS}
 
+    def _solve_prompts(self, rows: list[Row]) -> list[list[int]]:
+        return [self._prompt(row["question"]) for row in rows]
+
+    def _behavior_logprobs(self, rows: list[Row], seed: int) -> list[list[float]]:
+        """log p under the prompt and the temperature that wrote each response; 0 where an expert wrote it."""
+        settings, problems = _rewriting(["self", "guided"]), {one.problem_id: one for one in self._problems(seed)}
+        found = [[0.0] * len(row["response_token_ids"]) for row in rows]
+        for origin, temperature in (
+            ("self", settings.self_alignment.temperature),
+            ("guided", settings.guided_alignment.temperature),
+        ):
+            of_origin = [index for index, row in enumerate(rows) if row["origin"] == origin]
+            written = [rows[index] for index in of_origin]
+            prompts = self._solve_prompts(written)
+            if origin == "guided":
+                guides = [problems[row["problem_id"]].expert_solution or "" for row in written]
+                prompts = [
+                    self.chat.render(guided_prompt(row["question"], guide))
+                    for row, guide in zip(written, guides, strict=True)
+                ]
+            for index, logprobs in zip(of_origin, self._base_logprobs(prompts, written, temperature), strict=True):
+                found[index] = logprobs
+        return found
+
     @torch.no_grad()
-    def _base_logprobs(self, rows: list[Row]) -> list[list[float]]:
-        """log p of each response token under the base, in float32."""
+    def _base_logprobs(self, prompts: list[list[int]], rows: list[Row], temperature: float = 1.0) -> list[list[float]]:
+        """log p of each response token after its prompt under the base, in float32."""
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(model_path(POLICY), dtype=torch.float32).eval()
         found = []
-        for row in rows:
-            prompt, response = self._prompt(row["question"]), row["response_token_ids"]
-            logits_TV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        for prompt, row in zip(prompts, rows, strict=True):
+            response = row["response_token_ids"]
+            logits_TV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / temperature
             logprob_T = logits_TV.log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
             found.append(logprob_T.tolist())
         return found
+
+
+def _rewriting(stages: list[Stage]) -> Rewrite:
+    return Rewrite(
+        stages=stages,
+        self_alignment=SelfAlignment(max_tokens=MAX_TOKENS),
+        guided_alignment=GuidedAlignment(max_tokens=MAX_TOKENS),
+    )
 
 
 async def _verify(problem: Problem, response: str) -> Verdict:

@@ -7,15 +7,15 @@ import difflib
 import json
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from ossft_ray import builtin
 from ossft_ray.config import Columns, Data, Evaluate
 from ossft_ray.data.hub import BENCHMARKS, hub_digest, is_hub_id, read_hub_benchmark, read_hub_records
 from ossft_ray.data.layouts import Unusable, choose_columns, gold_answer, read_texts
-from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, filesystem_of, find_files, read_records
+from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, find_files, read_records
 from ossft_ray.errors import InputError
+from ossft_ray.locations import join, split_options
 from ossft_ray.method.rewriting import Problem
 from ossft_ray.storage import Folder, digest_files
 from ossft_ray.verification.answers import answer_text, final_answer
@@ -137,14 +137,15 @@ def benchmark_file(name: str, settings: Evaluate) -> str:
     if name in builtin.BENCHMARKS:
         return str(builtin.BENCHMARKS[name])
     if name in PAPER_BENCHMARKS:
-        path = str(Path(settings.data_dir).expanduser() / f"{name}.jsonl")
-        if not Path(path).is_file():
+        path = join(settings.data_dir, f"{name}.jsonl")
+        folder, file = Folder.of_file(path)
+        if not folder.exists(file):
             raise InputError(
                 f"[evaluate] benchmark '{name}': no {name}.jsonl in {settings.data_dir}; "
                 "set evaluate.data_dir to a folder that holds it, or to nothing for the Hub's"
             )
         return path
-    if name.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
+    if split_options(name)[0].endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
         return find_files(name)[0]
     known = [*builtin.BENCHMARKS, *PAPER_BENCHMARKS]
     near = difflib.get_close_matches(name, known, n=1)
@@ -163,10 +164,9 @@ def _records(source: str, data: Data) -> Iterator[Record]:
 
 
 def _file_digest(path: str) -> str:
-    filesystem, inner = filesystem_of(path)
-    folder, _, name = inner.rpartition("/")
+    folder, name = Folder.of_file(path)
     try:
-        return digest_files(Folder(filesystem, folder), [name])
+        return digest_files(folder, [name])
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from ossft_ray.errors import InputError
+from ossft_ray.locations import filesystem_at, split_options
 
 JSONL_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
 PARQUET_SUFFIXES = (".parquet",)
@@ -58,7 +59,7 @@ def read_records(path: str) -> Iterator[Record]:
     Raises:
         InputError: the file cannot be opened, or is no Parquet file.
     """
-    filesystem, inner = filesystem_of(path)
+    filesystem, inner = filesystem_at(path)
     try:
         if _bare(path).endswith(PARQUET_SUFFIXES):
             yield from _read_parquet(filesystem, inner, path)
@@ -66,21 +67,6 @@ def read_records(path: str) -> Iterator[Record]:
             yield from _read_jsonl(filesystem, inner, path)
     except _faults(filesystem) as error:
         raise InputError(f"{path}: cannot be read: {_first_line(error)}") from error
-
-
-def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem behind a local path or a URI, and the path within it.
-
-    Raises:
-        InputError: the URI's scheme is unknown.
-    """
-    if "://" not in path:
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
-    try:
-        filesystem, inner = fs.FileSystem.from_uri(path)
-    except (OSError, ValueError, ImportError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a path or URI that can be read: {_first_line(error)}") from error
-    return filesystem, inner
 
 
 def _expand(path: str) -> list[str]:
@@ -91,7 +77,7 @@ def _expand(path: str) -> list[str]:
         if found:
             return found
     else:
-        kind = _kind(*filesystem_of(path), path) if path else fs.FileType.NotFound
+        kind = _kind(*filesystem_at(path), path) if path else fs.FileType.NotFound
         if kind == fs.FileType.File:
             return [path]
         if kind == fs.FileType.Directory:
@@ -105,14 +91,14 @@ def _glob_local(pattern: str) -> list[str]:
 
 def _glob_uri(uri: str) -> list[str]:
     """A glob in an object store: all that lies under its last plain folder is listed, and what matches is kept."""
-    bare, options = _bare(uri), uri.removeprefix(_bare(uri))
+    bare, options = split_options(uri)
     scheme, _, rest = bare.partition("://")
     parts = rest.split("/")
     first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     base = f"{scheme}://{'/'.join(parts[:first])}"
     if not any(parts[:first]) and scheme != "file":
         raise InputError(f"{uri}: a bucket cannot be a glob; name the bucket")
-    filesystem, inner = filesystem_of(base + options)
+    filesystem, inner = filesystem_at(base + options)
     selector = fs.FileSelector(inner, allow_not_found=True, recursive=len(parts) > first + 1 or "**" in parts)
     # A URI's path is percent-encoded; what fsspec serves takes it as it is.
     encode = str if type(filesystem) is fs.PyFileSystem else quote
@@ -149,7 +135,7 @@ def _faults(filesystem: fs.FileSystem) -> tuple[type[Exception], ...]:
 
 def _bare(path: str) -> str:
     """A path without a URI's options (`?region=...`), in which a question mark is no wildcard."""
-    return path.partition("?")[0] if "://" in path else path
+    return split_options(path)[0]
 
 
 def _read_parquet(filesystem: fs.FileSystem, inner: str, path: str) -> Iterator[Record]:

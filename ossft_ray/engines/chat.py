@@ -5,6 +5,7 @@ end-of-turn token; the exported model's generation config agrees.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 
 from ossft_ray import builtin
 from ossft_ray.config import Policy
+from ossft_ray.engines.hub_models import resolve_commit
+from ossft_ray.engines.model_files import check_weights, fetch_model
 from ossft_ray.errors import InputError
+from ossft_ray.locations import is_uri
 from ossft_ray.storage import Folder, digest_files
 
 _PROBE_USER, _PROBE_ASSISTANT = "What?", "ossft-probe"
@@ -60,14 +64,19 @@ class Chat:
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
 
-def model_path(name: str) -> str:
+def model_path(name: str, weights: bool = False) -> str:
     """What transformers and vLLM load for `[policy] model`: the playground's folder, a folder, or a Hub id.
 
+    A folder in an object store comes onto this machine for it; its weights do only where they are wanted.
+
     Raises:
-        InputError: `name` looks like a path but no such folder holds a model.
+        InputError: `name` looks like a path or a URI but no such folder holds a model.
     """
     if name == builtin.POLICY:
         return str(builtin.POLICY_FOLDER)
+    if is_uri(name):
+        local = Folder.at(name).local_path
+        return model_path(str(local)) if local is not None else fetch_model(name, weights)
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -84,7 +93,7 @@ def model_digest(policy: Policy) -> str:
     lora = f" with {_digest_folder(policy.lora)}" if policy.lora else ""
     if not Path(path).is_dir():
         return f"{policy.model}@{policy.revision or 'main'}{lora}"
-    return _digest_folder(path) + lora
+    return _digest_folder(policy.model if is_uri(policy.model) else path) + lora
 
 
 def _digest_folder(path: str) -> str:
@@ -105,11 +114,21 @@ def load_chat(policy: Policy) -> Chat:
         raise InputError(
             f"[policy] lora: {policy.lora} holds no adapter_config.json; give a folder that peft has saved"
         )
+    if Path(path).is_dir():
+        check_weights(os.listdir(path), policy.model)
+    if policy.lora:
+        check_weights(os.listdir(Path(policy.lora).expanduser()), policy.lora, "[policy] lora")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=policy.revision)
-        config = AutoConfig.from_pretrained(path, revision=policy.revision)
+        where: dict[str, Any] = {"revision": policy.revision, "trust_remote_code": policy.trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(path, **where)
+        config = AutoConfig.from_pretrained(path, **where)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"[policy] model: {policy.model} comes with Python code of its own, which is not run unless asked for; "
+                "if you trust its author, set [policy] trust_remote_code = true and a [policy] revision"
+            ) from error
         mend = "" if Path(path).is_dir() else "; there is no such folder here, and as a Hub id it cannot be had"
         raise InputError(f"[policy] model: cannot load {policy.model}: {reason}{mend}") from error
     if not tokenizer(_PROBE_USER, add_special_tokens=False)["input_ids"]:  # transformers may make up an empty one
@@ -124,7 +143,7 @@ def load_chat(policy: Policy) -> Chat:
         raise InputError(f"[policy.engine] max_model_len: a whole number of tokens is wanted, not '{context}'")
     if not context:
         raise InputError(f"[policy] model: {policy.model} states no context length; set policy.engine.max_model_len")
-    commit = None if Path(path).is_dir() else getattr(config, "_commit_hash", None)
+    commit = None if Path(path).is_dir() else resolve_commit(path, policy.revision)
     return Chat(tokenizer, _end_of_turn(tokenizer, policy.model), int(context), commit)
 
 

@@ -57,7 +57,11 @@ def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
-        model_path(policy.model), revision=policy.revision, dtype=DTYPES[settings.precision]
+        model_path(policy.model, weights=True),
+        revision=policy.revision,
+        dtype=DTYPES[settings.precision],
+        trust_remote_code=policy.trust_remote_code,
+        use_safetensors=True,  # others are pickles
     )
     if policy.lora is not None:
         model = _merge_adapter(model, policy.lora)

@@ -15,6 +15,7 @@ from ossft_ray.engines.chat import Chat, model_path
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import PromptTooLong, Response
 
+_PICKLE_FORMATS = ("pt", "npcache")
 _REPEATED_TOKENS = (64, 4)  # longest and shortest length of what counts as repeated; each is looked for at each token
 
 
@@ -135,8 +136,11 @@ class VllmPolicy:
 def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
     """vLLM's engine arguments: ours for this machine, then the user's own from `[policy.engine]` on top."""
     settings: dict[str, Any] = {
-        "model": model_path(policy.model),
+        "model": model_path(policy.model, weights=True),
         "revision": policy.revision,
+        "tokenizer_revision": policy.revision,
+        "code_revision": policy.revision,
+        "trust_remote_code": policy.trust_remote_code,
         "dtype": policy.dtype,
         "max_model_len": chat.context_length,
         "disable_log_stats": True,
@@ -162,8 +166,15 @@ def check_engine_settings(settings: dict[str, Any]) -> None:
     """Refuse `[policy.engine]` arguments that vLLM's engine does not have.
 
     Raises:
-        InputError: names the argument and the nearest valid one.
+        InputError: names the argument and the nearest valid one; or it would load code or pickles unasked.
     """
+    if "trust_remote_code" in settings:
+        raise InputError("[policy.engine] trust_remote_code: set [policy] trust_remote_code, which training heeds too")
+    if settings.get("load_format") in _PICKLE_FORMATS:
+        raise InputError(
+            f"[policy.engine] load_format: '{settings['load_format']}' loads pickles, which may run any code; "
+            "leave it out, and give a model with .safetensors"
+        )
     if not settings:
         return  # vLLM takes seconds to import
     from dataclasses import fields

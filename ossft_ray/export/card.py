@@ -7,6 +7,7 @@ from typing import Any
 
 from ossft_ray.export.layouts import COMMON_COLUMNS, Layout
 from ossft_ray.export.train_command import SCRIPT
+from ossft_ray.locations import join
 
 CARD, TAG = "README.md", "ossft-ray"
 UNKNOWN_LICENSE = "unknown"
@@ -96,7 +97,7 @@ def _columns(facts: CardFacts, layout: Layout) -> str:
     source = json.dumps(facts.location)
     if facts.is_remote:
         kind = "parquet" if layout.suffix == ".parquet" else "json"
-        source = f'"{kind}", data_files={json.dumps(f"{facts.location}/{facts.file}")}'
+        source = f'"{kind}", data_files={json.dumps(join(facts.location, facts.file))}'
     load = f'from datasets import load_dataset\n\nrows = load_dataset({source}, split="train")'
     return "\n".join(["| column | |", "|---|---|", *rows, "", _fenced(load, "python")])
 

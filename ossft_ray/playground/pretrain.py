@@ -10,7 +10,6 @@ digest a guide, not to repeat its last line.
 
 import argparse
 import random
-import re
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config,
 
 from ossft_ray.builtin import POLICY_FOLDER
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
-from ossft_ray.playground.problems import ArithmeticProblem, Products, sample_problem
+from ossft_ray.playground.problems import ArithmeticProblem, Products, corrupt, sample_problem
 
 VOCABULARY_SIZE = 512
 CONTEXT = 2048
@@ -42,11 +41,6 @@ def draw_problem(mix: Mix, rng: random.Random) -> ArithmeticProblem:
     """A problem of the pre-training split, its level and kind of products drawn with the given weights."""
     ((level, products),) = rng.choices(list(mix), list(mix.values()))
     return sample_problem(level, "pretrain", rng, products)
-
-
-def corrupt(guide: str, rng: random.Random) -> str:
-    """The expert's solution with another result in its box."""
-    return re.sub(r"(?<=\\boxed\{)\d+", lambda match: str(int(match[0]) + rng.randint(1, 20)), guide)
 
 
 def draw_example(guided: bool, rng: random.Random) -> tuple[list[dict[str, str]], str]:

@@ -8,11 +8,16 @@ and leaps that a small policy cannot follow. That is the paper's policy gap (arX
 The policy does not know the multiplication table's harder part (`TABLE`): alone it can only guess there, while the
 expert's solution states the product. That is what guided re-solving is for. Every expression belongs to exactly one
 split (by its hash), so held-out problems were never seen by anyone.
+
+Real collections have many authors, and some err. So there are two more experts: one tells the policy's own steps in
+sentences, one writes them in lines as the policy does, but for the last.
 """
 
 import hashlib
 import json
 import random
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +25,7 @@ from ossft_ray.builtin import BENCHMARKS
 
 Split = Literal["pretrain", "train", "heldout"]
 Products = Literal["none", "easy", "wide", "table"]
+Expert = Literal["lines", "sentences", "leaps"]
 
 TABLE = [(a, b) for a in range(6, 13) for b in range(6, 10)]  # in problems to solve, never in pre-training
 EASY = [(a, b) for a in range(2, 13) for b in (2, 3)]  # what the policy has learnt by itself
@@ -95,6 +101,10 @@ class ArithmeticProblem:
     @property
     def own_solution(self) -> str:
         """The policy's style: a running total, one step a line, each product worked out where it is needed."""
+        return "\n".join([*self._own_steps, f"The answer is \\boxed{{{self.answer}}}."])
+
+    @property
+    def _own_steps(self) -> list[str]:
         total, lines = 0, []
         for index, term in enumerate(self.terms):
             if term.factor:
@@ -102,7 +112,30 @@ class ArithmeticProblem:
             if index:
                 lines.append(f"{total}{term.value:+d}={total + term.value}")
             total += term.value
-        return "\n".join([*lines, f"The answer is \\boxed{{{total}}}."])
+        return lines
+
+    def solution_of(self, expert: Expert) -> str:
+        """A correct solution in the style of one of the experts."""
+        if expert == "leaps":
+            return self.expert_solution
+        if expert == "lines":
+            return "\n".join([*self._own_steps, f"So we get \\boxed{{{self.answer}}}"])
+        return f"{' '.join(self._sentences)} The result is \\boxed{{{self.answer}}}"
+
+    @property
+    def _sentences(self) -> list[str]:
+        """The policy's steps, told."""
+        total, sentences = 0, []
+        for index, term in enumerate(self.terms):
+            if term.factor:
+                sentences.append(f"We know {term.text} = {term.size}.")
+            if index:
+                step = f"Adding {term.size} to" if term.sign > 0 else f"Taking {term.size} from"
+                sentences.append(f"{step} {total} gives {total + term.value}.")
+            else:
+                sentences.append(f"Begin with {term.size}.")
+            total += term.value
+        return sentences
 
     @property
     def expert_solution(self) -> str:
@@ -135,11 +168,21 @@ def sample_problem(level: int, split: Split, rng: random.Random, products: Produ
             return problem
 
 
-def training_problems(num_problems: int, seed: int = 0) -> list[dict[str, str]]:
-    """Distinct problems with expert solutions, levels in the demo's mix; none is in a held-out set."""
+def training_problems(
+    num_problems: int, seed: int = 0, experts: Sequence[Expert] = ("leaps",), mistakes: float = 0.0
+) -> list[dict[str, str]]:
+    """Distinct problems with expert solutions, levels in the demo's mix; none is in a held-out set.
+
+    The `experts` take turns; a share `mistakes` of the solutions ends in a wrong result.
+    """
     rng = random.Random(seed)
     levels = rng.choices(list(TRAINING_MIX), list(TRAINING_MIX.values()), k=num_problems)
-    return _rows(levels, "train", f"train-{seed}")
+    return _rows(levels, "train", f"train-{seed}", experts, mistakes)
+
+
+def corrupt(solution: str, rng: random.Random) -> str:
+    """A solution with another result in its box."""
+    return re.sub(r"(?<=\\boxed\{)\d+", lambda match: str(int(match[0]) + rng.randint(1, 20)), solution)
 
 
 def heldout_problems(level: int, num_problems: int = NUM_HELDOUT) -> list[dict[str, str]]:
@@ -163,15 +206,21 @@ def _sample(level: Level, rng: random.Random, products: list[tuple[int, int]]) -
     return ArithmeticProblem(tuple(terms), rng.choice(WORDINGS))
 
 
-def _rows(levels: list[int], split: Split, name: str) -> list[dict[str, str]]:
+def _rows(
+    levels: list[int], split: Split, name: str, experts: Sequence[Expert] = ("leaps",), mistakes: float = 0.0
+) -> list[dict[str, str]]:
     rng = random.Random(name)
+    slips = random.Random(f"{name} slips")  # of its own, so that the problems are the same with and without
     seen: set[str] = set()
     rows: list[dict[str, str]] = []
     for level in levels:
         while (problem := sample_problem(level, split, rng)).chain in seen:
             pass
         seen.add(problem.chain)
-        row = {"question": problem.question, "answer": problem.answer, "expert_solution": problem.expert_solution}
+        solution = problem.solution_of(experts[len(rows) % len(experts)])
+        if slips.random() < mistakes:
+            solution = corrupt(solution, slips)
+        row = {"question": problem.question, "answer": problem.answer, "expert_solution": solution}
         rows.append({"id": f"{name}-{len(rows):05d}", **row, "level": str(level)})
     return rows
 

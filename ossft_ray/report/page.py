@@ -18,6 +18,7 @@ from markupsafe import Markup
 from ossft_ray import __version__
 from ossft_ray.config import Experiment
 from ossft_ray.errors import InputError
+from ossft_ray.locations import join
 from ossft_ray.report import figures, tables
 from ossft_ray.report.examples import MAX_BYTES, NUM_EXAMPLES, choose
 from ossft_ray.report.logprobs import Groups, token_groups
@@ -62,7 +63,7 @@ def report_runs(runs: Sequence[str], output: str | None = None) -> str:
         folder.write_bytes(name, html.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"{output or runs[0]}: cannot be written to: {error}; choose another --output") from error
-    return f"{folder.path}/{name}"
+    return join(runs[0], PAGE) if output is None else output
 
 
 def render(runs: list[RunFiles]) -> str:

@@ -32,6 +32,7 @@ class RunFiles:
     steps: list[dict[str, Any]] = field(default_factory=list)
     scores: dict[str, Any] | None = None
     differences: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None  # what it cost
 
     @property
     def experiment(self) -> dict[str, Any]:
@@ -130,6 +131,7 @@ def _read_round(name: str, folder: Folder) -> RunFiles:
         steps=read_lines(train, "metrics.jsonl") if train.exists("metrics.jsonl") else [],
         scores=_json(evaluate, "scores.json"),
         differences=_json(evaluate, "differences.json"),
+        evaluation=_json(evaluate, "costs.json"),
     )
 
 

@@ -160,6 +160,7 @@ def costs(run: RunFiles) -> list[dict[str, Any]]:
         ("rewrite", run.rewriting, "num_policies", "gpus_per_policy"),
         ("score", run.scoring, "num_train_workers", "gpus_per_train_worker"),
         ("train", run.training, "num_train_workers", "gpus_per_train_worker"),
+        ("evaluate", run.evaluation, "num_policies", "gpus_per_policy"),
     ):
         if manifest is None:
             continue

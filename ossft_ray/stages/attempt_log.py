@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
 from ossft_ray.method.rewriting import Attempt, Problem, Response, Stage
-from ossft_ray.stages.parts import delete_part, read_counts, read_dropped
+from ossft_ray.run_folder import read_counts
+from ossft_ray.stages.parts import delete_part, read_dropped
 from ossft_ray.stages.regrading import Gold
 from ossft_ray.storage import Folder, LineLog, read_lines
 

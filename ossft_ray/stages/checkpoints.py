@@ -20,7 +20,7 @@ from ossft_ray.errors import JobError
 from ossft_ray.storage import Folder
 
 COMPLETE, _UNIVERSAL = "complete.json", "universal"
-_NUM_KEPT = 2
+NUM_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Checkpoints:
         """Remove what was half written, and all but the newest whole ones."""
         complete = [name for name in self._names() if (self.folder / name).exists(COMPLETE)]
         for name in self._names():
-            if name not in complete[-_NUM_KEPT:]:
+            if name not in complete[-NUM_KEPT:]:
                 (self.folder / name).delete()
 
     def _names(self) -> list[str]:

@@ -4,15 +4,17 @@ import logging
 import math
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ossft_ray.config import Experiment, Resources
 from ossft_ray.errors import InputError
 from ossft_ray.provenance import write_config
+from ossft_ray.stages.placement import Node, Placement, settle
+from ossft_ray.stages.shared_output import check_shared
 from ossft_ray.storage import Folder
 
 _ENVIRONMENT = {
@@ -23,6 +25,13 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_NO_USAGE_STATS": "1",
 }
+# For a Ray of this machine alone. Whoever reaches one of its ports could otherwise run code in it.
+_ALONE = {
+    "RAY_AUTH_MODE": "token",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
 
 
 def start_ray(experiment: Experiment, verbose: bool = False) -> None:
@@ -30,9 +39,13 @@ def start_ray(experiment: Experiment, verbose: bool = False) -> None:
 
     Unless `verbose`, what Ray's core prints from now on goes to `logs/ray.log` of the run. The run's `config.json`
     notes what the cluster has.
+
+    Raises:
+        InputError: the cluster has several nodes, and one of them does not see the run's folder.
     """
     if not ray.is_initialized():
         _start(experiment, verbose)
+    check_shared(experiment.run.output)
     resources = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
     write_config(experiment, {"nodes": nodes, "cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)})
@@ -48,46 +61,32 @@ def _start(experiment: Experiment, verbose: bool) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=verbose, logging_level="WARNING")
     else:
+        for name, value in _ALONE.items():
+            os.environ.setdefault(name, value)
         ray.init(address="local", include_dashboard=False, log_to_driver=verbose, logging_level="ERROR")
 
 
-@dataclass(frozen=True)
-class Placement:
-    """`[resources]` with every `auto` settled."""
+def place(resources: Resources, engine: dict[str, Any] | None = None, num_verifiers: int = 0) -> Placement:
+    """Settle `[resources]` on the running cluster, as `settle` does.
 
-    num_policies: int
-    gpus_per_policy: float
-    num_train_workers: int
-    gpus_per_train_worker: int
-
-
-def place(resources: Resources, engine: dict[str, Any] | None = None) -> Placement:
-    """Settle `[resources]` on the running cluster: all the GPUs there are; without any, one CPU actor of each.
-
-    A policy takes the GPUs that its `[policy.engine]` parallel sizes multiply to. Ray gives them on one node.
+    A policy takes the GPUs that its `[policy.engine]` parallel sizes multiply to.
 
     Raises:
-        InputError: more GPUs are asked for than the cluster has.
+        InputError: more is asked for than the cluster has.
     """
-    num_gpus = int(ray.cluster_resources().get("GPU", 0))
-    gpus_per_policy = _settle(resources.gpus_per_policy, engine_gpus(engine or {}) if num_gpus else 0)
-    gpus_per_worker = _settle(resources.gpus_per_train_worker, 1 if num_gpus else 0)
-    num_policies = int(_settle(resources.num_policies, num_gpus // gpus_per_policy if gpus_per_policy else 1))
-    num_workers = int(_settle(resources.num_train_workers, num_gpus // gpus_per_worker if gpus_per_worker else 1))
-    for name, count, each in (
-        # A pool that grows with the cluster begins with what there is.
-        (
-            "min_policies" if resources.min_policies else "num_policies",
-            resources.min_policies or num_policies,
-            gpus_per_policy,
-        ),
-        ("num_train_workers", num_workers, gpus_per_worker),
-    ):
-        if count * each > num_gpus or count < 1:
-            raise InputError(
-                f"[resources] {name} = {count} with {each} GPUs each, but the cluster has {num_gpus}; ask for less"
-            )
-    return Placement(num_policies, gpus_per_policy, num_workers, int(gpus_per_worker))
+    return settle(resources, cluster_nodes(), engine_gpus(engine or {}), num_verifiers)
+
+
+def cluster_nodes() -> list[Node]:
+    """The nodes that are alive. A head that was started with no CPUs of its own has none to give."""
+    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return [Node(resources.get("GPU", 0), resources.get("CPU", 0)) for resources in alive]
+
+
+def beside_driver(actor: Any) -> Any:
+    """A new actor of the class on the driver's own node: any other may be lost while the driver lives."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return actor.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
 
 
 def engine_gpus(engine: dict[str, Any]) -> int:
@@ -142,7 +141,3 @@ def _open_log(experiment: Experiment, name: str) -> int | None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
     return os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-
-def _settle(value: float | str, automatic: float) -> float:
-    return automatic if isinstance(value, str) else value

@@ -14,15 +14,20 @@ from ossft_ray.data.problems import read_benchmark
 from ossft_ray.engines.chat import load_chat, model_digest, model_path
 from ossft_ray.engines.vllm_policy import Sampling, check_engine_settings
 from ossft_ray.errors import InputError
+from ossft_ray.locations import absolute, join
 from ossft_ray.method.prompts import TEMPLATES, PromptTemplate, solve_prompt
 from ossft_ray.method.rewriting import Problem, PromptTooLong, derive_seed
 from ossft_ray.provenance import write_config
+from ossft_ray.run_folder import SIZES
 from ossft_ray.schema import SAMPLE, to_table
 from ossft_ray.stages.cluster import check_output, start_ray
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.stages.revisions import pin
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
+from ossft_ray.stages.room import replanned
 from ossft_ray.stages.sample_cache import cache_folder, entry_inputs, find, keep
-from ossft_ray.stages.scores import DIFFERENCES, SCORES, Scores, compare_models, folder_name, score_model
+from ossft_ray.stages.scores import COSTS, DIFFERENCES, SCORES, Scores, compare_models, folder_name, score_model
+from ossft_ray.stages.sessions import Session, session_phases, session_total
 from ossft_ray.storage import MANIFEST, Folder, begin_stage, fingerprint
 from ossft_ray.verification.inputs import verify_inputs
 
@@ -32,6 +37,7 @@ PART_PROBLEMS = 8
 _NOT_OF_SAMPLES = {"benchmarks", "data_dir", "models", "template", "cache"}  # keys that do not change a model's samples
 
 
+@replanned
 def evaluate(
     experiment: Experiment, on_progress: OnProgress | None = None, start_over: bool = False, verbose: bool = False
 ) -> Scores:
@@ -47,6 +53,7 @@ def evaluate(
     """
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
+    experiment = pin(experiment)
     benchmarks = {
         name: read_benchmark(name, experiment.evaluate, experiment.verify.kind)
         for name in experiment.evaluate.benchmarks
@@ -56,6 +63,7 @@ def evaluate(
     folder = Folder.at(experiment.run.output) / NAME
     scores: Scores = {}
     found = models(experiment)
+    found |= {name: pin(each) for name, each in other_models(experiment).items()}
     for with_policy in found.values():
         load_chat(with_policy.policy)  # none is sampled before all are known to be usable
     for model, with_policy in found.items():
@@ -63,6 +71,7 @@ def evaluate(
         scores[model] = score_model(folder / model, list(benchmarks))
     others = [model for model in scores if model != "base"]
     differences = {model: compare_models(folder / "base", folder / model, list(benchmarks)) for model in others}
+    folder.write_json(COSTS, costs(folder, list(found)))
     folder.write_json(SCORES, scores)
     folder.write_json(DIFFERENCES, differences)
     write_config(experiment)
@@ -76,7 +85,12 @@ def models(experiment: Experiment) -> dict[str, Experiment]:
     if train.exists(MANIFEST):
         trained = experiment.policy.model_copy(
             # an adapter that the policy sampled with is merged into what was trained from it
-            update={"model": (train / "model").path, "revision": None, "chat_template": None, "lora": None}
+            update={
+                "model": absolute(join(experiment.run.output, "train", "model")),
+                "revision": None,
+                "chat_template": None,
+                "lora": None,
+            }
         )
         found["trained"] = experiment.model_copy(update={"policy": trained})
     return found | other_models(experiment)
@@ -123,6 +137,7 @@ class EvaluateWorker(RolloutWorker):
             num_samples = self.experiment.evaluate.num_samples
             rows = await asyncio.gather(*(self.draw(benchmark, problem, index) for index in range(num_samples)))
             progress.update(problems=1, samples=len(rows), correct=sum(row["correct"] for row in rows))
+            self.metrics.count("ossft_problems", origin="")
         return rows
 
     async def draw(self, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
@@ -153,6 +168,14 @@ class EvaluateWorker(RolloutWorker):
         return row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
 
 
+def costs(folder: Folder, models: list[str]) -> dict[str, float]:
+    """Seconds of all models' sampling, loading included, and the tokens they drew; what a cache gave cost nothing."""
+    return {
+        "seconds": sum(session_phases(folder / model)[0].get(NAME, 0.0) for model in models),
+        "generated_tokens": sum(session_total(folder / model, "generated_tokens") for model in models),
+    }
+
+
 def split_part(part: str) -> tuple[str, int]:
     benchmark, _, number = part.rpartition("#")
     return benchmark, int(number)
@@ -178,8 +201,7 @@ def _sample_model(
     digests = _add_benchmarks(folder, benchmarks)
     report = on_progress or (lambda totals: None)
     parts = {
-        name: [f"{name}#{number}" for number in range(-(-len(problems) // PART_PROBLEMS))]
-        for name, problems in benchmarks.items()
+        name: [f"{name}#{number}" for number in range(_num_parts(problems))] for name, problems in benchmarks.items()
     }
 
     def missing_of(name: str) -> list[str]:
@@ -231,7 +253,8 @@ def _draw(
         "done_before": PART_PROBLEMS * (num_parts - len(missing)),
     }
     start_ray(experiment, verbose)
-    run_workers(
+    session = Session.begin(folder)
+    totals = run_workers(
         EvaluateWorker,
         experiment,
         missing,
@@ -242,6 +265,12 @@ def _draw(
         benchmarks=benchmarks,
         folder=folder,
     )
+    session.note(NAME, totals)
+    session.end()
+
+
+def _num_parts(problems: list[Problem]) -> int:
+    return -(-len(problems) // PART_PROBLEMS)
 
 
 def _is_done(folder: Folder, part: str) -> bool:
@@ -263,6 +292,10 @@ def _add_benchmarks(folder: Folder, benchmarks: dict[str, list[Problem]]) -> dic
     if changed:
         raise InputError(f"{folder.path}: the problems of {changed[0]} have changed; pass --start-over to sample anew")
     folder.write_json(BENCHMARKS, known | digests)
+    sizes = folder.read_json(SIZES) if folder.exists(SIZES) else {}
+    for name, problems in benchmarks.items():
+        sizes[folder_name(name)] = {"problems": len(problems), "parts": _num_parts(problems)}
+    folder.write_json(SIZES, sizes)
     return digests
 
 
@@ -271,7 +304,7 @@ def _inputs(experiment: Experiment) -> dict[str, Any]:
     prompts = plain_prompt(experiment)
     return {
         "run": {"seed": experiment.run.seed},
-        "policy": experiment.policy.model_dump(mode="json", exclude={"model"}),
+        "policy": experiment.policy.model_dump(mode="json", exclude={"model", "trust_remote_code"}),
         "policy_files": model_digest(experiment.policy),
         "prompts": {"system": prompts.system, "solve": prompts.solve},
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude=_NOT_OF_SAMPLES),

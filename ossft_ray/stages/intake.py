@@ -19,6 +19,7 @@ from ossft_ray.data.seen import Seen
 from ossft_ray.engines.chat import Chat
 from ossft_ray.errors import InputError
 from ossft_ray.method.rewriting import Problem
+from ossft_ray.run_folder import LAID_OUT
 from ossft_ray.schema import PROBLEM, REJECTED, to_table
 from ossft_ray.stages.attempt_log import BEFORE
 from ossft_ray.stages.golds import gold_pool
@@ -29,9 +30,9 @@ from ossft_ray.verification.inputs import verify_inputs
 
 PARTS = "part-*.parquet"
 PROBLEMS = "problems"  # sub-folder: the input as laid out in parts
-LAID_OUT = "problems.json"
 _NOTED = ("rejected", "flagged")
 _NOTED_ROWS = 1000  # in a file
+_GROWING = ((16, 2048), (32, 3072), (64, 4096))  # problems in a part, for parts below this number
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,12 @@ class Layout:
 
 
 def part_capacity(number: int) -> int:
-    """How many problems a part holds: few at first, so that a small run spreads, then more, so that files stay few."""
-    return 16 if number < 256 else 128
+    """How many problems a part holds: about a thousandth of all before it, 16 to 128.
+
+    A part is what one policy takes and no other can help with, so it must be small beside a policy's share of the
+    whole; a large run's are larger, so that files stay few.
+    """
+    return next((size for size, end in _GROWING if number < end), 128)
 
 
 def part_names(layout: Layout) -> list[str]:

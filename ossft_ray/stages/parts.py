@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from ossft_ray.errors import JobError
+from ossft_ray.run_folder import COUNTS
 from ossft_ray.schema import DROPPED, EXAMPLE, to_table
 from ossft_ray.storage import INPUTS, Folder
 
 Row = dict[str, Any]
-_COUNTS = b"ossft_counts"
 
 
 def part_number(part: str) -> int:
@@ -32,13 +32,7 @@ def write_part(folder: Folder, part: str, examples: list[Row], dropped: list[Row
 
 def write_counted(folder: Folder, part: str, table: pa.Table, counts: dict[str, Any]) -> None:
     """Write a table with its counts."""
-    folder.write_table(part, table.replace_schema_metadata({_COUNTS: json.dumps(counts)}))
-
-
-def read_counts(folder: Folder, part: str) -> dict[str, Any]:
-    """What the part was written with."""
-    counts: dict[str, Any] = json.loads(folder.read_metadata(part)[_COUNTS])
-    return counts
+    folder.write_table(part, table.replace_schema_metadata({COUNTS: json.dumps(counts)}))
 
 
 def read_dropped(folder: Folder, part: str) -> list[Row]:

@@ -12,6 +12,8 @@ from ossft_ray.stages.processes import Processes
 T = TypeVar("T")
 OnProgress = Callable[[dict[str, Any]], None]
 ALREADY_COMPLETE = {"already_complete": True}  # what a stage reports that finds its output complete
+REPORT_SECONDS = 0.5
+_REPORTS_PER_SECOND = 200  # of all workers together, so that a thousand do not take all of the tally's time
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -19,12 +21,15 @@ class Tally:
     """What workers have told of themselves and of the parts they work on, the latest of each.
 
     Workers tell their totals again and again, so a tally that was killed knows those of the living again soon; and a
-    part that a worker takes up after another's death is counted once.
+    part that a worker takes up after another's death is counted once. The sums are kept up with each report: it costs
+    the same however many parts there were.
     """
 
     def __init__(self) -> None:
         self._lives: dict[str, tuple[str, dict[str, int], list[Processes]]] = {}
         self._parts: dict[str, dict[str, int]] = {}
+        self._totals: Counter[str] = Counter()
+        self._actors: set[str] = set()
         self._failure: Exception | None = None
 
     def put(
@@ -34,9 +39,16 @@ class Tally:
         counts: dict[str, int],
         parts: dict[str, dict[str, int]],
         processes: list[Processes],
-    ) -> None:
+    ) -> float:
+        """Returns the seconds after which this life may tell more: the more workers, the less often."""
+        _, counts_before, _ = self._lives.get(life, (actor, {}, []))
+        self._replace(counts_before, counts)
+        for part, of_part in parts.items():
+            self._replace(self._parts.get(part, {}), of_part)
         self._lives[life] = (actor, counts, processes)
         self._parts |= parts
+        self._actors.add(actor)
+        return max(REPORT_SECONDS, len(self._actors) / _REPORTS_PER_SECOND)
 
     def fail(self, failure: Exception) -> None:
         """Keep the first failure that a worker tells of: what follows is often no more than its consequence."""
@@ -50,10 +62,11 @@ class Tally:
 
     def totals(self) -> dict[str, int]:
         """Sums over all workers and parts, and `policies`: how many actors there were."""
-        totals: Counter[str] = Counter()
-        for counts in [*(counts for _, counts, _ in self._lives.values()), *self._parts.values()]:
-            totals.update(counts)
-        return {**totals, "policies": len({actor for actor, _, _ in self._lives.values()})}
+        return {**self._totals, "policies": len(self._actors)}
+
+    def _replace(self, before: dict[str, int], now: dict[str, int]) -> None:
+        self._totals.subtract(before)
+        self._totals.update(now)
 
 
 def watch(work: Callable[[], T], poll: Callable[[], None], every_seconds: float = 0.5) -> T:

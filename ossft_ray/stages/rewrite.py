@@ -7,6 +7,7 @@ so a run that was killed goes on with the parts that are missing, and draws agai
 
 import asyncio
 import dataclasses
+import socket
 import time
 from collections import Counter
 from typing import Any
@@ -26,9 +27,12 @@ from ossft_ray.stages.parroting import Probe
 from ossft_ray.stages.parts import part_number, write_part
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.regrading import regrade
+from ossft_ray.stages.revisions import pin
 from ossft_ray.stages.rewrite_inputs import extends, make_room, rewrite_inputs
-from ossft_ray.stages.rewrite_manifest import Session, part_counts, summarise
+from ossft_ray.stages.rewrite_manifest import part_counts, summarise
 from ossft_ray.stages.rollout import RolloutWorker, run_workers
+from ossft_ray.stages.room import replanned
+from ossft_ray.stages.sessions import Session
 from ossft_ray.storage import Folder, begin_stage, finish_stage
 
 NAME = "rewrite"
@@ -61,7 +65,7 @@ class RewriteWorker(RolloutWorker):
         ]
         parroting = [outcome for outcome in await probing if outcome is not None]
         counts = await part_counts(done, log, self.prompt_tokens, self.is_same_answer)
-        counts |= {"parroting": parroting, "started": started, "ended": time.time()}
+        counts |= {"parroting": parroting, "host": socket.gethostname(), "started": started, "ended": time.time()}
         write_part(self.folder, part, examples, dropped, counts)
         log.delete()
 
@@ -86,10 +90,11 @@ class RewriteWorker(RolloutWorker):
                 self.experiment.rewrite,
                 self.experiment.prompts,
                 made=made,
-                room=self.room,
+                room=self.in_flight.room,
                 max_copied=self.calibration.max_copied,
             )
             progress.update(["problems", rewritten.origin or "dropped"])
+            self.metrics.count("ossft_problems", origin=rewritten.origin or "dropped")
         return problem, rewritten
 
     async def draw(self, problem: Problem, stage: Stage, index: int) -> Response:
@@ -115,6 +120,7 @@ def request_id(problem: Problem, stage: Stage, index: int) -> str:
     return f"{problem.problem_id}/{stage}/{index}"
 
 
+@replanned
 def rewrite(
     experiment: Experiment,
     on_progress: OnProgress | None = None,
@@ -133,6 +139,7 @@ def rewrite(
     """
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
+    experiment = pin(experiment, anew=start_over)
     chat = load_chat(experiment.policy)
     inputs = rewrite_inputs(experiment)
     folder = Folder.at(experiment.run.output) / NAME

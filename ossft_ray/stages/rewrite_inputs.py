@@ -25,7 +25,7 @@ _SOURCES = ("data.limit", "data.sources")
 
 def rewrite_inputs(experiment: Experiment) -> dict[str, Any]:
     """What the rows depend on: the keys of the stage's fingerprint."""
-    policy = experiment.policy.model_dump(mode="json")
+    policy = experiment.policy.model_dump(mode="json", exclude={"trust_remote_code"})  # a leave, no part of the model
     policy["engine"] = {name: v for name, v in policy["engine"].items() if name not in _SPEED_ONLY.split()}
     data = experiment.data.model_dump(mode="json", exclude={"path", "contamination", "contamination_ngram"})
     if experiment.data.contamination == "drop":

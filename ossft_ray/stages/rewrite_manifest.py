@@ -1,46 +1,24 @@
 """What did a rewrite come to and cost? Counts of each part, sessions of the stage, and the manifest made of both."""
 
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from ossft_ray.method.parroting import summarise as parroting_counts
 from ossft_ray.method.rewriting import PROMPT_TOO_LONG, Problem, Rewritten, Stage
 from ossft_ray.method.suspects import find_suspect
+from ossft_ray.run_folder import read_counts
 from ossft_ray.stages.attempt_log import EXTRA_WORK, AttemptLog
 from ossft_ray.stages.calibration import CALIBRATION
 from ossft_ray.stages.intake import PARTS, Layout
-from ossft_ray.stages.parts import read_counts
-from ossft_ray.storage import Folder, LineLog, read_lines
+from ossft_ray.stages.sessions import session_phases
+from ossft_ray.storage import Folder
 
-_SESSIONS = "sessions"  # sub-folder: a file for each time the command was given, a line for each phase it finished
+_READERS = 32  # of parts at once
 _ORIGINS = ("self", "guided", "expert")
-
-
-@dataclass
-class Session:
-    """One run of the command, whether it finishes the stage or is killed."""
-
-    log: LineLog
-    phase_began: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def begin(cls, folder: Folder) -> "Session":
-        session = cls(LineLog(folder / _SESSIONS, f"{time.time_ns()}.jsonl"))
-        session.log.append({"began": round(time.time())})
-        return session
-
-    def note(self, phase: str, totals: dict[str, int] | None = None) -> None:
-        """The phase has ended; `totals` are the workers' own."""
-        now = time.monotonic()
-        self.log.append({"phase": phase, "seconds": now - self.phase_began, "totals": totals or {}})
-        self.phase_began = now
-
-    def end(self) -> None:
-        self.log.close()
 
 
 async def part_counts(
@@ -74,17 +52,18 @@ async def part_counts(
 def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
     """The manifest's figures, from the parts themselves: they count kept work, whatever was interrupted."""
     totals: Counter[str] = Counter()
+    hosts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     intervals, suspects, parroting = [], [], []
-    for part in folder.names(PARTS):
-        counts = read_counts(folder, part)
+    for counts in _counts_of_parts(folder):
         intervals.append((counts.pop("started"), counts.pop("ended")))
+        hosts[counts.pop("host", "unknown")] += 1
         suspects += counts.pop("suspects")
         parroting += counts.pop("parroting", [])
         for stage, by_reason in counts.pop("reasons").items():
             reasons[stage].update(by_reason)
         totals.update(counts)
-    phases, num_sessions = _sessions(folder)
+    phases, num_sessions = session_phases(folder)
     calibration = folder.read_json(CALIBRATION) if folder.exists(CALIBRATION) else {}
     return {
         "problems": layout.problems,
@@ -107,28 +86,17 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         "max_copied": calibration.get("max_copied"),
         **({"parroting": parroting_counts(parroting)} if parroting else {}),
         **{name: totals[name] for name in EXTRA_WORK},
+        "hosts": dict(hosts),
         "sessions": num_sessions,
         "seconds": round(_covered_seconds(intervals)),
         "phases": phases,
     }
 
 
-def _sessions(folder: Folder) -> tuple[dict[str, float], int]:
-    """Seconds by phase over all sessions that lived to tell them, and how many sessions there were.
-
-    Loading and sampling are parts of rewriting: what an average worker spent until its engine was ready, and from then
-    until the last response.
-    """
-    seconds: Counter[str] = Counter()
-    sessions = folder / _SESSIONS
-    names = sessions.names()
-    for line in (line for name in names for line in read_lines(sessions, name)):
-        if "phase" in line:
-            seconds[line["phase"]] += line["seconds"]
-            for part in ("loading", "sampling"):
-                if milliseconds := line["totals"].get(f"{part}_ms"):
-                    seconds[part] += milliseconds / 1000 / line["totals"]["policies"]
-    return {phase: round(value, 3) for phase, value in seconds.items()}, len(names)
+def _counts_of_parts(folder: Folder) -> list[dict[str, Any]]:
+    """What each part was written with. In a store each takes a few round trips, and nothing else goes on meanwhile."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(partial(read_counts, folder), folder.names(PARTS)))
 
 
 def _covered_seconds(intervals: list[tuple[float, float]]) -> float:

@@ -25,15 +25,19 @@ from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
 from ossft_ray.errors import InputError, JobError, storage_failure
 from ossft_ray.method.prompts import Message
 from ossft_ray.method.rewriting import Problem, Response
-from ossft_ray.stages.cluster import Placement, log_folder, place, redirect_output
+from ossft_ray.stages.cluster import beside_driver, log_folder, place, redirect_output
+from ossft_ray.stages.cluster_metrics import ClusterMetrics
+from ossft_ray.stages.in_flight import InFlight
+from ossft_ray.stages.placement import Placement
 from ossft_ray.stages.processes import Processes, await_ends, own_processes
-from ossft_ray.stages.progress import OnProgress, Tally, watch
+from ossft_ray.stages.progress import REPORT_SECONDS, OnProgress, Tally, watch
+from ossft_ray.stages.room import Room
+from ossft_ray.stages.shared_output import check_sees_run
 from ossft_ray.verification import Verdict, VerifierPool
 
-_MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
-_SPARE_BELOW = 16  # requests in flight: an engine with fewer takes more at next to no cost
+MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
 _MAX_DEATHS = 3  # of an engine or an actor, one after the other and with nothing done between them
-_REPORT_SECONDS = 0.5
+_GROW_ABOVE = 0.01  # of the parts that the actors may hold
 
 
 class RolloutWorker:
@@ -42,22 +46,25 @@ class RolloutWorker:
     def __init__(self, experiment: Experiment, tally: Any, log_name: str, verbose: bool) -> None:
         if not verbose:
             redirect_output(experiment, f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}")
+        check_sees_run(experiment)
         self.experiment = experiment
         self.chat = load_chat(experiment.policy)
         self.verifiers = VerifierPool.of(experiment.verify)
+        self.metrics = ClusterMetrics(experiment.run.output, log_name)
         self.life = uuid.uuid4().hex[:12]  # Ray starts an actor that was killed again
         self.counts: Counter[str] = Counter()  # of this life
         self.progress: dict[str, Counter[str]] = {}  # of each part under way, which another life may begin anew
-        self._tally, self._reported_at = tally, 0.0
+        self._tally, self._reported_at, self._report_after = tally, 0.0, REPORT_SECONDS
         self._processes: list[Processes] = []
         self._policy: VllmPolicy | None = None
         self._loading = asyncio.Lock()
         self._ready_at = 0.0
         self._deaths = 0
         self.cut_off: Counter[str] = Counter()  # how often a request was in flight when the engine died
-        self._window = asyncio.Semaphore(problems_in_flight(experiment))
-        self._num_requests = 0
-        self._awaiting_room: dict[asyncio.Future[None], None] = {}  # in the order in which they came
+        self.in_flight = InFlight(problems_in_flight(experiment))
+        self._num_verdicts = 0
+        self.metrics.watch("ossft_requests_in_flight", lambda: self.in_flight.num_requests)
+        self.metrics.watch("ossft_verdicts_in_flight", lambda: self._num_verdicts)
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, list[str]]]:
         parts = [str(part) for part in batch["part"]]
@@ -83,7 +90,7 @@ class RolloutWorker:
     @asynccontextmanager
     async def a_place_in_flight(self) -> AsyncIterator[None]:
         """Held by a problem while it is worked on; problems get it in the order in which they come."""
-        async with self._window:
+        async with self.in_flight.problem():
             yield
         await self.report()
 
@@ -97,8 +104,7 @@ class RolloutWorker:
             PromptTooLong: the prompt leaves no room for a response.
             JobError: engines die again and again.
         """
-        self._num_requests += 1
-        try:
+        with self.in_flight.request():
             prompt_ids = await self.render(prompt)
             while True:
                 policy = await self._loaded_policy()
@@ -110,42 +116,30 @@ class RolloutWorker:
                     continue
                 self._deaths = 0
                 self.counts["generated_tokens"] += len(response.token_ids)
+                self.metrics.count("ossft_generated_tokens", len(response.token_ids))
                 self.counts["sampling_ms"] = round(1000 * (time.monotonic() - self._ready_at))
                 return response
-        finally:
-            self._num_requests -= 1
-            self._give_room()
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
-        return await self.verifiers.verify(problem.answer, response, problem.question, problem.verifier)
-
-    async def room(self) -> None:
-        """Return when the engine has so little to do that a draw which may not be needed costs next to nothing."""
-        await asyncio.sleep(0)  # what was begun just now counts
-        if self._num_requests >= _SPARE_BELOW:
-            turn = asyncio.get_running_loop().create_future()
-            self._awaiting_room[turn] = None
-            try:
-                await turn
-            finally:
-                self._awaiting_room.pop(turn, None)
+        self._num_verdicts += 1
+        try:
+            verdict = await self.verifiers.verify(problem.answer, response, problem.question, problem.verifier)
+        finally:
+            self._num_verdicts -= 1
+        self.metrics.count("ossft_verdicts", reason=verdict.reason)
+        return verdict
 
     async def report(self, at_once: bool = False) -> None:
         """Tell the driver this life's counts, now and then or at once."""
-        if at_once or time.monotonic() - self._reported_at > _REPORT_SECONDS:
+        if at_once or time.monotonic() - self._reported_at > self._report_after:
             self._reported_at = time.monotonic()
             await self._tell()
 
     async def _tell(self) -> None:
         actor_id = ray.get_runtime_context().get_actor_id()
         progress = {part: dict(counts) for part, counts in self.progress.items()}
-        await self._tally.put.remote(actor_id, self.life, dict(self.counts), progress, self._processes)
-
-    def _give_room(self) -> None:
-        if self._num_requests < _SPARE_BELOW:
-            waiting = (turn for turn in self._awaiting_room if not turn.done())
-            if (first := next(waiting, None)) is not None:
-                first.set_result(None)
+        counts = dict(self.counts)
+        self._report_after = await self._tally.put.remote(actor_id, self.life, counts, progress, self._processes)
 
     async def _loaded_policy(self) -> VllmPolicy:
         async with self._loading:  # the engine must be made inside the running loop, once
@@ -173,6 +167,7 @@ class RolloutWorker:
     def _count_death(self, death: PolicyDied) -> None:
         self._deaths += 1
         self.counts["engine_deaths"] += 1
+        self.metrics.count("ossft_engine_deaths")
         print(f"the engine died ({death}); starting another", flush=True)
         if self._deaths >= _MAX_DEATHS:
             folder = log_folder(self.experiment)
@@ -185,24 +180,27 @@ def problems_in_flight(experiment: Experiment) -> int:
     setting = experiment.resources.problems_in_flight
     if setting != "auto":
         return setting
-    return int(experiment.policy.engine.get("max_num_seqs") or _MAX_SEQUENCES) * 5 // 4
+    return int(experiment.policy.engine.get("max_num_seqs") or MAX_SEQUENCES) * 5 // 4
 
 
 def pool_arguments(experiment: Experiment, placement: Placement, num_parts: int, num_problems: int) -> dict[str, Any]:
     """`map_batches` arguments: how many actors, with which resources, and how many parts each holds at once.
 
     An actor holds as many parts as fill its window of problems, and one more, so that it never waits for Ray; not
-    many more, because what it holds at the end is what others cannot take from it.
+    many more, because what it holds at the end is what others cannot take from it. And no more than its share of all,
+    or the first that are ready would leave nothing to those whose engines load longer.
     """
-    num_policies = min(placement.num_policies, num_parts)
-    parts_at_once = -(-problems_in_flight(experiment) * num_parts // max(1, num_problems)) + 1
-    least = min(experiment.resources.min_policies or num_policies, num_policies)
+    num_policies = max(1, min(placement.num_policies, num_parts))
+    most = min(placement.max_policies or num_parts, num_parts)
+    least = min(placement.min_policies, num_policies)
+    filling = -(-problems_in_flight(experiment) * num_parts // max(1, num_problems)) + 1
+    parts_at_once = min(filling, max(1, num_parts // num_policies))
     return {
         "batch_size": 1,
-        "num_cpus": 1,
+        "num_cpus": placement.cpus_per_policy,
         "num_gpus": placement.gpus_per_policy,
         "compute": ActorPoolStrategy(
-            **({"size": num_policies} if least == num_policies else {"min_size": least, "max_size": num_policies}),
+            **({"size": least} if least == most else {"min_size": least, "max_size": most}),
             max_tasks_in_flight_per_actor=parts_at_once,
             max_concurrent_calls_per_actor=parts_at_once,
         ),
@@ -226,15 +224,20 @@ def run_workers(
     Raises:
         InputError: a worker refused its input.
         JobError: a worker failed; names the cause and the log folder.
+        NoRoom: nodes were lost, and those that are left have no room for all workers.
     """
     if not parts:
         return {}
-    placement = place(experiment.resources, experiment.policy.engine)
+    placement = place(experiment.resources, experiment.policy.engine, experiment.verify.num_workers)
     context = DataContext.get_current()
+    # By default Ray Data adds an actor only when the others hold 1.75 times the parts that they work on, which never
+    # happens here: add one as soon as the cluster has room and a part waits, and take none away before the end.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = _GROW_ABOVE
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = _MAX_DEATHS
-    tally = Tally.remote()  # type: ignore[attr-defined]
+    tally = beside_driver(Tally)
     dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
         worker,
         fn_constructor_kwargs={
@@ -247,8 +250,11 @@ def run_workers(
         **pool_arguments(experiment, placement, len(parts), num_problems),
     )
     totals: dict[str, int] = {}
+    room = Room("num_policies", placement.gpus_per_policy, placement.cpus_per_policy, experiment)
 
     def poll() -> None:
+        # All that have been at work hold parts, which wait for them if they are lost.
+        room.poll(max(totals.get("policies", 0), min(placement.min_policies, len(parts))))
         totals.update(ray.get(tally.totals.remote()))
         if on_progress is not None:
             on_progress(totals)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ossft_ray.config import Experiment
+from ossft_ray.locations import absolute, join
 from ossft_ray.report import report
 from ossft_ray.stages.check import check
 from ossft_ray.stages.evaluate import evaluate
@@ -10,7 +11,6 @@ from ossft_ray.stages.progress import OnProgress
 from ossft_ray.stages.rewrite import rewrite
 from ossft_ray.stages.score import score
 from ossft_ray.stages.train import train
-from ossft_ray.storage import Folder
 
 Stages = Callable[[str], OnProgress]
 
@@ -47,13 +47,13 @@ def round_experiment(experiment: Experiment, number: int) -> Experiment:
     """Round 1 is the experiment itself; a later one lives in `round-N/` and starts from the model before."""
     if number == 1:
         return experiment
-    before = Folder.at(round_output(experiment.run.output, number - 1)) / "train" / "model"
+    before = absolute(join(round_output(experiment.run.output, number - 1), "train", "model"))
     run_settings = experiment.run.model_copy(update={"output": round_output(experiment.run.output, number)})
     policy = experiment.policy.model_copy(
-        update={"model": before.path, "revision": None, "chat_template": None, "lora": None}
+        update={"model": before, "revision": None, "chat_template": None, "lora": None}
     )
     return experiment.model_copy(update={"run": run_settings, "policy": policy})
 
 
 def round_output(output: str, number: int) -> str:
-    return output if number == 1 else f"{output.rstrip('/')}/round-{number}"
+    return output if number == 1 else join(output, f"round-{number}")

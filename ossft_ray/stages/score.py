@@ -16,11 +16,13 @@ from ossft_ray.engines.chat import load_chat
 from ossft_ray.engines.deepspeed_settings import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
 from ossft_ray.provenance import write_config
+from ossft_ray.run_folder import read_counts
 from ossft_ray.schema import SCORE, check_table
 from ossft_ray.stages.cluster import check_output, start_ray
-from ossft_ray.stages.parts import read_counts
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.references import score_inputs
+from ossft_ray.stages.revisions import pin
+from ossft_ray.stages.room import replanned
 from ossft_ray.stages.score_worker import EXPERT_ORIGINAL, KEPT, work
 from ossft_ray.stages.train_inputs import examples_folder
 from ossft_ray.stages.worker_group import run_group
@@ -32,6 +34,7 @@ _WORKERS = "workers"  # sub-folder: Ray Train's own state, while it works
 _ORIGINS = ("self", "guided", "expert")
 
 
+@replanned
 def score(
     experiment: Experiment,
     on_progress: OnProgress | None = None,
@@ -48,6 +51,7 @@ def score(
         JobError: a worker failed; the same command goes on.
     """
     check_output(experiment.run.output)
+    experiment = pin(experiment)
     folder = Folder.at(experiment.run.output) / NAME
     report = on_progress or (lambda totals: None)
     source = examples_folder(experiment)

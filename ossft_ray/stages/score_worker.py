@@ -10,7 +10,9 @@ from ossft_ray.engines.chat import Chat, load_chat
 from ossft_ray.engines.diagnosis import explain_out_of_memory_in_scoring
 from ossft_ray.errors import InputError, JobError
 from ossft_ray.schema import EXAMPLE, SCORE, check_table, to_table
+from ossft_ray.stages.cluster_metrics import ClusterMetrics
 from ossft_ray.stages.parts import write_counted
+from ossft_ray.stages.shared_output import check_sees_run
 from ossft_ray.stages.train_inputs import Encoded, encode
 from ossft_ray.stages.train_worker import begin_worker
 from ossft_ray.storage import INPUTS, Folder
@@ -32,10 +34,12 @@ def work(config: dict[str, Any]) -> Exception | None:
     experiment, source, folder = config["experiment"], config["source"], config["folder"]
     rank = begin_worker(experiment, "score", config["verbose"])
     try:
+        check_sees_run(experiment)
         chat = load_chat(experiment.policy)
         from ossft_ray.engines.scoring import Scorer
 
         scorer = Scorer(experiment.policy, experiment.train)
+        metrics = ClusterMetrics(experiment.run.output, "score")
         finished = set(folder.names("part-*.parquet"))
         for part in scorer.agree([name for name in source.names("part-*.parquet") if name not in finished]):
             started = time.monotonic()
@@ -47,6 +51,7 @@ def work(config: dict[str, Any]) -> Exception | None:
                 num_tokens = sum(len(row["token_ids"]) for row in scores)
                 counts = {"too_long": too_long, "tokens": num_tokens, "seconds": time.monotonic() - started}
                 _write(folder, part, scores, counts)
+                metrics.count("ossft_scored_tokens", num_tokens)
     except InputError as error:
         return error
     return None

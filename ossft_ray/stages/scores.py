@@ -8,7 +8,7 @@ from ossft_ray.method.metrics import Sample, Score, score
 from ossft_ray.schema import SAMPLE
 from ossft_ray.storage import Folder
 
-SCORES, DIFFERENCES = "scores.json", "differences.json"
+SCORES, DIFFERENCES, COSTS = "scores.json", "differences.json", "costs.json"
 AVERAGE = "average"  # over benchmarks, in differences.json
 Scores = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark
 

@@ -1,5 +1,6 @@
-"""A step's figures for TensorBoard, always; for Weights & Biases and MLflow where `[train] tracking` names them."""
+"""A step's figures for TensorBoard and the cluster's monitoring, always; for W&B and MLflow on demand."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pyarrow import fs
 
 from ossft_ray.config import Experiment
 from ossft_ray.errors import InputError
+from ossft_ray.masking import split_password
+from ossft_ray.stages.cluster_metrics import ClusterMetrics
 from ossft_ray.storage import Folder
 
 TENSORBOARD = "tensorboard"
@@ -26,9 +29,11 @@ class Tracking:
         self._target = folder / TENSORBOARD
         self._local = self._target.local_path or Path(tempfile.mkdtemp())
         self._tensorboard = _summary_writer(self._local, after_step)
+        self._cluster = ClusterMetrics(experiment.run.output, "train")
         self._opened: list[tuple[Log, Close]] = [_OPEN[name](experiment) for name in experiment.train.tracking]
 
     def log(self, metrics: dict[str, Any], flush: bool = False) -> None:
+        self._cluster.watch_training(metrics)
         figures = {key: value for key, value in metrics.items() if isinstance(value, int | float) and key != "step"}
         for key, value in figures.items():
             self._tensorboard.add_scalar(key, value, metrics["step"])
@@ -40,6 +45,7 @@ class Tracking:
 
     def close(self) -> None:
         """Write out what is still in the writers' queues: the process may be killed as soon as it has nothing to do."""
+        self._cluster.close()
         self._tensorboard.close()
         self._upload()
         if self._target.local_path is None:
@@ -75,11 +81,20 @@ def _mlflow(experiment: Experiment) -> tuple[Log, Close]:
         import mlflow
     except ImportError as error:
         raise InputError("[train] tracking: mlflow is not installed; pip install mlflow") from error
+    _hide_password()
     mlflow.set_experiment("ossft_ray")
     mlflow.start_run(run_name=experiment.run.output)
     mlflow.log_params({f"train.{key}": value for key, value in experiment.train.model_dump(mode="json").items()})
     # MLflow allows neither [ nor ( in names, but / it does
     return lambda figures, step: mlflow.log_metrics(figures, step=step), mlflow.end_run
+
+
+def _hide_password() -> None:
+    """MLflow writes its tracking URI into errors and logs; a user and password have variables of their own."""
+    uri, user, password = split_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if password is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = uri
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user or "", password
 
 
 _OPEN: dict[str, Callable[[Experiment], tuple[Log, Close]]] = {"wandb": _wandb, "mlflow": _mlflow}

@@ -8,11 +8,13 @@ from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import load_chat, model_digest
 from ossft_ray.errors import InputError
 from ossft_ray.provenance import write_config
-from ossft_ray.stages.cluster import check_output, start_ray
+from ossft_ray.stages.cluster import beside_driver, check_output, start_ray
 from ossft_ray.stages.heartbeats import Heartbeats, refuse_silence
 from ossft_ray.stages.metrics_log import MetricsReader, read_metrics
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.stages.references import References, needs_scores, score_folder
+from ossft_ray.stages.revisions import pin
+from ossft_ray.stages.room import replanned
 from ossft_ray.stages.stopping import StopRequest, at_sigterm
 from ossft_ray.stages.train_inputs import Tokenised, examples_folder, tokenise
 from ossft_ray.stages.train_worker import CHECKPOINTS, best_of, work
@@ -39,6 +41,7 @@ _LEARNING_KEYS = {
 }
 
 
+@replanned
 def train(
     experiment: Experiment,
     on_progress: OnProgress | None = None,
@@ -60,6 +63,7 @@ def train(
         Stopped: it was asked to stop, by SIGTERM or `stop_after`, and has written a checkpoint.
     """
     check_output(experiment.run.output)
+    experiment = pin(experiment)
     folder = Folder.at(experiment.run.output) / "train"
     report = on_progress or (lambda metrics: None)
     source = examples_folder(experiment)
@@ -97,7 +101,7 @@ def _loss_options(experiment: Experiment) -> dict[str, Any]:
 
 def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progress: OnProgress, verbose: bool) -> None:
     """Let the workers train, and meanwhile pass each new line of metrics on."""
-    heartbeats = Heartbeats.remote()  # type: ignore[attr-defined]
+    heartbeats = beside_driver(Heartbeats)
     config = {
         "experiment": experiment,
         "folder": folder,

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ossft_ray.stages.checkpoints import Checkpoints, local_copy, make_universal
 from ossft_ray.stages.cluster import redirect_output
 from ossft_ray.stages.heartbeats import beater
 from ossft_ray.stages.metrics_log import MetricsLog
+from ossft_ray.stages.shared_output import check_sees_run
 from ossft_ray.stages.stopping import is_stop_requested
 from ossft_ray.stages.tracking import Tracking
 from ossft_ray.storage import Folder
@@ -33,6 +35,7 @@ def work(config: dict[str, Any]) -> Exception | None:
     experiment, folder = config["experiment"], config["folder"]
     rank = begin_worker(experiment, "train", config["verbose"])
     try:
+        check_sees_run(experiment)
         on_phase = beater(config["heartbeats"], rank, experiment.train.hang_after)
         trainer = _begin(experiment, folder, ray.get(config["examples"]), ray.get(config["holdout"]), on_phase)
         return _train(trainer, experiment, folder)
@@ -46,6 +49,7 @@ def begin_worker(experiment: Experiment, stage: str, verbose: bool) -> int:
     rank = int(context.get_world_rank())
     if not verbose:
         redirect_output(experiment, f"{stage}-{rank}")
+    print(f"rank {rank} of {context.get_world_size()} on {socket.gethostname()}", flush=True)
     if not ray.get_gpu_ids():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     return rank
@@ -59,6 +63,7 @@ def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any, 
     arguments = experiment.policy, settings, experiment.run.seed, examples, holdout
     if checkpoint is None:
         return Trainer(*arguments, on_phase=on_phase)
+    print(f"going on after step {int(checkpoint.path.rpartition('-')[2])}", flush=True)
     with local_copy(checkpoint) as state:
         if not needs_universal(state, settings, torch.distributed.get_world_size()):
             trainer = Trainer(*arguments, on_phase=on_phase)

@@ -13,6 +13,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.errors import JobError
 from ossft_ray.stages.cluster import log_folder, place
 from ossft_ray.stages.progress import watch
+from ossft_ray.stages.room import Room
 from ossft_ray.storage import Folder
 
 _MAX_FAILURES = 2  # of a worker, each answered by going on from what is written
@@ -34,17 +35,25 @@ def run_group(
 
     Raises:
         JobError: a worker died again and again; says why, where the log is and how to go on.
+        NoRoom: nodes were lost, and those that are left have no room for all workers.
         Exception: what `work` returned.
     """
     placement = place(experiment.resources)
     on_gpu = placement.gpus_per_train_worker > 0
+    each = {"CPU": 1, "GPU": placement.gpus_per_train_worker} if on_gpu else {"CPU": 1}
+    room = Room("num_train_workers", placement.gpus_per_train_worker, 1, experiment)
+
+    def poll_all() -> None:
+        room.poll(placement.num_train_workers)
+        poll()
+
     trainer = TorchTrainer(
         work,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.num_train_workers,
             use_gpu=on_gpu,
-            resources_per_worker={"CPU": 1, "GPU": placement.gpus_per_train_worker} if on_gpu else {"CPU": 1},
+            resources_per_worker=each,
         ),
         run_config=ray.train.RunConfig(
             name=name,
@@ -55,7 +64,7 @@ def run_group(
         ),
     )
     try:
-        refusal = watch(trainer.fit, poll).return_value
+        refusal = watch(trainer.fit, poll_all).return_value
     except ray.train.TrainingFailedError as error:
         raise _failure(error, folder.path.rpartition("/")[2], experiment) from error
     if refusal is not None:

@@ -82,7 +82,8 @@ def test_the_storage_is_there_before_ray(config: dict[str, Any]):
 def test_cloud_commands_are_those_on_premises(provider: str):
     """What was proved with local.yaml holds for the clouds: Ray starts by the same commands."""
     for key in COMMANDS[1:]:
-        assert load(provider)[key] == load("local")[key]
+        on_premises = [command.replace(" RAY_enable_autoscaler_v2=0", "") for command in load("local")[key]]
+        assert load(provider)[key] == on_premises, "the clouds' head has a node type of its own: no need for the first"
 
 
 @pytest.mark.parametrize("provider", ["aws", "gcp"])

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from ossft_ray.data.records import Record, filesystem_of, find_files, read_records
+from ossft_ray.data.records import Record, find_files, read_records
 from ossft_ray.errors import InputError
+from ossft_ray.locations import filesystem_at
 
 A, B = b'{"a": 1}', b'{"a": 2}'
 
@@ -194,7 +195,7 @@ def test_names_that_a_uri_must_encode(tmp_path: Path) -> None:
 @pytest.fixture
 def bucket() -> Iterator[str]:
     """An object store in memory, with files in `data/`."""
-    filesystem, _ = filesystem_of("fsspec+memory://bucket")
+    filesystem, _ = filesystem_at("fsspec+memory://bucket")
     for number in (2, 1):
         filesystem.create_dir("/bucket/data/deep")
         for folder in ("data", "data/deep"):
@@ -268,19 +269,19 @@ class Unreachable(fsspec.AbstractFileSystem):
 @pytest.mark.parametrize("name", ["x.jsonl", "*.jsonl"])
 def test_a_store_that_fails_in_its_own_way(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     filesystem = fs.PyFileSystem(fs.FSSpecHandler(Unreachable()))
-    monkeypatch.setattr("ossft_ray.data.records.filesystem_of", lambda uri: (filesystem, uri.removeprefix("own://")))
+    monkeypatch.setattr("ossft_ray.data.records.filesystem_at", lambda uri: (filesystem, uri.removeprefix("own://")))
     for use in (find_files, lambda uri: list(read_records(uri))):
         with pytest.raises(InputError, match=r"own://bucket/.*\.jsonl: cannot be .*: no way to bucket[^\n]*$"):
             use(f"own://bucket/{name}")
 
 
 def test_the_options_of_a_uri_are_no_part_of_a_files_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert filesystem_of("s3://bucket/a/x.jsonl?region=us-east-1")[1] == "bucket/a/x.jsonl"
+    assert filesystem_at("s3://bucket/a/x.jsonl?region=us-east-1")[1] == "bucket/a/x.jsonl"
     listed = fs._MockFileSystem()
     for name in ("x-1.jsonl", "x-2.jsonl", "x-3.txt"):
         listed.create_dir("bucket/a")
         listed.open_output_stream(f"bucket/a/{name}").close()
-    monkeypatch.setattr("ossft_ray.data.records.filesystem_of", lambda uri: (listed, filesystem_of(uri)[1]))
+    monkeypatch.setattr("ossft_ray.data.records.filesystem_at", lambda uri: (listed, filesystem_at(uri)[1]))
     found = find_files("s3://bucket/a/x-*.jsonl?region=us-east-1")
     assert found == [f"s3://bucket/a/x-{number}.jsonl?region=us-east-1" for number in (1, 2)]
 

@@ -109,10 +109,15 @@ def test_rewrite_then_train(head: Head, config: Path):
         (["--set", "rewrite.stage=1"], {}, "unknown key 'rewrite.stage'; did you mean 'stages'?"),
         ([], {"RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}, "Invalid authentication token"),
         ([], {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}, "Failed to connect to Ray"),
+        (
+            ["--ssh", "anybody@no-such-host.invalid"],
+            {},
+            "`ssh anybody@no-such-host.invalid` must work without a password",
+        ),
         # refused by the job, whose exit code comes back
         (["--set", "run.output=runs/relative"], {}, "'runs/relative' is relative, and this is a submitted job"),
     ],
-    ids=["config", "token", "address", "relative output"],
+    ids=["config", "token", "address", "ssh", "relative output"],
 )
 @pytest.mark.timeout(120)
 def test_bad_input(head: Head, config: Path, arguments: list[str], environment: dict[str, str], error: str):

@@ -1,5 +1,6 @@
 """The report's figures, against runs that were written by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +87,19 @@ def test_benchmarks_have_intervals_and_a_base_stands_once(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "changes, gpu_hours",
     [
-        ({}, {"rewrite": 1.0, "score": 0.02, "train": 2.0}),
-        ({"machines": {"gpus": 0}}, {"rewrite": 0, "score": 0, "train": 0}),
-        ({"machines": None}, {"rewrite": None, "score": None, "train": None}),
+        ({}, {"rewrite": 1.0, "score": 0.02, "train": 2.0, "evaluate": 1.0}),
+        ({"machines": {"gpus": 0}}, {"rewrite": 0, "score": 0, "train": 0, "evaluate": 0}),
+        ({"machines": None}, {"rewrite": None, "score": None, "train": None, "evaluate": None}),
         (
             {"experiment": {"resources": {"num_train_workers": 1, "gpus_per_train_worker": 1}}},
-            {"rewrite": 1.0, "score": 0.01, "train": 1.0},
+            {"rewrite": 1.0, "score": 0.01, "train": 1.0, "evaluate": 1.0},
         ),
     ],
     ids=["all of the cluster's", "no gpu", "not recorded", "settled by hand"],
 )
 def test_gpu_hours(run: RunFiles, changes: dict[str, Any], gpu_hours: dict[str, float | None]) -> None:
     run.config.update(changes)
+    run = replace(run, evaluation={"seconds": 1800.0, "generated_tokens": 5})
     assert {row["stage"]: row["gpu_hours"] for row in tables.costs(run)} == pytest.approx(gpu_hours)
 
 

@@ -107,6 +107,16 @@ def test_every_model_has_its_samples_scores_and_differences(
     assert differences["flat"]["average"]["difference"] < -0.05, "the flat policy guesses more"
 
 
+def test_what_it_cost(finished: tuple[Experiment, list[dict[str, Any]]]) -> None:
+    experiment, progress = finished
+    costs = Folder.at(experiment.run.output).read_json("evaluate/costs.json")
+    drawn = sum(
+        {totals["model"]: totals.get("generated_tokens", 0) for totals in progress if "total" in totals}.values()
+    )
+    assert costs["generated_tokens"] == drawn > 0
+    assert costs["seconds"] > 1
+
+
 def test_a_second_call_does_nothing(finished: tuple[Experiment, list[dict[str, Any]]]) -> None:
     experiment, _ = finished
     progress: list[dict[str, Any]] = []

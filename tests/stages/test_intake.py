@@ -11,6 +11,7 @@ from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.engines.chat import Chat, load_chat
 from ossft_ray.errors import InputError
 from ossft_ray.schema import EXAMPLE, PROBLEM, REJECTED, to_table
+from ossft_ray.stages import intake
 from ossft_ray.stages.intake import Layout, lay_out_problems, part_capacity, part_names
 from ossft_ray.storage import MANIFEST, Folder
 
@@ -54,20 +55,25 @@ def files(folder: Folder) -> dict[str, bytes]:
     return {str(file.relative_to(folder.path)): file.read_bytes() for file in folder.local_path.rglob("*.*")}
 
 
-@pytest.mark.parametrize("number, capacity", [(0, 16), (255, 16), (256, 128), (99_999, 128)])
+@pytest.mark.parametrize(
+    "number, capacity", [(0, 16), (2047, 16), (2048, 32), (3072, 64), (4095, 64), (4096, 128), (99_999, 128)]
+)
 def test_capacity_of_parts(number: int, capacity: int) -> None:
     assert part_capacity(number) == capacity
 
 
-def test_a_large_input_in_parts_of_growing_size(tmp_path: Path, chat: Chat, folder: Folder) -> None:
-    numbers = range(256 * 16 + 128 + 5)
+def test_a_large_input_in_parts_of_growing_size(
+    tmp_path: Path, chat: Chat, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_GROWING", ((16, 256), (32, 257)))
+    numbers = range(256 * 16 + 32 + 128 + 5)
     layout = lay_out_problems(experiment_on(tmp_path, good(*numbers)), chat, folder)
     parts = ids(folder, layout)
-    assert [len(part) for part in parts] == [16] * 256 + [128, 5]
+    assert [len(part) for part in parts] == [16] * 256 + [32, 128, 5]
     assert [name for part in parts for name in part] == [f"p{number}" for number in numbers]
     assert part_names(layout) == sorted(part_names(layout))
-    assert part_names(layout)[-1] == "part-00257.parquet"
-    assert (layout.problems, layout.num_parts) == (len(numbers), 258)
+    assert part_names(layout)[-1] == "part-00258.parquet"
+    assert (layout.problems, layout.num_parts) == (len(numbers), 259)
 
 
 def test_what_a_layout_says(tmp_path: Path, chat: Chat, folder: Folder) -> None:

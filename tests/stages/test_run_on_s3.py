@@ -1,0 +1,199 @@
+"""The whole job in an object store: killed while it trains, gone on with, looked at, exported, and no secret in it.
+
+Each command is a process of its own, with a Ray of its own, as its user has it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+from pyarrow import fs
+
+from ossft_ray.builtin import POLICY_FOLDER
+from ossft_ray.locations import join
+from ossft_ray.playground.problems import training_problems
+from ossft_ray.storage import Folder
+from tests.s3 import Store, credentials, serve
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+OSSFT = str(Path(sys.executable).with_name("ossft"))
+NUM_PROBLEMS, NUM_STEPS = 8, 12
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "pl4nted-aws-s3cret",
+    "HF_TOKEN": "hf_pl4ntedHubToken",
+    "WANDB_API_KEY": "pl4nted-wandb-key-0123456789",
+}
+OPTIONS = """
+    policy.model=playground
+    data.columns.question=question data.columns.expert_solution=expert_solution
+    rewrite.self_alignment.max_tokens=96 rewrite.self_alignment.num_samples=4
+    rewrite.guided_alignment.max_tokens=96 rewrite.guided_alignment.num_samples=2
+    train.global_batch_size=4 train.epochs=6 train.precision=fp32 train.max_length=512 train.checkpoint_every=1
+    evaluate.benchmarks=["playground/level1"] evaluate.num_samples=1 evaluate.max_tokens=64 evaluate.cache=
+"""
+
+
+@dataclass
+class Job:
+    """A run in a bucket, and what the commands on it have said."""
+
+    store: Store
+    here: Path  # working directory
+    ray: Path
+    said: list[Path] = field(default_factory=list)
+
+    @property
+    def uri(self) -> str:
+        return self.store.uri("team/run")
+
+    @property
+    def folder(self) -> Folder:
+        return Folder.at(self.uri)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = os.environ | SECRETS | {"OSSFT_CACHE": str(self.here / "cache"), "RAY_TMPDIR": str(self.ray)}
+        environment.pop("RAY_ADDRESS", None)
+        self.said.append(self.here / f"said-{len(self.said)}.txt")
+        with self.said[-1].open("wb") as said:
+            return subprocess.Popen(
+                [OSSFT, *arguments], env=environment, cwd=self.here, stdout=said, stderr=subprocess.STDOUT
+            )
+
+    def ossft(self, *arguments: str) -> str:
+        """Run a command to its end, which must be a good one; returns what it said."""
+        process = self.start(*arguments)
+        try:
+            code = process.wait(timeout=400)
+        finally:
+            process.kill()
+        assert code == 0, self.said[-1].read_text()
+        return self.said[-1].read_text()
+
+    def settings(self) -> list[str]:
+        pairs = [*OPTIONS.split(), f"run.output={self.uri}", f"data.path={self.store.uri('team/problems.jsonl')}"]
+        return [word for pair in pairs for word in ("--set", pair)]
+
+    def texts(self) -> dict[str, bytes]:
+        """All that lies in the bucket, by name."""
+        found = self.folder.filesystem.get_file_info(fs.FileSelector("bucket", recursive=True))
+        files = [info.path for info in found if info.type == fs.FileType.File]
+        return {path: self.folder.filesystem.open_input_stream(path).read() for path in files}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+    """The run after a kill in mid-training and a second command; steps that were done twice are in `killed_after`."""
+    with credentials(), serve() as store:
+        ray = Path(tempfile.mkdtemp(prefix="r"))  # short: sockets lie in it
+        job = Job(store, tmp_path_factory.mktemp("here"), ray)
+        rows = [json.dumps(row) for row in training_problems(NUM_PROBLEMS, seed=3)]
+        Folder.at(store.uri("team")).write_bytes("problems.jsonl", "\n".join(rows).encode())
+        yield job
+        shutil.rmtree(ray, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def killed(job: Job) -> list[dict]:
+    """The metrics that stood in the store when the driver was killed, after two checkpoints."""
+    process = job.start("run", *job.settings())
+    checkpoint = job.folder / "train" / "checkpoints" / "step-000002"
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists("complete.json"):
+        assert process.poll() is None, job.said[-1].read_text()
+        assert time.monotonic() < deadline, job.said[-1].read_text()
+        time.sleep(0.1)
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    psutil.wait_procs([each for each in below if "RayTrainWorker" in each.name()], timeout=60)
+    assert not (job.folder / "train").exists("manifest.json"), "it was killed before its end"
+    return steps(job)
+
+
+@pytest.fixture(scope="module")
+def finished(job: Job, killed: list[dict]) -> Job:
+    job.ossft("run", *job.settings())
+    return job
+
+
+def steps(job: Job) -> list[dict]:
+    return [json.loads(line) for line in (job.folder / "train").read_bytes("metrics.jsonl").splitlines()]
+
+
+def test_training_went_on_from_the_checkpoint(finished: Job, killed: list[dict]) -> None:
+    assert len(killed) >= 2
+    assert [step["step"] for step in steps(finished)] == list(range(1, NUM_STEPS + 1))
+    assert steps(finished)[:2] == killed[:2], "seconds too: these steps were not done anew"
+    checkpoints = (finished.folder / "train" / "checkpoints").filesystem.get_file_info(
+        fs.FileSelector((finished.folder / "train" / "checkpoints").path)
+    )
+    names = sorted(info.base_name for info in checkpoints if info.base_name.startswith("step-"))
+    assert names == [f"step-{NUM_STEPS - 1:06d}", f"step-{NUM_STEPS:06d}"]
+
+
+def test_every_stage_is_there(finished: Job) -> None:
+    manifest = (finished.folder / "rewrite").read_json("manifest.json")
+    assert (manifest["problems"], sum(manifest["origins"].values())) == (NUM_PROBLEMS, NUM_PROBLEMS)
+    assert (finished.folder / "score").read_json("manifest.json")["complete"]
+    scores = (finished.folder / "evaluate").read_json("scores.json")
+    assert {model: list(found) for model, found in scores.items()} == {
+        "base": ["playground-level1"],
+        "trained": ["playground-level1"],
+    }
+    assert b"playground-level1" in finished.folder.read_bytes("report.html")
+    assert finished.folder.read_json("config.json")["experiment"]["run"]["output"] == finished.uri
+    assert not list(finished.here.glob("*:*")), "no folder of a URI's name is here"
+
+
+def test_the_trained_model_loads_in_transformers(finished: Job, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = finished.folder / "train" / "model"
+    fs.copy_files(model.path, str(tmp_path), source_filesystem=model.filesystem)
+    trained, base = (AutoModelForCausalLM.from_pretrained(path) for path in (tmp_path, POLICY_FOLDER))
+    assert any((a != b).any() for a, b in zip(trained.parameters(), base.parameters(), strict=True))
+    assert AutoTokenizer.from_pretrained(tmp_path).chat_template
+
+
+def test_the_run_can_be_looked_at_and_exported(finished: Job) -> None:
+    assert training_problems(1, seed=3)[0]["question"] in finished.ossft("show", finished.uri, "-n", "8")
+    target = finished.store.uri("team/export")
+    assert f"{NUM_PROBLEMS} examples" in finished.ossft("export", finished.uri, target, "--format", "trl")
+    assert {"README.md", "train.sh"} <= set(Folder.at(target).names())
+    page = join(finished.store.uri("team"), "page.html")
+    assert f"report: {page}" in finished.ossft("report", finished.uri, "--output", page)
+    assert Folder.at(finished.store.uri("team")).exists("page.html")
+
+
+def test_a_second_run_changes_nothing_and_a_missing_part_is_made_again(finished: Job) -> None:
+    rewrite = finished.folder / "rewrite"
+    (part, *_) = rewrite.names("part-*.parquet")
+    rows = rewrite.read_table(part)
+    before = (finished.folder / "train").read_bytes("manifest.json")
+    rewrite.delete_file(part)
+    rewrite.delete_file("manifest.json")
+    finished.ossft("run", *finished.settings())
+    assert rewrite.read_table(part) == rows
+    assert (finished.folder / "train").read_bytes("manifest.json") == before
+
+
+def test_no_secret_is_in_the_run_nor_in_what_was_said(finished: Job) -> None:
+    texts = finished.texts()
+    assert len(texts) > 20
+    logs = {str(path): path.read_bytes() for path in finished.ray.rglob("*.log") if path.is_file()}
+    logs |= {str(path): path.read_bytes() for path in finished.ray.rglob("*.err") if path.is_file()}
+    assert logs, "Ray's own logs are looked through too"
+    said = {path.name: path.read_bytes() for path in finished.said}
+    for secret in SECRETS.values():
+        holders = [name for name, content in (texts | logs | said).items() if secret.encode() in content]
+        assert holders == [], secret
