@@ -74,6 +74,10 @@ def test_ray_starts_inside_the_environment(config: dict[str, Any]):
         assert all("~/ossft_ray/.venv/bin/" in command for command in config[key])
 
 
+def test_ray_down_finds_ray(config: dict[str, Any]):
+    assert any(">> ~/.bashrc" in command and "~/ossft_ray/.venv/bin" in command for command in config["setup_commands"])
+
+
 def test_the_storage_is_there_before_ray(config: dict[str, Any]):
     assert any("test -w /shared" in command for command in config["setup_commands"])
 
