@@ -263,6 +263,7 @@ def run_workers(
         watch(dataset.materialize, poll)
     except (RayError, RuntimeError) as error:
         traceback.clear_frames(error.__traceback__)  # they hold the actors, and whoever keeps the error would too
+        del dataset
         raise _told(tally) or failure(error, experiment) from error
     del dataset  # it holds the actors
     await_ends(ray.get(tally.processes.remote()))
