@@ -89,11 +89,12 @@ def score_group(scorer: Any, group: list[Part], folder: Folder | None) -> int:
         scores = _score(scorer, responses)
     seconds_each = (time.monotonic() - started) / max(1, len(scores))
     left = iter(scores)
-    for part in group if folder is not None else []:
+    for part in group:
         of_part = list(itertools.islice(left, len(part.responses)))
         num_tokens = sum(len(row["token_ids"]) for row in of_part)
         counts = {"too_long": part.too_long, "tokens": num_tokens, "seconds": seconds_each * len(of_part)}
-        _write(folder, part.name, of_part, counts)
+        if folder is not None:
+            _write(folder, part.name, of_part, counts)
     return sum(len(row["token_ids"]) for row in scores)
 
 
