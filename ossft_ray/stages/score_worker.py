@@ -1,7 +1,9 @@
 """What each worker of a scoring does: part by part, the log-probabilities of its responses; worker 0 writes them."""
 
+import itertools
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ossft_ray.config import Experiment
@@ -18,6 +20,7 @@ from ossft_ray.stages.train_worker import begin_worker
 from ossft_ray.storage import INPUTS, Folder
 
 KEPT, EXPERT_ORIGINAL = "kept", "expert_original"  # a score's source
+_RESPONSES_EACH = 16  # that a worker has to itself at once, or many workers would have next to nothing of a small part
 
 
 class Response(NamedTuple):
@@ -27,6 +30,14 @@ class Response(NamedTuple):
     origin: str  # of the problem's kept response
     source: str
     encoded: Encoded
+
+
+class Part(NamedTuple):
+    """What there is to score of a part of examples."""
+
+    name: str
+    responses: list[Response]
+    too_long: dict[str, int]
 
 
 def work(config: dict[str, Any]) -> Exception | None:
@@ -41,20 +52,50 @@ def work(config: dict[str, Any]) -> Exception | None:
         scorer = Scorer(experiment.policy, experiment.train)
         metrics = ClusterMetrics(experiment.run.output, "score")
         finished = set(folder.names("part-*.parquet"))
-        for part in scorer.agree([name for name in source.names("part-*.parquet") if name not in finished]):
-            started = time.monotonic()
-            rows = check_table(source.read_table(part), EXAMPLE, f"{source.path}/{part}").to_pylist()
-            responses, too_long = responses_of(rows, chat, experiment)
-            with explain_out_of_memory_in_scoring(part, [row["problem_id"] for row in rows]):
-                scores = _score(scorer, responses)
+        parts = scorer.agree([name for name in source.names("part-*.parquet") if name not in finished])
+        read = (_read(part, source, chat, experiment) for part in parts)
+        for group in grouped(read, _RESPONSES_EACH * scorer.num_workers):
+            num_tokens = score_group(scorer, group, folder if rank == 0 else None)
             if rank == 0:
-                num_tokens = sum(len(row["token_ids"]) for row in scores)
-                counts = {"too_long": too_long, "tokens": num_tokens, "seconds": time.monotonic() - started}
-                _write(folder, part, scores, counts)
                 metrics.count("ossft_scored_tokens", num_tokens)
     except InputError as error:
         return error
     return None
+
+
+def _read(part: str, source: Folder, chat: Chat, experiment: Experiment) -> Part:
+    rows = check_table(source.read_table(part), EXAMPLE, f"{source.path}/{part}").to_pylist()
+    return Part(part, *responses_of(rows, chat, experiment))
+
+
+def grouped(parts: Iterable[Part], least: int) -> Iterator[list[Part]]:
+    """Parts in their order, so many together that they hold `least` responses or more; the last ones may hold fewer."""
+    group: list[Part] = []
+    for part in parts:
+        group.append(part)
+        if sum(len(part.responses) for part in group) >= least:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def score_group(scorer: Any, group: list[Part], folder: Folder | None) -> int:
+    """Score parts in one go, a collective call, and write each where there is a folder; returns the tokens scored."""
+    started = time.monotonic()
+    responses = [response for part in group for response in part.responses]
+    names = group[0].name if len(group) == 1 else f"{group[0].name} to {group[-1].name}"
+    with explain_out_of_memory_in_scoring(names, list(dict.fromkeys(response.problem_id for response in responses))):
+        scores = _score(scorer, responses)
+    seconds_each = (time.monotonic() - started) / max(1, len(scores))
+    left = iter(scores)
+    for part in group:
+        of_part = list(itertools.islice(left, len(part.responses)))
+        num_tokens = sum(len(row["token_ids"]) for row in of_part)
+        counts = {"too_long": part.too_long, "tokens": num_tokens, "seconds": seconds_each * len(of_part)}
+        if folder is not None:
+            _write(folder, part.name, of_part, counts)
+    return sum(len(row["token_ids"]) for row in scores)
 
 
 def responses_of(

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -17,13 +18,15 @@ from ossft_ray.builtin import POLICY_FOLDER
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.errors import InputError
+from ossft_ray.run_folder import read_counts
 from ossft_ray.schema import EXAMPLE, SCORE, to_table
 from ossft_ray.stages.parts import write_counted
 from ossft_ray.stages.progress import ALREADY_COMPLETE
 from ossft_ray.stages.score import score, summarise
-from ossft_ray.stages.score_worker import responses_of
+from ossft_ray.stages.score_worker import Part, Response, grouped, responses_of, score_group
 from ossft_ray.stages.train import train
-from ossft_ray.storage import MANIFEST, Folder, finish_stage
+from ossft_ray.stages.train_inputs import Encoded
+from ossft_ray.storage import INPUTS, MANIFEST, Folder, finish_stage
 from tests.stages.rows import write_examples
 
 NUM_ROWS, ROWS_OF_A_PART = 30, 2
@@ -213,6 +216,47 @@ def test_what_is_scored_of_a_part(tmp_path: Path) -> None:
     shorter = experiment(tmp_path, max_length=len(prompt) + len(solution) - 1)
     responses, too_long = responses_of(kept[:2], chat, shorter)
     assert [r.source for r in responses] == ["kept", "kept"] and too_long == {"expert_original": 1}
+
+
+def to_score(name: str, num_responses: int, first_token: int = 0) -> Part:
+    tokens = range(first_token, first_token + num_responses)
+    responses = [Response(f"{name}-{token}", "self", "kept", Encoded([1, 2], [token, 9], True)) for token in tokens]
+    return Part(name, responses, {"kept": num_responses})
+
+
+@pytest.mark.parametrize(
+    "sizes, least, expected",
+    [
+        ([], 4, []),
+        ([5, 5], 4, [[5], [5]]),
+        ([2, 2, 2, 2, 2], 4, [[2, 2], [2, 2], [2]]),
+        ([0, 0, 9, 1], 4, [[0, 0, 9], [1]]),
+    ],
+    ids=["none", "large enough alone", "the last may hold fewer", "empty ones"],
+)
+def test_small_parts_are_scored_together(sizes: list[int], least: int, expected: list[list[int]]) -> None:
+    groups = grouped((to_score(f"part-{number}", size) for number, size in enumerate(sizes)), least)
+    assert [[len(part.responses) for part in group] for group in groups] == expected
+
+
+def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
+    class Scorer:
+        def logprobs(self, examples: Any) -> list[list[float]]:
+            rows = np.split(examples.token_ids, examples.offsets[1:-1])
+            return [(-row[start:]).tolist() for row, start in zip(rows, examples.prompt_lengths, strict=True)]
+
+    group = [to_score("part-0.parquet", 2), to_score("part-1.parquet", 0), to_score("part-2.parquet", 3, first_token=5)]
+    folder = Folder.at(str(tmp_path))
+    folder.write_json(INPUTS, {})
+    assert score_group(Scorer(), group, folder) == 10
+    for part in group:
+        rows = folder.read_table(part.name).to_pylist()
+        assert [row["problem_id"] for row in rows] == [response.problem_id for response in part.responses]
+        assert [row["reference_logprobs"] for row in rows] == [
+            [-float(token) for token in response.encoded.response] for response in part.responses
+        ]
+        counts = read_counts(folder, part.name)
+        assert (counts["tokens"], counts["too_long"]) == (2 * len(rows), {"kept": len(rows)})
 
 
 def test_a_group_without_tokens_has_no_figures(tmp_path: Path) -> None:
