@@ -96,13 +96,14 @@ class TroubledWorker(ScriptedWorker):
 @pytest.mark.usefixtures("ray_cluster")
 def test_rewriting_counts_what_its_manifest_says(tmp_path: Path) -> None:
     settings = experiment(
-        str(tmp_path / "run"), 32, rewrite={**DRAWN_ONCE, "exhaustive": True}, resources={"num_policies": 2}
+        str(tmp_path / "run"), 40, rewrite={**DRAWN_ONCE, "exhaustive": True}, resources={"num_policies": 2}
     )
     run, manifest = settings.run.output, {}
     rewriting = threading.Thread(target=lambda: manifest.update(rewrite(settings, worker=HeldWorker)), daemon=True)
     rewriting.start()
     try:
-        await_series({("rewrite",): 32 * 8}, run, "ossft_requests_in_flight", "stage")
+        in_flight = 2 * 16 * 8  # a part of 16 problems each, of which all draws begin
+        await_series({("rewrite",): in_flight}, run, "ossft_requests_in_flight", "stage")
     finally:
         Path(f"{run}-released").touch()
         rewriting.join()
