@@ -41,7 +41,7 @@ checkpoint_every = 1000
 """
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.slow,  # seven minutes on a busy machine
     pytest.mark.timeout(900),
     pytest.mark.skipif(
         os.geteuid() != 0 or subprocess.run([*NAMESPACES, "ip", "link"], capture_output=True).returncode != 0,
