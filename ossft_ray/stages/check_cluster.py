@@ -15,7 +15,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ossft_ray.config import Experiment, Policy
 from ossft_ray.engines.all_reduce import all_reduce_seconds
@@ -27,6 +26,7 @@ from ossft_ray.method.node_checks import ClusterFindings, Node, find_problems
 from ossft_ray.provenance import package_versions
 from ossft_ray.stages.cluster import start_ray
 from ossft_ray.stages.evaluate import other_models
+from ossft_ray.stages.nodes import alive_nodes, on_node
 from ossft_ray.storage import Folder
 
 _MARKERS = ".check"  # sub-folder of the run's, for a moment
@@ -47,7 +47,7 @@ def check_cluster(experiment: Experiment, verbose: bool = False) -> ClusterFindi
         start_ray(experiment, verbose)
     except OSError as error:  # it notes the machines in the run's folder
         raise InputError(f"[run] output: {storage_failure(error)}; choose one that can be written to") from error
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = alive_nodes()
     folder, token = Folder.at(experiment.run.output) / _MARKERS, uuid.uuid4().hex
     policies = [experiment.policy, *(other.policy for other in other_models(experiment).values())]
     problems: list[str] = []
@@ -57,7 +57,7 @@ def check_cluster(experiment: Experiment, verbose: bool = False) -> ClusterFindi
         with_markers = _with_markers(seen, answering, folder, token, problems)
         nodes = [_with_clock(node, node_id) for node_id, node in with_markers.items()]
     finally:
-        clearing = [_pinned(_clear, node["NodeID"]).remote(folder) for node in alive]
+        clearing = [on_node(_clear, node["NodeID"]).remote(folder) for node in alive]
         ray.wait(clearing, num_returns=len(clearing), timeout=_CLEAR_SECONDS)
     problems += find_problems(nodes, _versions(), _digest(policies), experiment.run.output)
     remarks = []
@@ -80,13 +80,9 @@ def _digest(policies: list[Policy]) -> str:
         return ""  # why is said by the look at it
 
 
-def _pinned(task: Any, node_id: str, **options: Any) -> Any:
-    return task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False), **options)
-
-
 def _on_each(task: Any, nodes: list[dict[str, Any]], problems: list[str], *arguments: Any) -> dict[str, Any]:
     """A task's results by node id; a node that gives none becomes a problem."""
-    calls = {node["NodeID"]: _pinned(task, node["NodeID"]).remote(node, *arguments) for node in nodes}
+    calls = {node["NodeID"]: on_node(task, node["NodeID"]).remote(node, *arguments) for node in nodes}
     deadline, results = time.monotonic() + _LOOK_SECONDS, {}
     for node in nodes:
         try:
@@ -186,7 +182,7 @@ def _with_clock(node: Node, node_id: str) -> Node:
     exchanges = []
     for _ in range(_CLOCK_TRIES):
         began = time.time()
-        there = ray.get(_pinned(_now, node_id).remote(), timeout=_LOOK_SECONDS)
+        there = ray.get(on_node(_now, node_id).remote(), timeout=_LOOK_SECONDS)
         ended = time.time()
         exchanges.append((ended - began, there - (began + ended) / 2))
     trip, offset = min(exchanges)
@@ -212,7 +208,7 @@ def _all_reduce(nodes: list[dict[str, Any]]) -> str:
     gpus = {node["NodeID"]: int(node["Resources"].get("GPU", 0)) for node in nodes}
     has_gpus = any(gpus.values())
     ranks = [node_id for node_id, num in gpus.items() for _ in range(num if has_gpus else 1)]
-    reducers = [_pinned(_Reducer, node_id, num_gpus=1 if has_gpus else 0).remote() for node_id in ranks]
+    reducers = [on_node(_Reducer, node_id, num_gpus=1 if has_gpus else 0).remote() for node_id in ranks]
     try:
         address = ray.get(reducers[0].address.remote(), timeout=_REDUCE_SECONDS)
         calls = [reducer.reduce.remote(rank, len(ranks), address) for rank, reducer in enumerate(reducers)]

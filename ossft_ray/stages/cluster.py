@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ossft_ray.config import Experiment, Resources
 from ossft_ray.errors import InputError
 from ossft_ray.provenance import write_config
+from ossft_ray.stages.nodes import alive_nodes, on_node
 from ossft_ray.stages.placement import Node, Placement, settle
 from ossft_ray.stages.shared_output import check_shared
 from ossft_ray.storage import Folder
@@ -48,8 +48,9 @@ def start_ray(experiment: Experiment, verbose: bool = False) -> None:
         _start(experiment, verbose)
     check_shared(experiment.run.output)
     resources = ray.cluster_resources()
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    write_config(experiment, {"nodes": nodes, "cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)})
+    write_config(
+        experiment, {"nodes": len(alive_nodes()), "cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
+    )
 
 
 def _start(experiment: Experiment, verbose: bool) -> None:
@@ -80,14 +81,13 @@ def place(resources: Resources, engine: dict[str, Any] | None = None, num_verifi
 
 def cluster_nodes() -> list[Node]:
     """The nodes that are alive. A head that was started with no CPUs of its own has none to give."""
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return [Node(resources.get("GPU", 0), resources.get("CPU", 0)) for resources in alive]
+    resources = (node["Resources"] for node in alive_nodes())
+    return [Node(has.get("GPU", 0), has.get("CPU", 0)) for has in resources]
 
 
 def beside_driver(actor: Any) -> Any:
     """A new actor of the class on the driver's own node: any other may be lost while the driver lives."""
-    node_id = ray.get_runtime_context().get_node_id()
-    return actor.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
+    return on_node(actor, ray.get_runtime_context().get_node_id()).remote()
 
 
 def engine_gpus(engine: dict[str, Any]) -> int:

@@ -29,6 +29,7 @@ from ossft_ray.stages.check import Findings
 from ossft_ray.stages.checkpoints import NUM_KEPT
 from ossft_ray.stages.cluster import place, start_ray
 from ossft_ray.stages.metrics_log import METRICS, read_metrics
+from ossft_ray.stages.nodes import alive_nodes
 from ossft_ray.stages.probe_worker import PROBED, ProbeWorker
 from ossft_ray.stages.probed_rows import probed_problems
 from ossft_ray.stages.progress import ALREADY_COMPLETE, OnProgress
@@ -124,7 +125,7 @@ def probe_experiment(experiment: Experiment) -> Experiment:
 def plan_of(experiment: Experiment, findings: Findings) -> Plan:
     """The run on the cluster as it is."""
     placement = place(experiment.resources, experiment.policy.engine)
-    num_nodes = sum(node["Alive"] for node in ray.nodes())
+    num_nodes = len(alive_nodes())
     settings, evaluation = experiment.train, experiment.evaluate
     has_gpus = placement.gpus_per_policy > 0 or placement.gpus_per_train_worker > 0
     num_policies = placement.num_policies

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import psutil
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ossft_ray.stages.nodes import alive_nodes, on_node
 
 _PATIENCE_SECONDS = 30.0  # then they are killed
 _CLOCK_SECONDS = 3.0  # start times are counted from the boot time, which moves a little as the clock is set
@@ -32,12 +33,10 @@ def own_processes() -> Processes:
 
 def await_ends(groups: list[Processes]) -> None:
     """Return when all of them are gone; a node that has died has taken its own along."""
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    alive = {node["NodeID"] for node in alive_nodes()}
     ray.get(
         [
-            _await_ends_here.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(group.node_id, soft=False)
-            ).remote(group.started, _PATIENCE_SECONDS)
+            on_node(_await_ends_here, group.node_id).remote(group.started, _PATIENCE_SECONDS)
             for group in groups
             if group.node_id in alive
         ]

@@ -6,7 +6,6 @@ engine never waits for a part's slow tail. An engine that dies is started again,
 """
 
 import asyncio
-import gc
 import time
 import traceback
 import uuid
@@ -264,8 +263,6 @@ def run_workers(
         watch(dataset.materialize, poll)
     except (RayError, RuntimeError) as error:
         traceback.clear_frames(error.__traceback__)  # they hold the actors, and whoever keeps the error would too
-        del dataset
-        gc.collect()  # what Ray Data made of it goes round in circles
         raise _told(tally) or failure(error, experiment) from error
     del dataset  # it holds the actors
     await_ends(ray.get(tally.processes.remote()))

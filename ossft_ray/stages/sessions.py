@@ -2,7 +2,9 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from ossft_ray.storage import Folder, LineLog, read_lines
 
@@ -39,19 +41,21 @@ def session_phases(folder: Folder) -> tuple[dict[str, float], int]:
     until the last response.
     """
     seconds: Counter[str] = Counter()
-    sessions = folder / _SESSIONS
-    names = sessions.names()
-    for line in (line for name in names for line in read_lines(sessions, name)):
+    for line in _lines(folder):
         if "phase" in line:
             seconds[line["phase"]] += line["seconds"]
             for part in ("loading", "sampling"):
                 if milliseconds := line["totals"].get(f"{part}_ms"):
                     seconds[part] += milliseconds / 1000 / line["totals"]["policies"]
-    return {phase: round(value, 3) for phase, value in seconds.items()}, len(names)
+    return {phase: round(value, 3) for phase, value in seconds.items()}, len((folder / _SESSIONS).names())
 
 
 def session_total(folder: Folder, name: str) -> int:
     """The sum of one of the workers' totals over all sessions."""
+    return sum(line.get("totals", {}).get(name, 0) for line in _lines(folder))
+
+
+def _lines(folder: Folder) -> Iterator[Any]:
     sessions = folder / _SESSIONS
-    lines = (line for file in sessions.names() for line in read_lines(sessions, file))
-    return sum(line.get("totals", {}).get(name, 0) for line in lines)
+    for name in sessions.names():
+        yield from read_lines(sessions, name)

@@ -8,11 +8,11 @@ import time
 import uuid
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ossft_ray.config import Experiment
 from ossft_ray.errors import InputError, storage_failure
 from ossft_ray.provenance import CONFIG
+from ossft_ray.stages.nodes import alive_nodes, on_node
 from ossft_ray.storage import Folder
 
 _LAG_SECONDS = 5.0
@@ -28,7 +28,7 @@ def check_shared(output: str) -> None:
     Raises:
         InputError: a node does not see the folder, or this process does not see what it wrote; names the nodes.
     """
-    nodes = {node["NodeID"]: _name(node) for node in ray.nodes() if node["Alive"]}
+    nodes = {node["NodeID"]: _name(node) for node in alive_nodes()}
     if len(nodes) < 2:
         return
     folder, marker = Folder.at(output), f".shared-{uuid.uuid4().hex}"
@@ -66,12 +66,7 @@ def check_sees_run(experiment: Experiment) -> None:
 
 def _ask(nodes: dict[str, str], output: str, marker: str) -> dict[str, str]:
     """The nodes that cannot read or write, by name, with the reason."""
-    asked = {
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
-            output, marker, _reply(marker, node_id)
-        ): node_id
-        for node_id in nodes
-    }
+    asked = {on_node(look, node_id).remote(output, marker, _reply(marker, node_id)): node_id for node_id in nodes}
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=_WAIT_SECONDS)
     blind = {nodes[asked[each]]: f"no answer within {_WAIT_SECONDS:.0f} s" for each in late if _is_alive(asked[each])}
     for each in ready:
@@ -118,4 +113,4 @@ def _name(node: dict[str, object]) -> str:
 
 
 def _is_alive(node_id: str) -> bool:
-    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+    return any(node["NodeID"] == node_id for node in alive_nodes())
