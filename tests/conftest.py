@@ -1,7 +1,8 @@
 """What several folders of tests share: one Ray for the whole session."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -24,3 +25,22 @@ def ray_cluster() -> Iterator[None]:
     ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Callable[..., str]]:
+    """`command("show")` runs `ossft show` and gives what it wrote on standard output, on standard error if refused."""
+    from ossft_ray.cli import main
+
+    def of(name: str) -> Callable[..., str]:
+        def run(*arguments: str, code: int = 0) -> str:
+            monkeypatch.setattr(sys, "argv", ["ossft", name, *arguments])
+            with pytest.raises(SystemExit) as leaving:
+                main()
+            written = capsys.readouterr()
+            assert leaving.value.code == code, written.err
+            return written.err if code else written.out
+
+        return run
+
+    return of

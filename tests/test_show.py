@@ -2,7 +2,7 @@
 
 import io
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from ossft_ray import terminal
-from ossft_ray.cli import main
 from ossft_ray.config import Policy
 from ossft_ray.engines.chat import load_chat
 from ossft_ray.schema import DROPPED, to_table
@@ -25,18 +24,8 @@ def run(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run `ossft show` and give what it wrote on standard output, or on standard error where it was refused."""
-
-    def run(*arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["ossft", "show", *arguments])
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        written = capsys.readouterr()
-        assert leaving.value.code == code, written.err
-        return written.err if code else written.out
-
-    return run
+def shown(command: Callable[[str], Callable[..., str]]) -> Callable[..., str]:
+    return command("show")
 
 
 def shown_ids(text: str) -> list[str]:

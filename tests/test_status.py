@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from ossft_ray.cli import main
 from ossft_ray.config import resolve
 from ossft_ray.provenance import write_config
 from ossft_ray.schema import EXAMPLE, SCORE, to_table
@@ -291,19 +289,9 @@ def test_nothing_is_next_while_a_later_stage_is_going() -> None:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run `ossft status` and give what it wrote on standard output, or on standard error where it was refused."""
-
-    def run(*arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["ossft", "status", *arguments])
-        monkeypatch.setattr("time.time", lambda: NOW)
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        written = capsys.readouterr()
-        assert leaving.value.code == code, written.err
-        return written.err if code else written.out
-
-    return run
+def told(monkeypatch: pytest.MonkeyPatch, command: Callable[[str], Callable[..., str]]) -> Callable[..., str]:
+    monkeypatch.setattr("time.time", lambda: NOW)
+    return command("status")
 
 
 def test_on_the_terminal(run: Path, told: Any) -> None:
