@@ -3,6 +3,7 @@
 Ray Train makes the process group that DeepSpeed's collective calls go through.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,7 @@ def run_group(
         poll()
 
     trainer = TorchTrainer(
-        work,
+        _where_the_driver_is(work),
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.num_train_workers,
@@ -69,6 +70,18 @@ def run_group(
         raise _failure(error, folder.path.rpartition("/")[2], experiment) from error
     if refusal is not None:
         raise refusal
+
+
+def _where_the_driver_is(work: Callable[[dict[str, Any]], Exception | None]) -> Callable[[dict[str, Any]], Any]:
+    """Ray Train moves its workers to a folder of its own, where the experiment's relative paths mean nothing."""
+    folder = os.getcwd()
+
+    def begin(config: dict[str, Any]) -> Exception | None:
+        if os.path.isdir(folder):  # another node has no such folder, and its experiments no relative paths
+            os.chdir(folder)
+        return work(config)
+
+    return begin
 
 
 def _failure(error: Exception, stage: str, experiment: Experiment) -> JobError:

@@ -187,6 +187,16 @@ def test_complete_output_is_left_alone(trained: tuple[Path, Experiment, dict[str
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
+def test_a_relative_output_is_the_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `make demo` has it; Ray Train's workers start in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    write_examples("runs/relative", 8)
+    train(experiment(Path("runs/relative"), epochs=1))
+    assert list((tmp_path / "runs/relative/train/model").glob("*.safetensors"))
+    assert "rank 0 of 1" in (tmp_path / "runs/relative/logs/train-0.log").read_text()
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_failure_is_one_line_with_the_cause(tmp_path: Path) -> None:
     write_examples(str(tmp_path), NUM_EXAMPLES)
     with pytest.raises(JobError, match=r"the (loss|gradient norm) of step \d+ is (nan|inf); its problems: train-0-"):
