@@ -15,7 +15,7 @@ from ossft_ray.method.rewriting import Problem
 from ossft_ray.stages.rewrite import rewrite
 
 ray.cloudpickle.register_pickle_by_value(scripted)
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.long]
 
 GOLDS = ["0", "1", "2", "3", "4", "5"]  # a die of four has no 4 and no 5
 CORRECTIONS = {1: "2", 4: "0", 7: "5", 11: "1", 12: "3", 30: "4"}  # problem number -> its answer, corrected

@@ -39,6 +39,7 @@ class ParrotWorker(DiceWorker):
 ray.cloudpickle.register_pickle_by_value(__import__(__name__))
 
 
+@pytest.mark.long
 def test_a_parrot_is_found_and_rows_stay(tmp_path: Path) -> None:
     plain, probed = experiment(str(tmp_path / "plain")), experiment(str(tmp_path / "probed"))
     probed = probed.model_copy(update={"rewrite": probed.rewrite.model_copy(update={"parroting_probe": 12})})

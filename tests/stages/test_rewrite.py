@@ -60,6 +60,7 @@ def test_engines_that_only_die_end_the_job_with_one_line(tmp_path: Path) -> None
         run(experiment(str(tmp_path / "run")), StillbornWorker)
 
 
+@pytest.mark.long
 def test_more_problems_extend_a_finished_run(reference: Any, tmp_path: Path) -> None:
     before = experiment(str(tmp_path / "run"), 24)
     run(before)
@@ -87,6 +88,7 @@ def test_more_samples_extend_a_finished_run(reference: Any, tmp_path: Path) -> N
     assert not (tmp_path / "run/rewrite/before").exists()
 
 
+@pytest.mark.long
 def test_dropped_problems_are_recorded_and_not_drawn_again(tmp_path: Path) -> None:
     drop = {"fallback": "drop", "stages": ["self"]}
     settings = experiment(str(tmp_path / "run"), rewrite={**drop, "self_alignment": {"num_samples": 2}})

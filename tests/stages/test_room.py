@@ -64,6 +64,7 @@ def test_nothing_left(tmp_path: Path) -> None:
         stage(experiment(str(tmp_path / "run")))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_node_goes_for_good(tmp_path: Path) -> None:
     """Two nodes that are full, one of which dies: the other does all the rest."""

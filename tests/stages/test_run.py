@@ -179,6 +179,7 @@ def ours(name: str) -> list[str]:
     return [args for pid, _, args in rows if name in args and is_ours(int(pid))]
 
 
+@pytest.mark.long
 def test_no_engine_outlives_its_stage(ray_cluster: None, tmp_path: Path) -> None:
     """On one GPU the next stage needs the memory, at once; the actor around the engine may take its time to go."""
     from ossft_ray.stages.rewrite import rewrite
@@ -234,6 +235,7 @@ def test_a_missing_part_is_made_again_exactly(finished: Experiment) -> None:
     }
 
 
+@pytest.mark.long
 def test_gsm8k_runs_through_the_playground_policy(tmp_path: Path, ray_cluster: None) -> None:
     """Real text: nothing can be solved, and nothing is lost."""
     from ossft_ray.stages.rewrite import rewrite

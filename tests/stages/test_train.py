@@ -77,6 +77,7 @@ def kill_a_train_worker() -> bool:
     return False
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_workers_one_of_them_killed_learn_as_plain_training_does(tmp_path: Path) -> None:
     write_examples(str(tmp_path), NUM_EXAMPLES)
