@@ -14,7 +14,7 @@ from ossft_ray.stages.rewrite import rewrite
 
 class SlowPolicy(ScriptedPolicy):
     async def sample(self, *arguments: Any) -> Any:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)  # what is left lasts longer than `replan_after`, on a fast machine too
         return await super().sample(*arguments)
 
 
@@ -29,7 +29,7 @@ def main(folder: str) -> None:
     cluster.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = cluster.address
     resources = {"num_policies": 2, "problems_in_flight": 4, "replan_after": "6s"}
-    settings = experiment(f"{folder}/run", 150, resources=resources)
+    settings = experiment(f"{folder}/run", 100, resources=resources)
 
     def watch(totals: dict[str, int]) -> None:
         nonlocal node
