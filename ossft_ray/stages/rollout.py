@@ -6,6 +6,7 @@ engine never waits for a part's slow tail. An engine that dies is started again,
 """
 
 import asyncio
+import socket
 import time
 import traceback
 import uuid
@@ -52,6 +53,7 @@ class RolloutWorker:
         self.verifiers = VerifierPool.of(experiment.verify)
         self.metrics = ClusterMetrics(experiment.run.output, log_name)
         self.life = uuid.uuid4().hex[:12]  # Ray starts an actor that was killed again
+        print(f"worker {self.life} on {socket.gethostname()}", flush=True)
         self.counts: Counter[str] = Counter()  # of this life
         self.progress: dict[str, Counter[str]] = {}  # of each part under way, which another life may begin anew
         self._tally, self._reported_at, self._report_after = tally, 0.0, REPORT_SECONDS

@@ -31,9 +31,9 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
-NUM_PROBLEMS = 120
+NUM_PROBLEMS = 240
 CUT_SECONDS = 30
-STEPS = 48  # 6 epochs of 8
+STEPS = 24  # 3 epochs of 8
 EXACT = ("step", "loss", "cross_entropy", "learning_rate")
 EXPERIMENT = """\
 [run]
@@ -48,8 +48,8 @@ columns = {{ question = "question", expert_solution = "expert_solution" }}
 self_alignment = {{ num_samples = 4, max_tokens = 96 }}
 guided_alignment = {{ num_samples = 2, max_tokens = 96 }}
 [train]
-global_batch_size = 15
-epochs = 6
+global_batch_size = 30
+epochs = 3
 max_length = 512
 precision = "fp32"
 checkpoint_every = 8
@@ -102,17 +102,33 @@ class Cluster:
         summary = json.loads(answer.stdout)["data"]["summary"]
         return {node["raylet"].get("nodeManagerHostname") for node in summary if node["raylet"].get("state") == "ALIVE"}
 
-    def wait_for_draws(self, run: str, seconds: float = 400) -> None:
-        """Until each policy has logged a draw: all of them are at work."""
-        unfinished = self.shared / run / "rewrite/unfinished"
+    def wait_for_draws(self, job: subprocess.Popen[str], run: str, seconds: float = 400) -> Host:
+        """Until the policy of one of the workers has drawn something and has more to do; returns that worker."""
+        folder = self.shared / run
+        at_work: list[Host] = []
 
-        def writers() -> set[str]:
-            return {path.name.split(".")[1] for path in unfinished.glob("*.jsonl") if path.stat().st_size}
+        def seen() -> bool:
+            assert job.poll() is None, f"it ended before a worker drew: {(self.shared / f'{run}.log').read_text()}"
+            logs = [path.read_text() for path in (folder / "logs").glob("rewrite-*.log")]
+            host_of = {life: host for log in logs for life, host in re.findall(r"worker (\S+) on (\S+)", log)}
+            draws = {path.name: text_of(path) for path in (folder / "rewrite/unfinished").glob("*.jsonl")}
+            names = {host_of[name.split(".")[1]] for name, text in draws.items() if '"end"' in text}
+            at_work[:] = [host for host in self.workers if host.name in names]
+            return bool(at_work)
 
-        wait(lambda: len(writers()) >= len(self.nodes), lambda: f"at work: {writers()}", seconds)
+        wait(seen, lambda: f"no worker drew: {list(folder.glob('*/*'))}", seconds, every=0.1)
+        return at_work[0]
 
     def wait_for_nodes(self, seconds: float = 180) -> None:
         wait(lambda: self.alive() == {host.name for host in self.nodes}, lambda: f"alive: {self.alive()}", seconds)
+
+
+def text_of(path: Path) -> str:
+    """Of a file that may be deleted meanwhile."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def wait(seen: Callable[[], bool], state: Callable[[], str], seconds: float = 180, every: float = 0.5) -> None:
@@ -224,8 +240,8 @@ def test_work_runs_on_every_host(cluster: Cluster, quiet: Quiet):
 
 def test_host_dies_while_rewriting(cluster: Cluster, quiet: Quiet):
     """The others do its work; when it is there again, the launcher brings Ray back to it."""
-    job, victim = cluster.submit("rewrite", "host-dies"), cluster.workers[0]
-    cluster.wait_for_draws("host-dies")
+    job = cluster.submit("rewrite", "host-dies")
+    victim = cluster.wait_for_draws(job, "host-dies")
     victim.crash()
     cluster.finish(job, "host-dies")
     assert rows_of(cluster, "host-dies") == quiet.rows
@@ -255,8 +271,8 @@ def test_host_dies_while_training(cluster: Cluster, quiet: Quiet):
 
 def test_network_is_cut_while_rewriting(cluster: Cluster, quiet: Quiet):
     """Survived, or the host counts as lost and comes back."""
-    job, victim = cluster.submit("rewrite", "cut"), cluster.workers[0]
-    cluster.wait_for_draws("cut")
+    job = cluster.submit("rewrite", "cut")
+    victim = cluster.wait_for_draws(job, "cut")
     victim.cut()
     time.sleep(CUT_SECONDS)
     victim.mend()
@@ -267,7 +283,7 @@ def test_network_is_cut_while_rewriting(cluster: Cluster, quiet: Quiet):
 
 def test_driver_dies_and_is_submitted_again(cluster: Cluster, quiet: Quiet):
     job = cluster.submit("rewrite", "driver-dies")
-    cluster.wait_for_draws("driver-dies")
+    cluster.wait_for_draws(job, "driver-dies")
     (driver,) = [p for p in cluster.head.processes("ossft rewrite --config") if p.name() == "ossft"]
     driver.kill()
     assert job.wait(timeout=120) == 128 + signal.SIGKILL, (cluster.shared / "driver-dies.log").read_text()
