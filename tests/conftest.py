@@ -22,7 +22,7 @@ def ray_cluster() -> Iterator[None]:
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")  # not 10,000: a test waits for what workers count
-    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

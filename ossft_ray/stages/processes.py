@@ -5,10 +5,12 @@ find a GPU's memory still taken, so the driver waits, on each node, for the proc
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 import ray
+from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 
 from ossft_ray.stages.nodes import alive_nodes, on_node
 
@@ -34,13 +36,14 @@ def own_processes() -> Processes:
 def await_ends(groups: list[Processes]) -> None:
     """Return when all of them are gone; a node that has died has taken its own along."""
     alive = {node["NodeID"] for node in alive_nodes()}
-    ray.get(
-        [
-            on_node(_await_ends_here, group.node_id).remote(group.started, _PATIENCE_SECONDS)
-            for group in groups
-            if group.node_id in alive
-        ]
-    )
+    waits = [
+        on_node(_await_ends_here, group.node_id).remote(group.started, _PATIENCE_SECONDS)
+        for group in groups
+        if group.node_id in alive
+    ]
+    for wait in waits:
+        with suppress(TaskUnschedulableError, NodeDiedError, WorkerCrashedError):  # it has died just now
+            ray.get(wait)
 
 
 @ray.remote(num_cpus=0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ray
+from ray.actor import ActorHandle
 
 from ossft_ray.stages.processes import Processes
 
@@ -26,29 +27,37 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._lives: dict[str, tuple[str, dict[str, int], list[Processes]]] = {}
+        self._lives: dict[str, tuple[dict[str, int], list[Processes]]] = {}
         self._parts: dict[str, dict[str, int]] = {}
         self._totals: Counter[str] = Counter()
-        self._actors: set[str] = set()
+        self._enrolled: set[ActorHandle] = set()
+        self._at_work: set[ActorHandle] = set()
         self._failure: Exception | None = None
+
+    def enrol(self, worker: ActorHandle) -> None:
+        """Know of a worker before it has told anything. It lives at least as long as this tally does."""
+        self._enrolled.add(worker)
+
+    def workers(self) -> list[ActorHandle]:
+        return list(self._enrolled | self._at_work)
 
     def put(
         self,
-        actor: str,
+        worker: ActorHandle,
         life: str,
         counts: dict[str, int],
         parts: dict[str, dict[str, int]],
         processes: list[Processes],
     ) -> float:
         """Returns the seconds after which this life may tell more: the more workers, the less often."""
-        _, counts_before, _ = self._lives.get(life, (actor, {}, []))
+        counts_before, _ = self._lives.get(life, ({}, []))
         self._replace(counts_before, counts)
         for part, of_part in parts.items():
             self._replace(self._parts.get(part, {}), of_part)
-        self._lives[life] = (actor, counts, processes)
+        self._lives[life] = (counts, processes)
         self._parts |= parts
-        self._actors.add(actor)
-        return max(REPORT_SECONDS, len(self._actors) / _REPORTS_PER_SECOND)
+        self._at_work.add(worker)
+        return max(REPORT_SECONDS, len(self._at_work) / _REPORTS_PER_SECOND)
 
     def fail(self, failure: Exception) -> None:
         """Keep the first failure that a worker tells of: what follows is often no more than its consequence."""
@@ -58,11 +67,11 @@ class Tally:
         return self._failure
 
     def processes(self) -> list[Processes]:
-        return [group for _, _, processes in self._lives.values() for group in processes]
+        return [group for _, processes in self._lives.values() for group in processes]
 
     def totals(self) -> dict[str, int]:
-        """Sums over all workers and parts, and `policies`: how many actors there were."""
-        return {**self._totals, "policies": len(self._actors)}
+        """Sums over all workers and parts, and `policies`: how many workers there were."""
+        return {**self._totals, "policies": len(self._at_work)}
 
     def _replace(self, before: dict[str, int], now: dict[str, int]) -> None:
         self._totals.subtract(before)

@@ -12,7 +12,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class RolloutWorker:
         self.counts: Counter[str] = Counter()  # of this life
         self.progress: dict[str, Counter[str]] = {}  # of each part under way, which another life may begin anew
         self._tally, self._reported_at, self._report_after = tally, 0.0, REPORT_SECONDS
+        tally.enrol.remote(ray.get_runtime_context().current_actor)
         self._processes: list[Processes] = []
         self._policy: VllmPolicy | None = None
         self._loading = asyncio.Lock()
@@ -138,10 +139,10 @@ class RolloutWorker:
             await self._tell()
 
     async def _tell(self) -> None:
-        actor_id = ray.get_runtime_context().get_actor_id()
+        this = ray.get_runtime_context().current_actor
         progress = {part: dict(counts) for part, counts in self.progress.items()}
         counts = dict(self.counts)
-        self._report_after = await self._tally.put.remote(actor_id, self.life, counts, progress, self._processes)
+        self._report_after = await self._tally.put.remote(this, self.life, counts, progress, self._processes)
 
     async def _loaded_policy(self) -> VllmPolicy:
         async with self._loading:  # the engine must be made inside the running loop, once
@@ -263,12 +264,23 @@ def run_workers(
 
     try:
         watch(dataset.materialize, poll)
+        processes = ray.get(tally.processes.remote())
     except (RayError, RuntimeError) as error:
-        traceback.clear_frames(error.__traceback__)  # they hold the actors, and whoever keeps the error would too
-        raise _told(tally) or failure(error, experiment) from error
-    del dataset  # it holds the actors
-    await_ends(ray.get(tally.processes.remote()))
+        told = _told(tally)
+        _kill_workers(tally)
+        raise told or failure(error, experiment) from error
+    finally:
+        ray.kill(tally)  # which holds the workers, as the dataset does
+    del dataset
+    await_ends(processes)
     return totals
+
+
+def _kill_workers(tally: Any) -> None:
+    """Of a failed plan, which Ray Data lets go on with the parts they have: what they were at is logged."""
+    with suppress(RayError):
+        for worker in ray.get(tally.workers.remote()):
+            ray.kill(worker)
 
 
 def failure(error: BaseException, experiment: Experiment) -> InputError | JobError:
