@@ -164,9 +164,13 @@ def test_bf16_stages_agree(tmp_path: Path, loss: str) -> None:
     variants[-1] |= {"export": str(tmp_path / "model")}
     curves = run_workers(1, tmp_path / "run", variants)
     plain = train_plainly(SETTINGS.model_copy(update=learning), SEED, make_examples())
-    for variant, steps in zip(variants, curves, strict=True):
-        losses, expected = ([step["loss"] for step in curve] for curve in (steps, plain))
-        assert losses == pytest.approx(expected, rel=0.06), variant
+    expected = [step["loss"] for step in plain]
+    losses = [[step["loss"] for step in curve] for curve in curves]
+    for variant, found in zip(variants, losses, strict=True):
+        assert found[0] == pytest.approx(expected[0], rel=0.01), variant
+        assert found == pytest.approx(losses[0], rel=0.04), variant
+        # in fp32: how far bf16's rounding leads a curve away from it depends on the processor's kernels
+        assert found == pytest.approx(expected, rel=0.1), variant
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
     assert exported.dtype == torch.bfloat16
     num_bytes = 2 * sum(parameter.numel() for parameter in exported.parameters())  # the tied table once
