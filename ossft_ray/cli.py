@@ -58,6 +58,10 @@ def ossft(context: click.Context) -> None:
 
     Begin with `ossft demo`, which needs no GPU and no network.
     """
+    if "RAY_ADDRESS" not in os.environ:
+        # A Ray that a command starts is this machine's alone: all its ports on loopback. Ray has no other switch for
+        # that, heeds this one on every system, and reads it when it is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

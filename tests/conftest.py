@@ -34,6 +34,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def of(name: str) -> Callable[..., str]:
         def run(*arguments: str, code: int = 0) -> str:
+            monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # which it sets itself, and would stay set
             monkeypatch.setattr(sys, "argv", ["ossft", name, *arguments])
             with pytest.raises(SystemExit) as leaving:
                 main()

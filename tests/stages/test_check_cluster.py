@@ -31,7 +31,7 @@ cluster.shutdown()
 """
 
 
-@pytest.mark.slow  # not yet among what continuous integration runs: it has not passed there
+@pytest.mark.long
 @pytest.mark.skipif(os.path.exists("/proc/driver/nvidia"), reason="the GPU that is not there would be")
 def test_every_node_is_tried(tmp_path: Path) -> None:
     data = tmp_path / "problems.jsonl"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.slow  # not yet among what continuous integration runs: it has not passed there
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def within(found: Interval, actual: float, factor: float = 1.0) -> bool:
     return found.low / factor <= actual <= found.high * factor
 
 
-@pytest.mark.slow  # not yet among what continuous integration runs: it has not passed there
+@pytest.mark.long
 def test_the_whole_run_takes_what_the_probe_foretold(tmp_path: Path, ray_cluster: None) -> None:
     from ossft_ray.stages.rewrite import rewrite
     from ossft_ray.stages.train import train

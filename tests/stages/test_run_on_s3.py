@@ -24,7 +24,7 @@ from ossft_ray.playground.problems import training_problems
 from ossft_ray.storage import Folder
 from tests.s3 import Store, credentials, serve
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 OSSFT = str(Path(sys.executable).with_name("ossft"))
 NUM_PROBLEMS, NUM_STEPS = 8, 12

@@ -186,7 +186,7 @@ def test_complete_output_is_left_alone(trained: tuple[Path, Experiment, dict[str
         train(experiment(output, loss="sft", packing=False))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_relative_output_is_the_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `make demo` has it; Ray Train's workers start in a folder of their own."""
