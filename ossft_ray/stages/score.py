@@ -67,7 +67,8 @@ def score(
     if progress.num_missing:
         start_ray(experiment, verbose)
         config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
-        run_group(work, config, experiment, folder, _WORKERS, lambda: report(progress.totals()))
+        written = lambda: len(folder.names(PARTS))  # noqa: E731
+        run_group(work, config, experiment, folder, _WORKERS, lambda: report(progress.totals()), written)
     (folder / _WORKERS).delete()
     manifest = finish_stage(folder, inputs, summarise(folder))
     write_config(experiment)

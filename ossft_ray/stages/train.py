@@ -8,6 +8,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import load_chat, model_digest
 from ossft_ray.errors import InputError
 from ossft_ray.provenance import write_config
+from ossft_ray.stages.checkpoints import Checkpoints
 from ossft_ray.stages.cluster import beside_driver, check_output, start_ray
 from ossft_ray.stages.heartbeats import Heartbeats, refuse_silence
 from ossft_ray.stages.metrics_log import MetricsReader, read_metrics
@@ -118,9 +119,13 @@ def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progre
             on_progress(metrics)
         refuse_silence(heartbeats, experiment.train.hang_after)
 
+    def checkpoint() -> str | None:
+        newest = Checkpoints(folder / CHECKPOINTS).newest()
+        return newest.path if newest else None
+
     try:
         with at_sigterm(request):
-            run_group(work, config, experiment, folder, CHECKPOINTS, poll)
+            run_group(work, config, experiment, folder, CHECKPOINTS, poll, checkpoint)
     finally:
         request.clear()
 

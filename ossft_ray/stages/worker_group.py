@@ -17,7 +17,7 @@ from ossft_ray.stages.progress import watch
 from ossft_ray.stages.room import Room
 from ossft_ray.storage import Folder
 
-_MAX_FAILURES = 2  # of a worker, each answered by going on from what is written
+_MAX_FAILURES = 2  # of a worker with nothing new written between them, each answered by going on from what is
 # threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
 _CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -29,13 +29,15 @@ def run_group(
     folder: Folder,
     name: str,
     poll: Callable[[], None],
+    written: Callable[[], object],
 ) -> None:
     """Run `work(config)` in `[resources] num_train_workers` workers, and `poll` meanwhile.
 
-    Ray Train keeps its own state in the folder `name` of the stage's `folder`.
+    Ray Train keeps its own state in the folder `name` of the stage's `folder`. `written` tells what workers could go on
+    from: as long as that changes, they may be lost as often as spot machines are.
 
     Raises:
-        JobError: a worker died again and again; says why, where the log is and how to go on.
+        JobError: a worker died again and again and nothing was written; says why, where the log is and how to go on.
         NoRoom: nodes were lost, and those that are left have no room for all workers.
         Exception: what `work` returned.
     """
@@ -48,26 +50,35 @@ def run_group(
         room.poll(placement.num_train_workers)
         poll()
 
-    trainer = TorchTrainer(
-        _where_the_driver_is(work),
-        train_loop_config=config,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=placement.num_train_workers,
-            use_gpu=on_gpu,
-            resources_per_worker=each,
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=folder.path,
-            storage_filesystem=folder.filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-            worker_runtime_env={} if on_gpu else {"env_vars": _CPU_ENVIRONMENT},
-        ),
-    )
-    try:
-        refusal = watch(trainer.fit, poll_all).return_value
-    except ray.train.TrainingFailedError as error:
-        raise _failure(error, folder.path.rpartition("/")[2], experiment) from error
+    def fit() -> Exception | None:
+        trainer = TorchTrainer(
+            _where_the_driver_is(work),
+            train_loop_config=config,
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=placement.num_train_workers,
+                use_gpu=on_gpu,
+                resources_per_worker=each,
+            ),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=folder.path,
+                storage_filesystem=folder.filesystem,
+                failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+                worker_runtime_env={} if on_gpu else {"env_vars": _CPU_ENVIRONMENT},
+            ),
+        )
+        refusal: Exception | None = watch(trainer.fit, poll_all).return_value
+        return refusal
+
+    had = written()
+    while True:
+        try:
+            refusal = fit()
+            break
+        except ray.train.TrainingFailedError as error:
+            before, had = had, written()
+            if had == before:
+                raise _failure(error, folder.path.rpartition("/")[2], experiment) from error
     if refusal is not None:
         raise refusal
 

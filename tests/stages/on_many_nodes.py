@@ -60,7 +60,15 @@ def main(folder: Path) -> None:
     on_cpus = experiment(
         str(folder / "run"), NUM_PROBLEMS, resources={"num_train_workers": 5, "gpus_per_train_worker": 0}
     )
-    run_group(note_rank, {"folder": str(ranks)}, on_cpus, Folder.at(str(folder / "train")), "workers", lambda: None)
+    run_group(
+        note_rank,
+        {"folder": str(ranks)},
+        on_cpus,
+        Folder.at(str(folder / "train")),
+        "workers",
+        lambda: None,
+        lambda: None,
+    )
     result = {
         "nodes": [node.node_id for node in nodes],
         "head": cluster.head_node.node_id,

@@ -122,6 +122,19 @@ def test_kills_change_no_figure(quiet: list[dict[str, Any]], tmp_path: Path) -> 
     assert len(kept) == 2 and kept[-1] == f"step-{len(quiet):06d}"
 
 
+def test_workers_may_be_lost_as_often_as_there_is_a_checkpoint_between(
+    quiet: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Five times, as on spot machines; Ray Train by itself would give up after the third."""
+    config = write_experiment(tmp_path)
+    driver = start(config)
+    for step in (4, 9, 14, 19, 24):
+        wait_until(driver, at_step(config, step), config)
+        workers(driver.pid)[0].kill()
+    assert driver.wait() == 0, (tmp_path / "output.txt").read_text()
+    assert curve(config) == quiet
+
+
 @pytest.mark.parametrize("way", ["SIGTERM", "stop_after"])
 def test_stopped_runs_go_on_as_if_nothing_had_happened(quiet: list[dict[str, Any]], tmp_path: Path, way: str) -> None:
     config = write_experiment(tmp_path, checkpoint_every=2)
