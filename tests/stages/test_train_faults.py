@@ -125,10 +125,10 @@ def test_kills_change_no_figure(quiet: list[dict[str, Any]], tmp_path: Path) -> 
 def test_workers_may_be_lost_as_often_as_there_is_a_checkpoint_between(
     quiet: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Five times, as on spot machines; Ray Train by itself would give up after the third."""
+    """As on spot machines; Ray Train by itself gives up at the third loss."""
     config = write_experiment(tmp_path)
     driver = start(config)
-    for step in (4, 9, 14, 19, 24):
+    for step in (4, 9, 14):
         wait_until(driver, at_step(config, step), config)
         workers(driver.pid)[0].kill()
     assert driver.wait() == 0, (tmp_path / "output.txt").read_text()
