@@ -14,7 +14,7 @@ from typing import Any
 
 from ossft_ray.config import Experiment
 from ossft_ray.engines.chat import load_chat
-from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy, check_engine_settings
+from ossft_ray.engines.vllm_policy import Sampling, check_engine_settings
 from ossft_ray.method.prompts import Message
 from ossft_ray.method.rewriting import Problem, Response, Rewritten, Stage, derive_seed, rewrite_problem, stage_prompt
 from ossft_ray.provenance import write_config
@@ -47,8 +47,8 @@ class RewriteWorker(RolloutWorker):
         self.calibration = Calibration(self.folder, self.experiment, self.draw, self.verify)
         self.probe = Probe(self.folder, self.experiment, self.sample, self.verify)
 
-    def start_policy(self) -> VllmPolicy:
-        return VllmPolicy(self.experiment.policy, self.chat, self.experiment.rewrite.behavior_logprobs)
+    def keeps_logprobs(self) -> bool:
+        return self.experiment.rewrite.behavior_logprobs
 
     async def process(self, part: str) -> None:
         started = time.time()

@@ -87,8 +87,13 @@ class RolloutWorker:
         """Read the part's problems, let the policy work on all of them at once, write the part's rows."""
         raise NotImplementedError
 
+    def keeps_logprobs(self) -> bool:
+        """Whether responses come with the log-probabilities that their tokens were drawn with."""
+        return False
+
     def start_policy(self) -> VllmPolicy:
-        return VllmPolicy(self.experiment.policy, self.chat)
+        self.verifiers.warm_up()  # while the engine loads, or the first verdicts would take its processors
+        return VllmPolicy(self.experiment.policy, self.chat, self.keeps_logprobs())
 
     @asynccontextmanager
     async def a_place_in_flight(self) -> AsyncIterator[None]:

@@ -48,6 +48,20 @@ def test_a_bomb_gets_a_verdict_and_the_next_one_comes(pool: VerifierPool, respon
     assert (bomb.correct, bomb.reason, after) == (False, reason, CORRECT)
 
 
+def test_a_pool_that_is_warmed_up_has_a_worker_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = threading.Event()
+
+    class Watched(Worker):
+        def wait_until_ready(self) -> None:
+            super().wait_until_ready()
+            ready.set()
+
+    monkeypatch.setattr("ossft_ray.verification.pool.Worker", Watched)
+    with VerifierPool("math", num_workers=1) as pool:
+        pool.warm_up()
+        assert ready.wait(60)
+
+
 def test_map_keeps_the_order_and_reads_ahead_only_so_far(pool: VerifierPool) -> None:
     num_read = 0
 
