@@ -67,8 +67,8 @@ def score(
     if progress.num_missing:
         start_ray(experiment, verbose)
         config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
-        written = lambda: len(folder.names(PARTS))  # noqa: E731
-        run_group(work, config, experiment, folder, _WORKERS, lambda: report(progress.totals()), written)
+        poll, written = lambda: report(progress.totals()), lambda: progress.totals()["parts"]
+        run_group(work, config, experiment, folder, _WORKERS, poll, written)
     (folder / _WORKERS).delete()
     manifest = finish_stage(folder, inputs, summarise(folder))
     write_config(experiment)

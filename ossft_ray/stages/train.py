@@ -119,13 +119,9 @@ def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progre
             on_progress(metrics)
         refuse_silence(heartbeats, experiment.train.hang_after)
 
-    def checkpoint() -> str | None:
-        newest = Checkpoints(folder / CHECKPOINTS).newest()
-        return newest.path if newest else None
-
     try:
         with at_sigterm(request):
-            run_group(work, config, experiment, folder, CHECKPOINTS, poll, checkpoint)
+            run_group(work, config, experiment, folder, CHECKPOINTS, poll, Checkpoints(folder / CHECKPOINTS).newest)
     finally:
         request.clear()
 

@@ -17,7 +17,7 @@ from ossft_ray.stages.progress import watch
 from ossft_ray.stages.room import Room
 from ossft_ray.storage import Folder
 
-_MAX_FAILURES = 2  # of a worker with nothing new written between them, each answered by going on from what is
+_MAX_FAILURES = 2  # of a worker in one fit, each answered by going on from what is written
 # threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
 _CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -34,7 +34,7 @@ def run_group(
     """Run `work(config)` in `[resources] num_train_workers` workers, and `poll` meanwhile.
 
     Ray Train keeps its own state in the folder `name` of the stage's `folder`. `written` tells what workers could go on
-    from: as long as that changes, they may be lost as often as spot machines are.
+    from: a fit that has lost too many workers begins again if that has changed, as spot machines are lost often.
 
     Raises:
         JobError: a worker died again and again and nothing was written; says why, where the log is and how to go on.

@@ -1,4 +1,4 @@
-"""How often may workers be lost? As often as they like while they write something between, else no more than thrice."""
+"""A group that has lost too many workers begins again if they wrote something meanwhile, else it ends."""
 
 from pathlib import Path
 from types import SimpleNamespace
