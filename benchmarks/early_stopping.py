@@ -13,9 +13,10 @@ import json
 import random
 from dataclasses import dataclass
 
+from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.types import Problem, Response, Rewritten, Stage
 from ossft_ray.config import Rewrite
-from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Judgement, Problem, Response, Rewritten, Stage, derive_seed, rewrite_problem
+from ossft_ray.method.rewriting import Judgement, derive_seed, rewrite_problem
 
 PASS_RATES = [tenth / 10 for tenth in range(1, 10)]
 MAX_TOKENS = 2048

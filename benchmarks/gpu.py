@@ -62,13 +62,13 @@ def make_model(folder: Path, shape: str) -> int:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from ossft_ray import builtin
+    from ossft_ray.common import playground_paths
 
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = Qwen2ForCausalLM(Qwen2Config(**SHAPES[shape])).to(torch.bfloat16)
     model.save_pretrained(folder)
-    for file in builtin.POLICY_FOLDER.iterdir():
+    for file in playground_paths.POLICY_FOLDER.iterdir():
         if file.suffix in (".json", ".jinja") and file.name != "config.json":
             shutil.copy(file, folder)
     return int(model.num_parameters())
@@ -78,8 +78,8 @@ def run_ours(folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, 
     import torch
 
     from ossft_ray.config import Lora, Policy, Train
-    from ossft_ray.engines.batches import Examples
-    from ossft_ray.engines.deepspeed_engine import Trainer
+    from ossft_ray.engines.training.batches import Examples
+    from ossft_ray.engines.training.deepspeed_engine import Trainer
 
     on_gpu = torch.cuda.is_available()
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"} | ({} if on_gpu else {"DS_ACCELERATOR": "cpu"})

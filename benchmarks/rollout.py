@@ -23,13 +23,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ossft_ray import builtin
+from ossft_ray.common import playground_paths
 from ossft_ray.config import Experiment, load_experiment
-from ossft_ray.engines.chat import Chat, load_chat
 from ossft_ray.engines.vllm_policy import engine_settings
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
-from ossft_ray.playground.problems import training_problems
+from ossft_ray.playground.arithmetic import training_problems
+from ossft_ray.policy.chat import Chat, load_chat
 
 WAYS = ("raw_vllm", "llm_generate", "ossft_rewrite", "ray_data_llm")
 FIGURES = "figures.json"
@@ -44,10 +44,10 @@ def make_model(folder: Path) -> None:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    for file in builtin.POLICY_FOLDER.iterdir():
+    for file in playground_paths.POLICY_FOLDER.iterdir():
         if file.suffix in (".json", ".jinja") and file.name not in ("config.json", "generation_config.json"):
             shutil.copy(file, folder)
-    settings = json.loads((builtin.POLICY_FOLDER / "config.json").read_text())
+    settings = json.loads((playground_paths.POLICY_FOLDER / "config.json").read_text())
     settings |= {
         "hidden_size": 384,
         "intermediate_size": 1536,
@@ -149,7 +149,7 @@ def llm_generate(experiment: Experiment, chat: Chat) -> tuple[int, float]:
 
 
 def ossft_rewrite(experiment: Experiment, chat: Chat) -> tuple[int, float]:
-    from ossft_ray.stages.rewrite import rewrite
+    from ossft_ray.stages.rewrite.stage import rewrite
 
     manifest = rewrite(experiment, start_over=True)
     return manifest["generated_tokens"], manifest["phases"]["sampling"]
@@ -160,7 +160,7 @@ def ray_data_llm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
     import torch
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    from ossft_ray.stages.cluster import start_ray
+    from ossft_ray.distributed.session import start_ray
 
     settings = engine_settings(experiment.policy, chat)  # sets variables that Ray's workers must inherit
     start_ray(experiment)

@@ -30,11 +30,12 @@ import psutil
 from manypolicies.page import ACTORS, measured_figures, print_measured, print_simulated
 from manypolicies.workload import write_problems
 
+from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import resolve
 from ossft_ray.engines.vllm_policy import Sampling
-from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Problem, Response
-from ossft_ray.stages.rewrite import RewriteWorker, rewrite
+from ossft_ray.stages.rewrite.stage import rewrite
+from ossft_ray.stages.rewrite.worker import RewriteWorker
 from ossft_ray.verification import Verdict
 
 

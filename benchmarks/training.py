@@ -98,7 +98,7 @@ def run_trl(folder: Path, setting: Setting, num_steps: int, packed: bool) -> dic
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from ossft_ray import builtin
+    from ossft_ray.common import playground_paths
 
     prompts, responses = make_data(setting)
     rows = [
@@ -131,7 +131,7 @@ def run_trl(folder: Path, setting: Setting, num_steps: int, packed: bool) -> dic
         disable_tqdm=True,
         completion_only_loss=True,
     )
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(builtin.POLICY_FOLDER)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(playground_paths.POLICY_FOLDER)
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     ends: list[float] = []
 
@@ -154,9 +154,9 @@ def run_ours(folder: Path, setting: Setting, num_steps: int, packed: bool) -> di
     import torch
 
     from ossft_ray.config import Policy, Train
-    from ossft_ray.engines.batches import Examples
-    from ossft_ray.engines.deepspeed_engine import Trainer
-    from ossft_ray.engines.policy_model import load_model
+    from ossft_ray.engines.training.batches import Examples
+    from ossft_ray.engines.training.deepspeed_engine import Trainer
+    from ossft_ray.engines.training.policy_model import load_model
 
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "DS_ACCELERATOR": "cpu"}
     torch.distributed.init_process_group(

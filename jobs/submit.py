@@ -27,8 +27,8 @@ from typing import Any
 
 import click
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.config import load_experiment
-from ossft_ray.errors import InputError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 1, 2, 130

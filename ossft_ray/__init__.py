@@ -9,7 +9,7 @@
 Each stage is one function of one `Experiment` (see `config`), with the name of its command:
 
     from ossft_ray.config import load_experiment
-    from ossft_ray.stages.rewrite import rewrite
+    from ossft_ray.stages.rewrite.stage import rewrite
 
     manifest = rewrite(load_experiment("experiment.toml"))
 

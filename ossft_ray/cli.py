@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ossft_ray import __version__
-from ossft_ray.errors import InputError, JobError, Stopped
-from ossft_ray.masking import mask
+from ossft_ray.common.errors import InputError, JobError, Stopped
+from ossft_ray.common.secrets import mask
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
-    from ossft_ray.stages.check import Findings
+    from ossft_ray.stages.check.stage import Findings
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _STATE = {"debug": False}
@@ -71,9 +71,10 @@ def ossft(context: click.Context) -> None:
 def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Make the data on-policy: problems in, examples out."""
     experiment = _load(config_path, overrides)
-    from ossft_ray.locations import join
-    from ossft_ray.stages.rewrite import rewrite
-    from ossft_ray.terminal import StageBars, console, origins_table, rewriting_costs
+    from ossft_ray.common.uris import join
+    from ossft_ray.stages.rewrite.stage import rewrite
+    from ossft_ray.terminal.bars import StageBars, console
+    from ossft_ray.terminal.tables import origins_table, rewriting_costs
 
     with StageBars() as bars:
         manifest = rewrite(experiment, bars.begin("rewrite"), start_over, verbose)
@@ -87,9 +88,10 @@ def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: boo
 def score(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Measure the policy gap: log p of each response token, kept and expert's, under the policy to be trained."""
     experiment = _load(config_path, overrides)
-    from ossft_ray.locations import join
-    from ossft_ray.stages.score import score
-    from ossft_ray.terminal import StageBars, console, gap_table
+    from ossft_ray.common.uris import join
+    from ossft_ray.stages.score.stage import score
+    from ossft_ray.terminal.bars import StageBars, console
+    from ossft_ray.terminal.tables import gap_table
 
     with StageBars() as bars:
         manifest = score(experiment, bars.begin("score"), start_over, verbose)
@@ -102,9 +104,9 @@ def score(config_path: str | None, overrides: tuple[str, ...], start_over: bool,
 def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Train on a run's examples with the importance-weighted loss."""
     experiment = _load(config_path, overrides)
-    from ossft_ray.locations import join
-    from ossft_ray.stages.train import train
-    from ossft_ray.terminal import StageBars, console
+    from ossft_ray.common.uris import join
+    from ossft_ray.stages.train.stage import train
+    from ossft_ray.terminal.bars import StageBars, console
 
     with StageBars() as bars:
         manifest = train(experiment, bars.begin("train"), start_over, verbose)
@@ -120,10 +122,11 @@ def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool,
 def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
     """Score models on benchmarks: avg@k, pass@k, maj@k with standard errors, and differences from the base model."""
     experiment = _load(config_path, overrides)
-    from ossft_ray.locations import join
-    from ossft_ray.stages.evaluate import evaluate
-    from ossft_ray.stages.scores import read_differences
-    from ossft_ray.terminal import StageBars, console, differences_table, scores_table
+    from ossft_ray.common.uris import join
+    from ossft_ray.stages.evaluate.accuracies import read_differences
+    from ossft_ray.stages.evaluate.stage import evaluate
+    from ossft_ray.terminal.bars import StageBars, console
+    from ossft_ray.terminal.tables import differences_table, scores_table
 
     with StageBars() as bars:
         scores = evaluate(experiment, bars.begin("evaluate"), start_over, verbose)
@@ -197,7 +200,7 @@ def check(
     if price is not None and num_probed is None:
         raise click.UsageError("--price-per-gpu-hour needs --probe N")
     experiment = _load(config_path, overrides)
-    from ossft_ray.stages.check import check
+    from ossft_ray.stages.check.stage import check
 
     findings = check(experiment, num_probed or 0)
     tally, data = findings.tally, experiment.data
@@ -222,9 +225,9 @@ def check(
 
 
 def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
-    from ossft_ray.check_tables import nodes_table
-    from ossft_ray.stages.check_cluster import check_cluster
-    from ossft_ray.terminal import console
+    from ossft_ray.stages.check.cluster import check_cluster
+    from ossft_ray.terminal.bars import console
+    from ossft_ray.terminal.check_tables import nodes_table
 
     found = check_cluster(experiment, verbose)
     console.print()
@@ -241,9 +244,9 @@ def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
 
 
 def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
-    from ossft_ray.check_tables import estimate_lines
-    from ossft_ray.stages.probe import free_bytes, probe
-    from ossft_ray.terminal import StageBars, console
+    from ossft_ray.stages.check.probe import free_bytes, probe
+    from ossft_ray.terminal.bars import StageBars, console
+    from ossft_ray.terminal.check_tables import estimate_lines
 
     with StageBars() as bars:
         estimate = probe(experiment, findings, bars.begin, verbose)
@@ -297,8 +300,9 @@ def verify(
     --config and --set give the [verify] section, where the kinds' settings are.
     """
     from ossft_ray.config import load_verify
-    from ossft_ray.terminal import StageBars, console, verify_table
-    from ossft_ray.verification.files import FileColumns, verify_file
+    from ossft_ray.stages.verify import FileColumns, verify_file
+    from ossft_ray.terminal.bars import StageBars, console
+    from ossft_ray.terminal.tables import verify_table
 
     own = {"kind": kind, "timeout_seconds": timeout_seconds, "num_workers": num_workers}
     asked = [f"verify.{key}={value}" for key, value in own.items() if value is not None]
@@ -332,8 +336,8 @@ def show(
     run: str, origin: str | None, num_rows: int, problem: str | None, attempts: bool, prompt: bool, tokens: bool
 ) -> None:
     """Look at a run's rows, also while it is going."""
-    from ossft_ray.show import Parts, show
-    from ossft_ray.terminal import console
+    from ossft_ray.terminal.bars import console
+    from ossft_ray.terminal.show import Parts, show
 
     for line in show(run, origin, num_rows, problem, Parts(attempts=attempts, prompt=prompt, tokens=tokens)):
         console.print(line, soft_wrap=True)
@@ -345,14 +349,14 @@ def show(
 @_options()
 def status(run: str, as_json: bool) -> None:
     """Tell how far a run is, from its folder alone, also while it is going."""
-    from ossft_ray.status import status
+    from ossft_ray.run_folder.status import status
 
     found = status(run)
     if as_json:
         click.echo(json.dumps(found.as_json()))
         return
-    from ossft_ray.status_lines import status_lines
-    from ossft_ray.terminal import console
+    from ossft_ray.terminal.bars import console
+    from ossft_ray.terminal.status_lines import status_lines
 
     for line in status_lines(found):
         console.print(line, soft_wrap=True)
@@ -398,8 +402,8 @@ def export(run: str, output: str, layout: str, push_to_hub: str | None, private:
 
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     from ossft_ray.stages.run import run
-    from ossft_ray.summary import print_summary
-    from ossft_ray.terminal import StageBars
+    from ossft_ray.terminal.bars import StageBars
+    from ossft_ray.terminal.summary import print_summary
 
     with StageBars() as bars:
         last = run(experiment, bars.begin, start_over, verbose)

@@ -12,10 +12,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from ossft_ray.errors import InputError
-from ossft_ray.masking import MEND, find_secret
-from ossft_ray.method.leaks import REFERENCE_PHRASES
-from ossft_ray.method.prompts import DEFAULT_TEMPLATE, GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT, TEMPLATES
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.prompt_templates import (
+    DEFAULT_TEMPLATE,
+    GUIDED_PROMPT,
+    REFERENCE_PHRASES,
+    SOLVE_PROMPT,
+    SYSTEM_PROMPT,
+    TEMPLATES,
+)
+from ossft_ray.common.secrets import MEND, find_secret
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]

@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ossft_ray.builtin import POLICY_FOLDER
 from ossft_ray.cli import main
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.playground_paths import POLICY_FOLDER
+from ossft_ray.common.schema import REJECTED
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.data.problems import Rejection
-from ossft_ray.data.seen import Seen
-from ossft_ray.engines.chat import load_chat
-from ossft_ray.errors import InputError
-from ossft_ray.schema import REJECTED
-from ossft_ray.stages.intake import lay_out_problems
-from ossft_ray.stages.screening import Tally, screen_problems
-from ossft_ray.storage import Folder
+from ossft_ray.data.screening import Tally, screen_problems
+from ossft_ray.data.seen_problems import Seen
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.stages.rewrite.ingest import lay_out_problems
 
 GOOD = {"problem": "What is 1 + 1?", "answer": "2", "solution": r"It is \boxed{2}."}
 EXPERIMENT = '[run]\noutput = "run"\n[policy]\nmodel = "playground"\n[data]\npath = "problems.jsonl"\n'

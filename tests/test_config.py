@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.config import Experiment, load_experiment, resolve
-from ossft_ray.errors import InputError
 
 LEAST = {"policy": {"model": "playground"}, "data": {"path": "train.jsonl"}}
 

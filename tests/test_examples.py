@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from ossft_ray.builtin import POLICY_FOLDER
+from ossft_ray.common.playground_paths import POLICY_FOLDER
 from tests.stages.rows import write_examples
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

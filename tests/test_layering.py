@@ -1,4 +1,4 @@
-"""The floors of the house hold: imports point down only, and heavy libraries stay in their rooms."""
+"""Imports point down, heavy libraries stay in the packages that own them, and no folder grows too large."""
 
 import ast
 import graphlib
@@ -13,48 +13,39 @@ import pytest
 import ossft_ray
 
 ROOT = Path(ossft_ray.__file__).parent
+MAX_MODULES = 12  # in one folder
 
-# From the ground up. A module is named by its longest prefix here; it may import from its own floor and those below.
-FLOORS = (
-    # prompts.py and leaks.py hold wording, and config.py's defaults are that wording
-    ("errors", "builtin", "latex", "masking", "locations", "method.prompts", "method.leaks"),
-    ("config", "schema"),
-    ("method", "verification", "data.records", "data.hub", "data.layouts", "data.seen"),
-    ("engines", "storage", "data", "provenance", "run_folder"),
-    ("stages", "report", "playground", "show", "export", "status", "stage_status"),
-    ("cli", "summary", "terminal", "status_lines", "check_tables"),
-)
-
-# Rooms on one floor that do not lead into each other, whatever the floors say: importer, imported.
-CLOSED_DOORS = (
-    ("engines", "data"),
-    ("engines", "provenance"),
-    ("storage", "engines"),
+# From the bottom up. A module may import from its own package and from every layer below it, and from nothing else.
+LAYERS = (
+    ("common",),
+    ("config",),
     ("method", "verification"),
-    ("verification", "method"),
-    ("report", "stages"),
-    ("report", "playground"),
-    ("show", "stages"),
-    ("export", "stages"),
-    ("status", "stages"),
-    ("stage_status", "stages"),
-    ("status_lines", "stages"),
-    ("stages", "playground"),
-    ("playground", "stages"),
-    ("playground", "report"),
-    ("terminal", "summary"),
-    ("terminal", "stages"),
-    ("schema", "config"),
+    ("policy",),
+    ("data", "engines", "run_folder"),
+    ("distributed", "report", "export", "playground"),
+    ("stages",),
+    ("terminal",),
+    ("cli",),
 )
+
+# The stages in the order of the flow: each may import from those before it.
+STAGES = ("rewrite", "score", "train", "evaluate", "check")
 
 # Heavy libraries: the modules that may import them, and whether only inside functions.
-ROOMS = {
-    "ray": (("cli", "stages"), False),
+OWNERS = {
+    "ray": (("cli", "distributed", "stages"), False),
     "vllm": (("engines.vllm_policy",), True),
-    "deepspeed": (("engines.deepspeed_engine",), True),
-    "transformers": (("engines", "playground.pretrain", "stages.selftest"), False),
+    "deepspeed": (("engines.training.deepspeed_engine",), True),
+    "transformers": (("engines", "policy", "playground.pretrain", "stages.selftest"), False),
     "torch": (
-        ("engines", "stages.train_worker", "stages.selftest", "playground.pretrain", "method.coefficients"),
+        (
+            "engines",
+            "distributed.train_group",
+            "stages.train.worker",
+            "stages.selftest",
+            "playground.pretrain",
+            "method.coefficients",
+        ),
         False,
     ),
     "math_verify": (("verification.kinds.math", "verification.mathematics"), False),
@@ -62,11 +53,8 @@ ROOMS = {
     "pint": (("verification.kinds.number",), False),
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
-    "huggingface_hub": (
-        ("engines.chat", "engines.hub_models", "engines.model_access", "export.card", "export.push"),
-        True,
-    ),
-    "peft": (("engines.policy_model",), True),
+    "huggingface_hub": (("policy", "export"), True),
+    "peft": (("engines.training.policy_model",), True),
 }
 
 
@@ -113,14 +101,22 @@ IMPORTS = [found for name, file in MODULES.items() for found in imports_of(name,
 OWN = [found for found in IMPORTS if found.imported.split(".")[0] == "ossft_ray"]
 
 
-def is_in(module: str, room: str) -> bool:
-    return module == room or module.startswith(f"{room}.")
+def is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
-def floor_of(module: str) -> int:
-    matches = [(len(room), floor) for floor, rooms in enumerate(FLOORS) for room in rooms if is_in(module, room)]
-    assert matches, f"{module} stands on no floor: give it one in FLOORS"
-    return max(matches)[1]
+def layer_of(module: str) -> int:
+    layers = [layer for layer, packages in enumerate(LAYERS) if any(is_in(module, package) for package in packages)]
+    assert layers, f"{module} belongs to no layer: give it one in LAYERS"
+    return layers[0]
+
+
+def is_allowed(found: Import) -> bool:
+    """Whether an import stays within its package or goes to a layer below."""
+    imported = found.imported.removeprefix("ossft_ray").removeprefix(".")
+    if imported == "" or found.importer.split(".")[0] == imported.split(".")[0]:
+        return True
+    return layer_of(imported) < layer_of(found.importer)
 
 
 def test_the_walk_sees_imports_of_every_kind() -> None:
@@ -130,8 +126,8 @@ if TYPE_CHECKING:
 else:
     import for_running
 import at_top.deep
-from ossft_ray import builtin
-from ossft_ray.stages.rewrite import rewrite
+from ossft_ray import common
+from ossft_ray.stages.rewrite.stage import rewrite
 def f():
     async def g():
         from inside import x
@@ -146,8 +142,8 @@ class C:
     assert found == {
         ("for_running", False),
         ("at_top.deep", False),
-        ("ossft_ray.builtin", False),
-        ("ossft_ray.stages.rewrite", False),
+        ("ossft_ray.common", False),
+        ("ossft_ray.stages.rewrite.stage", False),
         ("inside", True),
         ("constructor", True),
     }
@@ -156,13 +152,17 @@ class C:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name])
 def test_imports_point_down(module: str) -> None:
-    upward = [
-        str(found)
-        for found in OWN
-        if found.importer == module
-        and found.imported != "ossft_ray"
-        and floor_of(found.imported.removeprefix("ossft_ray.")) > floor_of(module)
-    ]
+    assert [str(found) for found in OWN if found.importer == module and not is_allowed(found)] == []
+
+
+def test_a_stage_imports_only_stages_before_it() -> None:
+    upward = []
+    for found in OWN:
+        importer, imported = found.importer.split("."), found.imported.removeprefix("ossft_ray.").split(".")
+        if importer[0] == imported[0] == "stages" and importer[1] in STAGES:
+            known = imported[1] in STAGES
+            if not known or STAGES.index(imported[1]) > STAGES.index(importer[1]):
+                upward.append(str(found))
     assert upward == []
 
 
@@ -170,14 +170,17 @@ def test_the_package_itself_imports_nothing() -> None:
     assert [str(found) for found in IMPORTS if found.importer == ""] == []
 
 
-@pytest.mark.parametrize("importer, imported", CLOSED_DOORS)
-def test_rooms_of_one_floor_that_stay_apart(importer: str, imported: str) -> None:
-    through = [
-        str(found)
-        for found in OWN
-        if is_in(found.importer, importer) and is_in(found.imported.removeprefix("ossft_ray."), imported)
-    ]
-    assert through == []
+def test_no_folder_holds_more_than_a_reader_can_survey() -> None:
+    folders = {file.parent for file in MODULES.values()}
+    sizes = {
+        str(folder.relative_to(ROOT)): sum(file.name != "__init__.py" for file in folder.glob("*.py"))
+        for folder in folders
+    }
+    assert {folder: size for folder, size in sizes.items() if size > MAX_MODULES} == {}
+
+
+def test_the_package_root_holds_only_the_commands_and_the_experiment_file() -> None:
+    assert sorted(file.name for file in ROOT.glob("*.py")) == ["__init__.py", "cli.py", "config.py"]
 
 
 def test_there_is_no_circle() -> None:
@@ -187,11 +190,11 @@ def test_there_is_no_circle() -> None:
     graphlib.TopologicalSorter(below).prepare()
 
 
-@pytest.mark.parametrize("library", ROOMS)
-def test_heavy_libraries_stay_in_their_rooms(library: str) -> None:
-    rooms, only_in_functions = ROOMS[library]
+@pytest.mark.parametrize("library", OWNERS)
+def test_heavy_libraries_stay_where_they_belong(library: str) -> None:
+    owners, only_in_functions = OWNERS[library]
     found = [i for i in IMPORTS if is_in(i.imported, library)]
-    assert [str(i) for i in found if not any(is_in(i.importer, room) for room in rooms)] == []
+    assert [str(i) for i in found if not any(is_in(i.importer, owner) for owner in owners)] == []
     assert [str(i) for i in found if only_in_functions and not i.inside_function] == []
     assert found or library in ("sympy", "matplotlib"), f"nothing imports {library}: is the walk blind?"
 
@@ -235,16 +238,16 @@ print("loaded:", *(name for name in {banned.split()!r} if name in sys.modules))
         ("ossft_ray.method.rewriting", "torch ray transformers vllm deepspeed sympy pyarrow"),
         ("ossft_ray.verification", "torch ray transformers vllm deepspeed sympy math_verify"),
         ("ossft_ray.engines.vllm_policy", "torch ray vllm deepspeed sympy"),
-        ("ossft_ray.engines.deepspeed_engine", "ray vllm deepspeed"),
+        ("ossft_ray.engines.training.deepspeed_engine", "ray vllm deepspeed"),
         ("ossft_ray.data.problems", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.report", "torch ray transformers vllm deepspeed sympy"),
-        ("ossft_ray.status", "torch ray transformers vllm deepspeed sympy"),
-        ("ossft_ray.show", "torch ray transformers vllm deepspeed sympy"),
+        ("ossft_ray.run_folder.status", "torch ray transformers vllm deepspeed sympy"),
+        ("ossft_ray.terminal.show", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.export", "torch ray transformers vllm deepspeed sympy huggingface_hub"),
         ("ossft_ray.playground.demo", "torch ray transformers vllm deepspeed sympy"),
     ],
 )
-def test_importing_a_module_loads_no_library_of_another_room(module: str, banned: str) -> None:
+def test_importing_a_module_loads_no_library_of_another(module: str, banned: str) -> None:
     done = run_python(
         f"import sys, {module}; print('loaded:', *(name for name in {banned.split()!r} if name in sys.modules))"
     )

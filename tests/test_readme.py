@@ -8,9 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from ossft_ray.common.prompt_templates import GUIDED_PROMPT, REFERENCE_PHRASES, SYSTEM_PROMPT
 from ossft_ray.config import Experiment
-from ossft_ray.method.leaks import REFERENCE_PHRASES
-from ossft_ray.method.prompts import GUIDED_PROMPT, SYSTEM_PROMPT
 
 README = Path(__file__).parents[1] / "README.md"
 REFERENCE = re.compile(r"(?<=<!-- config reference -->\n).*?(?=<!-- end -->)", re.DOTALL)

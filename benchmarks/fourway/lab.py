@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ossft_ray.builtin import POLICY
+from ossft_ray.common.playground_paths import POLICY
+from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import Problem, Response, Stage
 from ossft_ray.config import GuidedAlignment, Policy, Rewrite, SelfAlignment, Train
-from ossft_ray.engines.batches import Examples
-from ossft_ray.engines.chat import Chat, load_chat, model_path
+from ossft_ray.engines.training.batches import Examples
 from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
 from ossft_ray.method.gap import LogprobSums
-from ossft_ray.method.prompts import Message, guided_prompt, solve_prompt
-from ossft_ray.method.rewriting import Problem, Response, Stage, derive_seed, rewrite_problem
-from ossft_ray.playground.problems import LEVELS, Expert, heldout_problems, sample_problem, training_problems
-from ossft_ray.storage import Folder
+from ossft_ray.method.prompts import guided_prompt, solve_prompt
+from ossft_ray.method.rewriting import derive_seed, rewrite_problem
+from ossft_ray.playground.arithmetic import LEVELS, Expert, heldout_problems, sample_problem, training_problems
+from ossft_ray.policy.chat import Chat, load_chat, model_path
 from ossft_ray.verification import Verdict
 from ossft_ray.verification.kinds import number
 
@@ -212,7 +214,7 @@ class Lab:
         return list(await asyncio.gather(*map(rewrite, problems)))
 
     def _train(self, rows: list[Row], loss: str, learning_rate: float, seed: int, target: Path) -> None:
-        from ossft_ray.engines.deepspeed_engine import Trainer
+        from ossft_ray.engines.training.deepspeed_engine import Trainer
 
         _join_group()
         settings = Train(

@@ -23,13 +23,14 @@ import ray
 from manypolicies.plan import held_at_once, plan
 from manypolicies.usage import Draw, Usage, usage
 from manypolicies.workload import SEED, Workload, write_problems
+from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment, resolve
+from ossft_ray.engines.in_flight import InFlight
 from ossft_ray.engines.vllm_policy import Sampling
-from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Problem, Response
-from ossft_ray.stages.in_flight import InFlight
-from ossft_ray.stages.intake import part_capacity
-from ossft_ray.stages.rewrite import RewriteWorker, rewrite
+from ossft_ray.stages.rewrite.ingest import part_capacity
+from ossft_ray.stages.rewrite.stage import rewrite
+from ossft_ray.stages.rewrite.worker import RewriteWorker
 from ossft_ray.verification import Verdict
 
 _RECORD = struct.Struct("dd")  # a draw's begin and end, on the machine's monotonic clock

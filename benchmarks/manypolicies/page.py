@@ -13,7 +13,7 @@ from typing import Any
 from manypolicies.plan import before, filling, held_at_once, plan
 from manypolicies.usage import Usage
 from manypolicies.workload import Workload
-from ossft_ray.stages.intake import part_capacity
+from ossft_ray.stages.rewrite.ingest import part_capacity
 
 ACTORS = {1: 1, 4: 4, 16: 16, 64: 16, 256: 16}
 SIMULATED = (1, 4, 16, 64, 256, 1024)

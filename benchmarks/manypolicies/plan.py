@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from manypolicies.workload import Workload
 from ossft_ray.config import resolve
-from ossft_ray.stages.placement import Placement
-from ossft_ray.stages.rollout import pool_arguments
+from ossft_ray.distributed.placement import Placement
+from ossft_ray.distributed.rollout_pool import pool_arguments
 
 
 def plan(num_problems: int, capacity: Callable[[int], int]) -> list[int]:

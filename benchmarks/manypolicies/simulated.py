@@ -13,10 +13,11 @@ from typing import Any
 
 from manypolicies.usage import Draw, Usage, usage
 from manypolicies.workload import SEED, Workload
+from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.types import Problem, Response, Stage
 from ossft_ray.config import GuidedAlignment, Rewrite
-from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Problem, Response, Stage, derive_seed, rewrite_problem
-from ossft_ray.stages.in_flight import InFlight
+from ossft_ray.engines.in_flight import InFlight
+from ossft_ray.method.rewriting import derive_seed, rewrite_problem
 from ossft_ray.verification import Verdict
 
 SETTINGS = Rewrite(guided_alignment=GuidedAlignment(max_copied=1.0))

@@ -8,10 +8,10 @@ training question; with so few words the signs count too, or `3 + 4` would be `3
 import re
 from dataclasses import dataclass, field
 
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.types import Problem
 from ossft_ray.config import Data, Evaluate
 from ossft_ray.data.problems import benchmark_digest, read_benchmark
-from ossft_ray.errors import InputError
-from ossft_ray.method.rewriting import Problem
 
 _WORD = re.compile(r"[^\W_]+")
 _WORD_OR_SIGN = re.compile(r"[^\W_]+|[-+*/=<>!]")

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.config import Data
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record
-from ossft_ray.errors import InputError
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _SHOWN_CHARACTERS = 300

@@ -20,8 +20,8 @@ system message of a chat is left out: `[prompts] system` says what the policy is
 from dataclasses import dataclass
 from typing import Any
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.config import Columns
-from ossft_ray.errors import InputError
 from ossft_ray.verification.answers import answer_text, final_answer
 
 Values = dict[str, Any]

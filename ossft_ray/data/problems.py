@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, Literal
 
-from ossft_ray import builtin
+from ossft_ray.common import playground_paths
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.storage import Folder, digest_files
+from ossft_ray.common.types import Problem
+from ossft_ray.common.uris import join, split_options
 from ossft_ray.config import Columns, Data, Evaluate
 from ossft_ray.data.hub import BENCHMARKS, hub_digest, is_hub_id, read_hub_benchmark, read_hub_records
 from ossft_ray.data.layouts import Unusable, choose_columns, gold_answer, read_texts
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, find_files, read_records
-from ossft_ray.errors import InputError
-from ossft_ray.locations import join, split_options
-from ossft_ray.method.rewriting import Problem
-from ossft_ray.storage import Folder, digest_files
 from ossft_ray.verification.answers import answer_text, final_answer
 from ossft_ray.verification.kinds import kinds
 
@@ -134,8 +134,8 @@ def benchmark_file(name: str, settings: Evaluate) -> str:
     Raises:
         InputError: no such name or file; gives the nearest valid name.
     """
-    if name in builtin.BENCHMARKS:
-        return str(builtin.BENCHMARKS[name])
+    if name in playground_paths.BENCHMARKS:
+        return str(playground_paths.BENCHMARKS[name])
     if name in PAPER_BENCHMARKS:
         path = join(settings.data_dir, f"{name}.jsonl")
         folder, file = Folder.of_file(path)
@@ -147,7 +147,7 @@ def benchmark_file(name: str, settings: Evaluate) -> str:
         return path
     if split_options(name)[0].endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
         return find_files(name)[0]
-    known = [*builtin.BENCHMARKS, *PAPER_BENCHMARKS]
+    known = [*playground_paths.BENCHMARKS, *PAPER_BENCHMARKS]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}, or a .jsonl or .parquet file"
     raise InputError(f"[evaluate] unknown benchmark '{name}'; {hint}")

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from ossft_ray.errors import InputError
-from ossft_ray.locations import filesystem_at, split_options
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.uris import filesystem_at, split_options
 
 JSONL_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
 PARQUET_SUFFIXES = (".parquet",)

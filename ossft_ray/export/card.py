@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ossft_ray.export.layouts import COMMON_COLUMNS, Layout
+from ossft_ray.common.uris import join
+from ossft_ray.export.formats import COMMON_COLUMNS, Layout
 from ossft_ray.export.train_command import SCRIPT
-from ossft_ray.locations import join
 
 CARD, TAG = "README.md", "ossft-ray"
 UNKNOWN_LICENSE = "unknown"

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from pyarrow import fs
 
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Policy, Train
-from ossft_ray.engines.chat import Chat, load_chat
-from ossft_ray.errors import InputError
 from ossft_ray.export.card import CARD, TAG, UNKNOWN_LICENSE, CardFacts, render_card
 from ossft_ray.export.files import DATA_FILE, Contents, read_rows, write_rows
-from ossft_ray.export.layouts import LAYOUTS
+from ossft_ray.export.formats import LAYOUTS
 from ossft_ray.export.push import check_can_push, push
 from ossft_ray.export.train_command import SCRIPT, TEMPLATE, Recipe, train_script
-from ossft_ray.run_folder import RunFolder, open_run
-from ossft_ray.storage import Folder
+from ossft_ray.policy.chat import Chat, load_chat
+from ossft_ray.run_folder.reader import RunFolder, open_run
 
 DATASET_INFO = "dataset_info.json"  # LLaMA-Factory's register of data sets
 _OURS = (CARD, SCRIPT, TEMPLATE, DATASET_INFO)

@@ -13,10 +13,10 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ossft_ray.export.layouts import Layout, Row
-from ossft_ray.run_folder import RunFolder
-from ossft_ray.schema import EXAMPLE
-from ossft_ray.storage import Folder
+from ossft_ray.common.schema import EXAMPLE
+from ossft_ray.common.storage import Folder
+from ossft_ray.export.formats import Layout, Row
+from ossft_ray.run_folder.reader import RunFolder
 
 NEEDED = pa.schema(
     [EXAMPLE.field(name) for name in ("problem_id", "prompt", "completion", "response_token_ids", "origin", "policy")]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ossft_ray.errors import InputError, JobError
+from ossft_ray.common.errors import InputError, JobError
 
 _REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _ACCESS_CODES = (401, 403)

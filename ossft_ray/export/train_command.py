@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ossft_ray import builtin
+from ossft_ray.common import playground_paths
 
 SCRIPT, TEMPLATE = "train.sh", "chat_template.jinja"
 _LENGTH_STEP = 256
@@ -70,8 +70,8 @@ def _head(layout: str, recipe: Recipe) -> list[str]:
 
 def _model(recipe: Recipe) -> str:
     """The default model as a word for the shell; one revision of it is fetched, since verl takes no revisions."""
-    if recipe.model == builtin.POLICY:
-        return "$(python -c 'from ossft_ray.builtin import POLICY_FOLDER; print(POLICY_FOLDER)')"
+    if recipe.model == playground_paths.POLICY:
+        return "$(python -c 'from ossft_ray.common.playground_paths import POLICY_FOLDER; print(POLICY_FOLDER)')"
     name = shlex.quote(recipe.model)
     return f"$(hf download --quiet {name} --revision {shlex.quote(recipe.revision)})" if recipe.revision else name
 

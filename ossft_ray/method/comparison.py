@@ -23,8 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from scipy.special import stdtrit
+
 from ossft_ray.method.metrics import Samples, paired_difference, score
-from ossft_ray.method.student_t import quantile
 
 LEVEL, POWER = 0.95, 0.80
 
@@ -107,8 +108,8 @@ def _judged(difference: float, error: float, degrees: int, resolution: float, ga
     """With its interval; where there are no degrees of freedom, anything may be so."""
     if not degrees:
         return Comparison(difference, error, -1.0, 1.0, 1.0, gain, degrees, resolution)
-    reach = quantile((1 + LEVEL) / 2, degrees) * error
-    detectable = reach + quantile(POWER, degrees) * error
+    reach = float(stdtrit(degrees, (1 + LEVEL) / 2)) * error
+    detectable = reach + float(stdtrit(degrees, POWER)) * error
     return Comparison(
         difference,
         error,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from ossft_ray.latex import find_boxes
+from ossft_ray.common.latex import find_boxes
 from ossft_ray.method.metrics import standard_error
 
 Outcome = Literal["followed", "correct", "other", "skipped"]

@@ -8,70 +8,9 @@ solution without copying it, use it only where stuck, explain in your own words,
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
 
-from ossft_ray.latex import find_boxes
-
-Message = dict[str, str]
-
-SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
-SOLVE_PROMPT = "{question}"
-GUIDED_PROMPT = (
-    "{question}\n\n"
-    "Here is a reference solution:\n"
-    "{expert_solution}\n\n"
-    "Learn from it, then solve the problem yourself, step by step and in your own words. "
-    "Use the reference only where you are stuck; do not copy or mention it."
-)
-
-
-@dataclass(frozen=True)
-class PromptTemplate:
-    """The three texts of `[prompts]`."""
-
-    system: str  # empty for none
-    solve: str
-    guided: str
-
-
-_ASSISTANT = "You are a helpful assistant."
-_LLAMA = r"""Solve the following math problem efficiently and clearly:
-
-- For simple problems (2 steps or fewer):
-Provide a concise solution with minimal explanation.
-
-- For complex problems (3 steps or more):
-Use this step-by-step format:
-
-## Step 1: [Concise description]
-[Brief explanation and calculations]
-
-## Step 2: [Concise description]
-[Brief explanation and calculations]
-
-...
-
-Regardless of the approach, always conclude with:
-
-Therefore, the final answer is: $\boxed{answer}$. I hope it is correct.
-
-Where [answer] is just the final number or expression that solves the problem.
-
-Problem: """
-
-# Where the box is asked for in the user message, the guided one asks for it too.
-TEMPLATES = {
-    # QwenLM/Qwen2.5-Math, evaluation/utils.py; the paper's
-    "qwen25-math-cot": PromptTemplate(SYSTEM_PROMPT, SOLVE_PROMPT, GUIDED_PROMPT),
-    # the same file; SimpleRL-Zoo's and many others' since
-    "qwen-boxed": PromptTemplate(
-        _ASSISTANT, f"{SOLVE_PROMPT}\n{SYSTEM_PROMPT}", GUIDED_PROMPT.replace("\n\n", f"\n{SYSTEM_PROMPT}\n\n", 1)
-    ),
-    # Meta-Llama-3.1-8B-Instruct-evals, MATH
-    "llama-boxed": PromptTemplate("", f"{_LLAMA}{SOLVE_PROMPT}\n", f"{_LLAMA}{GUIDED_PROMPT}"),
-}
-DEFAULT_TEMPLATE: Final = "qwen25-math-cot"
+from ossft_ray.common.latex import find_boxes
+from ossft_ray.common.prompt_templates import GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT, Message
 
 _FIELD = re.compile(r"\{(question|expert_solution)\}")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")

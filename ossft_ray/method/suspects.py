@@ -6,7 +6,7 @@ Only `self` attempts are asked: they are independent of each other, and have not
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from ossft_ray.method.rewriting import Attempt
+from ossft_ray.common.types import Attempt
 
 MIN_AGREEING = 3
 Same = Callable[[str, str], Awaitable[bool]]

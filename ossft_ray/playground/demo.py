@@ -5,9 +5,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.config import Experiment, resolve
-from ossft_ray.errors import InputError
-from ossft_ray.playground.problems import training_problems
+from ossft_ray.playground.arithmetic import training_problems
 
 NUM_PROBLEMS = 960
 DATA, EXPERIMENT = "problems.jsonl", "experiment.toml"

@@ -17,9 +17,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from ossft_ray.builtin import POLICY_FOLDER
+from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
-from ossft_ray.playground.problems import ArithmeticProblem, Products, corrupt, sample_problem
+from ossft_ray.playground.arithmetic import ArithmeticProblem, Products, corrupt, sample_problem
 
 VOCABULARY_SIZE = 512
 CONTEXT = 2048

@@ -5,8 +5,8 @@ from typing import Any
 
 from markupsafe import escape
 
-from ossft_ray.report.run_files import ORIGINS, RunFiles, columns, read_columns
-from ossft_ray.schema import EXAMPLE
+from ossft_ray.common.schema import EXAMPLE
+from ossft_ray.run_folder.rounds import ORIGINS, RunFiles, columns, read_columns
 
 NUM_EXAMPLES = 240  # of all runs together
 MAX_BYTES = 2_500_000  # of their texts

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from ossft_ray.common.schema import SCORE
 from ossft_ray.method import gap
 from ossft_ray.method.gap import LogprobSums
-from ossft_ray.report.run_files import ORIGINS, PARTS, RunFiles, columns, read_columns
-from ossft_ray.schema import SCORE
+from ossft_ray.run_folder.rounds import ORIGINS, PARTS, RunFiles, columns, read_columns
 
 _BINS = 2  # of those in which tokens are counted, drawn as one
 EDGES = np.array(gap.EDGES[::_BINS])  # nats; the first bin holds all that is less likely

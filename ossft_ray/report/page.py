@@ -16,16 +16,15 @@ import jinja2
 from markupsafe import Markup
 
 from ossft_ray import __version__
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.storage import Folder
+from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
-from ossft_ray.errors import InputError
-from ossft_ray.locations import join
 from ossft_ray.report import figures, tables
 from ossft_ray.report.examples import MAX_BYTES, NUM_EXAMPLES, choose
 from ossft_ray.report.logprobs import Groups, token_groups
-from ossft_ray.report.run_files import ORIGINS, RunFiles, read_run
-from ossft_ray.storage import Folder
-
-PAGE = "report.html"
+from ossft_ray.run_folder.names import PAGE
+from ossft_ray.run_folder.rounds import ORIGINS, RunFiles, read_run
 
 
 def report(experiment: Experiment, output: str | None = None) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from ossft_ray.common.schema import EXAMPLE, REJECTED
+from ossft_ray.common.storage import differences
 from ossft_ray.report.figures import CONFIDENCE, Bar
 from ossft_ray.report.logprobs import SOURCES, Groups
-from ossft_ray.report.run_files import ORIGINS, RunFiles, columns, read_columns
-from ossft_ray.schema import EXAMPLE, REJECTED
-from ossft_ray.storage import differences
+from ossft_ray.run_folder.rounds import ORIGINS, RunFiles, columns, read_columns
 
 _NUM_REJECTED = 5  # shown of the rejected rows
 _MAX_VALUE_CHARACTERS = 300

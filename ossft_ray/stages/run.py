@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 
+from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Experiment
-from ossft_ray.locations import absolute, join
+from ossft_ray.distributed.progress import OnProgress
 from ossft_ray.report import report
-from ossft_ray.stages.check import check
-from ossft_ray.stages.evaluate import evaluate
-from ossft_ray.stages.progress import OnProgress
-from ossft_ray.stages.rewrite import rewrite
-from ossft_ray.stages.score import score
-from ossft_ray.stages.train import train
+from ossft_ray.stages.check.stage import check
+from ossft_ray.stages.evaluate.stage import evaluate
+from ossft_ray.stages.rewrite.stage import rewrite
+from ossft_ray.stages.score.stage import score
+from ossft_ray.stages.train.stage import train
 
 Stages = Callable[[str], OnProgress]
 

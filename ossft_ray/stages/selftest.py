@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ossft_ray.config import Policy, Train
-from ossft_ray.engines.batches import Examples, collate
-from ossft_ray.engines.chat import load_chat, model_path
+from ossft_ray.engines.training.batches import Examples, collate
+from ossft_ray.policy.chat import load_chat, model_path
 
 _POLICY = Policy(model="playground", dtype="float32")
 _LENGTHS = [(9, 40), (3, 1), (30, 75), (12, 22), (5, 5), (21, 60)]  # prompt and response, in tokens
@@ -64,8 +64,8 @@ def _logprobs(precision: Any, packed: bool, device: Any) -> Any:
     """log p of all response tokens, in the order of the examples."""
     import torch
 
-    from ossft_ray.engines.policy_model import PolicyLoss, load_model
     from ossft_ray.engines.token_loss import Context
+    from ossft_ray.engines.training.policy_model import PolicyLoss, load_model
     from ossft_ray.method.coefficients import make_loss
 
     model, flat = load_model(_POLICY, Train(precision=precision, packing=packed))
@@ -93,8 +93,8 @@ def weight_is_applied() -> str:
     """The DFT gradient is that of the plainly written loss, and not that of cross-entropy."""
     import torch
 
-    from ossft_ray.engines.policy_model import PolicyLoss, load_model
     from ossft_ray.engines.token_loss import Context
+    from ossft_ray.engines.training.policy_model import PolicyLoss, load_model
     from ossft_ray.method.coefficients import make_loss
 
     device, examples = _device(), _examples()
@@ -130,7 +130,7 @@ def zero_3_trains() -> str:
     """ZeRO stage 3 learns what stage 0 learns."""
     import torch
 
-    from ossft_ray.engines.deepspeed_engine import Trainer
+    from ossft_ray.engines.training.deepspeed_engine import Trainer
 
     device = _device()
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

@@ -10,9 +10,9 @@
 Kinds load heavy libraries (math: sympy, seconds), and only the workers of a pool need them: none is imported here.
 """
 
+from ossft_ray.common.verdict import Verdict
 from ossft_ray.verification.answers import final_answer
 from ossft_ray.verification.pool import VerifierPool
-from ossft_ray.verification.verdict import Verdict
 from ossft_ray.verification.worker import Task
 
 __all__ = ["Task", "Verdict", "VerifierPool", "final_answer"]

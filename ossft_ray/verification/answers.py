@@ -61,7 +61,7 @@ import json
 import re
 from typing import Any
 
-from ossft_ray.latex import find_boxes
+from ossft_ray.common.latex import find_boxes
 
 ANNOUNCED_WITHIN_CHARACTERS = 400  # of the end: what is announced earlier may have been given up since
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from typing import Self, TypeVar
 
+from ossft_ray.common.errors import JobError
+from ossft_ray.common.verdict import CRASHED, Verdict
 from ossft_ray.config import Verify
-from ossft_ray.errors import JobError
 from ossft_ray.verification.kinds import check_kind
 from ossft_ray.verification.schedule import Job, Schedule
-from ossft_ray.verification.verdict import CRASHED, Verdict
 from ossft_ray.verification.worker import Settings, Task, Worker, WorkerDied
 
 MEMORY_LIMIT_MIB = 1024

@@ -14,7 +14,7 @@ import math
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from ossft_ray.verification.verdict import CRASHED, TIMEOUT, Verdict
+from ossft_ray.common.verdict import CRASHED, TIMEOUT, Verdict
 from ossft_ray.verification.worker import Task, Worker
 
 _NUM_TRIES = 3

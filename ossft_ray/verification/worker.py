@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from ossft_ray.errors import InputError
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.verdict import CRASHED, MEMORY, TIMEOUT, UNPARSED, VERIFIER_ERROR, Verdict
 from ossft_ray.verification.kinds import Kind, load_kind, module_of
-from ossft_ray.verification.verdict import CRASHED, MEMORY, TIMEOUT, UNPARSED, VERIFIER_ERROR, Verdict
 
 _MEMORY_EXIT_CODE = 99  # of a worker that ran into its memory limit
 _LOAD_SECONDS = 120.0  # of processor time, for what a kind imports

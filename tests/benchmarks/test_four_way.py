@@ -11,7 +11,7 @@ import four_way
 from fourway.lab import Size
 from fourway.statistics import Estimate, estimate, student_quantile
 
-from ossft_ray.storage import Folder
+from ossft_ray.common.storage import Folder
 
 
 @pytest.mark.parametrize("freedom, expected", [(1, 12.706), (2, 4.303), (5, 2.571), (30, 2.042), (10_000, 1.960)])

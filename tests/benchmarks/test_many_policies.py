@@ -11,8 +11,8 @@ from manypolicies.simulated import SimulatedPolicy, VirtualLoop, simulate
 from manypolicies.usage import Draw, usage
 from manypolicies.workload import Workload
 
-from ossft_ray.method.rewriting import Problem
-from ossft_ray.stages.intake import part_capacity
+from ossft_ray.common.types import Problem
+from ossft_ray.stages.rewrite.ingest import part_capacity
 
 FIXED = Workload(slots=4, sigma=0.0, median_seconds=2.0)  # every response takes two seconds
 

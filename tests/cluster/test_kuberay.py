@@ -13,8 +13,9 @@ import jsonschema
 import pytest
 import ray
 import yaml
-from kuberay_schema import PersistentVolumeClaim, RayJob
 from pydantic import ValidationError
+
+from tests.cluster.kuberay_schema import PersistentVolumeClaim, RayJob
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 CRD = os.environ.get("OSSFT_KUBERAY_CRD")

@@ -20,9 +20,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hosts import Host, hosts, why_not
 
-from ossft_ray.playground.problems import training_problems
+from ossft_ray.playground.arithmetic import training_problems
+from tests.cluster.hosts import Host, hosts, why_not
 
 pytestmark = [
     pytest.mark.multihost,

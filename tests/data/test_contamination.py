@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from ossft_ray.builtin import BENCHMARKS
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.playground_paths import BENCHMARKS
+from ossft_ray.common.types import Problem
 from ossft_ray.config import Columns, Data, Evaluate
 from ossft_ray.data.contamination import BenchmarkIndex, benchmark_digests, index_benchmarks
 from ossft_ray.data.problems import PAPER_BENCHMARKS, Rejection, read_problems
-from ossft_ray.errors import InputError
-from ossft_ray.method.rewriting import Problem
-from ossft_ray.playground.problems import training_problems
+from ossft_ray.playground.arithmetic import training_problems
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.types import Problem
 from ossft_ray.config import Data, Evaluate
 from ossft_ray.data.hub import is_hub_id, read_hub_benchmark, read_hub_records
 from ossft_ray.data.problems import read_benchmark, read_problems, source_digests
 from ossft_ray.data.records import Record
-from ossft_ray.errors import InputError
-from ossft_ray.method.rewriting import Problem
 
 
 @pytest.mark.parametrize(

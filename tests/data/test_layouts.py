@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.config import Columns
 from ossft_ray.data.layouts import Texts, Unusable, choose_columns, read_texts
-from ossft_ray.errors import InputError
 
 GSM8K_SOLUTION = "48/2 = <<48/2=24>>24\n48+24 = 72\n#### 72"
 BOX = r"It is \boxed{2}."

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.types import Problem
 from ossft_ray.config import Columns, Data, Evaluate
 from ossft_ray.data.problems import Rejection, read_benchmark, read_problems, source_digests
-from ossft_ray.errors import InputError
-from ossft_ray.method.rewriting import Problem
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 GOOD = {"problem": "1+1?", "answer": "2", "solution": r"\boxed{2}"}

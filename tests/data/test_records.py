@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.uris import filesystem_at
 from ossft_ray.data.records import Record, find_files, read_records
-from ossft_ray.errors import InputError
-from ossft_ray.locations import filesystem_at
 
 A, B = b'{"a": 1}', b'{"a": 2}'
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ossft_ray.config import Train
-from ossft_ray.engines import deepspeed_engine
+from ossft_ray.engines.training import deepspeed_engine
 
 
 def join_group(rank: int, num_workers: int, folder: Path) -> None:

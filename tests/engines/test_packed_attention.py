@@ -3,10 +3,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ossft_ray.builtin import POLICY_FOLDER
+from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Policy, Train
-from ossft_ray.engines.batches import Examples, collate
-from ossft_ray.engines.policy_model import load_model
+from ossft_ray.engines.training.batches import Examples, collate
+from ossft_ray.engines.training.policy_model import load_model
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,13 @@ from typing import Any
 import psutil
 import pytest
 
+from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Policy
-from ossft_ray.engines.chat import Chat, load_chat
 from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
 from ossft_ray.method.prompts import solve_prompt
-from ossft_ray.method.rewriting import PromptTooLong, Response, derive_seed
-from ossft_ray.playground.problems import training_problems
+from ossft_ray.method.rewriting import derive_seed
+from ossft_ray.playground.arithmetic import training_problems
+from ossft_ray.policy.chat import Chat, load_chat
 
 NUM_DRAWS = 120
 FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=200)

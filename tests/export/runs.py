@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from ossft_ray.common.schema import EXAMPLE, PROBLEM, to_table
+from ossft_ray.common.storage import Folder, finish_stage
 from ossft_ray.config import Experiment, resolve
-from ossft_ray.engines.chat import load_chat
 from ossft_ray.method.prompts import solve_prompt
-from ossft_ray.provenance import write_config
-from ossft_ray.schema import EXAMPLE, PROBLEM, to_table
-from ossft_ray.storage import Folder, finish_stage
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.provenance import write_config
 
 ORIGINS = ("self", "guided", "expert", "self")
 TEXTS = {

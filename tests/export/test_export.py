@@ -14,11 +14,11 @@ import yaml
 from pyarrow import fs
 
 from ossft_ray.cli import main
-from ossft_ray.errors import InputError
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.storage import Folder
 from ossft_ray.export import export
 from ossft_ray.export import files as export_files
-from ossft_ray.export.layouts import LAYOUTS
-from ossft_ray.storage import Folder
+from ossft_ray.export.formats import LAYOUTS
 from tests.export.runs import ORIGINS, TEXTS, example, write_run
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."

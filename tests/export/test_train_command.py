@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from trl.scripts.sft import make_parser
 
-from ossft_ray.builtin import POLICY_FOLDER
+from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Train
 from ossft_ray.export.train_command import TEMPLATE, Recipe, train_script
 

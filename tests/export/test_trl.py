@@ -8,10 +8,10 @@ import datasets
 import pytest
 import trl
 
-from ossft_ray.builtin import POLICY_FOLDER
-from ossft_ray.engines.chat import load_chat
+from ossft_ray.common.playground_paths import POLICY_FOLDER
+from ossft_ray.common.schema import EXAMPLE
 from ossft_ray.export import export
-from ossft_ray.schema import EXAMPLE
+from ossft_ray.policy.chat import load_chat
 from tests.export.runs import settings
 from tests.stages.rows import write_examples
 

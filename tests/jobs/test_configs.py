@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import load_experiment
-from ossft_ray.storage import Folder
 
 JOBS = Path(__file__).parents[2] / "jobs"
 PAPER = {"qwen2.5-math-7b": "Qwen/Qwen2.5-Math-7B", "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct"}

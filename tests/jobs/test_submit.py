@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ossft_ray.playground.problems import training_problems
+from ossft_ray.playground.arithmetic import training_problems
 
 ROOT = Path(__file__).parents[2]
 NUM_PROBLEMS = 12

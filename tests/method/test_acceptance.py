@@ -6,18 +6,10 @@ from typing import Any
 
 import pytest
 
+from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.types import Attempt, Problem, Response, Rewritten, Stage
 from ossft_ray.config import Rewrite
-from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import (
-    Attempt,
-    Attempts,
-    Judgement,
-    Problem,
-    Response,
-    Rewritten,
-    Stage,
-    rewrite_problem,
-)
+from ossft_ray.method.rewriting import Attempts, Judgement, rewrite_problem
 
 EXPERT = "We add the two numbers forty and two with care, carry nothing at all, and so get 42."
 PROBLEM = Problem("p1", "What is 40 + 2?", "42", EXPERT)

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.types import Problem, Response, Stage
 from ossft_ray.config import Rewrite
-from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import Judgement, Problem, Response, Stage, rewrite_problem
+from ossft_ray.method.rewriting import Judgement, rewrite_problem
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_SAMPLES = 8

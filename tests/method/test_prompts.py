@@ -4,17 +4,8 @@ import time
 
 import pytest
 
-from ossft_ray.method.prompts import (
-    DEFAULT_TEMPLATE,
-    GUIDED_PROMPT,
-    SYSTEM_PROMPT,
-    TEMPLATES,
-    PromptTemplate,
-    fill,
-    guided_prompt,
-    mask_answer,
-    solve_prompt,
-)
+from ossft_ray.common.prompt_templates import DEFAULT_TEMPLATE, GUIDED_PROMPT, SYSTEM_PROMPT, TEMPLATES, PromptTemplate
+from ossft_ray.method.prompts import fill, guided_prompt, mask_answer, solve_prompt
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,10 @@ from typing import Any
 
 import pytest
 
+from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.types import Problem, PromptTooLong, Response, Rewritten, Stage
 from ossft_ray.config import Prompts, Rewrite
-from ossft_ray.method.prompts import Message
-from ossft_ray.method.rewriting import (
-    Judgement,
-    Problem,
-    PromptTooLong,
-    Response,
-    Rewritten,
-    Stage,
-    derive_seed,
-    rewrite_problem,
-    waves,
-)
+from ossft_ray.method.rewriting import Judgement, derive_seed, rewrite_problem, waves
 
 PROBLEM = Problem("p1", "What is 40 + 2?", "42", "The expert says 42.")
 PROMPTS = Prompts()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ossft_ray.method.rewriting import Attempt
+from ossft_ray.common.types import Attempt
 from ossft_ray.method.suspects import Suspect, find_suspect
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ossft_ray.playground.problems import ArithmeticProblem, Expert, Term, training_problems
+from ossft_ray.playground.arithmetic import ArithmeticProblem, Expert, Term, training_problems
 from ossft_ray.verification.kinds import number
 
 PROBLEM = ArithmeticProblem((Term(1, 7, 8), Term(-1, 17), Term(1, 4)), "Compute {chain}.")

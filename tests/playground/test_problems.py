@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from ossft_ray.builtin import BENCHMARKS, POLICY_FOLDER
+from ossft_ray.common.playground_paths import BENCHMARKS, POLICY_FOLDER
 from ossft_ray.config import Policy
-from ossft_ray.engines.chat import Chat, load_chat
 from ossft_ray.method.prompts import guided_prompt
-from ossft_ray.playground.pretrain import ALONE, GUIDED, Mix, corrupt, draw_problem
-from ossft_ray.playground.problems import (
+from ossft_ray.playground.arithmetic import (
     LARGEST_TOTAL,
     LEVELS,
     TABLE,
@@ -28,6 +26,8 @@ from ossft_ray.playground.problems import (
     sample_problem,
     training_problems,
 )
+from ossft_ray.playground.pretrain import ALONE, GUIDED, Mix, corrupt, draw_problem
+from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.verification import final_answer
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"

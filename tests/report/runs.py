@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ossft_ray.common.schema import EXAMPLE, REJECTED, SCORE, to_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
-from ossft_ray.provenance import write_config
-from ossft_ray.schema import EXAMPLE, REJECTED, SCORE, to_table
-from ossft_ray.storage import Folder
+from ossft_ray.run_folder.provenance import write_config
 
 ORIGINS = ("self", "guided", "expert", "self")
 # log p of each response's two tokens

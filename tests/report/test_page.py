@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
-from ossft_ray.errors import InputError
 from ossft_ray.report import report, report_runs
-from ossft_ray.storage import Folder
 from tests.report.runs import attempt, example, page_of, score, write_rewriting, write_run, write_settings
 
 # Each sets the page's title, by which a script that ran would be seen; most also leave a mark that must show as text.

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ossft_ray.common.schema import DROPPED, to_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.report import tables
 from ossft_ray.report.examples import choose, shares
 from ossft_ray.report.logprobs import EDGES, token_groups
-from ossft_ray.report.run_files import RunFiles, read_run
-from ossft_ray.schema import DROPPED, to_table
-from ossft_ray.storage import Folder
+from ossft_ray.run_folder.rounds import RunFiles, read_run
 from tests.report.runs import example, write_rewriting, write_run
 
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from ossft_ray.common.schema import EXAMPLE, SCORE, to_table
+from ossft_ray.common.storage import Folder, finish_stage
 from ossft_ray.config import Policy
-from ossft_ray.engines.chat import load_chat
 from ossft_ray.method.prompts import solve_prompt
-from ossft_ray.playground.problems import training_problems
-from ossft_ray.schema import EXAMPLE, SCORE, to_table
-from ossft_ray.storage import Folder, finish_stage
+from ossft_ray.playground.arithmetic import training_problems
+from ossft_ray.policy.chat import load_chat
 
 
 def write_examples(output: str, num_rows: int, **changes: Any) -> list[dict[str, Any]]:

@@ -6,12 +6,12 @@ import random
 import shutil
 from typing import Any
 
+from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.engines.vllm_policy import PolicyDied, Sampling
-from ossft_ray.method.rewriting import Problem, Response
-from ossft_ray.playground.problems import training_problems
-from ossft_ray.stages.rewrite import RewriteWorker
-from ossft_ray.storage import Folder
+from ossft_ray.playground.arithmetic import training_problems
+from ossft_ray.stages.rewrite.worker import RewriteWorker
 from ossft_ray.verification import Verdict
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from scripted import experiment, rows_by_id
 
-from ossft_ray.stages.rewrite import rewrite
+from ossft_ray.stages.rewrite.stage import rewrite
+from tests.stages.scripted import experiment, rows_by_id
 
 pytestmark = pytest.mark.gpu
 

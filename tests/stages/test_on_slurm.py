@@ -17,7 +17,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rows import write_examples
+
+from tests.stages.rows import write_examples
 
 ROOT = Path(__file__).parents[2]
 NAMESPACES = ["unshare", "--kill-child", "--pid", "--fork", "--mount-proc", "--net"]

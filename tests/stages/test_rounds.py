@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.config import resolve
-from ossft_ray.errors import InputError, JobError
-from ossft_ray.stages.cluster import check_output
-from ossft_ray.stages.rollout import failure
+from ossft_ray.distributed.rollout_worker import failure
+from ossft_ray.distributed.session import check_output
 from ossft_ray.stages.run import round_experiment
 
 EXPERIMENT = resolve(

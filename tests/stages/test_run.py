@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from ossft_ray.builtin import POLICY_FOLDER
+from ossft_ray.common.playground_paths import POLICY_FOLDER
+from ossft_ray.common.schema import EXAMPLE
 from ossft_ray.config import Experiment, Rewrite, resolve
-from ossft_ray.playground.problems import training_problems
-from ossft_ray.schema import EXAMPLE
+from ossft_ray.playground.arithmetic import training_problems
 
 NUM_PROBLEMS = 36
 
@@ -59,7 +59,7 @@ def test_every_problem_has_one_example_of_the_contracts_columns(finished: Experi
 
 
 def test_kept_responses_are_what_the_policy_sampled(finished: Experiment) -> None:
-    from ossft_ray.engines.chat import load_chat
+    from ossft_ray.policy.chat import load_chat
     from ossft_ray.verification.kinds.math import grade
 
     chat = load_chat(finished.policy)
@@ -182,7 +182,7 @@ def ours(name: str) -> list[str]:
 @pytest.mark.long
 def test_no_engine_outlives_its_stage(ray_cluster: None, tmp_path: Path) -> None:
     """On one GPU the next stage needs the memory, at once; the actor around the engine may take its time to go."""
-    from ossft_ray.stages.rewrite import rewrite
+    from ossft_ray.stages.rewrite.stage import rewrite
 
     experiment = resolve(settings(tmp_path)).model_copy(update={"rewrite": Rewrite(stages=["self"])})
     seen: list[list[str]] = []
@@ -208,8 +208,8 @@ def test_a_second_run_does_nothing_and_says_so(finished: Experiment) -> None:
 
 
 def test_other_settings_on_the_same_output_are_refused(finished: Experiment) -> None:
-    from ossft_ray.errors import InputError
-    from ossft_ray.stages.rewrite import rewrite
+    from ossft_ray.common.errors import InputError
+    from ossft_ray.stages.rewrite.stage import rewrite
 
     changed = resolve(
         {**finished.model_dump(), "rewrite": {**finished.rewrite.model_dump(), "self_alignment": {"num_samples": 3}}}
@@ -220,7 +220,7 @@ def test_other_settings_on_the_same_output_are_refused(finished: Experiment) -> 
 
 def test_a_missing_part_is_made_again_exactly(finished: Experiment) -> None:
     """What a killed run leaves: some parts, no manifest. The same command makes the rest, with the same rows."""
-    from ossft_ray.stages.rewrite import rewrite
+    from ossft_ray.stages.rewrite.stage import rewrite
 
     folder = Path(finished.run.output, "rewrite")
     before = read_examples(finished)
@@ -238,7 +238,7 @@ def test_a_missing_part_is_made_again_exactly(finished: Experiment) -> None:
 @pytest.mark.long
 def test_gsm8k_runs_through_the_playground_policy(tmp_path: Path, ray_cluster: None) -> None:
     """Real text: nothing can be solved, and nothing is lost."""
-    from ossft_ray.stages.rewrite import rewrite
+    from ossft_ray.stages.rewrite.stage import rewrite
 
     data = Path(__file__).parents[3] / "shared/data/gsm8k_train.jsonl"
     if not data.is_file():

@@ -18,10 +18,10 @@ import psutil
 import pytest
 from pyarrow import fs
 
-from ossft_ray.builtin import POLICY_FOLDER
-from ossft_ray.locations import join
-from ossft_ray.playground.problems import training_problems
-from ossft_ray.storage import Folder
+from ossft_ray.common.playground_paths import POLICY_FOLDER
+from ossft_ray.common.storage import Folder
+from ossft_ray.common.uris import join
+from ossft_ray.playground.arithmetic import training_problems
 from tests.s3 import Store, credentials, serve
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]

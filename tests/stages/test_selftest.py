@@ -28,7 +28,7 @@ def test_a_loss_without_its_weight_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_examples_that_see_each_other_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ossft_ray.engines import policy_model
+    from ossft_ray.engines.training import policy_model
 
     monkeypatch.setattr(policy_model, "_boundaries", lambda tensors: {})
     with pytest.raises(AssertionError, match="log-probabilities differ by"):

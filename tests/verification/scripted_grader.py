@@ -8,7 +8,7 @@ import os
 import signal
 import time
 
-from ossft_ray.verification.verdict import Verdict
+from ossft_ray.common.verdict import Verdict
 
 RIGHT = Verdict(True, "correct")
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ossft_ray.latex import find_boxes
+from ossft_ray.common.latex import find_boxes
 from ossft_ray.method.prompts import mask_answer
 from ossft_ray.verification.answers import answer_text, conclusion, final_answer
 

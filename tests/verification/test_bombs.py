@@ -9,10 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bombs import CANARY, EXPRESSIONS, HARD, NAMES_THAT_RUN, RESPONSES, Expression, Hard, Response
 
-from ossft_ray.verification import Task, Verdict, VerifierPool, verdict
+from ossft_ray.common import verdict
+from ossft_ray.verification import Task, Verdict, VerifierPool
 from ossft_ray.verification.kinds.math import grade
+from tests.verification.bombs import CANARY, EXPRESSIONS, HARD, NAMES_THAT_RUN, RESPONSES, Expression, Hard, Response
 
 TIMEOUT_SECONDS = 2.0
 MEMORY_LIMIT_MIB = 64
@@ -112,7 +113,7 @@ def hard_pool() -> Iterator[VerifierPool]:
 WATCHED = r"""
 import sys
 sys.path.insert(0, sys.argv[1])
-from bombs import CANARY, EXPRESSIONS, RESPONSES
+from tests.verification.bombs import CANARY, EXPRESSIONS, RESPONSES
 from ossft_ray.verification.kinds.math import grade
 
 WORDS = (CANARY, "poly1d", "__import__", "__class__", "lambda")
@@ -138,7 +139,7 @@ print("done")
 
 
 def test_no_text_of_a_bomb_is_ever_compiled() -> None:
-    command = [sys.executable, "-c", WATCHED, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", WATCHED, str(Path(__file__).parents[2])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.stderr) == ("done\n", "")
 

@@ -8,9 +8,9 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossft_ray.verification import verdict
+from ossft_ray.common import verdict
+from ossft_ray.common.verdict import CORRECT, UNPARSED, WRONG
 from ossft_ray.verification.kinds.math import grade
-from ossft_ray.verification.verdict import CORRECT, UNPARSED, WRONG
 
 REASONS = {value for name, value in vars(verdict).items() if name.isupper()}
 

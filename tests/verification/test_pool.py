@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_grader import begins, events
 
-from ossft_ray.errors import JobError
+from ossft_ray.common.errors import JobError
 from ossft_ray.verification import Verdict, VerifierPool
 from ossft_ray.verification.worker import Worker
+from tests.verification.scripted_grader import begins, events
 
 ENDLESS = r"\boxed{\sum_{n=1}^{\infty} \frac{\sin(n^2)}{n^2+1}}"
 RIGHT = ("5", r"\boxed{5}")

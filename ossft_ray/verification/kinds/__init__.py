@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from ossft_ray.errors import InputError
-from ossft_ray.verification.verdict import Verdict
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.verdict import Verdict
 
 ENTRY_POINTS = "ossft_ray.verifiers"
 Grade = Callable[..., Verdict]

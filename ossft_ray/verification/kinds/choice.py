@@ -7,9 +7,9 @@ them is that text.
 
 import re
 
+from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
 from ossft_ray.verification.answers import announced_answer, conclusion, final_answer, well_formed
 from ossft_ray.verification.kinds.text import MAX_CHARACTERS, normalise_text
-from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
 
 # The letter, and all before its text: "(B) ", "B. ", "B) ", "**B:** ", "\\textbf{(B)}\\ ".
 _MARK = (

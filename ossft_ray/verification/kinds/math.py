@@ -17,12 +17,12 @@ from typing import Any
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 from math_verify.errors import TimeoutException
 
+from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
 from ossft_ray.verification.answers import announced_answer, conclusion, final_answer, well_formed
 from ossft_ray.verification.mathematics import reading
+from ossft_ray.verification.mathematics.complexity import MAX_CHARACTERS, TooComplex
 from ossft_ray.verification.mathematics.equality import equal
-from ossft_ray.verification.mathematics.screening import MAX_CHARACTERS, TooComplex
 from ossft_ray.verification.mathematics.wording import contradict, has_numbers_between_words
-from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
 
 reading.install()
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pint
 
+from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, UNPARSED, WRONG, Verdict
 from ossft_ray.verification.answers import stated_answer, well_formed
-from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, UNPARSED, WRONG, Verdict
 
 _MAX_CHARACTERS = 1000
 _CONTEXT = Context(prec=40)

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from ossft_ray.errors import InputError
-from ossft_ray.verification.verdict import CORRECT, NO_GOLD, VERIFIER_ERROR, WRONG, Verdict
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.verdict import CORRECT, NO_GOLD, VERIFIER_ERROR, WRONG, Verdict
 
 
 def grade(answer: str, response: str, *, question: str = "", function: str = "") -> Verdict:

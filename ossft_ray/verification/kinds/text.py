@@ -9,8 +9,8 @@ import json
 import re
 import unicodedata
 
+from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, WRONG, Verdict
 from ossft_ray.verification.answers import stated_answer, well_formed
-from ossft_ray.verification.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, WRONG, Verdict
 
 MAX_CHARACTERS = 10_000  # of a text that is compared
 

@@ -15,7 +15,7 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
 from math_verify import parser
 from math_verify.grader import should_treat_as_complex
 
-from ossft_ray.verification.mathematics.screening import TooComplex, bounded, screen_expression, screen_text
+from ossft_ray.verification.mathematics.complexity import TooComplex, bounded, screen_expression, screen_text
 
 MAX_FACTORIAL = 3000  # n of Gamma(n) and of a binomial
 MAX_SYMBOLIC_BINOMIAL = 10  # k of n over k with letters in n: it is multiplied out

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ossft_ray.errors import InputError
+from ossft_ray.common.errors import InputError
 from ossft_ray.verification import Task, VerifierPool
 from ossft_ray.verification.kinds import kinds
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ossft_ray.common.verdict import Verdict
 from ossft_ray.verification.answers import final_answer
 from ossft_ray.verification.kinds.math import grade
-from ossft_ray.verification.verdict import Verdict
 
 BINOMIAL = r"\left(\begin{array}{l}5 \\ 2\end{array}\right)"  # as scanned books have it
 DATA = Path(__file__).parents[4] / "shared" / "data"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ossft_ray.errors import InputError
+from ossft_ray.common.errors import InputError
 from ossft_ray.verification import Task, Verdict, VerifierPool
 
 MODULE = """

@@ -1,0 +1,118 @@
+"""The prompt texts: what the policy is asked, and the phrases that give a guided response away."""
+
+from dataclasses import dataclass
+from typing import Final
+
+Message = dict[str, str]
+SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
+SOLVE_PROMPT = "{question}"
+GUIDED_PROMPT = (
+    "{question}\n\n"
+    "Here is a reference solution:\n"
+    "{expert_solution}\n\n"
+    "Learn from it, then solve the problem yourself, step by step and in your own words. "
+    "Use the reference only where you are stuck; do not copy or mention it."
+)
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The three texts of `[prompts]`."""
+
+    system: str  # empty for none
+    solve: str
+    guided: str
+
+
+_ASSISTANT = "You are a helpful assistant."
+_LLAMA = r"""Solve the following math problem efficiently and clearly:
+
+- For simple problems (2 steps or fewer):
+Provide a concise solution with minimal explanation.
+
+- For complex problems (3 steps or more):
+Use this step-by-step format:
+
+## Step 1: [Concise description]
+[Brief explanation and calculations]
+
+## Step 2: [Concise description]
+[Brief explanation and calculations]
+
+...
+
+Regardless of the approach, always conclude with:
+
+Therefore, the final answer is: $\boxed{answer}$. I hope it is correct.
+
+Where [answer] is just the final number or expression that solves the problem.
+
+Problem: """
+# Where the box is asked for in the user message, the guided one asks for it too.
+TEMPLATES = {
+    # QwenLM/Qwen2.5-Math, evaluation/utils.py; the paper's
+    "qwen25-math-cot": PromptTemplate(SYSTEM_PROMPT, SOLVE_PROMPT, GUIDED_PROMPT),
+    # the same file; SimpleRL-Zoo's and many others' since
+    "qwen-boxed": PromptTemplate(
+        _ASSISTANT, f"{SOLVE_PROMPT}\n{SYSTEM_PROMPT}", GUIDED_PROMPT.replace("\n\n", f"\n{SYSTEM_PROMPT}\n\n", 1)
+    ),
+    # Meta-Llama-3.1-8B-Instruct-evals, MATH
+    "llama-boxed": PromptTemplate("", f"{_LLAMA}{SOLVE_PROMPT}\n", f"{_LLAMA}{GUIDED_PROMPT}"),
+}
+DEFAULT_TEMPLATE: Final = "qwen25-math-cot"
+
+
+REFERENCE_PHRASES: tuple[str, ...] = (
+    # what the guided prompt calls it, and what models make of that
+    "reference solution",
+    "reference answer",
+    "reference explanation",
+    "reference text",
+    "provided reference",
+    "given reference",
+    "according to the reference",
+    "based on the reference",
+    "following the reference",
+    "as in the reference",
+    "the reference gives",
+    "the reference says",
+    "the reference shows",
+    "the reference states",
+    "the reference suggests",
+    "the reference uses",
+    "provided solution",
+    "provided answer",
+    "provided explanation",
+    "expert solution",
+    "expert's solution",
+    "official solution",
+    # "given solution" alone is also a root that a problem names, or a liquid
+    "according to the given solution",
+    "based on the given solution",
+    "following the given solution",
+    "as in the given solution",
+    "the given solution gives",
+    "the given solution says",
+    "the given solution shows",
+    "the given solution states",
+    "the given solution uses",
+    "matches the given answer",
+    "the solution provided,",
+    "the solution provided.",
+    "the solution provided shows",
+    "the solution provided uses",
+    "solution provided above",
+    "solution given above",
+    "solution you gave",
+    "solution you provided",
+    "solution that was given",
+    "solution that was provided",
+    "the solution above",
+    "the above solution",
+    "as in the original solution",
+    "as in the previous solution",
+    "the guide says",
+    "the guide shows",
+)
+"""Default of `[rewrite.guided_alignment] reference_phrases`. Of 18,711 questions, solutions and answers of six public
+data sets, which no one wrote from a reference, ten say one: competition solutions that refer to another one."""

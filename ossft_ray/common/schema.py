@@ -1,0 +1,124 @@
+"""What rows look like: every column named once, as pyarrow schemas. Written rows are cast, read rows checked."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from ossft_ray.common.errors import InputError
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+PROBLEM = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("expert_solution", pa.string()),  # null in benchmarks
+        ("verifier", pa.string()),  # the kind of verification of this row; empty for the run's
+    ]
+)
+
+REJECTED = pa.schema(
+    [
+        ("problem_id", pa.string()),  # null where the row has none
+        ("source", pa.string()),  # the input file
+        ("row", pa.int64()),  # counted from 1, as in the file
+        ("reason", pa.string()),
+        ("content", pa.string()),  # the row as JSON, or the broken line
+    ]
+)
+
+ATTEMPT = pa.struct(
+    [
+        ("stage", pa.string()),  # self | guided
+        ("index", pa.int32()),
+        ("correct", pa.bool_()),
+        ("reason", pa.string()),
+        ("finish_reason", pa.string()),
+        ("num_tokens", pa.int32()),
+        ("response", pa.string()),  # null unless keep_attempts
+    ]
+)
+
+EXAMPLE = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("expert_solution", pa.string()),
+        ("prompt", MESSAGES),
+        ("completion", MESSAGES),
+        ("response", pa.string()),
+        ("response_token_ids", pa.list_(pa.int32())),  # as sampled, end-of-turn token included
+        ("origin", pa.string()),  # self | guided | expert
+        ("num_attempts", pa.int32()),
+        ("num_correct", pa.int32()),
+        ("attempts", pa.list_(ATTEMPT)),
+        ("policy", pa.string()),
+        ("kept_index", pa.int32()),  # of the kept attempt within its stage; null for expert
+        ("verifier", pa.string()),  # as in PROBLEM
+        ("attempt_answers", pa.list_(pa.string())),  # the answer read from each of `attempts`; null where none was
+        ("behavior_logprobs", pa.list_(pa.float32())),  # of response_token_ids as they were drawn; null for expert
+    ]
+)
+# Columns that a file may lack: they are null then.
+_LATER = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs")
+
+# A problem that stayed unsolved where [rewrite] fallback = "drop": what was tried, and no example.
+DROPPED = pa.schema(
+    [
+        EXAMPLE.field(name)
+        for name in (*PROBLEM.names, "num_attempts", "num_correct", "attempts", "policy", "attempt_answers")
+    ]
+)
+
+SCORE = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("origin", pa.string()),  # self | guided | expert
+        ("source", pa.string()),  # kept | expert_original
+        ("token_ids", pa.list_(pa.int32())),  # of the response
+        ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training
+    ]
+)
+
+SAMPLE = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("index", pa.int32()),
+        ("response", pa.string()),
+        ("correct", pa.bool_()),
+        ("reason", pa.string()),
+        ("extracted", pa.string()),
+        ("finish_reason", pa.string()),
+        ("num_tokens", pa.int32()),
+    ]
+)
+
+
+def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of exactly this schema; keys that the schema lacks are an error, missing ones are null."""
+    unknown = {key for row in rows for key in row} - set(schema.names)
+    if unknown:
+        raise ValueError(f"columns {sorted(unknown)} are not in the schema")
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def check_table(table: pa.Table, schema: pa.Schema, source: str) -> pa.Table:
+    """The schema's columns of `table`, cast; more columns may follow, and those of `_LATER` may be missing.
+
+    Raises:
+        InputError: a column is missing or cannot be cast; names it and `source`.
+    """
+    missing = [name for name in schema.names if name not in table.column_names]
+    while missing and missing[0] in _LATER:
+        field = schema.field(missing.pop(0))
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    if missing:
+        raise InputError(f"{source}: column '{missing[0]}' is missing; found {', '.join(table.column_names)}")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise InputError(f"{source}: columns do not have the expected types: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,288 @@
+"""Where a run's files live: atomic parts, manifests and fingerprints, on local paths and object stores alike.
+
+A stage begins by writing what its rows depend on (`inputs.json`), writes its parts one by one, and ends with its
+manifest: a manifest means done. Started again with the same inputs it goes on; with others it refuses.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from ossft_ray.common.errors import InputError, storage_failure
+from ossft_ray.common.uris import filesystem_at
+
+INPUTS, MANIFEST = "inputs.json", "manifest.json"
+_EDGE_BYTES = 1 << 20
+_REWRITE_SECONDS = 20.0  # between the writes of a growing object in a store
+
+
+Extends = Callable[[str, Any, Any], bool]
+"""(key, old value, new value) -> whether what was made stays valid with the new one, and more can be added to it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key of a stage's inputs that is not what it was."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} ({_brief(self.old)}, now {_brief(self.new)})"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on a filesystem. Writes are atomic: a reader sees a whole file or none."""
+
+    filesystem: fs.FileSystem
+    path: str
+
+    @classmethod
+    def at(cls, uri: str) -> "Folder":
+        """A local path or an object-store URI such as `s3://bucket/run`.
+
+        Raises:
+            InputError: the URI's scheme or an option is unknown, or it carries a secret.
+        """
+        return cls(*filesystem_at(uri))
+
+    @classmethod
+    def of_file(cls, path: str) -> tuple["Folder", str]:
+        """The folder that a file stands in, and the file's name there."""
+        filesystem, inner = filesystem_at(path)
+        folder, _, name = inner.rpartition("/")
+        return cls(filesystem, folder or "/"), name
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.filesystem, f"{self.path}/{name}")
+
+    @property
+    def local_path(self) -> Path | None:
+        """The path on this machine's disk, None for an object store."""
+        return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Sorted names of the files directly in this folder that match; none where there is no folder."""
+        infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        files = [info.base_name for info in infos if info.type == fs.FileType.File]
+        return sorted(name for name in files if fnmatch.fnmatch(name, pattern))
+
+    def exists(self, name: str = "") -> bool:
+        path = f"{self.path}/{name}" if name else self.path
+        return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+    def write_bytes(self, name: str, content: bytes | memoryview) -> None:
+        """Write one file atomically: a temporary name, then a rename (an object store's put is atomic by itself).
+
+        A store's stream must get the whole content at once: closing it makes what it has got so far an object, also
+        where an exception closes it.
+        """
+        self.filesystem.create_dir(self.path, recursive=True)
+        if self.local_path is None:
+            with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
+                stream.write(content)
+            return
+        temporary = self.local_path / f".{name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.local_path / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read_bytes(self, name: str) -> bytes:
+        with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+            return bytes(stream.read())
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read_bytes(name))
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(name, memoryview(sink.getvalue()))
+
+    def read_table(self, name: str) -> pa.Table:
+        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
+            return pq.ParquetFile(file).read()
+
+    def read_metadata(self, name: str) -> dict[bytes, bytes]:
+        """The key-value metadata of a Parquet file."""
+        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
+            return dict(pq.ParquetFile(file).schema_arrow.metadata or {})
+
+    def read_tables(self, pattern: str, schema: pa.Schema) -> pa.Table:
+        """All matching parts as one table, in the order of their names; an empty one if there are none."""
+        tables = [self.read_table(name) for name in self.names(pattern)]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def move(self, name: str, to: "Folder") -> None:
+        """Move one file to another folder of the same filesystem, where it replaces one of its name."""
+        self.filesystem.create_dir(to.path, recursive=True)
+        self.filesystem.move(f"{self.path}/{name}", f"{to.path}/{name}")
+
+    def delete_file(self, name: str) -> None:
+        self.filesystem.delete_file(f"{self.path}/{name}")
+
+    def delete(self) -> None:
+        """Remove this folder and all in it; nothing happens where there is none."""
+        if self.exists():
+            self.filesystem.delete_dir(self.path)
+
+
+class LineLog:
+    """A file that grows line by line and outlives the process that writes it, killed or not.
+
+    On a disk each line is there at once, though a kill may tear the last one. An object store cannot append, so there
+    the whole object is written again every 20 seconds, and a kill loses what came since.
+    """
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._content, self._written_at = bytearray(), time.monotonic()
+        self._file: int | None = None
+        if folder.local_path is not None:
+            folder.local_path.mkdir(exist_ok=True)
+            self._file = os.open(folder.local_path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def append(self, value: Any) -> None:
+        """Add one line of JSON."""
+        line = json.dumps(value).encode() + b"\n"
+        if self._file is not None:
+            while line:
+                line = line[os.write(self._file, line) :]
+            return
+        self._content += line
+        if time.monotonic() - self._written_at > _REWRITE_SECONDS:
+            self._folder.write_bytes(self._name, bytes(self._content))
+            self._written_at = time.monotonic()
+
+    def close(self, keep: bool = True) -> None:
+        """Write what is still to be written, unless the file is not wanted any more."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        elif keep and self._content:
+            self._folder.write_bytes(self._name, bytes(self._content))
+
+
+def read_lines(folder: Folder, name: str) -> list[Any]:
+    """The lines of a `LineLog`, but for one that a kill has torn."""
+    values = []
+    for line in folder.read_bytes(name).splitlines():
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            continue
+    return values
+
+
+class PartWriter:
+    """Writes rows as numbered Parquet files of equal size; `flush` writes what is left."""
+
+    def __init__(self, folder: Folder, prefix: str, schema: pa.Schema, rows_per_file: int) -> None:
+        self.folder, self.prefix, self.schema, self.rows_per_file = folder, prefix, schema, rows_per_file
+        self.num_rows = self._num_files = 0
+        self._waiting: list[dict[str, Any]] = []
+
+    def write(self, row: dict[str, Any]) -> None:
+        self.num_rows += 1
+        self._waiting.append(row)
+        if len(self._waiting) == self.rows_per_file:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            name = f"{self.prefix}-{self._num_files:05d}.parquet"
+            self.folder.write_table(name, pa.Table.from_pylist(self._waiting, schema=self.schema))
+            self._num_files, self._waiting = self._num_files + 1, []
+
+
+def fingerprint(inputs: dict[str, Any]) -> str:
+    """SHA-256 of the inputs as canonical JSON: equal exactly when all keys and values are."""
+    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def digest_files(folder: Folder, names: Iterable[str]) -> str:
+    """One digest of files' names, sizes, and first and last MiB (enough to tell models apart, cheap for any size)."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        with folder.filesystem.open_input_file(f"{folder.path}/{name}") as file:
+            size = file.size()
+            digest.update(f"{name} {size} ".encode())
+            digest.update(file.read(_EDGE_BYTES))
+            file.seek(max(0, size - _EDGE_BYTES))
+            digest.update(file.read(_EDGE_BYTES))
+    return digest.hexdigest()
+
+
+def begin_stage(
+    folder: Folder, inputs: dict[str, Any], start_over: bool = False, extends: Extends | None = None
+) -> dict[str, Any] | None:
+    """The manifest if this stage is complete; None if it is to run, now or on from where it was.
+
+    Where inputs differ only in ways that `extends` allows, a complete stage is to run again. Its manifest and the
+    inputs as recorded stay until it has found that it can, and replaces them itself.
+
+    Raises:
+        InputError: the folder holds rows made from other inputs; names the keys that differ.
+    """
+    try:
+        if start_over:
+            folder.delete()
+        has_begun = folder.exists(INPUTS)
+        if not has_begun:
+            folder.write_json(INPUTS, inputs)
+    except OSError as error:
+        raise InputError(
+            f"{folder.path} cannot be written to: {storage_failure(error)}; choose another [run] output"
+        ) from error
+    if has_begun:
+        differing = differences(folder.read_json(INPUTS), json.loads(json.dumps(inputs)))
+        refused = [d for d in differing if extends is None or not extends(d.key, d.old, d.new)]
+        if refused:
+            raise InputError(
+                f"{folder.path} was made with other settings: {'; '.join(map(str, refused))}; "
+                "choose another [run] output, or pass --start-over to make it anew"
+            )
+        return folder.read_json(MANIFEST) if folder.exists(MANIFEST) and not differing else None
+    return None
+
+
+def finish_stage(folder: Folder, inputs: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest, which marks the stage as complete, and return it as written."""
+    complete = {**manifest, "fingerprint": fingerprint(inputs), "complete": True}
+    folder.write_json(MANIFEST, complete)
+    return complete
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[Difference]:
+    """The dotted keys whose values differ between two nested dicts."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(old.keys() | new.keys())
+        return [d for name in names for d in differences(old.get(name), new.get(name), f"{key}.{name}".strip("."))]
+    return [] if old == new else [Difference(key, old, new)]
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,63 @@
+"""What is measured of a step's response tokens: sums that workers add up, and the means that they come to.
+
+Every figure is over the response tokens of the whole global batch, and again for each origin among them.
+"""
+
+import torch
+from torch import Tensor
+
+from ossft_ray.engines.training.batches import ORIGINS
+
+_SUMS = ("tokens", "loss", "nll", "p", "p_squared", "c", "c_squared", "entropy")
+
+
+class TokenSums:
+    """Sums over tokens by origin, in float64; of this worker until `reduce`."""
+
+    def __init__(self, device: torch.device | str) -> None:
+        self._sums = torch.zeros(len(ORIGINS), len(_SUMS), dtype=torch.float64, device=device)
+
+    def add(self, logprob_N: Tensor, coefficient_N: Tensor, entropy_N: Tensor, origin_N: Tensor) -> None:
+        """Count in the tokens of one forward pass."""
+        probability_N = logprob_N.exp()
+        columns = (
+            torch.ones_like(logprob_N),
+            -coefficient_N * logprob_N,
+            -logprob_N,
+            probability_N,
+            probability_N.square(),
+            coefficient_N,
+            coefficient_N.square(),
+            entropy_N,
+        )
+        self._sums.index_add_(0, origin_N, torch.stack(columns, dim=1).double())
+
+    def reduce(self) -> None:
+        """Add up all workers' sums; a collective call."""
+        torch.distributed.all_reduce(self._sums)
+
+    def metrics(self) -> dict[str, float]:
+        """Means over all tokens, and by origin where there is more than one kind, such as `self/loss`."""
+        by_origin = dict(zip(ORIGINS, self._sums.tolist(), strict=True))
+        totals = [sum(column) for column in zip(*by_origin.values(), strict=True)]
+        metrics = _means(totals)
+        present = {name: sums for name, sums in by_origin.items() if sums[0]}
+        for name, sums in present.items():
+            metrics |= {f"{name}/{key}": value for key, value in (_means(sums) | {"tokens": int(sums[0])}).items()}
+        return metrics
+
+
+def _means(sums: list[float]) -> dict[str, float]:
+    of = dict(zip(_SUMS, sums, strict=True))
+    tokens = max(of["tokens"], 1.0)
+    mean_coefficient = of["c"] / tokens
+    return {
+        "loss": of["loss"] / tokens,
+        "cross_entropy": of["nll"] / tokens,
+        "mean_token_probability": of["p"] / tokens,
+        "coefficient_mean": mean_coefficient,
+        "coefficient_variance": max(0.0, of["c_squared"] / tokens - mean_coefficient**2),
+        # of the weights w = p: (Σw)² / (N Σw²), 1 where all tokens count alike
+        "effective_sample_size": of["p"] ** 2 / (tokens * of["p_squared"]) if of["p_squared"] else 0.0,
+        "entropy": of["entropy"] / tokens,
+    }

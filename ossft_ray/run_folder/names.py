@@ -1,0 +1,3 @@
+"""The names of a run's files and folders."""
+
+PAGE = "report.html"

@@ -1,0 +1,71 @@
+"""What do the stored samples of an evaluation say? Scores of each model, and how it differs from the base model."""
+
+from dataclasses import asdict
+from typing import Any
+
+from ossft_ray.common.schema import SAMPLE
+from ossft_ray.common.storage import Folder
+from ossft_ray.method.comparison import Comparison, average, compare
+from ossft_ray.method.metrics import Sample, Score, score
+
+SCORES, DIFFERENCES, COSTS = "scores.json", "differences.json", "costs.json"
+AVERAGE = "average"  # over benchmarks, in differences.json
+Scores = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark
+
+
+def folder_name(benchmark: str) -> str:
+    """A benchmark's name as a folder and in `scores.json`: `/` as `-`."""
+    return benchmark.strip("/").replace("/", "-")
+
+
+def score_model(model_folder: Folder, benchmarks: list[str]) -> dict[str, dict[str, Any]]:
+    """A model's entry of `scores.json`."""
+    return {
+        folder_name(name): _score_as_json(score(list(read_samples(model_folder, name).values()))) for name in benchmarks
+    }
+
+
+def compare_models(before: Folder, after: Folder, benchmarks: list[str]) -> dict[str, dict[str, Any]]:
+    """A model's entry of `differences.json`: on each benchmark, and on their average where there are several.
+
+    Raises:
+        ValueError: the two models did not answer the same problems.
+    """
+    found = {folder_name(name): _compare_on(before, after, name) for name in benchmarks}
+    if len(found) > 1:
+        found[AVERAGE] = average(list(found.values()))
+    return {name: _comparison_as_json(comparison) for name, comparison in found.items()}
+
+
+def read_differences(output: str) -> Scores:
+    """What `evaluate/differences.json` of a run holds."""
+    differences: Scores = (Folder.at(output) / "evaluate").read_json(DIFFERENCES)
+    return differences
+
+
+def read_samples(model_folder: Folder, benchmark: str) -> dict[str, list[Sample]]:
+    """A model's graded samples by problem id, in the order of the benchmark."""
+    columns = ["problem_id", "correct", "extracted", "finish_reason", "num_tokens"]
+    table = (model_folder / folder_name(benchmark)).read_tables("part-*.parquet", SAMPLE).select(columns)
+    by_problem: dict[str, list[Sample]] = {}
+    for row in table.to_pylist():
+        sample = Sample(row["correct"], row["extracted"], row["finish_reason"] == "stop", row["num_tokens"] or 0)
+        by_problem.setdefault(row["problem_id"], []).append(sample)
+    return by_problem
+
+
+def _compare_on(before: Folder, after: Folder, benchmark: str) -> Comparison:
+    old, new = read_samples(before, benchmark), read_samples(after, benchmark)
+    if old.keys() != new.keys():
+        raise ValueError(f"{folder_name(benchmark)}: {before.path} and {after.path} answered different problems")
+    return compare(list(old.values()), [new[problem_id] for problem_id in old])
+
+
+def _score_as_json(score: Score) -> dict[str, Any]:
+    values = asdict(score)
+    return {"avg": values.pop("avg"), "stderr": values.pop("stderr"), "pass": values.pop("pass_at"), **values}
+
+
+def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+    values = asdict(comparison)
+    return {"degrees_of_freedom" if key == "degrees" else key: v for key, v in values.items() if key != "resolution"}

@@ -1,0 +1,90 @@
+"""A policy at evaluation: one part of a benchmark's problems in, its samples with their verdicts out."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from ossft_ray.common.prompt_templates import TEMPLATES, PromptTemplate
+from ossft_ray.common.schema import SAMPLE, to_table
+from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import Problem, PromptTooLong
+from ossft_ray.config import Experiment
+from ossft_ray.distributed.rollout_worker import RolloutWorker
+from ossft_ray.engines.vllm_policy import Sampling
+from ossft_ray.method.prompts import solve_prompt
+from ossft_ray.method.rewriting import derive_seed
+from ossft_ray.stages.evaluate.accuracies import folder_name
+
+NAME = "evaluate"
+
+
+def plain_prompt(experiment: Experiment) -> PromptTemplate:
+    """What problems are asked with: `[evaluate] template` where it is set, else `[prompts]`."""
+    if experiment.evaluate.template is not None:
+        return TEMPLATES[experiment.evaluate.template]
+    prompts = experiment.prompts
+    return PromptTemplate(prompts.system, prompts.solve, prompts.guided)
+
+
+class EvaluateWorker(RolloutWorker):
+    """Turns parts of a benchmark's problems into parts of SAMPLE rows. A part is named BENCHMARK#NUMBER."""
+
+    def __init__(self, *arguments: Any, benchmarks: dict[str, list[Problem]], folder: Folder, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.benchmarks, self.folder = benchmarks, folder
+
+    async def process(self, part: str) -> None:
+        benchmark, number = split_part(part)
+        problems = self.benchmarks[benchmark][number * PART_PROBLEMS : (number + 1) * PART_PROBLEMS]
+        progress = self.progress[part] = Counter()
+        by_problem = await asyncio.gather(*(self.answer(benchmark, problem, progress) for problem in problems))
+        rows = [row for rows in by_problem for row in rows]
+        (self.folder / folder_name(benchmark)).write_table(part_file(number), to_table(rows, SAMPLE))
+
+    async def answer(self, benchmark: str, problem: Problem, progress: Counter[str]) -> list[dict[str, Any]]:
+        """All samples of one problem."""
+        async with self.a_place_in_flight():
+            num_samples = self.experiment.evaluate.num_samples
+            rows = await asyncio.gather(*(self.draw(benchmark, problem, index) for index in range(num_samples)))
+            progress.update(problems=1, samples=len(rows), correct=sum(row["correct"] for row in rows))
+            self.metrics.count("ossft_problems", origin="")
+        return rows
+
+    async def draw(self, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
+        """One response with its verdict; a problem that does not fit the context is answered wrongly, with a reason."""
+        settings, prompts = self.experiment.evaluate, plain_prompt(self.experiment)
+        prompt = solve_prompt(problem.question, prompts.system, prompts.solve)
+        sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens)
+        seed = derive_seed(self.experiment.run.seed, NAME, benchmark, problem.problem_id, index)
+        row = {
+            "problem_id": problem.problem_id,
+            "question": problem.question,
+            "answer": problem.answer,
+            "index": index,
+            "correct": False,
+            "num_tokens": 0,
+        }
+        try:
+            response = await self.sample(prompt, sampling, seed, f"{benchmark}/{problem.problem_id}/{index}")
+        except PromptTooLong:
+            return row | {"reason": "prompt_too_long"}
+        row |= {
+            "response": response.text,
+            "finish_reason": response.finish_reason,
+            "num_tokens": len(response.token_ids),
+        }
+        # A truncated response may still hold an answer in its box: it is graded, as the field's harnesses do.
+        verdict = await self.verify(problem, response.text)
+        return row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
+
+
+def split_part(part: str) -> tuple[str, int]:
+    benchmark, _, number = part.rpartition("#")
+    return benchmark, int(number)
+
+
+def part_file(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+PART_PROBLEMS = 8

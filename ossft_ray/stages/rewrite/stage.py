@@ -1,0 +1,81 @@
+"""`ossft rewrite`: make the data on-policy. Problems in, EXAMPLE rows out (arXiv 2509.15157, Section 3).
+
+The driver reads the input once, sets unusable rows aside, and lays the problems out in parts. Workers turn each
+part of problems into a part of examples. A part is written whole or not at all, and until then its draws are logged,
+so a run that was killed goes on with the parts that are missing, and draws again only what was in flight.
+"""
+
+from typing import Any
+
+from ossft_ray.common.storage import Folder, begin_stage, finish_stage
+from ossft_ray.config import Experiment
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.distributed.replanning import replanned
+from ossft_ray.distributed.rollout_pool import run_workers
+from ossft_ray.distributed.session import check_output, start_ray
+from ossft_ray.engines.vllm_policy import check_engine_settings
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.parts import part_number
+from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.revisions import pin
+from ossft_ray.run_folder.sessions import Session
+from ossft_ray.stages.rewrite.attempt_log import BEFORE, UNFINISHED
+from ossft_ray.stages.rewrite.ingest import PARTS, lay_out_problems, part_capacity, part_names
+from ossft_ray.stages.rewrite.inputs import extends, make_room, rewrite_inputs
+from ossft_ray.stages.rewrite.manifest import summarise
+from ossft_ray.stages.rewrite.worker import NAME, RewriteWorker
+
+
+@replanned
+def rewrite(
+    experiment: Experiment,
+    on_progress: OnProgress | None = None,
+    start_over: bool = False,
+    verbose: bool = False,
+    worker: type[RewriteWorker] = RewriteWorker,
+) -> dict[str, Any]:
+    """Rewrite all problems of `[data]` and return the manifest; a complete stage is left as it is.
+
+    `on_progress` gets running totals: `total`, `done_before`, and of this session `problems`, `self`, `guided`,
+    `expert`, `dropped`, `generated_tokens`, `policies`. `worker` may be a subclass that samples or verifies otherwise.
+
+    Raises:
+        InputError: the data, the policy or the settings cannot be used, or the folder holds rows of other settings.
+        JobError: a worker failed; the same command goes on.
+    """
+    check_output(experiment.run.output)
+    check_engine_settings(experiment.policy.engine)
+    experiment = pin(experiment, anew=start_over)
+    chat = load_chat(experiment.policy)
+    inputs = rewrite_inputs(experiment)
+    folder = Folder.at(experiment.run.output) / NAME
+    report = on_progress or (lambda totals: None)
+    if (manifest := begin_stage(folder, inputs, start_over, extends)) is not None:
+        report(ALREADY_COMPLETE)
+        return manifest
+
+    session = Session.begin(folder)
+    layout = lay_out_problems(experiment, chat, folder)
+    make_room(folder, inputs)
+    session.note("intake")
+    write_config(experiment)
+    finished = set(folder.names(PARTS))
+    # The large parts first: at the end, small ones spread better over many policies.
+    missing = sorted(set(part_names(layout)) - finished, key=lambda part: (-_capacity(part), part))
+    num_done = min(layout.problems, sum(map(_capacity, finished)))
+    counts = {"total": layout.problems, "done_before": num_done}
+    start_ray(experiment, verbose)
+    totals = run_workers(
+        worker, experiment, missing, layout.problems - num_done, NAME, lambda totals: report(counts | totals), verbose
+    )
+    session.note("rewriting", totals)
+    session.end()
+    manifest = finish_stage(folder, inputs, summarise(folder, layout))
+    for name in (UNFINISHED, BEFORE):
+        (folder / name).delete()
+    write_config(experiment)
+    return manifest
+
+
+def _capacity(part: str) -> int:
+    return part_capacity(part_number(part))

@@ -1,0 +1,127 @@
+"""`ossft score`: the policy gap. How likely is each response token under the policy that will be trained?
+
+For the kept responses and for the expert's solutions of the same problems, so before rewriting and after, by the
+training engine's own forward pass. Losses with a reference policy read theirs here. A part of examples becomes a part
+of SCORE rows, whole or not at all, so a run that was killed goes on with the parts that are missing.
+"""
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ossft_ray.common.schema import SCORE, check_table
+from ossft_ray.common.storage import Folder, begin_stage, finish_stage
+from ossft_ray.config import Experiment
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.distributed.replanning import replanned
+from ossft_ray.distributed.session import check_output, start_ray
+from ossft_ray.distributed.train_group import run_group
+from ossft_ray.engines.training.settings import check_deepspeed_settings
+from ossft_ray.method.gap import EDGES, LogprobSums
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.reader import examples_folder, read_counts
+from ossft_ray.run_folder.revisions import pin
+from ossft_ray.stages.score.inputs import score_inputs
+from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, work
+
+NAME = "score"
+PARTS = "part-*.parquet"
+_WORKERS = "workers"  # sub-folder: Ray Train's own state, while it works
+_ORIGINS = ("self", "guided", "expert")
+
+
+@replanned
+def score(
+    experiment: Experiment,
+    on_progress: OnProgress | None = None,
+    start_over: bool = False,
+    verbose: bool = False,
+) -> dict[str, Any]:
+    """Score the examples that will be trained on, and return the manifest; a complete stage is left as it is.
+
+    `on_progress` gets running totals: `total` parts, `done_before`, and of this session `parts`, `tokens` and
+    `seconds`.
+
+    Raises:
+        InputError: there are no complete examples, the policy cannot be used, or the folder holds scores of others.
+        JobError: a worker failed; the same command goes on.
+    """
+    check_output(experiment.run.output)
+    experiment = pin(experiment)
+    folder = Folder.at(experiment.run.output) / NAME
+    report = on_progress or (lambda totals: None)
+    source = examples_folder(experiment)
+    load_chat(experiment.policy)  # refuses here what no worker could use
+    check_deepspeed_settings(experiment.train)
+    inputs = score_inputs(experiment, source)
+    if (manifest := begin_stage(folder, inputs, start_over)) is not None:
+        report(ALREADY_COMPLETE)
+        return manifest
+
+    write_config(experiment)
+    progress = _Progress(folder, len(source.names(PARTS)))
+    if progress.num_missing:
+        start_ray(experiment, verbose)
+        config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
+        poll, written = lambda: report(progress.totals()), lambda: progress.totals()["parts"]
+        run_group(work, config, experiment, folder, _WORKERS, poll, written)
+    (folder / _WORKERS).delete()
+    manifest = finish_stage(folder, inputs, summarise(folder))
+    write_config(experiment)
+    return manifest
+
+
+class _Progress:
+    """What has been written of this stage: before this session, and in it."""
+
+    def __init__(self, folder: Folder, num_parts: int) -> None:
+        self._folder, self._seen = folder, set(folder.names(PARTS))
+        self._totals = {"total": num_parts, "done_before": len(self._seen), "parts": 0, "tokens": 0, "seconds": 0.0}
+        self.num_missing = num_parts - len(self._seen)
+
+    def totals(self) -> dict[str, Any]:
+        for part in set(self._folder.names(PARTS)) - self._seen:
+            self._seen.add(part)
+            counts = read_counts(self._folder, part)
+            self._totals["parts"] += 1
+            for name in ("tokens", "seconds"):
+                self._totals[name] += counts[name]
+        return dict(self._totals)
+
+
+def summarise(folder: Folder) -> dict[str, Any]:
+    """The manifest's figures, from the parts themselves, see `LogprobSums`.
+
+    By group: the kept responses of each origin, all of them (`kept`), and the experts' solutions of the same problems
+    (`expert_originals`). `histogram` has each group's tokens by log p, between the `edges`. `too_long` counts the
+    responses that were left out.
+    """
+    groups = {name: LogprobSums() for name in (*_ORIGINS, "kept", "expert_originals")}
+    responses: Counter[str] = Counter()
+    too_long: Counter[str] = Counter()
+    seconds = 0.0
+    for part in folder.names(PARTS):
+        table = check_table(folder.read_table(part), SCORE, f"{folder.path}/{part}")
+        for name in groups:
+            rows = table.filter(_is_in(table, name))
+            groups[name] += LogprobSums.of(pc.list_flatten(rows["reference_logprobs"]).to_numpy())
+            responses[name] += len(rows)
+        counts = read_counts(folder, part)
+        too_long.update(counts["too_long"])
+        seconds += counts["seconds"]
+    return {
+        **{name: sums.figures() | {"responses": responses[name]} for name, sums in groups.items()},
+        "too_long": {"kept": too_long[KEPT], "expert_originals": too_long[EXPERT_ORIGINAL]},
+        "histogram": {"edges": list(EDGES), **{name: sums.histogram.tolist() for name, sums in groups.items()}},
+        "seconds": round(seconds, 3),
+    }
+
+
+def _is_in(table: pa.Table, group: str) -> pa.ChunkedArray:
+    if group == "expert_originals":
+        return pc.equal(table["source"], EXPERT_ORIGINAL)
+    is_kept = pc.equal(table["source"], KEPT)
+    return is_kept if group == "kept" else pc.and_(is_kept, pc.equal(table["origin"], group))

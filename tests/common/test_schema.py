@@ -1,0 +1,104 @@
+"""Rows are written as exactly their schema and checked against it when read."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.schema import EXAMPLE, PROBLEM, REJECTED, SAMPLE, SCORE, check_table, to_table
+
+# The columns and types of the public contract (DESIGN.md, section 6), and with which others follow.
+CONTRACT = {
+    "problem_id": "string",
+    "question": "string",
+    "answer": "string",
+    "expert_solution": "string",
+    "prompt": "list<item: struct<role: string, content: string>>",
+    "completion": "list<item: struct<role: string, content: string>>",
+    "response": "string",
+    "response_token_ids": "list<item: int32>",
+    "origin": "string",
+    "num_attempts": "int32",
+    "num_correct": "int32",
+    "attempts": "list<item: struct<stage: string, index: int32, correct: bool, reason: string, finish_reason: string, "
+    "num_tokens: int32, response: string>>",
+    "policy": "string",
+}
+ROW = {"problem_id": "p", "question": "q", "answer": "1", "expert_solution": "s", "verifier": ""}
+SCORES = {
+    "problem_id": "string",
+    "origin": "string",
+    "source": "string",
+    "token_ids": "list<item: int32>",
+    "reference_logprobs": "list<item: float>",
+}
+
+
+@pytest.mark.parametrize("name, kind", CONTRACT.items(), ids=CONTRACT)
+def test_example_columns_are_the_contracts(name: str, kind: str) -> None:
+    assert str(EXAMPLE.field(name).type) == kind
+
+
+def test_score_columns_are_the_contracts() -> None:
+    assert {field.name: str(field.type) for field in SCORE} == SCORES
+
+
+def test_rejected_rows_say_where_and_why() -> None:
+    assert {"source", "row", "reason"} <= set(REJECTED.names)
+
+
+@pytest.mark.parametrize("schema", [PROBLEM, REJECTED, EXAMPLE, SAMPLE, SCORE])
+def test_no_rows_are_still_a_table_of_the_schema(schema: pa.Schema) -> None:
+    assert to_table([], schema).schema == schema
+
+
+def test_a_file_may_lack_the_columns_that_came_later() -> None:
+    table = to_table([ROW | {"verifier": None}], PROBLEM)
+    assert check_table(table.drop_columns(["verifier"]), PROBLEM, "part.parquet") == table
+
+
+def test_a_missing_value_is_null_and_an_unknown_column_an_error() -> None:
+    table = to_table([{"problem_id": "p"}], PROBLEM)
+    assert table.schema == PROBLEM
+    assert table.to_pylist() == [dict.fromkeys(PROBLEM.names) | {"problem_id": "p"}]
+    with pytest.raises(ValueError, match="anser"):
+        to_table([ROW, ROW | {"anser": "1"}], PROBLEM)
+
+
+@pytest.mark.parametrize(
+    "column, values",
+    [
+        ("problem_id", pa.array(["p"], pa.large_string())),
+        ("answer", pa.array(["1"]).dictionary_encode()),
+        ("expert_solution", pa.array([None])),
+    ],
+)
+def test_columns_are_cast(column: str, values: Any) -> None:
+    table = to_table([ROW], PROBLEM)
+    table = table.set_column(table.column_names.index(column), column, values)
+    checked = check_table(table, PROBLEM, "part.parquet")
+    assert checked.schema == PROBLEM
+    assert checked[column].to_pylist() == values.to_pylist()
+
+
+def test_more_columns_may_follow_and_their_order_is_free() -> None:
+    table = to_table([ROW], PROBLEM).append_column("more", pa.array([1])).select(["more", *reversed(PROBLEM.names)])
+    assert check_table(table, PROBLEM, "part.parquet").to_pylist() == [ROW]
+
+
+@pytest.mark.parametrize(
+    "table, words",
+    [
+        (pa.table({"problem_id": ["p"]}), "part.parquet: column 'question' is missing; found problem_id"),
+        (
+            to_table([ROW], PROBLEM).set_column(2, "answer", pa.array([[1]])),
+            "part.parquet: columns do not have the expected types",
+        ),
+    ],
+)
+def test_a_table_of_another_kind_is_refused(table: pa.Table, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_table(table, PROBLEM, "part.parquet")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from ossft_ray.engines.training.batches import Examples, collate, deal_micro_batches, global_batch, num_steps
+
+EXAMPLES = Examples.build(
+    ["a", "b", "c"], [[1, 2], [3], [4, 5, 6]], [[10, 11, 12], [13, 14], [15]], ["self", "expert", "guided"]
+)
+
+
+def test_examples_keep_what_they_were_built_from() -> None:
+    assert EXAMPLES.lengths.tolist() == [5, 3, 4]
+    assert EXAMPLES.response_lengths.tolist() == [3, 2, 1]
+    assert EXAMPLES.token_ids.tolist() == [1, 2, 10, 11, 12, 3, 13, 14, 4, 5, 6, 15]
+    with pytest.raises(ValueError, match="at least one token"):
+        Examples.build(["a"], [[]], [[1]])
+
+
+@pytest.mark.parametrize("examples, batch, epochs, expected", [(22, 8, 2, 6), (8, 8, 1, 1), (9, 8, 1, 2), (3, 8, 4, 4)])
+def test_num_steps(examples: int, batch: int, epochs: int, expected: int) -> None:
+    assert num_steps(examples, batch, epochs) == expected
+
+
+def test_each_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
+    lengths = np.ones(22)
+    steps = [global_batch(lengths, 8, seed=5, step=step) for step in range(6)]
+    assert [epoch for _, epoch in steps] == [0, 0, 0, 1, 1, 1]
+    assert [len(batch) for batch, _ in steps] == [8, 8, 6, 8, 8, 6]
+    first, second = ([index for batch, epoch in steps if epoch == number for index in batch] for number in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(22)) and first != second
+    assert global_batch(lengths, 8, seed=5, step=4) == steps[4]
+    assert global_batch(lengths, 8, seed=6, step=4) != steps[4]
+
+
+def test_the_heaviest_whole_batch_comes_first() -> None:
+    lengths = np.arange(22) + 1
+    by_step = [global_batch(lengths, 8, seed=5, step=step)[0] for step in range(3)]
+    assert 21 in by_step[0] or (21 in by_step[2] and max(by_step[1]) < max(by_step[0]))
+    plain = [global_batch(np.ones(22), 8, seed=5, step=step)[0] for step in range(3)]
+    assert sorted(map(sorted, by_step)) == sorted(map(sorted, plain))  # the same batches in another order
+    for heavy in range(22):
+        lengths = np.where(np.arange(22) == heavy, 99, 1)
+        first, *_, last = (global_batch(lengths, 8, seed=5, step=step)[0] for step in range(3))
+        assert heavy in first or (heavy in last and len(last) == 6), "the last, partial batch stays the last"
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 8])
+@pytest.mark.parametrize("max_tokens", [50, 120, 4000])
+def test_dealing_gives_each_example_once_and_all_workers_as_many_passes(packing, num_workers, max_tokens) -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, 13).tolist()
+    dealt = deal_micro_batches(lengths, num_workers, max_tokens, 200, packing)
+    assert len({len(micro_batches) for micro_batches in dealt}) == 1 and len(dealt) == num_workers
+    assert sorted(i for worker in dealt for rows in worker for row in rows for i in row) == list(range(13))
+    assert sum(any(worker) for worker in dealt) >= num_workers - 1  # uneven lengths may leave one idle
+
+
+def test_packed_row() -> None:
+    tensors = collate(EXAMPLES, [2, 0, 1], [[1, 2], [0]])  # rows: a then b, and c
+    assert tensors.input_ids_BT.tolist() == [[1, 2, 10, 11, 12, 3, 13, 14], [4, 5, 6, 15, 0, 0, 0, 0]]
+    assert tensors.position_ids_BT.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 3, 4, 5, 6, 7]]
+    assert tensors.sources_N.tolist() == [1, 2, 3, 5, 6, 10]
+    assert tensors.targets_N.tolist() == [10, 11, 12, 13, 14, 15]
+    assert tensors.response_N.tolist() == [0, 0, 0, 1, 1, 2]
+    assert tensors.places_N.tolist() == [0, 1, 2, 3, 4, 5]
+    assert tensors.origin_N.tolist() == [0, 0, 0, 2, 2, 1]
+    assert tensors.boundaries is None
+
+
+def test_flat_row() -> None:
+    tensors = collate(EXAMPLES, [2, 0, 1], [[0], [2, 1]], flat=True)  # c, b, a
+    assert tensors.input_ids_BT.tolist() == [[4, 5, 6, 15, 3, 13, 14, 1, 2, 10, 11, 12]]
+    assert tensors.position_ids_BT.tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3, 4]]
+    assert tensors.boundaries.tolist() == [0, 4, 7, 12]
+    assert tensors.sources_N.tolist() == [2, 4, 5, 8, 9, 10]
+    assert tensors.targets_N.tolist() == [15, 13, 14, 10, 11, 12]
+    assert tensors.places_N.tolist() == [5, 3, 4, 0, 1, 2]
+
+
+def test_reference_logprobs_stand_for_response_tokens() -> None:
+    built = Examples.build(["a", "b"], [[1, 2], [3]], [[10], [13, 14]], reference_logprobs=[[-1.0], [-2.0, -3.0]])
+    assert built.reference_logprobs.tolist() == [-1.0, -2.0, -3.0] and built.response_offsets.tolist() == [0, 1, 3]
+    with pytest.raises(ValueError, match="one reference log-probability"):
+        Examples.build(["a"], [[1]], [[10, 11]], reference_logprobs=[[-1.0]])
+
+
+def test_empty_micro_batch_trains_on_nothing() -> None:
+    for flat in (False, True):
+        tensors = collate(EXAMPLES, [0], [], flat)
+    assert tensors.input_ids_BT.numel() > 0 and tensors.sources_N.numel() == tensors.targets_N.numel() == 0

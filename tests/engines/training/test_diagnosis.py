@@ -1,0 +1,28 @@
+import pytest
+
+from ossft_ray.common.errors import JobError
+from ossft_ray.engines.training.diagnosis import GradientWatch
+
+USUAL = [1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0]  # median 2
+
+
+@pytest.mark.parametrize(
+    "max_jump, before, norm, message",
+    [
+        (1000.0, USUAL, 2001.0, r"exploded in step 11: its norm is 2e\+03, where 2 is usual; its problems: p-1, p-2"),
+        (1000.0, USUAL, 1999.0, None),
+        (10.0, USUAL, 21.0, "train.max_grad_norm_jump"),
+        (0.0, USUAL, 1e30, None),  # 0 allows all
+        (10.0, USUAL[:9], 1e6, None),  # too few to know what is usual
+        (0.0, [], float("nan"), "the gradient norm of step 11 is nan"),
+        (10.0, [1e9] + [1.0] * 50, 20.0, "exploded"),  # what is long past is forgotten
+    ],
+)
+def test_gradient_watch(max_jump: float, before: list[float], norm: float, message: str | None) -> None:
+    watch = GradientWatch(max_jump, before)
+    if message is None:
+        watch.refuse_explosion(norm, 11, ["p-1", "p-2"])
+        assert watch.norms[-1] == norm
+    else:
+        with pytest.raises(JobError, match=message):
+            watch.refuse_explosion(norm, 11, ["p-1", "p-2"])

@@ -1,0 +1,83 @@
+"""Scoring without Ray: what transformers says, however the work is split, and what the trainer's first step sees."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ossft_ray.common.playground_paths import POLICY_FOLDER
+from ossft_ray.config import Lora, Policy, Train
+from ossft_ray.engines.training.batches import Examples
+from ossft_ray.engines.training.deepspeed_engine import Trainer
+from ossft_ray.engines.training.scoring import Scorer
+from tests.engines.process_group import join_group
+
+# of a token's log p, in nats, to plain transformers in float32: of each token, and in the mean over tokens
+LARGEST, MEAN = {"fp32": 1e-4, "bf16": 2.0}, {"fp32": 1e-5, "bf16": 0.1}
+SETTINGS = Train(loss="iw_sft", global_batch_size=11, max_length=256, precision="fp32", zero_stage=2)
+VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
+    1: [
+        {"zero_stage": 0, "packing": False, "micro_batch_tokens": 500},
+        {"zero_stage": 2, "offload": "optimizer"},
+        {"zero_stage": 3, "micro_batch_tokens": 60, "offload": "all"},
+        {"zero_stage": 2, "precision": "bf16"},
+        {"zero_stage": 2, "lora": Lora(rank=4), "activation_checkpointing": True},
+    ],
+    2: [{"zero_stage": 2}, {"zero_stage": 3, "packing": False}, {"zero_stage": 3, "precision": "bf16"}],
+}
+
+
+def make_texts() -> tuple[list[list[int]], list[list[int]]]:
+    rng = np.random.default_rng(3)
+    return tuple([rng.integers(3, 40, int(rng.integers(1, 90))).tolist() for _ in range(21)] for _ in range(2))
+
+
+def build(references: list[list[float]] | None = None) -> Examples:
+    prompts, responses = make_texts()
+    return Examples.build([f"problem-{index}" for index in range(21)], prompts, responses, None, references)
+
+
+def plain_logprobs() -> list[list[float]]:
+    """One response after the other, all its logits, in float32."""
+    model = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32)
+    rows = []
+    for prompt, response in zip(*make_texts(), strict=True):
+        with torch.no_grad():
+            logprob_TV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        rows.append(logprob_TV.gather(1, torch.tensor(response)[:, None])[:, 0].tolist())
+    return rows
+
+
+def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> None:
+    join_group(rank, num_workers, folder)
+    measured = []
+    for variant in variants:
+        settings, policy = SETTINGS.model_copy(update=variant), Policy(model="playground")
+        scorer = Scorer(policy, settings)
+        logprobs = scorer.logprobs(build())
+        assert scorer.agree([f"of worker {rank}"]) == ["of worker 0"]
+        measured.append((logprobs, next(Trainer(policy, settings, 0, build(logprobs)).steps())))
+    (folder / f"measured-{rank}.json").write_text(json.dumps(measured))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_scores_are_those_of_transformers_and_of_the_trainers_first_step(num_workers: int, tmp_path: Path) -> None:
+    variants = VARIANTS[num_workers]
+    torch.multiprocessing.spawn(_worker, (num_workers, tmp_path, variants), num_workers)
+    measured = [json.loads((tmp_path / f"measured-{rank}.json").read_text()) for rank in range(num_workers)]
+    assert all([logprobs for logprobs, _ in of_one] == [logprobs for logprobs, _ in measured[0]] for of_one in measured)
+    plain = plain_logprobs()
+    for variant, (logprobs, first_step) in zip(variants, measured[0], strict=True):
+        precision = variant.get("precision", "fp32")
+        assert [len(of_one) for of_one in logprobs] == [len(of_one) for of_one in plain]
+        differences = np.abs(np.concatenate(logprobs) - np.concatenate(plain))
+        assert differences.max() < LARGEST[precision] and differences.mean() < MEAN[precision], variant
+        # the weight of iw_sft is the mean ratio of a response to what it was before training
+        rounding = 1e-6 if precision == "fp32" else 1e-2
+        assert first_step["coefficient_mean"] == pytest.approx(1, abs=rounding), variant
+        assert first_step["coefficient_variance"] == pytest.approx(0, abs=rounding), variant

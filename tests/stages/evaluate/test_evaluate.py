@@ -1,0 +1,252 @@
+"""Several models in one go with vLLM and the playground policy: scores, differences, going on, and the cache."""
+
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.playground_paths import BENCHMARKS, POLICY_FOLDER
+from ossft_ray.common.prompt_templates import TEMPLATES
+from ossft_ray.common.storage import Folder, finish_stage
+from ossft_ray.config import Experiment, resolve
+from ossft_ray.stages.evaluate.stage import evaluate, models
+from ossft_ray.stages.evaluate.worker import plain_prompt
+
+NUM_PROBLEMS = 10  # two parts
+LEVELS = ("easy", "hard")
+
+
+def settings(folder: Path, run: str, **evaluate_settings: Any) -> dict[str, Any]:
+    return {
+        "run": {"output": str(folder / run)},
+        "policy": {"model": "playground"},
+        "data": {"path": "none.jsonl"},
+        "evaluate": {
+            "benchmarks": [str(folder / f"{level}.jsonl") for level in LEVELS],
+            "num_samples": 4,
+            "max_tokens": 48,
+            "cache": str(folder / "cache"),
+            **evaluate_settings,
+        },
+    }
+
+
+def read_scores(experiment: Experiment) -> dict[str, Any]:
+    scores: dict[str, Any] = json.loads(Path(experiment.run.output, "evaluate/scores.json").read_text())
+    return scores
+
+
+def notes_of(progress: list[dict[str, Any]]) -> list[str]:
+    return [totals["note"] for totals in progress if "note" in totals]
+
+
+def samples_of(experiment: Experiment, model: str) -> list[dict[str, Any]]:
+    parts = sorted(Path(experiment.run.output, "evaluate", model).rglob("part-*.parquet"))
+    return [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small benchmarks, and the playground's policy with a weaker last norm: its logits are flatter."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("evaluate")
+    for level, name in zip(LEVELS, ("playground/level1", "playground/level3"), strict=True):
+        lines = BENCHMARKS[name].read_text().splitlines()[:NUM_PROBLEMS]
+        (folder / f"{level}.jsonl").write_text("\n".join(lines))
+    shutil.copytree(POLICY_FOLDER, folder / "flat")
+    weights = load_file(folder / "flat" / "model.safetensors")
+    norm = weights["model.norm.weight"]
+    save_file({**weights, "model.norm.weight": norm * 0.6}, folder / "flat" / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, ray_cluster: None) -> tuple[Experiment, list[dict[str, Any]]]:
+    """Both models evaluated, with what was reported meanwhile."""
+    experiment = resolve(settings(folder, "run", models={"flat": str(folder / "flat")}))
+    progress: list[dict[str, Any]] = []
+    evaluate(experiment, progress.append)
+    return experiment, progress
+
+
+def names(folder: Path) -> list[str]:
+    return [str(folder / f"{level}.jsonl").strip("/").replace("/", "-") for level in LEVELS]
+
+
+def test_every_model_has_its_samples_scores_and_differences(
+    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]]
+) -> None:
+    experiment, _ = finished
+    output = Path(experiment.run.output, "evaluate")
+    scores, differences = (json.loads((output / f"{name}.json").read_text()) for name in ("scores", "differences"))
+    assert list(scores) == ["base", "flat"] and list(differences) == ["flat"]
+    for model in scores:
+        rows = samples_of(experiment, model)
+        assert len(rows) == 2 * NUM_PROBLEMS * 4
+        assert sum(e["avg"] for e in scores[model].values()) / 2 == pytest.approx(
+            sum(row["correct"] for row in rows) / len(rows)
+        )
+        ended = [row["finish_reason"] == "stop" for row in rows]
+        assert sum(e["finished"] for e in scores[model].values()) / 2 == pytest.approx(sum(ended) / len(rows))
+        assert all(0 <= e["in_form"] <= min(e["finished"], e["answered"]) for e in scores[model].values())
+        assert all(list(e["pass"]) == ["1", "2", "4"] and 0 < e["mean_tokens"] <= 48 for e in scores[model].values())
+    assert list(differences["flat"]) == [*names(folder), "average"]
+    for name, found in differences["flat"].items():
+        assert sum(found["gain"].values()) == pytest.approx(found["difference"], abs=1e-12)
+        assert found["low"] <= found["difference"] <= found["high"]
+        assert 0 < found["smallest_detectable"] <= 1
+        if name != "average":
+            gained = scores["flat"][name]["avg"] - scores["base"][name]["avg"]
+            assert found["difference"] == pytest.approx(gained)
+    assert differences["flat"]["average"]["difference"] < -0.05, "the flat policy guesses more"
+
+
+def test_what_it_cost(finished: tuple[Experiment, list[dict[str, Any]]]) -> None:
+    experiment, progress = finished
+    costs = Folder.at(experiment.run.output).read_json("evaluate/costs.json")
+    drawn = sum(
+        {totals["model"]: totals.get("generated_tokens", 0) for totals in progress if "total" in totals}.values()
+    )
+    assert costs["generated_tokens"] == drawn > 0
+    assert costs["seconds"] > 1
+
+
+def test_a_second_call_does_nothing(finished: tuple[Experiment, list[dict[str, Any]]]) -> None:
+    experiment, _ = finished
+    progress: list[dict[str, Any]] = []
+    evaluate(experiment, progress.append)
+    assert [(totals["model"], totals["already_complete"]) for totals in progress] == [("base", True), ("flat", True)]
+
+
+def test_another_run_takes_whole_benchmarks_from_the_cache(
+    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, _ = finished
+    monkeypatch.setattr(
+        "ossft_ray.stages.evaluate.stage.run_workers", lambda *arguments, **keywords: pytest.fail("drawn")
+    )
+    again = resolve(settings(folder, "again"))
+    progress: list[dict[str, Any]] = []
+    scores = evaluate(again, progress.append)
+    assert samples_of(again, "base") == samples_of(experiment, "base")
+    assert json.loads(json.dumps(scores))["base"] == read_scores(experiment)["base"]
+    notes = notes_of(progress)
+    assert len(notes) == 2 and all("10 problems of" in note and "come from the cache" in note for note in notes)
+
+
+def test_a_missing_part_is_drawn_again_and_no_other(
+    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, _ = finished
+    (part,) = Path(experiment.run.output, "evaluate", "flat", names(folder)[1]).glob("part-00001.parquet")
+    before, wanted = samples_of(experiment, "flat"), pq.read_table(part).to_pylist()
+    part.unlink()
+    without = experiment.model_copy(update={"evaluate": experiment.evaluate.model_copy(update={"cache": ""})})
+    progress: list[dict[str, Any]] = []
+    evaluate(without, progress.append)
+    assert sum(totals.get("samples", 0) for totals in progress[-1:]) == len(wanted) == 2 * 4
+    assert [row["problem_id"] for row in samples_of(experiment, "flat")] == [row["problem_id"] for row in before]
+
+
+def drawn(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, **keywords: Any) -> tuple[list[str], list[str]]:
+    """What would be drawn, part by part, and the notes; nothing is."""
+    parts: list[str] = []
+    progress: list[dict[str, Any]] = []
+
+    class Stopped(Exception):
+        pass
+
+    def draw(worker: Any, experiment: Experiment, missing: list[str], *arguments: Any, **keywords: Any) -> None:
+        parts.extend(missing)
+        raise Stopped
+
+    monkeypatch.setattr("ossft_ray.stages.evaluate.stage.run_workers", draw)
+    with suppress(Stopped):
+        evaluate(experiment, progress.append, **keywords)
+    return [Path(part).name for part in parts], notes_of(progress)
+
+
+ALL = ["easy.jsonl#0", "easy.jsonl#1", "hard.jsonl#0", "hard.jsonl#1"]
+
+
+@pytest.mark.parametrize(
+    "change, missing",
+    [
+        ({}, []),
+        ({"evaluate": {"cache": ""}}, ALL),
+        ({"evaluate": {"num_samples": 3}}, ALL),
+        ({"evaluate": {"temperature": 0.5}}, ALL),
+        ({"evaluate": {"template": "qwen-boxed"}}, ALL),
+        ({"evaluate": {"template": "qwen25-math-cot"}}, []),
+        ({"prompts": {"guided": "{question}{expert_solution}"}}, []),
+        ({"prompts": {"system": "Think."}}, ALL),
+        ({"run": {"seed": 1}}, ALL),
+        ({"verify": {"kind": "number"}}, ALL),
+        ({"policy": {"dtype": "float32"}}, ALL),
+        ({"train": {"loss": "sft"}}, []),
+    ],
+)
+def test_what_samples_of_another_run_depend_on(
+    folder: Path,
+    finished: tuple[Experiment, list[dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, dict[str, Any]],
+    missing: list[str],
+) -> None:
+    plain = settings(folder, "unused")
+    plain["run"]["output"] = str(tmp_path / "run")
+    changed = resolve({**plain, **{section: {**plain.get(section, {}), **keys} for section, keys in change.items()}})
+    assert drawn(changed, monkeypatch)[0] == missing
+
+
+def test_starting_over_takes_nothing_from_the_cache(
+    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert drawn(resolve(settings(folder, f"{tmp_path.name}-over")), monkeypatch, start_over=True) == (ALL, [])
+
+
+def test_other_problems_of_the_same_name_are_drawn(
+    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = folder / "easy.jsonl"
+    whole = file.read_text()
+    file.write_text(whole.replace("Work out", "Find"))
+    try:
+        assert drawn(resolve(settings(folder, "other-problems")), monkeypatch)[0] == ALL[:2]
+        with pytest.raises(InputError, match=r"the problems of .*easy\.jsonl have changed; pass --start-over"):
+            evaluate(finished[0])
+    finally:
+        file.write_text(whole)
+
+
+def test_a_model_that_cannot_be_had_is_refused_before_any_is_sampled(folder: Path, tmp_path: Path) -> None:
+    experiment = resolve(settings(folder, "refused", models={"other": str(tmp_path / "nowhere")}))
+    with pytest.raises(InputError, match=r"no model folder at .*nowhere"):
+        evaluate(experiment)
+    assert not Path(experiment.run.output, "evaluate", "base").exists()
+
+
+def test_models_are_base_then_trained_then_others(tmp_path: Path) -> None:
+    given = resolve(settings(tmp_path, "run", models={"b": "owner/b", "a": "owner/a"}))
+    given = given.model_copy(update={"policy": given.policy.model_copy(update={"revision": "v1"})})
+    assert list(models(given)) == ["base", "b", "a"]
+    finish_stage(Folder.at(given.run.output) / "train", {}, {})
+    found = models(given)
+    assert list(found) == ["base", "trained", "b", "a"]
+    assert [one.policy.model for one in found.values()][2:] == ["owner/b", "owner/a"]
+    assert [one.policy.revision for one in found.values()] == ["v1", None, None, None]
+
+
+def test_evaluation_may_ask_otherwise_than_training(tmp_path: Path) -> None:
+    given = resolve({**settings(tmp_path, "run"), "prompts": {"system": "Think."}})
+    assert plain_prompt(given) == replace(TEMPLATES["qwen25-math-cot"], system="Think.")
+    other = given.model_copy(update={"evaluate": given.evaluate.model_copy(update={"template": "llama-boxed"})})
+    assert plain_prompt(other) == TEMPLATES["llama-boxed"]

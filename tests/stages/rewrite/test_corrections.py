@@ -1,0 +1,116 @@
+"""A corrected gold answer: stored attempts are graded again, and only what changed is drawn anew."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.cloudpickle
+
+from ossft_ray.common.errors import JobError
+from ossft_ray.common.types import Problem
+from ossft_ray.config import Experiment, resolve
+from ossft_ray.stages.rewrite.stage import rewrite
+from tests.stages import scripted
+from tests.stages.scripted import DiceWorker, rows_by_id
+
+ray.cloudpickle.register_pickle_by_value(scripted)
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.long]
+
+GOLDS = ["0", "1", "2", "3", "4", "5"]  # a die of four has no 4 and no 5
+CORRECTIONS = {1: "2", 4: "0", 7: "5", 11: "1", 12: "3", 30: "4"}  # problem number -> its answer, corrected
+NUM_PROBLEMS = 40
+
+
+def experiment(folder: Path, corrections: dict[int, str], **rewriting: Any) -> Experiment:
+    path = folder / "problems.jsonl"
+    with path.open("w") as file:
+        for number in range(NUM_PROBLEMS):
+            answer = corrections.get(number, GOLDS[number % 6])
+            # Of every other corrected problem the expert's solution is corrected too.
+            stated = answer if number % 2 == 0 else GOLDS[number % 6]
+            row = {"id": f"p{number}", "problem": f"Throw {number}.", "answer": answer}
+            file.write(json.dumps({**row, "solution": f"It is \\boxed{{{stated}}}."}) + "\n")
+    return resolve(
+        {
+            "run": {"output": str(folder / "run")},
+            "policy": {"model": "playground"},
+            "data": {"path": str(path), "contamination": "ignore"},
+            "rewrite": {"guided_alignment": {"max_copied": 1.0}, **rewriting},
+        }
+    )
+
+
+class Draws:
+    """How many tokens a session drew."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+    def __call__(self, totals: dict[str, Any]) -> None:
+        self.tokens = max(self.tokens, totals.get("generated_tokens", 0))
+
+
+def run(settings: Experiment, worker: Any = DiceWorker) -> tuple[dict[str, Any], int]:
+    draws = Draws()
+    return rewrite(settings, on_progress=draws, worker=worker), draws.tokens
+
+
+@pytest.mark.parametrize(
+    "rewriting",
+    [{}, {"exhaustive": True, "keep_attempts": True}, {"keep_per_problem": 2, "fallback": "drop"}],
+    ids=["early stopping", "all drawn and kept", "two kept, else dropped"],
+)
+def test_a_corrected_run_has_the_rows_of_one_that_was_right_from_the_start(
+    tmp_path: Path, rewriting: dict[str, Any]
+) -> None:
+    (tmp_path / "fresh").mkdir()
+    fresh = experiment(tmp_path / "fresh", CORRECTIONS, **rewriting)
+    expected, all_tokens = run(fresh)
+    run(experiment(tmp_path, {}, **rewriting))
+    corrected = experiment(tmp_path, CORRECTIONS, **rewriting)
+    manifest, tokens = run(corrected)
+    assert rows_by_id(corrected) == rows_by_id(fresh)
+    for key in ("origins", "attempts", "generated_tokens", "reasons", "dropped", "golds", "bad_golds", "suspects"):
+        assert manifest[key] == expected[key], key
+    assert 0 < tokens < all_tokens / 4, "six of forty problems changed"
+    assert not (tmp_path / "run/rewrite/before").exists()
+    assert run(corrected)[1] == 0, "complete again"
+
+
+def test_a_correction_in_the_middle_of_a_run_holds_for_what_was_drawn_before(tmp_path: Path) -> None:
+    class Interrupted(DiceWorker):
+        """Stops when half of the problems are done, with their draws logged and no part written."""
+
+        async def rewrite(self, problem: Problem, log: Any, progress: Any) -> Any:
+            if int(problem.problem_id.removeprefix("p")) in (14, 15, 25, 35):
+                raise JobError("enough")
+            return await super().rewrite(problem, log, progress)
+
+    (tmp_path / "fresh").mkdir()
+    fresh = experiment(tmp_path / "fresh", CORRECTIONS)
+    run(fresh)
+    with pytest.raises(JobError, match="enough"):
+        run(experiment(tmp_path, {}), Interrupted)
+    corrected = experiment(tmp_path, CORRECTIONS)
+    run(corrected)
+    assert rows_by_id(corrected) == rows_by_id(fresh)
+
+
+def test_attempts_that_agree_against_the_gold_make_it_a_suspect(tmp_path: Path) -> None:
+    settings = experiment(tmp_path, {})
+    manifest, _ = run(settings)
+    assert manifest["golds"] == {"sound": NUM_PROBLEMS}
+    assert 0 < len(manifest["suspects"]) < NUM_PROBLEMS / 2
+    rows = rows_by_id(settings)
+    for suspect in manifest["suspects"]:
+        (row,) = rows[suspect["problem_id"]]
+        own = [
+            answer
+            for attempt, answer in zip(row["attempts"], row["attempt_answers"], strict=True)
+            if attempt["stage"] == "self"
+        ]
+        assert suspect["answer"] == row["answer"] != suspect["agreed_answer"]
+        assert [own[index] for index in suspect["agreeing"]] == [suspect["agreed_answer"]] * len(suspect["agreeing"])
+        assert len(suspect["agreeing"]) >= 3 and len(suspect["agreeing"]) > len(own) / 2
+        assert (suspect["num_attempts"], suspect["num_correct"]) == (len(own), 0)

@@ -1,0 +1,273 @@
+"""`score` for real: Ray Train and the playground's policy, on rows written by hand."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.playground_paths import POLICY_FOLDER
+from ossft_ray.common.schema import EXAMPLE, SCORE, to_table
+from ossft_ray.common.storage import INPUTS, MANIFEST, Folder, finish_stage
+from ossft_ray.config import Experiment, Policy, resolve
+from ossft_ray.distributed.progress import ALREADY_COMPLETE
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.policy.example_tokens import Encoded
+from ossft_ray.run_folder.parts import write_counted
+from ossft_ray.run_folder.reader import read_counts
+from ossft_ray.stages.score.stage import score, summarise
+from ossft_ray.stages.score.worker import Part, Response, grouped, responses_of, score_group
+from ossft_ray.stages.train.stage import train
+from tests.stages.rows import write_examples
+
+NUM_ROWS, ROWS_OF_A_PART = 30, 2
+TOLERANCE = 1e-4  # of a token's log p in float32, in nats
+ORIGINS = ("self", "guided", "expert")
+
+
+def experiment(output: Path, num_workers: int = 1, **settings: Any) -> Experiment:
+    train_settings = {"precision": "fp32", "global_batch_size": 16, "max_length": 512, "loss": "iw_sft"} | settings
+    return resolve(
+        {
+            "run": {"output": str(output)},
+            "policy": {"model": "playground"},
+            "data": {"path": "unused.jsonl"},
+            "train": train_settings,
+            "resources": {"num_train_workers": num_workers},
+        }
+    )
+
+
+def write_rewritten(output: Path) -> list[dict[str, Any]]:
+    """A rewrite with rows of all origins: the policy's responses say the answer alone."""
+    chat = load_chat(Policy(model="playground"))
+    rows = write_examples(str(output), NUM_ROWS)
+    for number, row in enumerate(rows):
+        row["origin"] = ORIGINS[number % 3]
+        if row["origin"] != "expert":
+            row["response"] = rf"\boxed{{{row['answer']}}}"
+            row["response_token_ids"] = chat.encode_response(row["response"])
+    folder = Folder.at(str(output)) / "rewrite"
+    for start in range(0, NUM_ROWS, ROWS_OF_A_PART):
+        table = to_table(rows[start : start + ROWS_OF_A_PART], EXAMPLE)
+        folder.write_table(f"part-{start // ROWS_OF_A_PART:05d}.parquet", table)
+    finish_stage(folder, {"rows": NUM_ROWS}, {"problems": NUM_ROWS})
+    return rows
+
+
+def read_scores(output: Path) -> list[dict[str, Any]]:
+    return (Folder.at(str(output)) / "score").read_tables("part-*.parquet", SCORE).to_pylist()
+
+
+def first_step(output: Path) -> dict[str, Any]:
+    return json.loads((output / "train" / "metrics.jsonl").read_text().splitlines()[0])
+
+
+@pytest.fixture(scope="module")
+def scored(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]], Any]:
+    """Two workers score another run's examples."""
+    folder = tmp_path_factory.mktemp("scored")
+    rows = write_rewritten(folder / "other")
+    seen: list[dict[str, Any]] = []
+    settings = experiment(folder / "run", num_workers=2, examples=str(folder / "other" / "rewrite"))
+    manifest = score(settings, seen.append)
+    assert seen[-1]["parts"] == seen[-1]["total"] == NUM_ROWS // ROWS_OF_A_PART
+    return folder / "run", rows, (settings, manifest)
+
+
+def test_values_are_those_of_transformers(scored: tuple[Path, list[dict[str, Any]], Any]) -> None:
+    output, rows, _ = scored
+    chat = load_chat(Policy(model="playground"))
+    model = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32)
+    found = {(row["problem_id"], row["source"]): row for row in read_scores(output)}
+    assert len(found) == 2 * NUM_ROWS
+    for row in rows:
+        prompt = chat.render(row["prompt"])
+        for source, response in (
+            ("kept", row["response_token_ids"]),
+            ("expert_original", chat.encode_response(row["expert_solution"])),
+        ):
+            entry = found[row["problem_id"], source]
+            assert (entry["token_ids"], entry["origin"]) == (response, row["origin"])
+            with torch.no_grad():
+                logprob_TV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            plain = logprob_TV.gather(1, torch.tensor(response)[:, None])[:, 0].tolist()
+            assert entry["reference_logprobs"] == pytest.approx(plain, rel=0, abs=TOLERANCE)
+
+
+def test_manifest_is_a_hand_computation_on_the_rows(scored: tuple[Path, list[dict[str, Any]], Any]) -> None:
+    output, _, (_, manifest) = scored
+    scores = read_scores(output)
+    groups = {origin: ("kept", (origin,)) for origin in ORIGINS}
+    groups |= {"kept": ("kept", ORIGINS), "expert_originals": ("expert_original", ORIGINS)}
+    for name, (source, origins) in groups.items():
+        chosen = [row for row in scores if row["source"] == source and row["origin"] in origins]
+        logprobs = [value for row in chosen for value in row["reference_logprobs"]]
+        weights = [math.exp(value) for value in logprobs]
+        mean = math.fsum(logprobs) / len(logprobs)
+        squares = math.fsum(weight**2 for weight in weights)
+        expected = {
+            "tokens": len(logprobs),
+            "responses": len(chosen),
+            "mean_logprob": mean,
+            "perplexity": math.exp(-mean),
+            "effective_sample_size": math.fsum(weights) ** 2 / (len(weights) * squares),
+        }
+        assert manifest[name] == pytest.approx(expected), name
+        assert sum(manifest["histogram"][name]) == len(logprobs)
+    assert len(manifest["histogram"]["edges"]) == len(manifest["histogram"]["kept"]) + 1
+    assert manifest["too_long"] == {"kept": 0, "expert_originals": 0}
+    assert manifest["complete"] and json.loads((output / "score" / MANIFEST).read_text()) == manifest
+    assert not (output / "score" / "workers").exists()
+
+
+def test_complete_scores_are_left_alone_and_others_refused(scored: tuple[Path, list[dict[str, Any]], Any]) -> None:
+    output, _, (settings, manifest) = scored
+    reports: list[dict[str, Any]] = []
+    assert score(settings, reports.append) == manifest and reports == [ALREADY_COMPLETE]
+    shorter = experiment(output, examples=settings.train.examples, max_length=400)
+    with pytest.raises(InputError, match=r"made with other settings: train\.max_length \(512, now 400\)"):
+        score(shorter)
+    with pytest.raises(InputError, match=r"train\.max_length \(512, now 400\); run `ossft score --start-over`"):
+        train(shorter)
+
+
+def test_the_ratio_to_the_reference_is_one_at_step_0(scored: tuple[Path, list[dict[str, Any]], Any]) -> None:
+    """The weight of iw_sft is then 1, and the KL term of asft_k3 nothing."""
+    output, _, (settings, _) = scored
+    alone = settings.model_copy(update={"resources": experiment(output).resources})
+    train(alone)
+    step = first_step(output)
+    assert step["coefficient_mean"] == pytest.approx(1, abs=1e-6)
+    assert step["coefficient_variance"] == pytest.approx(0, abs=1e-6)
+    anchored = alone.model_copy(update={"train": alone.train.model_copy(update={"loss": "asft_k3"})})
+    train(anchored, start_over=True)
+    step = first_step(output)
+    assert step["coefficient_mean"] == pytest.approx(step["mean_token_probability"], abs=1e-6)
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on_with_the_parts_that_are_missing(
+    scored: tuple[Path, list[dict[str, Any]], Any], tmp_path: Path
+) -> None:
+    source = str(scored[0].parent / "other" / "rewrite")
+    config = tmp_path / "experiment.toml"
+    config.write_text(
+        f'[run]\noutput = "{tmp_path}/run"\n[policy]\nmodel = "playground"\n[data]\npath = "unused.jsonl"\n'
+        f'[train]\nprecision = "fp32"\nmax_length = 512\nexamples = "{source}"\n[resources]\nnum_train_workers = 1\n'
+    )
+    with (tmp_path / "output.txt").open("wb") as output:
+        command = [str(Path(sys.executable).with_name("ossft")), "score", "--config", str(config)]
+        driver = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    parts = tmp_path / "run" / "score"
+    deadline = time.monotonic() + 120
+    while not list(parts.glob("part-*.parquet")):
+        assert driver.poll() is None and time.monotonic() < deadline, (tmp_path / "output.txt").read_text()
+        time.sleep(0.001)
+    below = psutil.Process(driver.pid).children(recursive=True)
+    workers = [process for process in below if "RayTrainWorker" in " ".join(process.cmdline())]
+    driver.kill()
+    driver.wait()
+    for process in workers:
+        process.kill()
+    psutil.wait_procs(workers, timeout=60)
+    before = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
+    assert 0 < len(before) < NUM_ROWS // ROWS_OF_A_PART and not (parts / MANIFEST).exists()
+
+    seen: list[dict[str, Any]] = []
+    manifest = score(experiment(tmp_path / "run", examples=source), seen.append)
+    assert seen[-1]["done_before"] == len(before)
+    after = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
+    assert {name: after[name] for name in before} == before and len(after) == NUM_ROWS // ROWS_OF_A_PART
+    undisturbed, resumed = read_scores(scored[0]), read_scores(tmp_path / "run")
+    for theirs, ours in zip(undisturbed, resumed, strict=True):
+        assert ours.pop("reference_logprobs") == pytest.approx(theirs.pop("reference_logprobs"), rel=0, abs=1e-5)
+        assert ours == theirs
+    assert manifest["kept"]["tokens"] == scored[2][1]["kept"]["tokens"]
+
+
+def test_what_is_scored_of_a_part(tmp_path: Path) -> None:
+    """The expert's solution once a problem, as an example of it would be; what is too long is left out and counted."""
+    chat = load_chat(Policy(model="playground"))
+    (row, other) = write_examples(str(tmp_path), 2)
+    kept = [
+        row | {"origin": "self", "response_token_ids": [7, chat.stop_token_ids[-1]]},
+        row | {"origin": "self", "response_token_ids": [8, chat.end_of_turn_id]},
+        other | {"expert_solution": None},
+    ]
+    responses, too_long = responses_of(kept, chat, experiment(tmp_path))
+    prompt, solution = chat.render(row["prompt"]), chat.encode_response(row["expert_solution"])
+    assert [(r.source, r.origin, r.encoded.response) for r in responses] == [
+        ("kept", "self", [7, chat.end_of_turn_id]),  # closed as training closes it
+        ("expert_original", "self", solution),
+        ("kept", "self", [8, chat.end_of_turn_id]),
+        ("kept", "expert", other["response_token_ids"]),
+    ]
+    assert responses[0].encoded.prompt == responses[1].encoded.prompt == prompt and too_long == {}
+    shorter = experiment(tmp_path, max_length=len(prompt) + len(solution) - 1)
+    responses, too_long = responses_of(kept[:2], chat, shorter)
+    assert [r.source for r in responses] == ["kept", "kept"] and too_long == {"expert_original": 1}
+
+
+def to_score(name: str, num_responses: int, first_token: int = 0) -> Part:
+    tokens = range(first_token, first_token + num_responses)
+    responses = [Response(f"{name}-{token}", "self", "kept", Encoded([1, 2], [token, 9], True)) for token in tokens]
+    return Part(name, responses, {"kept": num_responses})
+
+
+@pytest.mark.parametrize(
+    "sizes, least, expected",
+    [
+        ([], 4, []),
+        ([5, 5], 4, [[5], [5]]),
+        ([2, 2, 2, 2, 2], 4, [[2, 2], [2, 2], [2]]),
+        ([0, 0, 9, 1], 4, [[0, 0, 9], [1]]),
+    ],
+    ids=["none", "large enough alone", "the last may hold fewer", "empty ones"],
+)
+def test_small_parts_are_scored_together(sizes: list[int], least: int, expected: list[list[int]]) -> None:
+    groups = grouped((to_score(f"part-{number}", size) for number, size in enumerate(sizes)), least)
+    assert [[len(part.responses) for part in group] for group in groups] == expected
+
+
+def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
+    class Scorer:
+        def logprobs(self, examples: Any) -> list[list[float]]:
+            rows = np.split(examples.token_ids, examples.offsets[1:-1])
+            return [(-row[start:]).tolist() for row, start in zip(rows, examples.prompt_lengths, strict=True)]
+
+    group = [to_score("part-0.parquet", 2), to_score("part-1.parquet", 0), to_score("part-2.parquet", 3, first_token=5)]
+    folder = Folder.at(str(tmp_path))
+    folder.write_json(INPUTS, {})
+    assert score_group(Scorer(), group, folder) == 10
+    for part in group:
+        rows = folder.read_table(part.name).to_pylist()
+        assert [row["problem_id"] for row in rows] == [response.problem_id for response in part.responses]
+        assert [row["reference_logprobs"] for row in rows] == [
+            [-float(token) for token in response.encoded.response] for response in part.responses
+        ]
+        counts = read_counts(folder, part.name)
+        assert (counts["tokens"], counts["too_long"]) == (2 * len(rows), {"kept": len(rows)})
+
+
+def test_a_group_without_tokens_has_no_figures(tmp_path: Path) -> None:
+    folder = Folder.at(str(tmp_path))
+    write_counted(folder, "part-00000.parquet", SCORE.empty_table(), {"too_long": {"kept": 3}, "seconds": 0.5})
+    manifest = summarise(folder)
+    empty = {"tokens": 0, "responses": 0, "mean_logprob": None, "perplexity": None, "effective_sample_size": None}
+    assert manifest["kept"] == manifest["guided"] == empty
+    assert manifest["too_long"] == {"kept": 3, "expert_originals": 0}
+
+
+def test_scoring_before_rewriting_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"rewrite: no complete examples .* run `ossft rewrite` first"):
+        score(experiment(tmp_path))

@@ -1,0 +1,140 @@
+"""`ossft verify`: rows in, the same rows with verdicts out; bad input is refused in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ossft_ray.common.errors import InputError
+from ossft_ray.config import Verify, VerifyNumber, VerifyPython
+from ossft_ray.stages.verify import FileColumns, verify_file
+
+ROWS: list[dict[str, Any]] = [
+    {"id": 1, "answer": "5", "response": r"\boxed{5}", "note": "ü"},
+    {"id": 2, "answer": 27.0, "response": r"\boxed{28}", "note": None},
+    {"id": 3, "answer": "5", "response": None, "note": "x"},
+    {"id": 4, "answer": None, "response": r"\boxed{5}", "note": "x"},
+]
+REASONS = ["correct", "wrong", "no_answer", "no_gold"]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        texts = [row | {"answer": None if row["answer"] is None else str(row["answer"])} for row in rows]
+        pq.write_table(pa.Table.from_pylist(texts), path)
+    else:
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [("in.jsonl", None), ("in.parquet", None), ("in.jsonl", "new/out.jsonl"), ("in.parquet", "out.jsonl")],
+)
+def test_rows_keep_their_columns_and_gain_verdicts(tmp_path: Path, source: str, output: str | None) -> None:
+    path = write(tmp_path / source, ROWS)
+    before = read(path)
+    progress: list[dict[str, Any]] = []
+    summary = verify_file(path, None if output is None else tmp_path / output, on_progress=progress.append)
+    default = path.with_name(f"in.verified{path.suffix}")
+    assert summary.output == (default if output is None else tmp_path / output)
+    rows = read(summary.output)
+    assert [row["reason"] for row in rows] == REASONS
+    assert [row["correct"] for row in rows] == [True, False, False, False]
+    assert [row["extracted"] for row in rows] == ["5", "28", None, None]
+    assert [{name: row[name] for name in ROWS[0]} for row in rows] == before
+    assert (summary.num_rows, summary.num_correct, summary.accuracy) == (4, 1, 0.25)
+    assert summary.reasons == dict.fromkeys(REASONS, 1)
+    assert {name: progress[-1][name] for name in ("total", "rows", "correct")} == {"total": 4, "rows": 4, "correct": 1}
+    assert summary.verdicts_per_second > 0 and summary.num_over_limits == 0
+    assert sorted(entry.name for entry in summary.output.parent.iterdir() if entry.name.startswith(".")) == []
+
+
+def test_rows_bring_their_own_columns_questions_and_verifiers(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"gold": ["2", "3"], "text": r"\boxed{3, 2}"},
+        {"gold": ["USA", "US"], "text": r"\boxed{us}", "by": "text"},
+        {"gold": "5 km", "text": r"\boxed{5000 m}", "by": "number"},
+        {"gold": "B", "text": [{"role": "user", "content": "?"}, {"role": "assistant", "content": r"\boxed{seven}"}]},
+    ]
+    rows[3] |= {"by": "choice", "prompt": "(A) 6 (B) seven"}
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    summary = verify_file(path, columns=FileColumns("gold", "text", "prompt", "by"))
+    assert [row["reason"] for row in read(summary.output)] == ["correct"] * 4
+    assert [list(row)[:2] for row in read(summary.output)] == [["gold", "text"]] * 4
+
+
+def test_the_settings_and_limits_of_verify_hold(tmp_path: Path) -> None:
+    rows = [{"answer": "1.00", "response": r"\boxed{1.05}"}, {"answer": "1", "response": r"\boxed{1}"}]
+    path = write(tmp_path / "in.jsonl", rows)
+    loose = Verify(kind="number", number=VerifyNumber(relative_tolerance=0.1))
+    assert [verify_file(path, verify=verify).num_correct for verify in (loose, Verify(kind="number"))] == [2, 1]
+    bomb = write(tmp_path / "bomb.jsonl", [{"answer": "x", "response": "hang"}, {"answer": "x", "response": "x"}])
+    python = VerifyPython(function="hanging_verifier:grade")
+    summary = verify_file(bomb, verify=Verify(kind="python", timeout_seconds=0.3, python=python))
+    assert summary.reasons == {"timeout": 1, "correct": 1} and summary.num_over_limits == 1
+
+
+def test_many_rows_come_out_in_their_order(tmp_path: Path) -> None:
+    rows = [{"number": number, "answer": "1", "response": rf"\boxed{{{number}}}"} for number in range(3000)]
+    summary = verify_file(write(tmp_path / "in.jsonl", rows))
+    graded = read(summary.output)
+    assert [row["number"] for row in graded] == list(range(3000))
+    assert [row["extracted"] for row in graded] == [str(number) for number in range(3000)]
+    assert [row["number"] for row in graded if row["correct"]] == [1]
+
+
+def test_jsonl_to_parquet_and_grading_again_replaces_the_verdicts(tmp_path: Path) -> None:
+    rows = [{"answer": "5", "response": r"\boxed{5}", "reason": "old"}, {"answer": "6", "response": "", "more": [1]}]
+    first = verify_file(write(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet").output
+    assert pq.read_schema(first).names == ["answer", "response", "more", "correct", "reason", "extracted"]
+    again = verify_file(first, first).output
+    assert read(again) == [
+        {"answer": "5", "response": r"\boxed{5}", "more": None, "correct": True, "reason": "correct", "extracted": "5"},
+        {"answer": "6", "response": "", "more": [1], "correct": False, "reason": "no_answer", "extracted": None},
+    ]
+
+
+GOOD = r'{"answer": "5", "response": "\\boxed{5}"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "output", "message"),
+    [
+        ("in.jsonl", None, None, r"in\.jsonl: no such file"),
+        ("in.jsonl", "", None, "no rows"),
+        ("in.jsonl", "\n \n", None, "no rows"),
+        ("in.jsonl", f"{GOOD}\n{{broken\n", None, r"in\.jsonl:2: not valid JSON"),
+        ("in.jsonl", f"{GOOD}\n[1]\n", None, r"in\.jsonl:2: not a JSON object"),
+        ("in.jsonl", '{"answer": "5", "text": "a"}', None, "column 'response' is missing; found answer, text"),
+        ("in.jsonl", '{"response": "5"}', None, "column 'answer' is missing; found response"),
+        ("in.jsonl", '{"answer": "5", "response": "5", "verifier": "maths"}', None, "no verification kind 'maths'"),
+        ("in.jsonl", '{"answer": true, "response": "5"}', None, "'answer' must hold text or numbers, not bool"),
+        ("in.jsonl", '{"answer": "5", "response": 5}', None, "'response' must hold text, not int"),
+        ("in.parquet", "no parquet", None, r"in\.parquet: cannot be read"),
+        ("in.csv", GOOD, None, r"in\.csv: unknown kind of file"),
+        ("in.jsonl", GOOD, "out.txt", r"out\.txt: unknown kind of file"),
+        ("in.jsonl", GOOD, "in.jsonl/out.jsonl", "its folder cannot be made"),
+        ("in.jsonl", f'{GOOD}\n{{"answer": 5, "response": ""}}', "out.parquet", "do not fit Parquet columns"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(
+    tmp_path: Path, name: str, content: str | None, output: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=message) as raised:
+        verify_file(tmp_path / name, None if output is None else tmp_path / output)
+    assert "\n" not in str(raised.value)
+    assert sorted(tmp_path.rglob("*")) == before

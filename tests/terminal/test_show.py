@@ -1,0 +1,221 @@
+"""What `ossft show` prints: of a finished run, of one under way, of odd rows; and what it refuses."""
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ossft_ray.common.schema import DROPPED, to_table
+from ossft_ray.common.storage import Folder
+from ossft_ray.config import Policy
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.terminal import bars
+from ossft_ray.terminal.show import plain
+from tests.export.runs import CHAT, TEXTS, attempt, example, write_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    return write_run(str(tmp_path / "run"))
+
+
+@pytest.fixture
+def shown(command: Callable[[str], Callable[..., str]]) -> Callable[..., str]:
+    return command("show")
+
+
+def shown_ids(text: str) -> list[str]:
+    return [line.split()[2] for line in text.splitlines() if line.startswith("== problem")]
+
+
+@pytest.mark.parametrize(
+    "options, ids",
+    [
+        ([], ["p0", "p1", "p2"]),
+        (["-n", "1"], ["p0"]),
+        (["-n", "9"], ["p0", "p1", "p2", "p3"]),
+        (["--origin", "self"], ["p0", "p3"]),
+        (["--origin", "self", "-n", "1"], ["p0"]),
+        (["--origin", "expert"], ["p2"]),
+        (["--problem", "p3"], ["p3"]),
+    ],
+)
+def test_the_first_rows_in_order(run: str, shown: Any, options: list[str], ids: list[str]) -> None:
+    assert shown_ids(shown(run, *options)) == ids
+
+
+def test_a_row(run: str, shown: Any) -> None:
+    assert shown(run, "-n", "1").splitlines() == [
+        f"{run}: 4 problems (2 self, 1 guided, 1 expert)",
+        "",
+        "== problem p0    origin self    policy playground",
+        "-- question",
+        "What is 1 + 1? (0)",
+        "-- answer",
+        "2",
+        "-- expert solution",
+        TEXTS["expert"],
+        "-- kept response",
+        *TEXTS["self"].split("\n"),
+        "-- 2 attempts (self: 1 wrong, 1 correct)",
+    ]
+
+
+def test_attempts(run: str, shown: Any) -> None:
+    text = shown(run, "-n", "1", "--attempts")
+    *_, table = text.partition("-- 2 attempts\n")
+    assert table.splitlines() == [
+        "stage  index  reason   finish  tokens",
+        "self   0      wrong    stop    7",
+        "self   1      correct  stop    7",
+        "-- attempt self/0: wrong",
+        "no",
+        "-- attempt self/1: correct",
+        *TEXTS["self"].split("\n"),
+    ]
+    assert "guided  0      copies_reference" in shown(run, "--origin", "expert", "--attempts")
+    assert "attempt guided" not in shown(run, "--origin", "expert", "--attempts"), "their texts were not kept"
+
+
+def test_the_prompt_as_the_template_renders_it(run: str, shown: Any) -> None:
+    row = example(0, "self")
+    text = shown(run, "-n", "1", "--prompt")
+    rendered = CHAT.tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+    assert f"-- rendered prompt\n{rendered}\n" in text
+    *_, tokens = text.partition(f"-- {len(CHAT.render(row['prompt']))} tokens of the prompt\n")
+    assert tokens.startswith('1 "<|im_start|>"')
+
+
+def test_token_ids_with_their_pieces(run: str, shown: Any) -> None:
+    token_ids = example(0, "self")["response_token_ids"]
+    *_, tokens = shown(run, "-n", "1", "--tokens").partition(f"-- {len(token_ids)} tokens of the response\n")
+    lines = tokens.splitlines()
+    assert len(lines) == 2, "a new line after the piece that holds one"
+    assert lines[0].endswith(' "2"  16 "."  201 "\\n"')
+    assert lines[1].endswith('"}"  223 " "  130 "Ã"  105 "©"  2 "<|im_end|>"'), "halves of é, by the tokenizer's names"
+    assert [int(word) for word in tokens.split() if word.isdigit()] == token_ids
+
+
+def test_without_the_policy_its_messages_are_shown(tmp_path: Path, shown: Any) -> None:
+    run = write_run(str(tmp_path / "run"), model=str(tmp_path / "gone"))
+    text = shown(run, "-n", "1", "--prompt", "--tokens")
+    assert "without the policy's tokenizer: [policy] model: no model folder at" in text
+    assert "-- prompt, message of the user\nWhat is 1 + 1? (0)\n" in text
+    assert f"\n{' '.join(map(str, example(0, 'self')['response_token_ids']))}\n" in text
+
+
+def test_a_run_without_config_takes_the_rows_policy(run: str, shown: Any) -> None:
+    (Path(run) / "config.json").unlink()
+    assert "<|im_start|>system" in shown(run, "-n", "1", "--prompt")
+
+
+def test_a_run_under_way(tmp_path: Path, shown: Any) -> None:
+    run = write_run(str(tmp_path / "run"), num_open=3)
+    text = shown(run)
+    assert text.startswith(f"{run}: 4 of 7 problems so far\n")
+    assert shown_ids(text) == ["p0", "p1", "p2"]
+
+
+def test_a_run_whose_input_is_still_being_read(tmp_path: Path, shown: Any) -> None:
+    run = write_run(str(tmp_path / "run"), num_open=3)
+    (tmp_path / "run" / "rewrite" / "problems.json").unlink()
+    assert shown(run).startswith(f"{run}: 4 problems so far\n")
+
+
+def test_progress_counts_what_it_can(tmp_path: Path, shown: Any) -> None:
+    run = write_run(str(tmp_path / "run"), num_open=3)
+    (tmp_path / "run" / "rewrite" / "problems" / "part-00001.parquet").unlink()
+    assert shown(run).startswith(f"{run}: 2 of 7 problems so far\n")
+
+
+def test_dropped_problems(run: str, shown: Any) -> None:
+    row = {name: value for name, value in example(7, "expert").items() if name in DROPPED.names}
+    (Folder.at(run) / "rewrite").write_table("dropped-00001.parquet", to_table([row], DROPPED))
+    text = shown(run, "--origin", "dropped", "--prompt", "--tokens", "--attempts")
+    assert shown_ids(text) == ["p7"]
+    assert "guided  0      copies_reference" in text
+    assert "kept response" not in text
+
+
+ODD = "[bold]x[/bold] \x1b[31mred\x07 \x9b1m \x7f\r\u202e :smile:\tend \\boxed{2}" + " long" * 60
+
+
+def test_what_a_model_wrote_does_nothing_to_a_terminal(
+    tmp_path: Path, shown: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = [attempt("self", 0, "wrong\x1b[2J", ODD)]
+    row = example(0, "self", response=ODD, question=ODD, problem_id="p\x1b]0;x\x07", attempts=attempts)
+    run = write_run(str(tmp_path / "run"), [[row]])
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, color_system="truecolor", width=40, highlight=False)
+    monkeypatch.setattr(bars, "console", console)
+    shown(run, "--attempts", "--tokens", "--prompt")
+    written = file.getvalue()
+    ours = {"\x1b[1m", "\x1b[2m", "\x1b[0m"}  # bold, dim, plain
+    for style in ours:
+        written = written.replace(style, "")
+    assert "\x1b" not in written and "\x9b" not in written and "\x07" not in written and "\r" not in written
+    assert "\u202e" not in written
+    start, _, end = ODD.partition("\x1b[31m")
+    assert f"{start}\\x1b[31mred\\x07 \\x9b1m \\x7f\\r\\u202e :smile:" in written
+    assert end.endswith(" long" * 60) and " long" * 60 + "\n" in written, "no line is broken"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("plain, \ttab\nline é 漢 🙂", "plain, \ttab\nline é 漢 🙂"),
+        ("\x00\x1b[0m\x85", "\\x00\\x1b[0m\\x85"),
+        ("a\r\nb\x0b\x0c", "a\\r\nb\\x0b\\x0c"),
+        ("\u2066hidden\u2069\u200f", "\\u2066hidden\\u2069\\u200f"),
+    ],
+)
+def test_control_characters_are_written_out(text: str, expected: str) -> None:
+    assert plain(text) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["missing"], "missing: no such folder; give a run's folder, its [run] output"),
+        (["empty"], "empty: holds no rewrite/, so no examples; give a run's folder"),
+        (["run/rewrite"], "run/rewrite: holds no rewrite/, so no examples; give the folder above it"),
+        (["run", "--origin", "dropped"], "run: has no row of origin dropped"),
+        (["run", "--problem", "p9", "--origin", "self"], "run: has no row of origin self for problem p9"),
+        (["run", "--origin", "mine"], "'mine' is not one of 'self', 'guided', 'expert', 'dropped'"),
+        (["run", "-n", "0"], "0 is not in the range x>=1"),
+        (["begun"], "begun: has no row so far"),
+        (["broken"], "part-00000.parquet: cannot be read"),
+        (["columns"], "part-00000.parquet: column 'completion' is missing"),
+        (["torn"], "torn: its config.json or rewrite/manifest.json is not valid JSON"),
+        (["nowhere://bucket/run"], "nowhere://bucket/run: not a path or URI"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_refused(
+    tmp_path: Path, shown: Any, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run("run")
+    Path("empty").mkdir()
+    write_run("begun", [], num_open=2)
+    for name in ("broken", "columns", "torn"):
+        shutil.copytree("run", name)
+    Path("broken/rewrite/part-00000.parquet").write_text("no Parquet")
+    table = Folder.at("run/rewrite").read_table("part-00000.parquet").drop_columns("completion")
+    Folder.at("columns/rewrite").write_table("part-00000.parquet", table)
+    Path("torn/config.json").write_text("{")
+    line = shown(*arguments, code=2)
+    assert line.startswith("error: ") and line.count("\n") == 1
+    assert words in line
+
+
+def test_the_policys_own_template_is_used(tmp_path: Path, shown: Any) -> None:
+    template = "{% for m in messages %}<|im_start|>{{ m['content'] }}!!<|im_end|>{% endfor %}"
+    run = write_run(str(tmp_path / "run"), chat_template=template)
+    assert load_chat(Policy(model="playground", chat_template=template)).end_of_turn_id == 2
+    assert "<|im_start|>What is 1 + 1? (0)!!<|im_end|>" in shown(run, "-n", "1", "--prompt")
