@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Generic, TypeVar
 
+from scipy.special import stdtrit
+
 from ossft_ray.method.metrics import standard_error
 
 T = TypeVar("T")
