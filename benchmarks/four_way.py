@@ -23,7 +23,8 @@ from fourway import page
 from fourway.lab import BASE, EXPERTS, Lab, Method, OutOfTime, Size
 from fourway.statistics import estimate
 
-from ossft_ray.common.storage import Folder, differences
+from ossft_ray.common.storage import Folder
+from ossft_ray.run_folder.stage_folder import differences
 
 FOUR = {
     "SFT": Method("expert", "sft"),

@@ -14,7 +14,7 @@ import pytest
 from ossft_ray.cli import main
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.playground_paths import POLICY_FOLDER
-from ossft_ray.common.schema import REJECTED
+from ossft_ray.common.schema import REJECTED_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.data.problems import Rejection
@@ -249,7 +249,7 @@ def test_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     chat = load_chat(experiment.policy)
     layout = lay_out_problems(experiment, chat, folder)
     assert (layout.problems, layout.rejected) == (2, len(SET_ASIDE))
-    rows = folder.read_tables("rejected-*.parquet", REJECTED).to_pylist()
+    rows = folder.read_tables("rejected-*.parquet", REJECTED_SCHEMA).to_pylist()
     assert [row["row"] for row in rows] == [number for number, _ in enumerate(SET_ASIDE, start=2)]
     assert {row["source"] for row in rows} == {str(file)}
     for row, (line, reason) in zip(rows, SET_ASIDE, strict=True):

@@ -8,7 +8,7 @@ from ossft_ray.common.errors import InputError
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
-PROBLEM = pa.schema(
+PROBLEM_SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
         ("question", pa.string()),
@@ -18,7 +18,7 @@ PROBLEM = pa.schema(
     ]
 )
 
-REJECTED = pa.schema(
+REJECTED_SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),  # null where the row has none
         ("source", pa.string()),  # the input file
@@ -40,7 +40,7 @@ ATTEMPT = pa.struct(
     ]
 )
 
-EXAMPLE = pa.schema(
+EXAMPLE_SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
         ("question", pa.string()),
@@ -65,14 +65,14 @@ EXAMPLE = pa.schema(
 _LATER = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs")
 
 # A problem that stayed unsolved where [rewrite] fallback = "drop": what was tried, and no example.
-DROPPED = pa.schema(
+DROPPED_SCHEMA = pa.schema(
     [
-        EXAMPLE.field(name)
-        for name in (*PROBLEM.names, "num_attempts", "num_correct", "attempts", "policy", "attempt_answers")
+        EXAMPLE_SCHEMA.field(name)
+        for name in (*PROBLEM_SCHEMA.names, "num_attempts", "num_correct", "attempts", "policy", "attempt_answers")
     ]
 )
 
-SCORE = pa.schema(
+SCORE_SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
         ("origin", pa.string()),  # self | guided | expert
@@ -82,7 +82,7 @@ SCORE = pa.schema(
     ]
 )
 
-SAMPLE = pa.schema(
+SAMPLE_SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
         ("question", pa.string()),

@@ -5,6 +5,7 @@ from typing import Literal
 
 Stage = Literal["self", "guided"]
 Origin = Literal["self", "guided", "expert"]
+ORIGINS: tuple[Origin, ...] = ("self", "guided", "expert")
 
 
 @dataclass(frozen=True)

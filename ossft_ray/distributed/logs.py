@@ -6,12 +6,13 @@ from pathlib import Path
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
+from ossft_ray.run_folder.names import LOGS
 
 
 def log_folder(experiment: Experiment) -> Path | None:
     """Where engine logs go; None for an object store, whose runs leave them with Ray."""
     local = Folder.at(experiment.run.output).local_path
-    return local / "logs" if local else None
+    return local / LOGS if local else None
 
 
 def redirect_output(experiment: Experiment, name: str) -> None:

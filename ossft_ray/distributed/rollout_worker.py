@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from ossft_ray.common.errors import InputError, JobError, storage_failure
+from ossft_ray.common.errors import InputError, JobError, brief
 from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment
@@ -187,7 +187,7 @@ def failure(error: BaseException, experiment: Experiment) -> InputError | JobErr
     if isinstance(cause, InputError | JobError):
         return cause
     if isinstance(cause, OSError):
-        return JobError(f"{experiment.run.output}: {storage_failure(cause)}; the same command goes on where it stopped")
+        return JobError(f"{experiment.run.output}: {brief(cause)}; the same command goes on where it stopped")
     lines = [line for line in str(cause).splitlines() if line.strip()]
     summary = f"{type(cause).__name__}: {lines[-1].strip()}" if lines else type(cause).__name__
     folder = log_folder(experiment)

@@ -9,11 +9,11 @@ import uuid
 
 import ray
 
-from ossft_ray.common.errors import InputError, storage_failure
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.nodes import alive_nodes, on_node
-from ossft_ray.run_folder.provenance import CONFIG
+from ossft_ray.run_folder.names import CONFIG
 
 _LAG_SECONDS = 5.0
 _WAIT_SECONDS = 180.0  # for a node to start a process and answer
@@ -90,7 +90,7 @@ def look(output: str, marker: str, reply: str) -> str | None:
     except InputError as error:
         return str(error)
     except OSError as error:
-        return storage_failure(error)
+        return brief(error)
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ossft_ray.common.uris import join
 from ossft_ray.export.formats import COMMON_COLUMNS, Layout
 from ossft_ray.export.train_command import SCRIPT
+from ossft_ray.run_folder.names import MODEL
 
 CARD, TAG = "README.md", "ossft-ray"
 UNKNOWN_LICENSE = "unknown"
@@ -205,7 +206,7 @@ def _without_folders(path: str) -> str:
     if re.fullmatch(r"[\w-]+/[\w.-]+", path) and not path.endswith((".jsonl", ".parquet")):
         return path
     parts = path.rstrip("/").split("/")
-    return "/".join(parts[-3:] if parts[-2:] == ["train", "model"] else parts[-1:])  # a trained model's run says which
+    return "/".join(parts[-3:] if parts[-2:] == ["train", MODEL] else parts[-1:])  # a trained model's run says which
 
 
 def _code(value: Any) -> str:

@@ -13,13 +13,16 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ossft_ray.common.schema import EXAMPLE
+from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.export.formats import Layout, Row
 from ossft_ray.run_folder.reader import RunFolder
 
 NEEDED = pa.schema(
-    [EXAMPLE.field(name) for name in ("problem_id", "prompt", "completion", "response_token_ids", "origin", "policy")]
+    [
+        EXAMPLE_SCHEMA.field(name)
+        for name in ("problem_id", "prompt", "completion", "response_token_ids", "origin", "policy")
+    ]
 )
 DATA_FILE = re.compile(r"train-[0-9a-f]{8}\.(parquet|jsonl)|\.train\.[0-9a-f]+\.tmp")  # the latter by a killed export
 _DIGEST_CHARACTERS, _CHUNK_BYTES = 8, 1 << 20

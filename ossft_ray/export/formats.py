@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import EXAMPLE, MESSAGES
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, MESSAGES
 
 Row = dict[str, Any]
 _TURNS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
@@ -51,12 +51,12 @@ def _sharegpt(row: Row) -> Row:
     return {"conversations": turns, "problem_id": row["problem_id"], "origin": row["origin"]}
 
 
-_ENDING = [EXAMPLE.field("problem_id"), EXAMPLE.field("origin")]
+_ENDING = [EXAMPLE_SCHEMA.field("problem_id"), EXAMPLE_SCHEMA.field("origin")]
 
 LAYOUTS = {
     "trl": Layout(
         ".parquet",
-        pa.schema([EXAMPLE.field("prompt"), EXAMPLE.field("completion"), *_ENDING]),
+        pa.schema([EXAMPLE_SCHEMA.field("prompt"), EXAMPLE_SCHEMA.field("completion"), *_ENDING]),
         _trl,
         "TRL",
         {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from ossft_ray.common.errors import InputError, storage_failure
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder, digest_files
 from ossft_ray.common.uris import is_uri
 
@@ -53,7 +53,7 @@ def fetch_model(uri: str, weights: bool) -> str:
         wanted = [name for name in names if not name.endswith(_PICKLES) and (weights or not name.endswith(_WEIGHTS))]
         return str(_copy(source, wanted, _cache() / (digest if weights else f"{digest}-without-weights")))
     except OSError as error:
-        raise InputError(f"[policy] model: {uri} cannot be had: {storage_failure(error)}") from error
+        raise InputError(f"[policy] model: {uri} cannot be had: {brief(error)}") from error
 
 
 def _copy(source: Folder, names: list[str], target: Path) -> Path:

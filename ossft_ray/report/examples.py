@@ -5,15 +5,17 @@ from typing import Any
 
 from markupsafe import escape
 
-from ossft_ray.common.schema import EXAMPLE
-from ossft_ray.run_folder.rounds import ORIGINS, RunFiles, columns, read_columns
+from ossft_ray.common.schema import EXAMPLE_SCHEMA
+from ossft_ray.common.types import ORIGINS
+from ossft_ray.run_folder.names import REWRITE
+from ossft_ray.run_folder.rounds import RunFiles, columns, read_columns
 
 NUM_EXAMPLES = 240  # of all runs together
 MAX_BYTES = 2_500_000  # of their texts
 _MAX_CHARACTERS = 6_000  # of one text
 _MAX_ATTEMPT_CHARACTERS = 1_500
 _COLUMNS = columns(
-    EXAMPLE,
+    EXAMPLE_SCHEMA,
     "problem_id",
     "question",
     "answer",
@@ -58,7 +60,7 @@ def choose(run: RunFiles, num_examples: int, max_bytes: int = MAX_BYTES) -> Chos
         (part, index): _cut(row)
         for part, indices in by_part.items()
         for index, row in zip(
-            indices, read_columns(run.folder / "rewrite", part, _COLUMNS).take(indices).to_pylist(), strict=True
+            indices, read_columns(run.folder / REWRITE, part, _COLUMNS).take(indices).to_pylist(), strict=True
         )
     }
     rows, num_bytes = [], 0

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.report.logprobs import EDGES, SOURCES, Groups
 from ossft_ray.report.svg import COLOURS, figure, inline
-from ossft_ray.run_folder.rounds import ORIGINS
 
 CONFIDENCE = 1.96  # standard errors on either side make a 95% interval
 _MAX_POINTS = 300  # of a curve

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from ossft_ray.common.schema import SCORE
+from ossft_ray.common.schema import SCORE_SCHEMA
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.method import gap
 from ossft_ray.method.gap import LogprobSums
-from ossft_ray.run_folder.rounds import ORIGINS, PARTS, RunFiles, columns, read_columns
+from ossft_ray.run_folder.names import PARTS, SCORE
+from ossft_ray.run_folder.rounds import RunFiles, columns, read_columns
 
 _BINS = 2  # of those in which tokens are counted, drawn as one
 EDGES = np.array(gap.EDGES[::_BINS])  # nats; the first bin holds all that is less likely
@@ -46,10 +48,10 @@ def token_groups(run: RunFiles) -> Groups:
     Raises:
         InputError: a part of `score/` lacks a column or cannot be read.
     """
-    folder = run.folder / "score"
+    folder = run.folder / SCORE
     groups: Groups = {}
     for name in folder.names(PARTS):
-        table = read_columns(folder, name, columns(SCORE, "origin", "source", "reference_logprobs"))
+        table = read_columns(folder, name, columns(SCORE_SCHEMA, "origin", "source", "reference_logprobs"))
         for origin in ORIGINS:
             for source in SOURCES:
                 chosen = table.filter(pc.and_(pc.equal(table["origin"], origin), pc.equal(table["source"], source)))

@@ -18,13 +18,14 @@ from markupsafe import Markup
 from ossft_ray import __version__
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.report import figures, tables
 from ossft_ray.report.examples import MAX_BYTES, NUM_EXAMPLES, choose
 from ossft_ray.report.logprobs import Groups, token_groups
-from ossft_ray.run_folder.names import PAGE
-from ossft_ray.run_folder.rounds import ORIGINS, RunFiles, read_run
+from ossft_ray.run_folder.names import REPORT
+from ossft_ray.run_folder.rounds import RunFiles, read_run
 
 
 def report(experiment: Experiment, output: str | None = None) -> str:
@@ -57,12 +58,12 @@ def report_runs(runs: Sequence[str], output: str | None = None) -> str:
             raise InputError(_nothing(uri))
         found += rounds
     html = render(found)
-    folder, name = (Folder.at(runs[0]), PAGE) if output is None else Folder.of_file(output)
+    folder, name = (Folder.at(runs[0]), REPORT) if output is None else Folder.of_file(output)
     try:
         folder.write_bytes(name, html.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"{output or runs[0]}: cannot be written to: {error}; choose another --output") from error
-    return join(runs[0], PAGE) if output is None else output
+    return join(runs[0], REPORT) if output is None else output
 
 
 def render(runs: list[RunFiles]) -> str:

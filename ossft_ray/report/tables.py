@@ -7,11 +7,13 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from ossft_ray.common.schema import EXAMPLE, REJECTED
-from ossft_ray.common.storage import differences
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.report.figures import CONFIDENCE, Bar
 from ossft_ray.report.logprobs import SOURCES, Groups
-from ossft_ray.run_folder.rounds import ORIGINS, RunFiles, columns, read_columns
+from ossft_ray.run_folder.names import DROPPED_PARTS, INPUT_MANIFEST, REJECTED_PARTS, REWRITE
+from ossft_ray.run_folder.rounds import RunFiles, columns, read_columns
+from ossft_ray.run_folder.stage_folder import differences
 
 _NUM_REJECTED = 5  # shown of the rejected rows
 _MAX_VALUE_CHARACTERS = 300
@@ -44,9 +46,9 @@ def funnel(run: RunFiles) -> list[Step]:
     if run.rewriting:
         dropped, rejected = run.rewriting.get("dropped", 0), run.rewriting["rejected"]
     else:
-        folder = run.folder / "rewrite"
-        dropped = sum(len(folder.read_table(name)) for name in folder.names("dropped-*.parquet"))
-        rejected = folder.read_json("problems.json").get("rejected", 0)
+        folder = run.folder / REWRITE
+        dropped = sum(len(folder.read_table(name)) for name in folder.names(DROPPED_PARTS))
+        rejected = folder.read_json(INPUT_MANIFEST).get("rejected", 0)
     still_open = run.num_problems - sum(counts.values()) - dropped if not run.rewriting else 0
     ends = [
         ("self: solved alone", "self", counts["self"]),
@@ -71,7 +73,7 @@ def attempt_reasons(run: RunFiles) -> dict[str, dict[str, int]]:
         return {stage: reasons for stage, reasons in found.items() if reasons}
     reasons: dict[str, Counter[str]] = {}
     for part, _, _ in run.origins:
-        table = read_columns(run.folder / "rewrite", part, columns(EXAMPLE, "attempts"))
+        table = read_columns(run.folder / REWRITE, part, columns(EXAMPLE_SCHEMA, "attempts"))
         for attempt in pc.list_flatten(table["attempts"]).to_pylist():
             reasons.setdefault(attempt["stage"], Counter())[attempt["reason"]] += 1
     return {stage: dict(counts.most_common()) for stage, counts in reasons.items()}
@@ -79,10 +81,10 @@ def attempt_reasons(run: RunFiles) -> dict[str, dict[str, int]]:
 
 def rejected_rows(run: RunFiles) -> list[dict[str, Any]]:
     """The first few input rows that were refused."""
-    folder = run.folder / "rewrite"
+    folder = run.folder / REWRITE
     rows: list[dict[str, Any]] = []
-    for name in folder.names("rejected-*.parquet"):
-        rows += read_columns(folder, name, REJECTED).slice(0, _NUM_REJECTED - len(rows)).to_pylist()
+    for name in folder.names(REJECTED_PARTS):
+        rows += read_columns(folder, name, REJECTED_SCHEMA).slice(0, _NUM_REJECTED - len(rows)).to_pylist()
         if len(rows) == _NUM_REJECTED:
             break
     return [row | {"content": str(row["content"])[:_MAX_VALUE_CHARACTERS]} for row in rows]

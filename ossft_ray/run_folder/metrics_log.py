@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ossft_ray.common.storage import Folder
+from ossft_ray.run_folder.names import METRICS
 
-METRICS = "metrics.jsonl"
 _UPLOAD_SECONDS = 10.0
 
 

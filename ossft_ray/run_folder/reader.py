@@ -11,14 +11,9 @@ from pydantic import ValidationError
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import check_table
-from ossft_ray.common.storage import MANIFEST, Folder
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, Policy
-from ossft_ray.run_folder.provenance import CONFIG
-
-REWRITE, PARTS = "rewrite", "part-*.parquet"
-_PROBLEMS, LAID_OUT = "problems", "problems.json"  # of the input, as rewriting lays it out
-SIZES = "sizes.json"  # in a model's folder of an evaluation: problems and parts of each benchmark
-COUNTS = b"ossft_counts"  # in a part's metadata: what it came to
+from ossft_ray.run_folder.names import CONFIG, COUNTS, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS, REWRITE
 
 
 @dataclass(frozen=True)
@@ -68,10 +63,10 @@ class RunFolder:
         """Problems that are done, and problems in all; None for those while the input is still being read."""
         if self.manifest is not None and "problems" in self.manifest:
             return self.manifest["problems"], self.manifest["problems"]
-        problems = self.rewrite / _PROBLEMS
+        problems = self.rewrite / PROBLEMS
         laid_out = set(problems.names(PARTS))
         done = sum(_num_rows(problems, name) for name in self.parts() if name in laid_out)
-        total = self.rewrite.read_json(LAID_OUT)["problems"] if self.rewrite.exists(LAID_OUT) else None
+        total = self.rewrite.read_json(INPUT_MANIFEST)["problems"] if self.rewrite.exists(INPUT_MANIFEST) else None
         return done, total
 
 
@@ -87,7 +82,7 @@ def open_run(uri: str) -> RunFolder:
             raise InputError(f"{uri}: no such folder; give a run's folder, its [run] output")
         rewrite = folder / REWRITE
         if not rewrite.exists():
-            inside = folder.names(PARTS) or folder.exists(LAID_OUT)
+            inside = folder.names(PARTS) or folder.exists(INPUT_MANIFEST)
             mend = "give the folder above it" if inside else "give a run's folder, its [run] output"
             raise InputError(f"{uri}: holds no {REWRITE}/, so no examples; {mend}")
         config = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
@@ -124,7 +119,7 @@ def examples_folder(experiment: Experiment) -> Folder:
         InputError: it is not; says how to make it.
     """
     uri = experiment.train.examples
-    source = Folder.at(uri) if uri is not None else Folder.at(experiment.run.output) / "rewrite"
+    source = Folder.at(uri) if uri is not None else Folder.at(experiment.run.output) / REWRITE
     if not source.exists(MANIFEST):
         mend = "[train] examples must be a finished run's rewrite folder" if uri else "run `ossft rewrite` first"
         raise InputError(f"{source.path}: no complete examples (no {MANIFEST}); {mend}")

@@ -10,12 +10,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import EXAMPLE, check_table
-from ossft_ray.common.storage import MANIFEST, Folder, read_lines
-from ossft_ray.run_folder.provenance import CONFIG
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, check_table
+from ossft_ray.common.storage import Folder, read_lines
+from ossft_ray.run_folder.names import (
+    ACCURACIES,
+    CONFIG,
+    COSTS,
+    DIFFERENCES,
+    EVALUATE,
+    INPUT_MANIFEST,
+    MANIFEST,
+    METRICS,
+    PARTS,
+    REWRITE,
+    SCORE,
+    TRAIN,
+    round_name,
+)
 
-ORIGINS = ("self", "guided", "expert")
-PARTS = "part-*.parquet"
 _MAX_ROUNDS = 100
 
 
@@ -43,9 +55,9 @@ class RunFiles:
     @cached_property
     def origins(self) -> list[tuple[str, list[str], list[str]]]:
         """For each finished part of the rewriting: its name, and its rows' problem ids and origins."""
-        folder, found = self.folder / "rewrite", []
+        folder, found = self.folder / REWRITE, []
         for name in folder.names(PARTS):
-            rows = read_columns(folder, name, columns(EXAMPLE, "problem_id", "origin")).to_pydict()
+            rows = read_columns(folder, name, columns(EXAMPLE_SCHEMA, "problem_id", "origin")).to_pydict()
             found.append((name, rows["problem_id"], rows["origin"]))
         return found
 
@@ -61,8 +73,8 @@ class RunFiles:
         """Usable problems of the input; None while it is still being read."""
         if self.rewriting:
             return int(self.rewriting["problems"])
-        folder = self.folder / "rewrite"
-        return int(folder.read_json("problems.json")["problems"]) if folder.exists("problems.json") else None
+        folder = self.folder / REWRITE
+        return int(folder.read_json(INPUT_MANIFEST)["problems"]) if folder.exists(INPUT_MANIFEST) else None
 
     @property
     def unfinished(self) -> list[str]:
@@ -73,7 +85,7 @@ class RunFiles:
     @property
     def is_empty(self) -> bool:
         found = self.rewriting or self.scoring or self.training or self.scores or self.steps
-        return not (found or (self.folder / "rewrite").names(PARTS))
+        return not (found or (self.folder / REWRITE).names(PARTS))
 
 
 def read_run(uri: str) -> list[RunFiles]:
@@ -88,7 +100,7 @@ def read_run(uri: str) -> list[RunFiles]:
             raise InputError(f"{uri}: no such folder; give a run's folder, its [run] output")
         rounds = [folder]
         for number in range(2, _MAX_ROUNDS):
-            if not (later := folder / f"round-{number}").exists():
+            if not (later := folder / round_name(number)).exists():
                 break
             rounds.append(later)
         names = [uri, *(f"{uri}, round {number}" for number in range(2, len(rounds) + 1))]
@@ -120,18 +132,18 @@ def columns(schema: pa.Schema, *names: str) -> pa.Schema:
 
 
 def _read_round(name: str, folder: Folder) -> RunFiles:
-    evaluate, train = folder / "evaluate", folder / "train"
+    evaluate, train = folder / EVALUATE, folder / TRAIN
     return RunFiles(
         name=name,
         folder=folder,
         config=_json(folder, CONFIG) or {},
-        rewriting=_json(folder / "rewrite", MANIFEST),
-        scoring=_json(folder / "score", MANIFEST),
+        rewriting=_json(folder / REWRITE, MANIFEST),
+        scoring=_json(folder / SCORE, MANIFEST),
         training=_json(train, MANIFEST),
-        steps=read_lines(train, "metrics.jsonl") if train.exists("metrics.jsonl") else [],
-        scores=_json(evaluate, "scores.json"),
-        differences=_json(evaluate, "differences.json"),
-        evaluation=_json(evaluate, "costs.json"),
+        steps=read_lines(train, METRICS) if train.exists(METRICS) else [],
+        scores=_json(evaluate, ACCURACIES),
+        differences=_json(evaluate, DIFFERENCES),
+        evaluation=_json(evaluate, COSTS),
     )
 
 

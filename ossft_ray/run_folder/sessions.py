@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ossft_ray.common.storage import Folder, LineLog, read_lines
-
-_SESSIONS = "sessions"  # sub-folder: a file for each time the command was given, a line for each phase it finished
+from ossft_ray.run_folder.names import SESSIONS
 
 
 @dataclass
@@ -20,7 +19,7 @@ class Session:
 
     @classmethod
     def begin(cls, folder: Folder) -> "Session":
-        session = cls(LineLog(folder / _SESSIONS, f"{time.time_ns()}.jsonl"))
+        session = cls(LineLog(folder / SESSIONS, f"{time.time_ns()}.jsonl"))
         session.log.append({"began": round(time.time())})
         return session
 
@@ -47,7 +46,7 @@ def session_phases(folder: Folder) -> tuple[dict[str, float], int]:
             for part in ("loading", "sampling"):
                 if milliseconds := line["totals"].get(f"{part}_ms"):
                     seconds[part] += milliseconds / 1000 / line["totals"]["policies"]
-    return {phase: round(value, 3) for phase, value in seconds.items()}, len((folder / _SESSIONS).names())
+    return {phase: round(value, 3) for phase, value in seconds.items()}, len((folder / SESSIONS).names())
 
 
 def session_total(folder: Folder, name: str) -> int:
@@ -56,6 +55,6 @@ def session_total(folder: Folder, name: str) -> int:
 
 
 def _lines(folder: Folder) -> Iterator[Any]:
-    sessions = folder / _SESSIONS
+    sessions = folder / SESSIONS
     for name in sessions.names():
         yield from read_lines(sessions, name)

@@ -14,12 +14,24 @@ from typing import Any, Literal
 from pyarrow import fs
 
 from ossft_ray.common.storage import Folder, read_lines
-from ossft_ray.run_folder.names import PAGE
-from ossft_ray.run_folder.reader import LAID_OUT, SIZES, read_counts
-from ossft_ray.run_folder.rounds import ORIGINS, PARTS, RunFiles
+from ossft_ray.common.types import ORIGINS
+from ossft_ray.run_folder.names import (
+    COMPLETE,
+    EVALUATE,
+    INPUT_MANIFEST,
+    PARTS,
+    REPORT,
+    REWRITE,
+    SCORE,
+    SESSIONS,
+    SIZES,
+    TRAIN,
+    UNFINISHED,
+)
+from ossft_ray.run_folder.reader import read_counts
+from ossft_ray.run_folder.rounds import RunFiles
 
 State = Literal["not begun", "going", "quiet", "complete", "not needed"]
-_UNFINISHED = "unfinished"  # sub-folder of rewriting: a log of attempts for each part under way and each worker
 _QUIET_SECONDS = 120.0  # without a write
 _QUIET_STEPS = 3.0  # of training, where one takes longer
 _NUM_RECENT_STEPS = 20  # whose median says how long the rest will take
@@ -55,7 +67,7 @@ def read_stages(files: RunFiles, now: float) -> list[Stage]:
 
 
 def _rewriting(files: RunFiles, now: float) -> Stage:
-    folder, manifest = files.folder / "rewrite", files.rewriting
+    folder, manifest = files.folder / REWRITE, files.rewriting
     infos = _files(folder)
     if not infos:
         return Stage("rewrite", "not needed" if _other_examples(files) else "not begun")
@@ -67,7 +79,7 @@ def _rewriting(files: RunFiles, now: float) -> Stage:
     totals = Counter[str]()
     for counts in parts:
         totals.update({key: count for key, count in counts.items() if isinstance(count, int)})
-    laid_out = folder.read_json(LAID_OUT) if folder.exists(LAID_OUT) else {}
+    laid_out = folder.read_json(INPUT_MANIFEST) if folder.exists(INPUT_MANIFEST) else {}
     details = {
         "origins": {origin: totals[origin] for origin in ORIGINS},
         **{key: totals[key] for key in ("dropped", "attempts", "generated_tokens")},
@@ -83,7 +95,7 @@ def _rewriting(files: RunFiles, now: float) -> Stage:
 def _under_way(folder: Folder) -> dict[str, int]:
     """Of parts that are not written yet: how many there are, attempts made, and problems that have a correct one."""
     finished = {name.removesuffix(".parquet") for name in folder.names(PARTS)}
-    logs = folder / _UNFINISHED
+    logs = folder / UNFINISHED
     names = [name for name in logs.names("part-*.jsonl") if name.split(".")[0] not in finished]
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         ends = [line for lines in readers.map(partial(_read_log, logs), names) for line in lines if "end" in line]
@@ -103,7 +115,7 @@ def _read_log(logs: Folder, name: str) -> list[Any]:
 
 def _rewriting_left(folder: Folder, parts: list[dict[str, Any]], num_left: int, now: float) -> float | None:
     """Seconds until the rest is done, at the pace of the parts that the newest session began and finished."""
-    sessions = folder / "sessions"
+    sessions = folder / SESSIONS
     lines = [line for name in sessions.names()[-1:] for line in read_lines(sessions, name)]
     began = max((line["began"] for line in lines if "began" in line), default=0)
     recent = [counts for counts in parts if counts["started"] >= began]
@@ -119,7 +131,7 @@ def _num_problems(parts: list[dict[str, Any]]) -> int:
 
 
 def _scoring(files: RunFiles, now: float) -> Stage:
-    folder, infos = files.folder / "score", _files(files.folder / "score")
+    folder, infos = files.folder / SCORE, _files(files.folder / SCORE)
     if not infos:
         return Stage("score", "not begun")
     if (manifest := files.scoring) is not None:
@@ -127,7 +139,7 @@ def _scoring(files: RunFiles, now: float) -> Stage:
         done = len(folder.names(PARTS))
         return Stage("score", "complete", _newest(infos), done, done, "parts", None, {"tokens": tokens})
     parts, other = _read_counts(folder), _other_examples(files)
-    total = len((Folder.at(other) if other else files.folder / "rewrite").names(PARTS))
+    total = len((Folder.at(other) if other else files.folder / REWRITE).names(PARTS))
     state, left = _state(_newest(infos), now), None
     if state == "going" and parts:
         left = sum(counts["seconds"] for counts in parts) / len(parts) * (total - len(parts))
@@ -136,7 +148,7 @@ def _scoring(files: RunFiles, now: float) -> Stage:
 
 
 def _training(files: RunFiles, now: float) -> Stage:
-    infos, steps = _files(files.folder / "train"), files.steps
+    infos, steps = _files(files.folder / TRAIN), files.steps
     if not infos:
         return Stage("train", "not begun")
     newest: dict[str, Any] = steps[-1] if steps else {}
@@ -156,12 +168,12 @@ def _training(files: RunFiles, now: float) -> Stage:
 
 def _newest_checkpoint(infos: list[fs.FileInfo]) -> int | None:
     """Its step; only whole ones count."""
-    folders = [info.path.split("/")[-2] for info in infos if info.base_name == "complete.json"]
+    folders = [info.path.split("/")[-2] for info in infos if info.base_name == COMPLETE]
     return max((int(name.removeprefix("step-")) for name in folders if name.startswith("step-")), default=None)
 
 
 def _evaluating(files: RunFiles, now: float) -> Stage:
-    folder, infos = files.folder / "evaluate", _files(files.folder / "evaluate")
+    folder, infos = files.folder / EVALUATE, _files(files.folder / EVALUATE)
     if not infos:
         return Stage("evaluate", "not begun")
     paths = [info.path.removeprefix(f"{folder.path}/").split("/") for info in infos]
@@ -192,7 +204,7 @@ def _evaluating(files: RunFiles, now: float) -> Stage:
 
 
 def _reporting(files: RunFiles, now: float) -> Stage:
-    info = files.folder.filesystem.get_file_info(f"{files.folder.path}/{PAGE}")
+    info = files.folder.filesystem.get_file_info(f"{files.folder.path}/{REPORT}")
     if info.type != fs.FileType.File:
         return Stage("report", "not begun")
     return Stage("report", "complete", _newest([info]))

@@ -7,8 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.storage import INPUTS
-from ossft_ray.run_folder.provenance import CONFIG
+from ossft_ray.run_folder.names import CONFIG, INPUTS
 from ossft_ray.run_folder.rounds import RunFiles, read_run
 from ossft_ray.run_folder.stage_status import Stage, read_stages
 

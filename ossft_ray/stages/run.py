@@ -6,6 +6,7 @@ from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnProgress
 from ossft_ray.report import report
+from ossft_ray.run_folder.names import round_name
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.evaluate.stage import evaluate
 from ossft_ray.stages.rewrite.stage import rewrite
@@ -56,4 +57,4 @@ def round_experiment(experiment: Experiment, number: int) -> Experiment:
 
 
 def round_output(output: str, number: int) -> str:
-    return output if number == 1 else join(output, f"round-{number}")
+    return output if number == 1 else join(output, round_name(number))

@@ -15,18 +15,18 @@ import pyarrow as pa
 from rich.text import Text
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import EXAMPLE, PROBLEM
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, PROBLEM_SCHEMA
 from ossft_ray.config import Policy
 from ossft_ray.policy.chat import Chat, load_chat
-from ossft_ray.run_folder.reader import PARTS, RunFolder, open_run
+from ossft_ray.run_folder.names import DROPPED_PARTS, PARTS
+from ossft_ray.run_folder.reader import RunFolder, open_run
 
 Row = dict[str, Any]
 DROPPED = "dropped"
-_DROPPED_PARTS = "dropped-*.parquet"
 _ATTEMPTED = ("num_attempts", "num_correct", "attempts", "policy")
 _KEPT = ("prompt", "completion", "response", "response_token_ids", "origin")
-_DROPPED_COLUMNS = pa.schema([EXAMPLE.field(name) for name in (*PROBLEM.names, *_ATTEMPTED)])
-_COLUMNS = pa.schema([EXAMPLE.field(name) for name in (*PROBLEM.names, *_KEPT, *_ATTEMPTED)])
+_DROPPED_COLUMNS = pa.schema([EXAMPLE_SCHEMA.field(name) for name in (*PROBLEM_SCHEMA.names, *_ATTEMPTED)])
+_COLUMNS = pa.schema([EXAMPLE_SCHEMA.field(name) for name in (*PROBLEM_SCHEMA.names, *_KEPT, *_ATTEMPTED)])
 # C0 and C1 but for tab and newline, delete, and the marks that turn the direction of writing around
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -99,7 +99,7 @@ def _heading(run: RunFolder) -> Text:
 
 def _rows(run: RunFolder, origin: str | None, problem: str | None) -> Iterator[Row]:
     dropped = origin == DROPPED
-    for table in run.tables(*((_DROPPED_COLUMNS, _DROPPED_PARTS) if dropped else (_COLUMNS, PARTS))):
+    for table in run.tables(*((_DROPPED_COLUMNS, DROPPED_PARTS) if dropped else (_COLUMNS, PARTS))):
         for row in table.to_pylist():
             row.setdefault("origin", DROPPED)
             if origin in (None, row["origin"]) and problem in (None, row["problem_id"]):

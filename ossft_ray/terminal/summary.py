@@ -2,9 +2,10 @@
 
 from rich.table import Table
 
-from ossft_ray.common.storage import MANIFEST, Folder
+from ossft_ray.common.storage import Folder
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
+from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REPORT, REWRITE, TRAIN, TRAINED
 from ossft_ray.stages.evaluate.accuracies import compare_models, score_model
 from ossft_ray.terminal.bars import console
 from ossft_ray.terminal.tables import differences_table, origins_table, parroting_lines
@@ -14,19 +15,19 @@ def print_summary(first: Experiment, last: Experiment) -> None:
     """Print what the run came to: its first round's data, and its last round's model against the first's base."""
     folder, last_folder = Folder.at(first.run.output), Folder.at(last.run.output)
     console.print()
-    manifest = (folder / "rewrite").read_json(MANIFEST)
+    manifest = (folder / REWRITE).read_json(MANIFEST)
     console.print(origins_table(manifest))
     for line in parroting_lines(manifest):
         console.print(line, soft_wrap=True)
     console.print()
-    base, trained = folder / "evaluate" / "base", last_folder / "evaluate" / "trained"
+    base, trained = folder / EVALUATE / BASE, last_folder / EVALUATE / TRAINED
     console.print(comparison_table(base, trained, first.evaluate.benchmarks))
     output = last.run.output
     files = {
-        "examples": join(first.run.output, "rewrite"),
-        "model": join(output, "train", "model"),
-        "scores": join(output, "evaluate", "scores.json"),
-        "report": join(output, "report.html"),
+        "examples": join(first.run.output, REWRITE),
+        "model": join(output, TRAIN, MODEL),
+        "scores": join(output, EVALUATE, ACCURACIES),
+        "report": join(output, REPORT),
     }
     console.print()
     for name, path in files.items():

@@ -6,7 +6,15 @@ import pyarrow as pa
 import pytest
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import EXAMPLE, PROBLEM, REJECTED, SAMPLE, SCORE, check_table, to_table
+from ossft_ray.common.schema import (
+    EXAMPLE_SCHEMA,
+    PROBLEM_SCHEMA,
+    REJECTED_SCHEMA,
+    SAMPLE_SCHEMA,
+    SCORE_SCHEMA,
+    check_table,
+    to_table,
+)
 
 # The columns and types of the public contract (DESIGN.md, section 6), and with which others follow.
 CONTRACT = {
@@ -37,33 +45,33 @@ SCORES = {
 
 @pytest.mark.parametrize("name, kind", CONTRACT.items(), ids=CONTRACT)
 def test_example_columns_are_the_contracts(name: str, kind: str) -> None:
-    assert str(EXAMPLE.field(name).type) == kind
+    assert str(EXAMPLE_SCHEMA.field(name).type) == kind
 
 
 def test_score_columns_are_the_contracts() -> None:
-    assert {field.name: str(field.type) for field in SCORE} == SCORES
+    assert {field.name: str(field.type) for field in SCORE_SCHEMA} == SCORES
 
 
 def test_rejected_rows_say_where_and_why() -> None:
-    assert {"source", "row", "reason"} <= set(REJECTED.names)
+    assert {"source", "row", "reason"} <= set(REJECTED_SCHEMA.names)
 
 
-@pytest.mark.parametrize("schema", [PROBLEM, REJECTED, EXAMPLE, SAMPLE, SCORE])
+@pytest.mark.parametrize("schema", [PROBLEM_SCHEMA, REJECTED_SCHEMA, EXAMPLE_SCHEMA, SAMPLE_SCHEMA, SCORE_SCHEMA])
 def test_no_rows_are_still_a_table_of_the_schema(schema: pa.Schema) -> None:
     assert to_table([], schema).schema == schema
 
 
 def test_a_file_may_lack_the_columns_that_came_later() -> None:
-    table = to_table([ROW | {"verifier": None}], PROBLEM)
-    assert check_table(table.drop_columns(["verifier"]), PROBLEM, "part.parquet") == table
+    table = to_table([ROW | {"verifier": None}], PROBLEM_SCHEMA)
+    assert check_table(table.drop_columns(["verifier"]), PROBLEM_SCHEMA, "part.parquet") == table
 
 
 def test_a_missing_value_is_null_and_an_unknown_column_an_error() -> None:
-    table = to_table([{"problem_id": "p"}], PROBLEM)
-    assert table.schema == PROBLEM
-    assert table.to_pylist() == [dict.fromkeys(PROBLEM.names) | {"problem_id": "p"}]
+    table = to_table([{"problem_id": "p"}], PROBLEM_SCHEMA)
+    assert table.schema == PROBLEM_SCHEMA
+    assert table.to_pylist() == [dict.fromkeys(PROBLEM_SCHEMA.names) | {"problem_id": "p"}]
     with pytest.raises(ValueError, match="anser"):
-        to_table([ROW, ROW | {"anser": "1"}], PROBLEM)
+        to_table([ROW, ROW | {"anser": "1"}], PROBLEM_SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -75,16 +83,20 @@ def test_a_missing_value_is_null_and_an_unknown_column_an_error() -> None:
     ],
 )
 def test_columns_are_cast(column: str, values: Any) -> None:
-    table = to_table([ROW], PROBLEM)
+    table = to_table([ROW], PROBLEM_SCHEMA)
     table = table.set_column(table.column_names.index(column), column, values)
-    checked = check_table(table, PROBLEM, "part.parquet")
-    assert checked.schema == PROBLEM
+    checked = check_table(table, PROBLEM_SCHEMA, "part.parquet")
+    assert checked.schema == PROBLEM_SCHEMA
     assert checked[column].to_pylist() == values.to_pylist()
 
 
 def test_more_columns_may_follow_and_their_order_is_free() -> None:
-    table = to_table([ROW], PROBLEM).append_column("more", pa.array([1])).select(["more", *reversed(PROBLEM.names)])
-    assert check_table(table, PROBLEM, "part.parquet").to_pylist() == [ROW]
+    table = (
+        to_table([ROW], PROBLEM_SCHEMA)
+        .append_column("more", pa.array([1]))
+        .select(["more", *reversed(PROBLEM_SCHEMA.names)])
+    )
+    assert check_table(table, PROBLEM_SCHEMA, "part.parquet").to_pylist() == [ROW]
 
 
 @pytest.mark.parametrize(
@@ -92,13 +104,13 @@ def test_more_columns_may_follow_and_their_order_is_free() -> None:
     [
         (pa.table({"problem_id": ["p"]}), "part.parquet: column 'question' is missing; found problem_id"),
         (
-            to_table([ROW], PROBLEM).set_column(2, "answer", pa.array([[1]])),
+            to_table([ROW], PROBLEM_SCHEMA).set_column(2, "answer", pa.array([[1]])),
             "part.parquet: columns do not have the expected types",
         ),
     ],
 )
 def test_a_table_of_another_kind_is_refused(table: pa.Table, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        check_table(table, PROBLEM, "part.parquet")
+        check_table(table, PROBLEM_SCHEMA, "part.parquet")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -11,7 +11,8 @@ from ossft_ray.common.secrets import has_secret, mask, split_password
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import load_experiment, resolve
 from ossft_ray.data.records import find_files
-from ossft_ray.run_folder.provenance import CONFIG, write_config
+from ossft_ray.run_folder.names import CONFIG
+from ossft_ray.run_folder.provenance import write_config
 
 SECRET = "pl4nted/S3cret+x"
 SOUND: dict[str, Any] = {"policy": {"model": "playground"}, "data": {"path": "p.jsonl"}}

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import PROBLEM, to_table
-from ossft_ray.common.storage import Folder, begin_stage, digest_files, fingerprint, finish_stage
+from ossft_ray.common.schema import PROBLEM_SCHEMA, to_table
+from ossft_ray.common.storage import Folder, digest_files
+from ossft_ray.run_folder.stage_folder import begin_stage, fingerprint, finish_stage
 
 INPUTS = {"run": {"seed": 0}, "rewrite": {"stages": ["self"], "exhaustive": False}}
 
@@ -69,11 +70,11 @@ def test_json_and_tables_come_back_as_they_were(folder: Folder) -> None:
     ]
     for number, row in enumerate(rows):
         folder.write_table(
-            f"part-{number}.parquet", to_table([row], PROBLEM).replace_schema_metadata({"k": str(number)})
+            f"part-{number}.parquet", to_table([row], PROBLEM_SCHEMA).replace_schema_metadata({"k": str(number)})
         )
-    assert folder.read_tables("part-*.parquet", PROBLEM).to_pylist() == rows
+    assert folder.read_tables("part-*.parquet", PROBLEM_SCHEMA).to_pylist() == rows
     assert folder.read_metadata("part-2.parquet")[b"k"] == b"2"
-    assert folder.read_tables("other-*", PROBLEM).schema == PROBLEM
+    assert folder.read_tables("other-*", PROBLEM_SCHEMA).schema == PROBLEM_SCHEMA
 
 
 def test_delete_and_exists(folder: Folder) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import resolve
 from ossft_ray.distributed.shared_output import check_sees_run, refusal
-from ossft_ray.run_folder.provenance import CONFIG
+from ossft_ray.run_folder.names import CONFIG
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from ossft_ray.common.schema import EXAMPLE, PROBLEM, to_table
-from ossft_ray.common.storage import Folder, finish_stage
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, PROBLEM_SCHEMA, to_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.stage_folder import finish_stage
 
 ORIGINS = ("self", "guided", "expert", "self")
 TEXTS = {
@@ -65,14 +66,14 @@ def write_run(output: str, parts: list[list[dict[str, Any]]] | None = None, num_
     if parts is None:
         parts = [[example(0, "self"), example(1, "guided")], [example(2, "expert"), example(3, "self")]]
     folder = Folder.at(output) / "rewrite"
-    problems = [[{name: row[name] for name in PROBLEM.names} for row in part] for part in parts]
+    problems = [[{name: row[name] for name in PROBLEM_SCHEMA.names} for row in part] for part in parts]
     problems += [[{"problem_id": f"open-{number}"}] for number in range(num_open)]
     for number, rows in enumerate(problems):
-        (folder / "problems").write_table(f"part-{number:05d}.parquet", to_table(rows, PROBLEM))
+        (folder / "problems").write_table(f"part-{number:05d}.parquet", to_table(rows, PROBLEM_SCHEMA))
     num_problems = sum(map(len, problems))
     folder.write_json("problems.json", {"problems": num_problems, "rejected": 1})
     for number, rows in enumerate(parts):
-        folder.write_table(f"part-{number:05d}.parquet", to_table(rows, EXAMPLE))
+        folder.write_table(f"part-{number:05d}.parquet", to_table(rows, EXAMPLE_SCHEMA))
     if not num_open:
         origins = [row["origin"] for part in parts for row in part]
         manifest = {

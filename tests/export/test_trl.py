@@ -9,7 +9,7 @@ import pytest
 import trl
 
 from ossft_ray.common.playground_paths import POLICY_FOLDER
-from ossft_ray.common.schema import EXAMPLE
+from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.export import export
 from ossft_ray.policy.chat import load_chat
 from tests.export.runs import settings
@@ -38,7 +38,7 @@ def test_examples_train_as_they_are(run: tuple[Path, list[dict[str, Any]]], tmp_
     folder, rows = run
     examples = load(folder, tmp_path, what)
     if what == "the run's own":
-        assert set(EXAMPLE.names) <= set(examples.column_names)
+        assert set(EXAMPLE_SCHEMA.names) <= set(examples.column_names)
     trainer = trl.SFTTrainer(
         model=str(POLICY_FOLDER),
         args=trl.SFTConfig(

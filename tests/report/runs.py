@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ossft_ray.common.schema import EXAMPLE, REJECTED, SCORE, to_table
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA, SCORE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
 from ossft_ray.run_folder.provenance import write_config
@@ -41,9 +41,9 @@ def write_rewriting(output: str, rows: list[dict[str, Any]], finished: bool = Tr
     """Examples in parts; unfinished, there are four more problems still to do."""
     folder = Folder.at(output) / "rewrite"
     for number, start in enumerate(range(0, len(rows), rows_per_part)):
-        folder.write_table(f"part-{number:05d}.parquet", to_table(rows[start : start + rows_per_part], EXAMPLE))
+        folder.write_table(f"part-{number:05d}.parquet", to_table(rows[start : start + rows_per_part], EXAMPLE_SCHEMA))
     rejected = {"problem_id": None, "source": "in.jsonl", "row": 3, "reason": "no_answer", "content": "{}"}
-    folder.write_table("rejected-00000.parquet", to_table([rejected], REJECTED))
+    folder.write_table("rejected-00000.parquet", to_table([rejected], REJECTED_SCHEMA))
     num_problems = len(rows) + (0 if finished else 4)
     origins = [row["origin"] for row in rows]
     manifest = {
@@ -75,7 +75,7 @@ def write_run(output: str, gpus: int = 2, trained: float = 0.5, loss: str = "dft
         for row in rows
         for source, logprobs in (("kept", KEPT), ("expert_original", ORIGINAL))
     ]
-    (folder / "score").write_table("part-00000.parquet", to_table(scores, SCORE))
+    (folder / "score").write_table("part-00000.parquet", to_table(scores, SCORE_SCHEMA))
     (folder / "score").write_json("manifest.json", {"seconds": 36.0, "fingerprint": "f", "kept": {"tokens": 8}})
     steps = [
         {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ossft_ray.common.schema import DROPPED, to_table
+from ossft_ray.common.schema import DROPPED_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.report import tables
 from ossft_ray.report.examples import choose, shares
@@ -30,7 +30,7 @@ def test_an_unfinished_funnel_counts_what_is_there(tmp_path: Path) -> None:
     rows = [example(1, "self"), example(1, "self"), example(2, "guided")]  # one problem kept two responses
     write_rewriting(str(tmp_path), rows, finished=False, rows_per_part=3)
     dropped = {"problem_id": "p3", "question": "?", "answer": "1"}
-    (Folder.at(str(tmp_path)) / "rewrite").write_table("dropped-00000.parquet", to_table([dropped], DROPPED))
+    (Folder.at(str(tmp_path)) / "rewrite").write_table("dropped-00000.parquet", to_table([dropped], DROPPED_SCHEMA))
     run = read_run(str(tmp_path))[0]
     assert {step.name.split(":")[0]: step.count for step in tables.funnel(run)} == {
         "self": 1,

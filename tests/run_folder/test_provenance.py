@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
-from ossft_ray.run_folder.provenance import CONFIG, write_config
+from ossft_ray.run_folder.names import CONFIG
+from ossft_ray.run_folder.provenance import write_config
 
 
 def test_machines_stay_until_a_stage_runs_on_others(tmp_path: Path) -> None:

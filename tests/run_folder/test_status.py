@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from ossft_ray.common.schema import EXAMPLE, SCORE, to_table
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
 from ossft_ray.run_folder.parts import write_counted
@@ -30,7 +30,7 @@ def write_settings(run: Path, **sections: Any) -> None:
 
 
 def write_part(folder: Path, number: int, **counts: Any) -> None:
-    schema = EXAMPLE if folder.name == "rewrite" else SCORE
+    schema = EXAMPLE_SCHEMA if folder.name == "rewrite" else SCORE_SCHEMA
     write_counted(Folder.at(str(folder)), f"part-{number:05d}.parquet", to_table([], schema), counts)
 
 
@@ -348,7 +348,7 @@ def test_what_is_refused(tmp_path: Path, told: Any, argument: str, words: str, m
     for name in ("torn", "foreign", "broken"):
         shutil.copytree("run", name)
     Path("torn/rewrite/manifest.json").write_text("{")
-    Folder.at("foreign/rewrite").write_table("part-00000.parquet", to_table([], EXAMPLE))
+    Folder.at("foreign/rewrite").write_table("part-00000.parquet", to_table([], EXAMPLE_SCHEMA))
     Path("broken/rewrite/part-00001.parquet").write_text("no Parquet")
     line = told(argument, code=2)
     assert line.startswith("error: ") and line.count("\n") == 1

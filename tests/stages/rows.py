@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from ossft_ray.common.schema import EXAMPLE, SCORE, to_table
-from ossft_ray.common.storage import Folder, finish_stage
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, to_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Policy
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.stage_folder import finish_stage
 
 
 def write_examples(output: str, num_rows: int, **changes: Any) -> list[dict[str, Any]]:
@@ -33,7 +34,7 @@ def write_examples(output: str, num_rows: int, **changes: Any) -> list[dict[str,
         }
         rows.append(row | changes)
     folder = Folder.at(output) / "rewrite"
-    folder.write_table("part-00000.parquet", to_table(rows, EXAMPLE))
+    folder.write_table("part-00000.parquet", to_table(rows, EXAMPLE_SCHEMA))
     finish_stage(folder, {"rows": num_rows}, {"problems": num_rows})
     return rows
 
@@ -54,6 +55,6 @@ def write_scores(output: str, rows: list[dict[str, Any]], **changes: Any) -> dic
         for source, shift in (("expert_original", -1.0), ("kept", 0.0))
     ]
     folder = Folder.at(output) / "score"
-    folder.write_table("part-00000.parquet", to_table(scores, SCORE))
+    folder.write_table("part-00000.parquet", to_table(scores, SCORE_SCHEMA))
     finish_stage(folder, {"rows": len(rows)}, {})
     return by_problem

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ossft_ray.common.playground_paths import POLICY_FOLDER
-from ossft_ray.common.schema import EXAMPLE
+from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.config import Experiment, Rewrite, resolve
 from ossft_ray.playground.arithmetic import training_problems
 
@@ -53,7 +53,7 @@ def read_examples(experiment: Experiment) -> list[dict[str, Any]]:
 
 def test_every_problem_has_one_example_of_the_contracts_columns(finished: Experiment) -> None:
     (first, *_) = sorted(Path(finished.run.output, "rewrite").glob("part-*.parquet"))
-    assert pq.read_schema(first).remove_metadata() == EXAMPLE
+    assert pq.read_schema(first).remove_metadata() == EXAMPLE_SCHEMA
     wanted = [row["id"] for row in training_problems(NUM_PROBLEMS, seed=3)]
     assert sorted(row["problem_id"] for row in read_examples(finished)) == sorted(wanted)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ossft_ray.common.schema import DROPPED, to_table
+from ossft_ray.common.schema import DROPPED_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Policy
 from ossft_ray.policy.chat import load_chat
@@ -133,8 +133,8 @@ def test_progress_counts_what_it_can(tmp_path: Path, shown: Any) -> None:
 
 
 def test_dropped_problems(run: str, shown: Any) -> None:
-    row = {name: value for name, value in example(7, "expert").items() if name in DROPPED.names}
-    (Folder.at(run) / "rewrite").write_table("dropped-00001.parquet", to_table([row], DROPPED))
+    row = {name: value for name, value in example(7, "expert").items() if name in DROPPED_SCHEMA.names}
+    (Folder.at(run) / "rewrite").write_table("dropped-00001.parquet", to_table([row], DROPPED_SCHEMA))
     text = shown(run, "--origin", "dropped", "--prompt", "--tokens", "--attempts")
     assert shown_ids(text) == ["p7"]
     assert "guided  0      copies_reference" in text

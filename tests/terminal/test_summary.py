@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ossft_ray.common.schema import SAMPLE, to_table
+from ossft_ray.common.schema import SAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.stages.evaluate.accuracies import compare_models
 from ossft_ray.terminal.summary import comparison_table
@@ -17,7 +17,7 @@ def write(folder: Folder, benchmark: str, correct: dict[str, list[bool]]) -> Non
         for name, verdicts in correct.items()
         for index, verdict in enumerate(verdicts)
     ]
-    (folder / benchmark).write_table("part-00000.parquet", to_table(rows, SAMPLE))
+    (folder / benchmark).write_table("part-00000.parquet", to_table(rows, SAMPLE_SCHEMA))
 
 
 @pytest.fixture

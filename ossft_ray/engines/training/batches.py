@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.method.packing import MicroBatch, plan_micro_batches
-
-ORIGINS = ("self", "guided", "expert")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Every figure is over the response tokens of the whole global batch, and again fo
 import torch
 from torch import Tensor
 
-from ossft_ray.engines.training.batches import ORIGINS
+from ossft_ray.common.types import ORIGINS
 
 _SUMS = ("tokens", "loss", "nll", "p", "p_squared", "c", "c_squared", "entropy")
 

@@ -14,10 +14,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.stages.check.estimate import Interval, share, total
 from ossft_ray.stages.check.throughput import StepCost
 
-ORIGINS = ("self", "guided", "expert")
 DROPPED = "dropped"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from ossft_ray.common.errors import InputError, storage_failure
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, Policy
 from ossft_ray.distributed.nodes import alive_nodes, on_node
@@ -46,7 +46,7 @@ def check_cluster(experiment: Experiment, verbose: bool = False) -> ClusterFindi
     try:
         start_ray(experiment, verbose)
     except OSError as error:  # it notes the machines in the run's folder
-        raise InputError(f"[run] output: {storage_failure(error)}; choose one that can be written to") from error
+        raise InputError(f"[run] output: {brief(error)}; choose one that can be written to") from error
     alive = alive_nodes()
     folder, token = Folder.at(experiment.run.output) / _MARKERS, uuid.uuid4().hex
     policies = [experiment.policy, *(other.policy for other in other_models(experiment).values())]
@@ -114,7 +114,7 @@ def _look(node: dict[str, Any], folder: Folder, token: str, policies: list[Polic
     try:
         folder.write_bytes(node["NodeID"], token.encode())
     except OSError as error:
-        refusal = storage_failure(error)
+        refusal = brief(error)
     # .../session_.../sockets/plasma_store
     ray_tmp = shutil.disk_usage(Path(node["ObjectStoreSocketName"]).parent)
     parent = Path(Folder.at(output).path)

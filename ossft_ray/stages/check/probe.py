@@ -17,9 +17,9 @@ import ray
 from pyarrow import fs
 from pydantic import TypeAdapter
 
-from ossft_ray.common.errors import InputError, storage_failure
-from ossft_ray.common.schema import EXAMPLE, to_table
-from ossft_ray.common.storage import MANIFEST, Folder, fingerprint
+from ossft_ray.common.errors import InputError, brief
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, to_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Columns, Experiment
 from ossft_ray.data.problems import source_digests
@@ -29,7 +29,9 @@ from ossft_ray.distributed.session import place, start_ray
 from ossft_ray.engines.in_flight import MAX_SEQUENCES, problems_in_flight
 from ossft_ray.policy.chat import load_chat, model_digest
 from ossft_ray.policy.example_tokens import encode
-from ossft_ray.run_folder.metrics_log import METRICS, read_metrics
+from ossft_ray.run_folder.metrics_log import read_metrics
+from ossft_ray.run_folder.names import CHECKPOINTS, COMPLETE, MANIFEST, METRICS, MODEL, PARTS, REWRITE, SCORE, TRAIN
+from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.stages.check.budget import Bytes, Estimate, Measured, Plan, Sampling, Steps, estimate, mean_batch
 from ossft_ray.stages.check.probe_worker import PROBED, ProbeWorker
 from ossft_ray.stages.check.probed_rows import probed_problems
@@ -43,7 +45,6 @@ from ossft_ray.stages.train.stage import train
 NAME = "probe"
 _MEASURED, _PROBLEMS, _BATCHES = "measured.json", "problems.jsonl", "batches"
 _FORMAT = 1  # of what is kept in measured.json
-_PARTS = "part-*.parquet"
 _NUM_STEPS = 3  # a warm-up and two that are timed
 _MAX_BATCH_ROWS = 4096  # of repeated examples, so that an enormous batch does not make the probe one
 
@@ -178,7 +179,7 @@ def _measure(
     for name in ("rewrite", "score", _BATCHES, "train", PROBED):
         (folder / name).delete()  # an interrupted probe's times are of no use
     manifest = rewrite(experiment, begin("rewrite"), verbose=verbose, worker=ProbeWorker)
-    problems = probed_problems(folder / "rewrite", experiment)
+    problems = probed_problems(folder / REWRITE, experiment)
     policies = [(folder / PROBED).read_json(name) for name in (folder / PROBED).names("*.json")]
     score_seconds, startup_seconds, steps, train_memory = 0.0, 0.0, None, 0
     if any(problem.num_examples for problem in problems):
@@ -186,12 +187,12 @@ def _measure(
         score_seconds = score(experiment, begin("score"), verbose=verbose)["seconds"]
         startup_seconds = time.monotonic() - began - score_seconds
         steps, train_memory = _train(experiment, folder, begin("train"), verbose)
-    checkpoints = folder / "train" / "checkpoints"
+    checkpoints = folder / TRAIN / CHECKPOINTS
     sizes = Bytes(
-        examples=_num_bytes(folder / "rewrite", recursive=False),
-        scores=_num_bytes(folder / "score", recursive=False),
+        examples=_num_bytes(folder / REWRITE, recursive=False),
+        scores=_num_bytes(folder / SCORE, recursive=False),
         checkpoint=_num_bytes(checkpoints),
-        model=_num_bytes(folder / "train" / "model"),
+        model=_num_bytes(folder / TRAIN / MODEL),
         policy_memory=max((policy["memory"] for policy in policies), default=0),
         train_memory=train_memory,
     )
@@ -214,7 +215,7 @@ def _write_problems(folder: Folder, sample: list[Problem]) -> None:
     try:
         folder.write_bytes(_PROBLEMS, "".join(json.dumps(row) + "\n" for row in rows).encode())
     except OSError as error:
-        raise InputError(f"[run] output: {storage_failure(error)}; choose one that can be written to") from error
+        raise InputError(f"[run] output: {brief(error)}; choose one that can be written to") from error
 
 
 def _sampling(manifest: dict[str, Any], policies: list[dict[str, Any]]) -> Sampling:
@@ -234,14 +235,14 @@ def _train(experiment: Experiment, folder: Folder, on_progress: OnProgress, verb
     """Three steps of the global batch; returns them and a worker's peak of memory in bytes."""
     batches = folder / _BATCHES
     size = min(experiment.train.global_batch_size, _MAX_BATCH_ROWS)
-    _write_batches(experiment, folder / "rewrite", batches, _NUM_STEPS * size)
+    _write_batches(experiment, folder / REWRITE, batches, _NUM_STEPS * size)
     examples = f"{experiment.run.output}/{_BATCHES}"
     settings = experiment.train.model_copy(update={"examples": examples, "global_batch_size": size})
     began = time.monotonic()
     train(experiment.model_copy(update={"train": settings}), on_progress, verbose=verbose)
     seconds = time.monotonic() - began
-    lines = read_metrics(folder / "train")
-    checkpoint_seconds = _checkpoint_seconds(folder / "train")
+    lines = read_metrics(folder / TRAIN)
+    checkpoint_seconds = _checkpoint_seconds(folder / TRAIN)
     spent = sum(line["seconds"] for line in lines) + checkpoint_seconds
     steps = Steps(
         startup_seconds=seconds - spent,
@@ -255,10 +256,10 @@ def _train(experiment: Experiment, folder: Folder, on_progress: OnProgress, verb
 def _write_batches(experiment: Experiment, source: Folder, target: Folder, num_rows: int) -> None:
     """The sample's examples that are short enough, again and again, as a rewrite folder of `num_rows` rows."""
     chat = load_chat(experiment.policy)
-    rows = source.read_tables(_PARTS, EXAMPLE).to_pylist()
+    rows = source.read_tables(PARTS, EXAMPLE_SCHEMA).to_pylist()
     fitting = [row for row in rows if encode(row, chat, experiment).num_tokens <= experiment.train.max_length]
     repeated = [fitting[index % len(fitting)] for index in range(num_rows)]
-    target.write_table("part-00000.parquet", to_table(repeated, EXAMPLE))
+    target.write_table("part-00000.parquet", to_table(repeated, EXAMPLE_SCHEMA))
     # the rows are those that were scored, so the scores hold for them
     target.write_json(MANIFEST, {"fingerprint": source.read_json(MANIFEST)["fingerprint"]})
 
@@ -266,7 +267,7 @@ def _write_batches(experiment: Experiment, source: Folder, target: Folder, num_r
 def _checkpoint_seconds(train_folder: Folder) -> float:
     """From the last step's line to the checkpoint's last file, by the clock of the storage."""
     files = train_folder.filesystem.get_file_info(fs.FileSelector(train_folder.path, recursive=True))
-    complete = [info.mtime for info in files if info.base_name == "complete.json"]
+    complete = [info.mtime for info in files if info.base_name == COMPLETE]
     metrics = [info.mtime for info in files if info.base_name == METRICS]
     return max(0.0, (complete[0] - metrics[0]).total_seconds()) if complete and metrics else 0.0
 

@@ -3,12 +3,12 @@
 from collections import defaultdict
 from typing import Any
 
-from ossft_ray.common.schema import DROPPED as DROPPED_ROWS
-from ossft_ray.common.schema import EXAMPLE
+from ossft_ray.common.schema import DROPPED_SCHEMA, EXAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.example_tokens import Encoded, encode
+from ossft_ray.run_folder.names import DROPPED_PARTS, PARTS
 from ossft_ray.stages.check.budget import DROPPED, ProbedProblem
 
 
@@ -16,10 +16,10 @@ def probed_problems(folder: Folder, experiment: Experiment) -> list[ProbedProble
     """The problems of a complete rewrite folder, in the order of its rows."""
     chat = load_chat(experiment.policy)
     rows_of: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in folder.read_tables("part-*.parquet", EXAMPLE).to_pylist():
+    for row in folder.read_tables(PARTS, EXAMPLE_SCHEMA).to_pylist():
         rows_of[row["problem_id"]].append(row)
     examples = {problem_id: [encode(row, chat, experiment) for row in rows] for problem_id, rows in rows_of.items()}
-    dropped = folder.read_tables("dropped-*.parquet", DROPPED_ROWS).to_pylist()
+    dropped = folder.read_tables(DROPPED_PARTS, DROPPED_SCHEMA).to_pylist()
     max_length = experiment.train.max_length
     return [_probed(rows[0], examples[problem_id], max_length) for problem_id, rows in rows_of.items()] + [
         _probed(row, [], max_length) for row in dropped

@@ -5,7 +5,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from ossft_ray.common.errors import InputError, storage_failure
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Experiment
@@ -65,7 +65,7 @@ def _check_reachable(output: str) -> None:
     try:
         Folder.at(output).exists()
     except OSError as error:
-        raise InputError(f"[run] output: {output} cannot be reached: {storage_failure(error)}") from error
+        raise InputError(f"[run] output: {output} cannot be reached: {brief(error)}") from error
 
 
 def _check_loss(experiment: Experiment) -> None:

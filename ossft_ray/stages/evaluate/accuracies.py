@@ -3,12 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
-from ossft_ray.common.schema import SAMPLE
+from ossft_ray.common.schema import SAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.method.comparison import Comparison, average, compare
 from ossft_ray.method.metrics import Sample, Score, score
+from ossft_ray.run_folder.names import DIFFERENCES, EVALUATE, PARTS
 
-SCORES, DIFFERENCES, COSTS = "scores.json", "differences.json", "costs.json"
 AVERAGE = "average"  # over benchmarks, in differences.json
 Scores = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark
 
@@ -39,14 +39,14 @@ def compare_models(before: Folder, after: Folder, benchmarks: list[str]) -> dict
 
 def read_differences(output: str) -> Scores:
     """What `evaluate/differences.json` of a run holds."""
-    differences: Scores = (Folder.at(output) / "evaluate").read_json(DIFFERENCES)
+    differences: Scores = (Folder.at(output) / EVALUATE).read_json(DIFFERENCES)
     return differences
 
 
 def read_samples(model_folder: Folder, benchmark: str) -> dict[str, list[Sample]]:
     """A model's graded samples by problem id, in the order of the benchmark."""
     columns = ["problem_id", "correct", "extracted", "finish_reason", "num_tokens"]
-    table = (model_folder / folder_name(benchmark)).read_tables("part-*.parquet", SAMPLE).select(columns)
+    table = (model_folder / folder_name(benchmark)).read_tables(PARTS, SAMPLE_SCHEMA).select(columns)
     by_problem: dict[str, list[Sample]] = {}
     for row in table.to_pylist():
         sample = Sample(row["correct"], row["extracted"], row["finish_reason"] == "stop", row["num_tokens"] or 0)

@@ -18,10 +18,12 @@ from typing import Any
 import pyarrow as pa
 
 import ossft_ray
-from ossft_ray.common.schema import SAMPLE
-from ossft_ray.common.storage import Folder, fingerprint
+from ossft_ray.common.schema import SAMPLE_SCHEMA
+from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.policy.chat import Chat
+from ossft_ray.run_folder.names import EVALUATE
+from ossft_ray.run_folder.stage_folder import fingerprint
 
 VARIABLE = "OSSFT_CACHE"
 _KEY = b"ossft_inputs"
@@ -31,7 +33,7 @@ Say = Callable[[str], None]
 def cache_folder(setting: str) -> Folder | None:
     """The folder that `[evaluate] cache` means; None for none."""
     root = os.environ.get(VARIABLE, "~/.cache/ossft_ray") if setting == "auto" else setting
-    return Folder.at(root) / "evaluate" if root else None
+    return Folder.at(root) / EVALUATE if root else None
 
 
 def entry_inputs(
@@ -63,7 +65,7 @@ def find(
         return None
     recorded = json.loads((table.schema.metadata or {}).get(_KEY, b"null"))
     rows = [(problem.problem_id, index) for problem in problems for index in range(num_samples)]
-    fits = recorded == json.loads(json.dumps(inputs)) and table.schema.remove_metadata() == SAMPLE
+    fits = recorded == json.loads(json.dumps(inputs)) and table.schema.remove_metadata() == SAMPLE_SCHEMA
     if not fits or list(zip(*(table[key].to_pylist() for key in ("problem_id", "index")), strict=True)) != rows:
         say(f"{folder.path}/{name} does not hold what its name says and is not used")
         return None

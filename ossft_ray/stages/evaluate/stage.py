@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import SAMPLE
-from ossft_ray.common.storage import MANIFEST, Folder, begin_stage, fingerprint
+from ossft_ray.common.schema import SAMPLE_SCHEMA
+from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Experiment
@@ -20,24 +20,28 @@ from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.policy.chat import load_chat, model_digest, model_path
-from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.reader import SIZES
-from ossft_ray.run_folder.revisions import pin
-from ossft_ray.run_folder.sessions import Session, session_phases, session_total
-from ossft_ray.stages.evaluate.accuracies import (
+from ossft_ray.run_folder.names import (
+    ACCURACIES,
+    BASE,
+    BENCHMARKS,
     COSTS,
     DIFFERENCES,
-    SCORES,
-    Scores,
-    compare_models,
-    folder_name,
-    score_model,
+    EVALUATE,
+    MANIFEST,
+    MODEL,
+    PARTS,
+    SIZES,
+    TRAIN,
 )
+from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.revisions import pin
+from ossft_ray.run_folder.sessions import Session, session_phases, session_total
+from ossft_ray.run_folder.stage_folder import begin_stage, fingerprint
+from ossft_ray.stages.evaluate.accuracies import Scores, compare_models, folder_name, score_model
 from ossft_ray.stages.evaluate.sample_cache import cache_folder, entry_inputs, find, keep
-from ossft_ray.stages.evaluate.worker import NAME, PART_PROBLEMS, EvaluateWorker, part_file, plain_prompt, split_part
+from ossft_ray.stages.evaluate.worker import PART_PROBLEMS, EvaluateWorker, part_file, plain_prompt, split_part
 from ossft_ray.verification.fingerprint import verify_inputs
 
-BENCHMARKS = "benchmarks.json"  # in a model's folder: what its samples were drawn for
 _NOT_OF_SAMPLES = {"benchmarks", "data_dir", "models", "template", "cache"}  # keys that do not change a model's samples
 
 
@@ -64,7 +68,7 @@ def evaluate(
     }
     if not benchmarks:
         raise InputError("[evaluate] benchmarks is empty; name at least one")
-    folder = Folder.at(experiment.run.output) / NAME
+    folder = Folder.at(experiment.run.output) / EVALUATE
     scores: Scores = {}
     found = models(experiment)
     found |= {name: pin(each) for name, each in other_models(experiment).items()}
@@ -74,9 +78,9 @@ def evaluate(
         _sample_model(with_policy, model, benchmarks, folder / model, on_progress, start_over, verbose)
         scores[model] = score_model(folder / model, list(benchmarks))
     others = [model for model in scores if model != "base"]
-    differences = {model: compare_models(folder / "base", folder / model, list(benchmarks)) for model in others}
+    differences = {model: compare_models(folder / BASE, folder / model, list(benchmarks)) for model in others}
     folder.write_json(COSTS, costs(folder, list(found)))
-    folder.write_json(SCORES, scores)
+    folder.write_json(ACCURACIES, scores)
     folder.write_json(DIFFERENCES, differences)
     write_config(experiment)
     return scores
@@ -85,12 +89,12 @@ def evaluate(
 def models(experiment: Experiment) -> dict[str, Experiment]:
     """The models to score, each as an experiment whose `[policy]` it is: `base`, `trained` if there is one, others."""
     found = {"base": experiment}
-    train = Folder.at(experiment.run.output) / "train"
+    train = Folder.at(experiment.run.output) / TRAIN
     if train.exists(MANIFEST):
         trained = experiment.policy.model_copy(
             # an adapter that the policy sampled with is merged into what was trained from it
             update={
-                "model": absolute(join(experiment.run.output, "train", "model")),
+                "model": absolute(join(experiment.run.output, TRAIN, MODEL)),
                 "revision": None,
                 "chat_template": None,
                 "lora": None,
@@ -115,7 +119,7 @@ def other_models(experiment: Experiment) -> dict[str, Experiment]:
 def costs(folder: Folder, models: list[str]) -> dict[str, float]:
     """Seconds of all models' sampling, loading included, and the tokens they drew; what a cache gave cost nothing."""
     return {
-        "seconds": sum(session_phases(folder / model)[0].get(NAME, 0.0) for model in models),
+        "seconds": sum(session_phases(folder / model)[0].get(EVALUATE, 0.0) for model in models),
         "generated_tokens": sum(session_total(folder / model, "generated_tokens") for model in models),
     }
 
@@ -167,7 +171,7 @@ def _sample_model(
     drawn = {split_part(part)[0] for part in missing}
     for name, entry in entries.items():
         if cache is not None and entry is not None:
-            table = (folder / folder_name(name)).read_tables("part-*.parquet", SAMPLE)
+            table = (folder / folder_name(name)).read_tables(PARTS, SAMPLE_SCHEMA)
             keep(cache, entry, table, say, replace=name in drawn)
 
 
@@ -194,13 +198,13 @@ def _draw(
         experiment,
         missing,
         PART_PROBLEMS * len(missing),
-        f"{NAME}-{model}",
+        f"{EVALUATE}-{model}",
         lambda totals: report(counts | totals),
         verbose,
         benchmarks=benchmarks,
         folder=folder,
     )
-    session.note(NAME, totals)
+    session.note(EVALUATE, totals)
     session.end()
 
 

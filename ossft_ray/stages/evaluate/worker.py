@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from ossft_ray.common.prompt_templates import TEMPLATES, PromptTemplate
-from ossft_ray.common.schema import SAMPLE, to_table
+from ossft_ray.common.schema import SAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, PromptTooLong
 from ossft_ray.config import Experiment
@@ -13,9 +13,8 @@ from ossft_ray.distributed.rollout_worker import RolloutWorker
 from ossft_ray.engines.vllm_policy import Sampling
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
+from ossft_ray.run_folder.names import EVALUATE
 from ossft_ray.stages.evaluate.accuracies import folder_name
-
-NAME = "evaluate"
 
 
 def plain_prompt(experiment: Experiment) -> PromptTemplate:
@@ -39,7 +38,7 @@ class EvaluateWorker(RolloutWorker):
         progress = self.progress[part] = Counter()
         by_problem = await asyncio.gather(*(self.answer(benchmark, problem, progress) for problem in problems))
         rows = [row for rows in by_problem for row in rows]
-        (self.folder / folder_name(benchmark)).write_table(part_file(number), to_table(rows, SAMPLE))
+        (self.folder / folder_name(benchmark)).write_table(part_file(number), to_table(rows, SAMPLE_SCHEMA))
 
     async def answer(self, benchmark: str, problem: Problem, progress: Counter[str]) -> list[dict[str, Any]]:
         """All samples of one problem."""
@@ -55,7 +54,7 @@ class EvaluateWorker(RolloutWorker):
         settings, prompts = self.experiment.evaluate, plain_prompt(self.experiment)
         prompt = solve_prompt(problem.question, prompts.system, prompts.solve)
         sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens)
-        seed = derive_seed(self.experiment.run.seed, NAME, benchmark, problem.problem_id, index)
+        seed = derive_seed(self.experiment.run.seed, EVALUATE, benchmark, problem.problem_id, index)
         row = {
             "problem_id": problem.problem_id,
             "question": problem.question,

@@ -12,12 +12,11 @@ from typing import Any
 
 from ossft_ray.common.storage import Folder, LineLog, read_lines
 from ossft_ray.common.types import Attempt, Problem, Response, Stage
+from ossft_ray.run_folder.names import BEFORE, UNFINISHED
 from ossft_ray.run_folder.parts import delete_part, read_dropped
 from ossft_ray.run_folder.reader import read_counts
 from ossft_ray.stages.rewrite.regrading import Gold
 
-UNFINISHED = "unfinished"  # sub-folder: a log for each part under way and each worker that had it
-BEFORE = "before"  # sub-folder: parts that are being made again, because more samples may be drawn now
 Key = tuple[Stage, int]
 EXTRA_WORK = ("redone_attempts", "redone_tokens", "speculative_attempts", "speculative_tokens")
 

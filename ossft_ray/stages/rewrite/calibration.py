@@ -14,7 +14,7 @@ from ossft_ray.common.types import Problem, PromptTooLong, Response, Stage
 from ossft_ray.config import Experiment
 from ossft_ray.method.acceptance import calibrate
 from ossft_ray.method.rewriting import Verify, is_finished, share_of_guide
-from ossft_ray.stages.rewrite.ingest import PARTS, PROBLEMS
+from ossft_ray.run_folder.names import PARTS, PROBLEMS
 
 CALIBRATION = "calibration.json"
 _NUM_PROBLEMS = 256

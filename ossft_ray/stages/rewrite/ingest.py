@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import PROBLEM, REJECTED, to_table
-from ossft_ray.common.storage import MANIFEST, Folder, PartWriter, fingerprint
+from ossft_ray.common.schema import PROBLEM_SCHEMA, REJECTED_SCHEMA, to_table
+from ossft_ray.common.storage import Folder, PartWriter
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Experiment
 from ossft_ray.data.contamination import benchmark_digests
@@ -23,13 +23,11 @@ from ossft_ray.data.problems import Rejection, noted_row, source_digests
 from ossft_ray.data.screening import Tally, screen_problems
 from ossft_ray.data.seen_problems import Seen
 from ossft_ray.policy.chat import Chat
+from ossft_ray.run_folder.names import BEFORE, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS
 from ossft_ray.run_folder.parts import move_part
-from ossft_ray.run_folder.reader import LAID_OUT
-from ossft_ray.stages.rewrite.attempt_log import BEFORE
+from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.verification.fingerprint import verify_inputs
 
-PARTS = "part-*.parquet"
-PROBLEMS = "problems"  # sub-folder: the input as laid out in parts
 _NOTED = ("rejected", "flagged")
 _NOTED_ROWS = 1000  # in a file
 _GROWING = ((16, 2048), (32, 3072), (64, 4096))  # problems in a part, for parts below this number
@@ -75,7 +73,7 @@ def lay_out_problems(experiment: Experiment, chat: Chat, folder: Folder) -> Layo
         InputError: a file cannot be used; no usable problem is left, then the folder is as if never begun; or a problem
             that is laid out asks something else or is gone, then the layout stays as it was.
     """
-    before = Layout(**folder.read_json(LAID_OUT)) if folder.exists(LAID_OUT) else None
+    before = Layout(**folder.read_json(INPUT_MANIFEST)) if folder.exists(INPUT_MANIFEST) else None
     sources = _sources_digest(experiment)
     if before is not None and before.sources == sources:
         return before
@@ -85,7 +83,7 @@ def lay_out_problems(experiment: Experiment, chat: Chat, folder: Folder) -> Layo
         if before is None:
             folder.delete()
         raise
-    folder.write_json(LAID_OUT, asdict(layout))
+    folder.write_json(INPUT_MANIFEST, asdict(layout))
     return layout
 
 
@@ -97,7 +95,7 @@ def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout 
         gold_pool(experiment) as pool,
     ):
         # What is noted is spooled until all is read: if the input is refused, the files of before stay.
-        writers = [PartWriter(Folder.at(spool), prefix, REJECTED, _NOTED_ROWS) for prefix in _NOTED]
+        writers = [PartWriter(Folder.at(spool), prefix, REJECTED_SCHEMA, _NOTED_ROWS) for prefix in _NOTED]
         rejected, flagged = writers
         corrected: dict[str, Problem] = {}
         problems = _ProblemWriter(folder / PROBLEMS, before.num_parts if before else 0)
@@ -152,7 +150,7 @@ def _correct(folder: Folder, corrected: dict[str, Problem]) -> None:
         if folder.exists(name):
             move_part(folder, name, folder / BEFORE)
         rows = [vars(corrected[row["problem_id"]]) if row["problem_id"] in corrected else row for row in rows]
-        (folder / PROBLEMS).write_table(name, to_table(rows, PROBLEM))
+        (folder / PROBLEMS).write_table(name, to_table(rows, PROBLEM_SCHEMA))
 
 
 class _ProblemWriter:
@@ -169,7 +167,7 @@ class _ProblemWriter:
 
     def flush(self) -> None:
         if self._waiting:
-            self.folder.write_table(_part_name(self.number), to_table(self._waiting, PROBLEM))
+            self.folder.write_table(_part_name(self.number), to_table(self._waiting, PROBLEM_SCHEMA))
             self.number, self._waiting = self.number + 1, []
 
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from ossft_ray.common.storage import INPUTS, MANIFEST, Folder, differences
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
 from ossft_ray.policy.chat import model_digest
+from ossft_ray.run_folder.names import BEFORE, INPUTS, MANIFEST, PARTS
 from ossft_ray.run_folder.parts import move_part
-from ossft_ray.stages.rewrite.attempt_log import BEFORE
-from ossft_ray.stages.rewrite.ingest import PARTS
+from ossft_ray.run_folder.stage_folder import differences
 from ossft_ray.verification.fingerprint import verify_inputs
 
 # vLLM arguments that say how fast a policy samples and on how many GPUs, not what.

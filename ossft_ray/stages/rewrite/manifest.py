@@ -8,18 +8,18 @@ from functools import partial
 from typing import Any
 
 from ossft_ray.common.storage import Folder
-from ossft_ray.common.types import Problem, Rewritten, Stage
+from ossft_ray.common.types import ORIGINS, Problem, Rewritten, Stage
 from ossft_ray.method.parroting import summarise as parroting_counts
 from ossft_ray.method.rewriting import PROMPT_TOO_LONG
 from ossft_ray.method.suspects import find_suspect
+from ossft_ray.run_folder.names import PARTS
 from ossft_ray.run_folder.reader import read_counts
 from ossft_ray.run_folder.sessions import session_phases
 from ossft_ray.stages.rewrite.attempt_log import EXTRA_WORK, AttemptLog
 from ossft_ray.stages.rewrite.calibration import CALIBRATION
-from ossft_ray.stages.rewrite.ingest import PARTS, Layout
+from ossft_ray.stages.rewrite.ingest import Layout
 
 _READERS = 32  # of parts at once
-_ORIGINS = ("self", "guided", "expert")
 
 
 async def part_counts(
@@ -76,7 +76,7 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         "golds": layout.golds,
         "bad_golds": layout.bad_golds,
         "suspects": suspects,
-        "origins": {origin: totals[origin] for origin in _ORIGINS},
+        "origins": {origin: totals[origin] for origin in ORIGINS},
         "dropped": totals["dropped"],
         "examples": totals["examples"],
         "attempts": totals["attempts"],

@@ -18,7 +18,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.engines.vllm_policy import Sampling
 from ossft_ray.method.parroting import Outcome, corrupt, outcome
 from ossft_ray.method.rewriting import Verify, derive_seed, is_finished, stage_prompt
-from ossft_ray.stages.rewrite.ingest import PARTS, PROBLEMS
+from ossft_ray.run_folder.names import PARTS, PROBLEMS
 
 _NAME = "parroting"
 Draw = Callable[[list[Message], Sampling, int, str], Awaitable[Response]]

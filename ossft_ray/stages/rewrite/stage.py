@@ -7,7 +7,7 @@ so a run that was killed goes on with the parts that are missing, and draws agai
 
 from typing import Any
 
-from ossft_ray.common.storage import Folder, begin_stage, finish_stage
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.replanning import replanned
@@ -15,15 +15,15 @@ from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.run_folder.parts import part_number
+from ossft_ray.run_folder.names import BEFORE, PARTS, REWRITE, UNFINISHED, part_number
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.revisions import pin
 from ossft_ray.run_folder.sessions import Session
-from ossft_ray.stages.rewrite.attempt_log import BEFORE, UNFINISHED
-from ossft_ray.stages.rewrite.ingest import PARTS, lay_out_problems, part_capacity, part_names
+from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
+from ossft_ray.stages.rewrite.ingest import lay_out_problems, part_capacity, part_names
 from ossft_ray.stages.rewrite.inputs import extends, make_room, rewrite_inputs
 from ossft_ray.stages.rewrite.manifest import summarise
-from ossft_ray.stages.rewrite.worker import NAME, RewriteWorker
+from ossft_ray.stages.rewrite.worker import RewriteWorker
 
 
 @replanned
@@ -48,7 +48,7 @@ def rewrite(
     experiment = pin(experiment, anew=start_over)
     chat = load_chat(experiment.policy)
     inputs = rewrite_inputs(experiment)
-    folder = Folder.at(experiment.run.output) / NAME
+    folder = Folder.at(experiment.run.output) / REWRITE
     report = on_progress or (lambda totals: None)
     if (manifest := begin_stage(folder, inputs, start_over, extends)) is not None:
         report(ALREADY_COMPLETE)
@@ -66,7 +66,13 @@ def rewrite(
     counts = {"total": layout.problems, "done_before": num_done}
     start_ray(experiment, verbose)
     totals = run_workers(
-        worker, experiment, missing, layout.problems - num_done, NAME, lambda totals: report(counts | totals), verbose
+        worker,
+        experiment,
+        missing,
+        layout.problems - num_done,
+        REWRITE,
+        lambda totals: report(counts | totals),
+        verbose,
     )
     session.note("rewriting", totals)
     session.end()

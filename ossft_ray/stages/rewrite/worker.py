@@ -13,16 +13,14 @@ from ossft_ray.common.types import Problem, Response, Rewritten, Stage
 from ossft_ray.distributed.rollout_worker import RolloutWorker
 from ossft_ray.engines.vllm_policy import Sampling
 from ossft_ray.method.rewriting import derive_seed, rewrite_problem, stage_prompt
+from ossft_ray.run_folder.names import PROBLEMS, REWRITE
 from ossft_ray.run_folder.parts import write_part
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
 from ossft_ray.stages.rewrite.calibration import Calibration
-from ossft_ray.stages.rewrite.ingest import PROBLEMS
 from ossft_ray.stages.rewrite.manifest import part_counts
 from ossft_ray.stages.rewrite.parroting_probe import Probe
 from ossft_ray.stages.rewrite.regrading import regrade
 from ossft_ray.stages.rewrite.rows import dropped_row, example_rows
-
-NAME = "rewrite"
 
 
 class RewriteWorker(RolloutWorker):
@@ -30,7 +28,7 @@ class RewriteWorker(RolloutWorker):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self.folder = Folder.at(self.experiment.run.output) / NAME
+        self.folder = Folder.at(self.experiment.run.output) / REWRITE
         self.calibration = Calibration(self.folder, self.experiment, self.draw, self.verify)
         self.probe = Probe(self.folder, self.experiment, self.sample, self.verify)
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from ossft_ray.common.storage import MANIFEST, Folder
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.policy.chat import model_digest
+from ossft_ray.run_folder.names import MANIFEST
 
 
 def score_inputs(experiment: Experiment, source: Folder) -> dict[str, Any]:

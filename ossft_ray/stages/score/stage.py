@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ossft_ray.common.schema import SCORE, check_table
-from ossft_ray.common.storage import Folder, begin_stage, finish_stage
+from ossft_ray.common.schema import SCORE_SCHEMA, check_table
+from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.replanning import replanned
@@ -21,16 +22,15 @@ from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.settings import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.names import PARTS, SCORE
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder, read_counts
 from ossft_ray.run_folder.revisions import pin
+from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.score.inputs import score_inputs
 from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, work
 
-NAME = "score"
-PARTS = "part-*.parquet"
 _WORKERS = "workers"  # sub-folder: Ray Train's own state, while it works
-_ORIGINS = ("self", "guided", "expert")
 
 
 @replanned
@@ -51,7 +51,7 @@ def score(
     """
     check_output(experiment.run.output)
     experiment = pin(experiment)
-    folder = Folder.at(experiment.run.output) / NAME
+    folder = Folder.at(experiment.run.output) / SCORE
     report = on_progress or (lambda totals: None)
     source = examples_folder(experiment)
     load_chat(experiment.policy)  # refuses here what no worker could use
@@ -99,12 +99,12 @@ def summarise(folder: Folder) -> dict[str, Any]:
     (`expert_originals`). `histogram` has each group's tokens by log p, between the `edges`. `too_long` counts the
     responses that were left out.
     """
-    groups = {name: LogprobSums() for name in (*_ORIGINS, "kept", "expert_originals")}
+    groups = {name: LogprobSums() for name in (*ORIGINS, "kept", "expert_originals")}
     responses: Counter[str] = Counter()
     too_long: Counter[str] = Counter()
     seconds = 0.0
     for part in folder.names(PARTS):
-        table = check_table(folder.read_table(part), SCORE, f"{folder.path}/{part}")
+        table = check_table(folder.read_table(part), SCORE_SCHEMA, f"{folder.path}/{part}")
         for name in groups:
             rows = table.filter(_is_in(table, name))
             groups[name] += LogprobSums.of(pc.list_flatten(rows["reference_logprobs"]).to_numpy())

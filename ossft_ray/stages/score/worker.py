@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ossft_ray.common.errors import InputError, JobError
-from ossft_ray.common.schema import EXAMPLE, SCORE, check_table, to_table
-from ossft_ray.common.storage import INPUTS, Folder
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, check_table, to_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.cluster_metrics import ClusterMetrics
 from ossft_ray.distributed.shared_output import check_sees_run
@@ -17,6 +17,7 @@ from ossft_ray.engines.training.batches import Examples
 from ossft_ray.engines.training.diagnosis import explain_out_of_memory_in_scoring
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.example_tokens import Encoded, encode
+from ossft_ray.run_folder.names import INPUTS, PARTS
 from ossft_ray.run_folder.parts import write_counted
 
 KEPT, EXPERT_ORIGINAL = "kept", "expert_original"  # a score's source
@@ -51,8 +52,8 @@ def work(config: dict[str, Any]) -> Exception | None:
 
         scorer = Scorer(experiment.policy, experiment.train)
         metrics = ClusterMetrics(experiment.run.output, "score")
-        finished = set(folder.names("part-*.parquet"))
-        parts = scorer.agree([name for name in source.names("part-*.parquet") if name not in finished])
+        finished = set(folder.names(PARTS))
+        parts = scorer.agree([name for name in source.names(PARTS) if name not in finished])
         read = (_read(part, source, chat, experiment) for part in parts)
         for group in grouped(read, _RESPONSES_EACH * scorer.num_workers):
             num_tokens = score_group(scorer, group, folder if rank == 0 else None)
@@ -64,7 +65,7 @@ def work(config: dict[str, Any]) -> Exception | None:
 
 
 def _read(part: str, source: Folder, chat: Chat, experiment: Experiment) -> Part:
-    rows = check_table(source.read_table(part), EXAMPLE, f"{source.path}/{part}").to_pylist()
+    rows = check_table(source.read_table(part), EXAMPLE_SCHEMA, f"{source.path}/{part}").to_pylist()
     return Part(part, *responses_of(rows, chat, experiment))
 
 
@@ -147,4 +148,4 @@ def _score(scorer: Any, responses: list[Response]) -> list[dict[str, Any]]:
 def _write(folder: Folder, part: str, scores: list[dict[str, Any]], counts: dict[str, Any]) -> None:
     if not folder.exists(INPUTS):
         raise JobError(f"{folder.path} has vanished while it was written to; what it held is lost")
-    write_counted(folder, part, to_table(scores, SCORE), counts)
+    write_counted(folder, part, to_table(scores, SCORE_SCHEMA), counts)

@@ -18,8 +18,9 @@ from pyarrow import fs
 
 from ossft_ray.common.errors import JobError
 from ossft_ray.common.storage import Folder
+from ossft_ray.run_folder.names import COMPLETE
 
-COMPLETE, _UNIVERSAL = "complete.json", "universal"
+_UNIVERSAL = "universal"
 NUM_KEPT = 2
 
 

@@ -1,9 +1,11 @@
 """What did the policy think of the kept responses before training? Read from the run's `score/` folder."""
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import SCORE, check_table
-from ossft_ray.common.storage import INPUTS, MANIFEST, Folder, differences
+from ossft_ray.common.schema import SCORE_SCHEMA, check_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
+from ossft_ray.run_folder.names import INPUTS, MANIFEST, PARTS, SCORE
+from ossft_ray.run_folder.stage_folder import differences
 from ossft_ray.stages.score.inputs import score_inputs
 
 _FROM_SCORES = ("iw_sft", "asft_k3")  # psft takes its reference anew while it trains
@@ -15,8 +17,8 @@ class References:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._by_response: dict[tuple[str, tuple[int, ...]], list[float]] = {}
-        for name in folder.names("part-*.parquet"):
-            for row in check_table(folder.read_table(name), SCORE, f"{folder.path}/{name}").to_pylist():
+        for name in folder.names(PARTS):
+            for row in check_table(folder.read_table(name), SCORE_SCHEMA, f"{folder.path}/{name}").to_pylist():
                 if row["source"] == "kept":
                     self._by_response[row["problem_id"], tuple(row["token_ids"])] = row["reference_logprobs"]
 
@@ -45,7 +47,7 @@ def score_folder(experiment: Experiment, source: Folder) -> Folder:
     Raises:
         InputError: there is none yet, or it is of other examples or another policy.
     """
-    folder = Folder.at(experiment.run.output) / "score"
+    folder = Folder.at(experiment.run.output) / SCORE
     if not folder.exists(MANIFEST):
         raise InputError(
             f'{folder.path}: no complete scores (no {MANIFEST}), which train.loss = "{experiment.train.loss}" needs '

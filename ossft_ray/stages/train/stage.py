@@ -5,7 +5,7 @@ from typing import Any
 import ray
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.storage import INPUTS, MANIFEST, Folder, begin_stage, finish_stage
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.replanning import replanned
@@ -13,15 +13,17 @@ from ossft_ray.distributed.session import beside_driver, check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.policy.chat import load_chat, model_digest
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
+from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, TRAIN
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.revisions import pin
+from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints
 from ossft_ray.stages.train.heartbeats import Heartbeats, refuse_silence
 from ossft_ray.stages.train.reference_logprobs import References, needs_scores, score_folder
 from ossft_ray.stages.train.stopping import StopRequest, at_sigterm
 from ossft_ray.stages.train.training_examples import Tokenised, tokenise
-from ossft_ray.stages.train.worker import CHECKPOINTS, best_of, work
+from ossft_ray.stages.train.worker import best_of, work
 
 # what decides which model comes out; zero_stage, packing and micro_batch_tokens only decide how
 _LEARNING_KEYS = {
@@ -66,7 +68,7 @@ def train(
     """
     check_output(experiment.run.output)
     experiment = pin(experiment)
-    folder = Folder.at(experiment.run.output) / "train"
+    folder = Folder.at(experiment.run.output) / TRAIN
     report = on_progress or (lambda metrics: None)
     source = examples_folder(experiment)
     inputs = {

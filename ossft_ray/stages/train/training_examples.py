@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import EXAMPLE, check_table
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.engines.training.batches import Examples
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.example_tokens import Encoded, encode
+from ossft_ray.run_folder.names import PARTS
 from ossft_ray.stages.train.reference_logprobs import References
 
 
@@ -33,8 +34,8 @@ def tokenise(source: Folder, chat: Chat, experiment: Experiment, references: Ref
     settings = experiment.train
     parts = {False: _Rows(), True: _Rows()}  # by whether they are kept apart
     too_long, num_reencoded = [], 0
-    for name in source.names("part-*.parquet"):
-        for row in check_table(source.read_table(name), EXAMPLE, f"{source.path}/{name}").to_pylist():
+    for name in source.names(PARTS):
+        for row in check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}").to_pylist():
             encoded = encode(row, chat, experiment)
             num_reencoded += encoded.is_reencoded
             if encoded.num_tokens > settings.max_length:

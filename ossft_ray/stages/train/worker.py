@@ -17,6 +17,7 @@ from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.distributed.train_group import begin_worker
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.metrics_log import MetricsLog
+from ossft_ray.run_folder.names import BEST, CHECKPOINTS, MODEL
 from ossft_ray.stages.train.checkpoints import Checkpoints, local_copy, make_universal
 from ossft_ray.stages.train.heartbeats import beater
 from ossft_ray.stages.train.stopping import is_stop_requested
@@ -24,8 +25,6 @@ from ossft_ray.stages.train.tracking import Tracking
 
 if TYPE_CHECKING:
     from ossft_ray.engines.training.deepspeed_engine import Trainer
-
-MODEL, CHECKPOINTS, BEST = "model", "checkpoints", "best"
 
 
 def work(config: dict[str, Any]) -> Exception | None:

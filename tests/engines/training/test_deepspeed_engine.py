@@ -10,12 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Lora, Policy, Power, Psft, Train
-from ossft_ray.engines.training.batches import ORIGINS, Examples
+from ossft_ray.engines.training.batches import Examples
 from ossft_ray.engines.training.deepspeed_engine import TAG, Trainer
 from ossft_ray.method.learning_rate import learning_rate_at
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.stages.train.checkpoints import COMPLETE, make_universal
+from ossft_ray.run_folder.names import COMPLETE
+from ossft_ray.stages.train.checkpoints import make_universal
 from tests.engines.process_group import join_group
 from tests.engines.training.plain_training import train_plainly
 

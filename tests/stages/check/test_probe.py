@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import EXAMPLE, to_table
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.playground.arithmetic import training_problems
@@ -88,7 +88,7 @@ def test_the_whole_run_takes_what_the_probe_foretold(tmp_path: Path, ray_cluster
 
 def rows_of(experiment: Experiment) -> list[dict[str, Any]]:
     rewritten = Folder.at(experiment.run.output) / "rewrite"
-    rows: list[dict[str, Any]] = rewritten.read_tables("part-*.parquet", EXAMPLE).to_pylist()
+    rows: list[dict[str, Any]] = rewritten.read_tables("part-*.parquet", EXAMPLE_SCHEMA).to_pylist()
     return rows
 
 
@@ -132,7 +132,7 @@ def rewritten(tmp_path: Path) -> Folder:
         example("a", "self", 10, [attempt("self", 0, False, 7), attempt("self", 1, True, 10)]),
         example("b", "expert", 900, [attempt("self", 0, False, 96), attempt("guided", 0, False, 4)]),
     ]
-    folder.write_table("part-00000.parquet", to_table(rows, EXAMPLE))
+    folder.write_table("part-00000.parquet", to_table(rows, EXAMPLE_SCHEMA))
     folder.write_json("manifest.json", {"fingerprint": "f"})
     return folder
 

@@ -13,8 +13,9 @@ import pytest
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.playground_paths import BENCHMARKS, POLICY_FOLDER
 from ossft_ray.common.prompt_templates import TEMPLATES
-from ossft_ray.common.storage import Folder, finish_stage
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
+from ossft_ray.run_folder.stage_folder import finish_stage
 from ossft_ray.stages.evaluate.stage import evaluate, models
 from ossft_ray.stages.evaluate.worker import plain_prompt
 

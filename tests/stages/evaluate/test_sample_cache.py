@@ -7,10 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ossft_ray.common.schema import SAMPLE, to_table
-from ossft_ray.common.storage import Folder, fingerprint
+from ossft_ray.common.schema import SAMPLE_SCHEMA, to_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.policy.chat import Chat
+from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.stages.evaluate.sample_cache import cache_folder, entry_inputs, find, keep
 
 PROBLEMS = [Problem("a", "1+1?", "2", None), Problem("b", "1+2?", "3", None)]
@@ -18,7 +19,7 @@ INPUTS = {"evaluate": {"run": {"seed": 0}}, "benchmark": {"name": "x"}}
 
 
 def samples(*places: tuple[str, int]) -> pa.Table:
-    return to_table([{"problem_id": name, "index": index, "correct": True} for name, index in places], SAMPLE)
+    return to_table([{"problem_id": name, "index": index, "correct": True} for name, index in places], SAMPLE_SCHEMA)
 
 
 WHOLE = samples(("a", 0), ("a", 1), ("b", 0), ("b", 1))

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from ossft_ray.common.storage import INPUTS, Folder
+from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Attempt, Problem, Response
+from ossft_ray.run_folder.names import BEFORE, INPUTS, UNFINISHED
 from ossft_ray.run_folder.parts import move_part, write_part
-from ossft_ray.stages.rewrite.attempt_log import BEFORE, UNFINISHED, AttemptLog
+from ossft_ray.stages.rewrite.attempt_log import AttemptLog
 from ossft_ray.stages.rewrite.regrading import Gold
 
 PART = "part-00003.parquet"

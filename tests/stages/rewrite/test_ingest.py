@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import EXAMPLE, PROBLEM, REJECTED, to_table
-from ossft_ray.common.storage import MANIFEST, Folder
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, PROBLEM_SCHEMA, REJECTED_SCHEMA, to_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.policy.chat import Chat, load_chat
+from ossft_ray.run_folder.names import MANIFEST
 from ossft_ray.stages.rewrite import ingest
 from ossft_ray.stages.rewrite.ingest import Layout, lay_out_problems, part_capacity, part_names
 
@@ -41,12 +42,12 @@ def experiment_on(folder: Path, rows: Rows, name: str = "x.jsonl", **data: Any) 
 def ids(folder: Folder, layout: Layout) -> list[list[str]]:
     """The ids in each part of the layout."""
     tables = [(folder / "problems").read_table(name) for name in part_names(layout)]
-    assert all(table.schema == PROBLEM for table in tables)
+    assert all(table.schema == PROBLEM_SCHEMA for table in tables)
     return [table["problem_id"].to_pylist() for table in tables]
 
 
 def noted(folder: Folder, kind: str) -> list[tuple[str, int, str]]:
-    rows = folder.read_tables(f"{kind}-*.parquet", REJECTED).to_pylist()
+    rows = folder.read_tables(f"{kind}-*.parquet", REJECTED_SCHEMA).to_pylist()
     return [(row["problem_id"], row["row"], row["reason"]) for row in rows]
 
 
@@ -198,7 +199,7 @@ def test_a_corrected_problem_is_laid_out_again_where_it_stands(tmp_path: Path, c
     old = good(*range(20))
     lay_out_problems(experiment_on(tmp_path, old), chat, folder)
     for name in ("part-00000.parquet", "part-00001.parquet"):
-        folder.write_table(name, to_table([], EXAMPLE))  # finished parts of examples
+        folder.write_table(name, to_table([], EXAMPLE_SCHEMA))  # finished parts of examples
     folder.write_json(MANIFEST, {})
     corrected = {**good(17)[0], "answer": "7", "solution": "so 7"}
     layout = lay_out_problems(experiment_on(tmp_path, [*old[:17], corrected, *old[18:], *good(99)]), chat, folder)

@@ -16,14 +16,16 @@ from transformers import AutoModelForCausalLM
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.playground_paths import POLICY_FOLDER
-from ossft_ray.common.schema import EXAMPLE, SCORE, to_table
-from ossft_ray.common.storage import INPUTS, MANIFEST, Folder, finish_stage
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, to_table
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.distributed.progress import ALREADY_COMPLETE
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.example_tokens import Encoded
+from ossft_ray.run_folder.names import INPUTS, MANIFEST
 from ossft_ray.run_folder.parts import write_counted
 from ossft_ray.run_folder.reader import read_counts
+from ossft_ray.run_folder.stage_folder import finish_stage
 from ossft_ray.stages.score.stage import score, summarise
 from ossft_ray.stages.score.worker import Part, Response, grouped, responses_of, score_group
 from ossft_ray.stages.train.stage import train
@@ -58,14 +60,14 @@ def write_rewritten(output: Path) -> list[dict[str, Any]]:
             row["response_token_ids"] = chat.encode_response(row["response"])
     folder = Folder.at(str(output)) / "rewrite"
     for start in range(0, NUM_ROWS, ROWS_OF_A_PART):
-        table = to_table(rows[start : start + ROWS_OF_A_PART], EXAMPLE)
+        table = to_table(rows[start : start + ROWS_OF_A_PART], EXAMPLE_SCHEMA)
         folder.write_table(f"part-{start // ROWS_OF_A_PART:05d}.parquet", table)
     finish_stage(folder, {"rows": NUM_ROWS}, {"problems": NUM_ROWS})
     return rows
 
 
 def read_scores(output: Path) -> list[dict[str, Any]]:
-    return (Folder.at(str(output)) / "score").read_tables("part-*.parquet", SCORE).to_pylist()
+    return (Folder.at(str(output)) / "score").read_tables("part-*.parquet", SCORE_SCHEMA).to_pylist()
 
 
 def first_step(output: Path) -> dict[str, Any]:
@@ -261,7 +263,7 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
 
 def test_a_group_without_tokens_has_no_figures(tmp_path: Path) -> None:
     folder = Folder.at(str(tmp_path))
-    write_counted(folder, "part-00000.parquet", SCORE.empty_table(), {"too_long": {"kept": 3}, "seconds": 0.5})
+    write_counted(folder, "part-00000.parquet", SCORE_SCHEMA.empty_table(), {"too_long": {"kept": 3}, "seconds": 0.5})
     manifest = summarise(folder)
     empty = {"tokens": 0, "responses": 0, "mean_logprob": None, "perplexity": None, "effective_sample_size": None}
     assert manifest["kept"] == manifest["guided"] == empty

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ossft_ray.common.storage import Folder
-from ossft_ray.stages.train.checkpoints import COMPLETE, Checkpoints, local_copy
+from ossft_ray.run_folder.names import COMPLETE
+from ossft_ray.stages.train.checkpoints import Checkpoints, local_copy
 
 
 def write(store: Checkpoints, step: int, barrier=lambda: None) -> None:
