@@ -1,10 +1,13 @@
 """Workers start without a trace in their parent, end with it, and tell how they ended; the fork server may die."""
 
+import inspect
+import multiprocessing.forkserver
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +20,7 @@ import pytest
 
 from ossft_ray.verification import Verdict, VerifierPool
 from ossft_ray.verification.fork_server import ForkedProcess, ForkServer
+from ossft_ray.verification.worker import Worker
 
 PRELOADED = "colorsys"  # a module that nothing else loads
 PATIENCE_SECONDS = 30.0
@@ -63,6 +67,37 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_imports_on_another_thread_meet_an_unchanged_main_module() -> None:
+    """Loading vLLM and torch calls `inspect.getmodule`, which raises where `__main__.__file__` is None."""
+    errors: list[Exception] = []
+    stop = threading.Event()
+
+    def inspect_modules() -> None:
+        while not stop.is_set():
+            try:
+                inspect.stack()
+                # Of a file that inspect has not met yet, so that it looks at all modules.
+                inspect.getmodule(compile("", f"<{time.monotonic_ns()}>", "exec"))
+            except Exception as error:
+                errors.append(error)
+                return
+
+    multiprocessings = multiprocessing.forkserver._forkserver
+    before = dict(vars(sys.modules["__main__"])), dict(vars(multiprocessings))
+    thread = threading.Thread(target=inspect_modules)
+    thread.start()
+    try:
+        for _ in range(20):
+            worker = Worker("text", {}, 5.0, 64)
+            worker.wait_until_ready()
+            worker.end()
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == []
+    assert (dict(vars(sys.modules["__main__"])), dict(vars(multiprocessings))) == before
 
 
 @pytest.mark.parametrize(
