@@ -1,11 +1,12 @@
 """Is this answer right? Graders in worker processes that can be killed.
 
-    answers.py   which text counts as the answer, and which answers are the same: the table
-    kinds/       a grader a file: math (Math-Verify), choice, number, text, python (a user's function)
-    pool.py      graders in processes (worker.py) with limits on time and memory, in the order of schedule.py
-    mathematics/ what the kind math needs beside Math-Verify: no bomb explodes, no wrong answer is accepted
-    inputs.py    what verdicts depend on
-    files.py     `ossft verify`: grade a whole file
+    answers.py      which text counts as the answer, and which answers are the same: the table
+    kinds/          a grader a file: math (Math-Verify), choice, number, text, python (a user's function)
+    pool.py         graders in processes (worker.py) with limits on time and memory, in the order of schedule.py
+    fork_server.py  what those processes are forked by
+    mathematics/    what the kind math needs beside Math-Verify: no bomb explodes, no wrong answer is accepted
+    inputs.py       what verdicts depend on
+    files.py        `ossft verify`: grade a whole file
 
 Kinds load heavy libraries (math: sympy, seconds), and only the workers of a pool need them: none is imported here.
 """

@@ -1,26 +1,22 @@
-"""How is one response graded without hanging or filling the memory? In a process that the kernel can end.
+"""A process that grades responses, and that the kernel ends where one of them would hang it or fill the memory.
 
 Two limits hold in the process itself: its processor time, by a timer whose signal ends it wherever it is (in the middle
 of a C call too, and even when its parent is gone), and its memory, by RLIMIT_AS. Processor time, not wall time, so that
 a verdict does not depend on how busy the machine is.
 
-Processes are forked from a fork server, a small process that has loaded the grader already: the parent itself may hold
-CUDA, threads and a vLLM engine, which must not be forked, and a fresh interpreter would take seconds to load sympy.
-Each has a pipe of its own to its parent. Whenever it dies, in the middle of a message too, the pipe ends; nothing that
-another process needs is locked or half written.
+Processes are forked by a fork server (`fork_server.py`), which has loaded the grader already. Each has a pipe of its
+own to its parent. Whenever it dies, in the middle of a message too, the pipe ends; nothing that another process needs
+is locked or half written.
 """
 
 import contextlib
 import dataclasses
 import math
-import multiprocessing.context
-import multiprocessing.forkserver
 import os
 import resource
 import select
 import signal
 import sys
-import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -29,13 +25,13 @@ import psutil
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.verdict import CRASHED, MEMORY, TIMEOUT, UNPARSED, VERIFIER_ERROR, Verdict
+from ossft_ray.verification.fork_server import FORK_SERVER
 from ossft_ray.verification.kinds import Kind, load_kind, module_of
 
 _MEMORY_EXIT_CODE = 99  # of a worker that ran into its memory limit
 _LOAD_SECONDS = 120.0  # of processor time, for what a kind imports
 _MAX_EXTRACTED_CHARACTERS = 2000
 _JOIN_SECONDS = 10.0  # for the fork server to say how a process ended; it takes milliseconds
-_START_LOCK = threading.Lock()
 
 
 Settings = Mapping[str, Mapping[str, Any]]  # what is set for each kind
@@ -74,25 +70,11 @@ class Worker:
         self._look_at = math.inf
         self._patience_seconds = self._used_seconds = 0.0
         self._reason: str | None = None  # once it has ended
-        context = _Context()
-        context.set_forkserver_preload([module_of(kind)])
-        self._connection, theirs = context.Pipe()
+        arguments = (kind, settings, timeout_seconds, memory_limit_mib)
+        self._process = FORK_SERVER.start(module_of(kind), _serve, *arguments)
+        self.pid, self._connection = self._process.pid, self._process.connection
         self._readable = select.poll()  # Connection.poll takes longer than all the rest of a verdict's way
         self._readable.register(self._connection, select.POLLIN)
-        arguments = (theirs, kind, settings, timeout_seconds, memory_limit_mib)
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        try:
-            with _START_LOCK:
-                self._process.start()
-        except BaseException as error:
-            self._connection.close()
-            if isinstance(error, ChildProcessError):
-                # Someone else has reaped the fork server; multiprocessing would look for it ever after.
-                multiprocessing.forkserver._forkserver._forkserver_pid = None  # type: ignore[attr-defined]
-            raise
-        finally:
-            theirs.close()
-        self.pid = self._process.pid
 
     def wait_until_ready(self) -> None:
         """Return when the process has loaded what it needs.
@@ -157,8 +139,7 @@ class Worker:
     def kill(self) -> None:
         """End the process; whoever waits for it gets `WorkerDied`."""
         self.is_killed = True
-        # Not Process.kill: that does nothing any more once the fork server is gone.
-        if self._reason is None and self.pid is not None:
+        if self._reason is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -166,36 +147,11 @@ class Worker:
         """End the process if it lives and let go of it; why it died: `timeout`, `memory` or `crashed`."""
         if self._reason is None:
             self.kill()  # changes nothing where it is dying already
-            self._process.join(_JOIN_SECONDS)
-            reasons = {-signal.SIGPROF: TIMEOUT, _MEMORY_EXIT_CODE: MEMORY}
-            self._reason = TIMEOUT if self._was_asleep else reasons.get(self._process.exitcode or 0, CRASHED)
-            self._connection.close()
-            with contextlib.suppress(ValueError):  # it cannot be told that it ended
-                self._process.close()
+            code = self._process.exit_code(_JOIN_SECONDS)
+            self._process.close()
+            reasons: dict[int | None, str] = {-signal.SIGPROF: TIMEOUT, _MEMORY_EXIT_CODE: MEMORY}
+            self._reason = TIMEOUT if self._was_asleep else reasons.get(code, CRASHED)
         return self._reason
-
-
-class _Process(multiprocessing.context.ForkServerProcess):
-    """A process that does not import its parent's main module.
-
-    multiprocessing would run the user's script again in each worker (without end, if it has no `__name__` guard), or
-    import Ray where the parent is a Ray actor. No worker needs anything of it.
-    """
-
-    def start(self) -> None:
-        main = sys.modules["__main__"]
-        hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
-        try:
-            for name in hidden:
-                setattr(main, name, None)
-            super().start()
-        finally:
-            for name, value in hidden.items():
-                setattr(main, name, value)
-
-
-class _Context(multiprocessing.context.ForkServerContext):
-    Process = _Process
 
 
 def _serve(

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import multiprocessing.forkserver
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ import pytest
 
 from ossft_ray.common.errors import JobError
 from ossft_ray.verification import Verdict, VerifierPool
+from ossft_ray.verification.fork_server import FORK_SERVER
 from ossft_ray.verification.worker import Worker
 from tests.verification.scripted_grader import begins, events
 
@@ -393,14 +393,15 @@ def test_verdicts_come_when_the_fork_server_is_killed(tmp_path: Path, is_reaped:
     log = str(tmp_path / "log")
     with scripted_pool(timeout_seconds=60.0) as pool:
         assert ask(pool, "verify", [(log, f"a{number} ok") for number in range(4)]) == ["correct"] * 4
-        pid = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        pid = FORK_SERVER.pid
+        assert pid is not None
         os.kill(pid, signal.SIGKILL)
         if is_reaped:
             os.waitpid(pid, 0)
         assert ask(pool, "verify", [(log, f"b{number} ok") for number in range(4)]) == ["correct"] * 4
         _kill_workers(pool)
         assert ask(pool, "map", [(log, f"c{number} ok") for number in range(4)]) == ["correct"] * 4
-        assert multiprocessing.forkserver._forkserver._forkserver_pid != pid  # type: ignore[attr-defined]
+        assert FORK_SERVER.pid != pid
 
 
 def test_a_worker_that_stands_still_is_replaced(tmp_path: Path) -> None:

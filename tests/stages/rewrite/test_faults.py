@@ -95,7 +95,7 @@ class Verifiers:
         self.seen: set[psutil.Process] = set()
 
     def __call__(self, driver: int) -> list[psutil.Process]:
-        self.seen.update(named("multiprocessing.forkserver")(driver))
+        self.seen.update(named("verification.fork_server")(driver))
         return sorted((process for process in self.seen if is_alive(process)), key=lambda process: process.pid)
 
 
