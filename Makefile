@@ -1,9 +1,10 @@
 # Every target makes or repairs .venv first: `make env BACKEND=cpu|gpu PYTHON=...`, see requirements/environment.sh.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test long faults multihost lint format build pins clean
+.PHONY: help env demo quick test long faults multihost lint format build pins clean
 
 python := .venv/bin/python
 ARGS :=
+apart := slow and not gpu and not faults and not long and not multihost
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -15,12 +16,15 @@ demo: env ## run the whole job on the playground: no GPU, no network (more optio
 	@.venv/bin/ossft demo $(ARGS)
 
 # Nothing is downloaded or reported while testing.
-test long faults multihost: export HF_HUB_OFFLINE = 1
-test long faults multihost: export VLLM_NO_USAGE_STATS = 1
-test long faults multihost: export DO_NOT_TRACK = 1
-test long faults multihost: export RAY_USAGE_STATS_ENABLED = 0
+quick test long faults multihost: export HF_HUB_OFFLINE = 1
+quick test long faults multihost: export VLLM_NO_USAGE_STATS = 1
+quick test long faults multihost: export DO_NOT_TRACK = 1
+quick test long faults multihost: export RAY_USAGE_STATS_ENABLED = 0
+quick: env ## run the tests that need neither Ray nor an engine, on all cores: the inner loop
+	@OSSFT_QUICK=1 $(python) -m pytest -n auto -m "not ray and not engine and not $(apart)" $(ARGS)
+
 test: env ## run the tests that need no GPU and no patience (others: ARGS="-m slow", ARGS="-m gpu")
-	@$(python) -m pytest -m "not slow and not gpu and not faults and not long and not multihost" $(ARGS)
+	@$(python) -m pytest -m "not $(apart)" $(ARGS)
 
 long: env ## run the proofs that take minutes each, which `make test` leaves out
 	@$(python) -m pytest -m long $(ARGS)
