@@ -76,7 +76,7 @@ def run(size: int, folder: Path) -> dict[str, float]:
     assert manifest["problems"] == size == sum(manifest["origins"].values())
     return {
         "seconds": time.monotonic() - began,
-        "intake_seconds": manifest["phases"]["intake"],
+        "intake_seconds": manifest["phases"]["reading data"],
         "processor_seconds": sum(watch.processor_seconds.values()),
         "driver_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "worker_peak_mib": watch.worker_peak_mib,

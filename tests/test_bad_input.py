@@ -21,7 +21,7 @@ from ossft_ray.data.problems import Rejection
 from ossft_ray.data.screening import Tally, screen_problems
 from ossft_ray.data.seen_problems import Seen
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.stages.rewrite.ingest import lay_out_problems
+from ossft_ray.stages.rewrite.ingest import shard_input
 
 GOOD = {"problem": "What is 1 + 1?", "answer": "2", "solution": r"It is \boxed{2}."}
 EXPERIMENT = '[run]\noutput = "run"\n[policy]\nmodel = "playground"\n[data]\npath = "problems.jsonl"\n'
@@ -247,7 +247,7 @@ def test_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     experiment = experiment_on(file)
     folder = Folder.at(experiment.run.output) / "rewrite"
     chat = load_chat(experiment.policy)
-    layout = lay_out_problems(experiment, chat, folder)
+    layout = shard_input(experiment, chat, folder)
     assert (layout.problems, layout.rejected) == (2, len(SET_ASIDE))
     rows = folder.read_tables("rejected-*.parquet", REJECTED_SCHEMA).to_pylist()
     assert [row["row"] for row in rows] == [number for number, _ in enumerate(SET_ASIDE, start=2)]
@@ -257,7 +257,7 @@ def test_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
         assert row["content"] == line or json.loads(row["content"]) == json.loads(line)
     problems = (folder / "problems").read_table("part-00000.parquet").to_pylist()
     assert [problem["question"] for problem in problems] == [GOOD["problem"]] * 2
-    assert lay_out_problems(experiment, chat, folder) == layout, "read once"
+    assert shard_input(experiment, chat, folder) == layout, "read once"
 
 
 @pytest.mark.parametrize("fits", [True, False])
@@ -280,5 +280,5 @@ def test_nothing_is_left_where_no_row_can_be_used(tmp_path: Path) -> None:
     experiment = experiment_on(file)
     folder = Folder.at(experiment.run.output) / "rewrite"
     with pytest.raises(InputError, match="holds no usable problem"):
-        lay_out_problems(experiment, load_chat(experiment.policy), folder)
+        shard_input(experiment, load_chat(experiment.policy), folder)
     assert not folder.exists()

@@ -40,7 +40,7 @@ def as_toml(value: object) -> str:
     if value in (SYSTEM_PROMPT, GUIDED_PROMPT):
         return "see `method/prompts.py`"
     if value == list(REFERENCE_PHRASES):
-        return "see `method/leaks.py`"
+        return "see `common/prompt_templates.py`"
     return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 

@@ -206,9 +206,9 @@ class Lab:
                 )
 
             rewritten = await rewrite_problem(problem, sample, _verify, settings)
-            if rewritten.kept is None or rewritten.kept.response is None:
+            if not rewritten.kept or rewritten.kept[0].response is None:
                 return expert[problem.problem_id]
-            tokens = self.chat.close_turn(rewritten.kept.response.token_ids)
+            tokens = self.chat.close_turn(rewritten.kept[0].response.token_ids)
             return _row(problem, str(rewritten.origin), tokens)
 
         return list(await asyncio.gather(*map(rewrite, problems)))

@@ -62,57 +62,23 @@ TEMPLATES = {
 DEFAULT_TEMPLATE: Final = "qwen25-math-cot"
 
 
-REFERENCE_PHRASES: tuple[str, ...] = (
-    # what the guided prompt calls it, and what models make of that
-    "reference solution",
-    "reference answer",
-    "reference explanation",
-    "reference text",
-    "provided reference",
-    "given reference",
-    "according to the reference",
-    "based on the reference",
-    "following the reference",
-    "as in the reference",
-    "the reference gives",
-    "the reference says",
-    "the reference shows",
-    "the reference states",
-    "the reference suggests",
-    "the reference uses",
-    "provided solution",
-    "provided answer",
-    "provided explanation",
-    "expert solution",
-    "expert's solution",
-    "official solution",
-    # "given solution" alone is also a root that a problem names, or a liquid
-    "according to the given solution",
-    "based on the given solution",
-    "following the given solution",
-    "as in the given solution",
-    "the given solution gives",
-    "the given solution says",
-    "the given solution shows",
-    "the given solution states",
-    "the given solution uses",
-    "matches the given answer",
-    "the solution provided,",
-    "the solution provided.",
-    "the solution provided shows",
-    "the solution provided uses",
-    "solution provided above",
-    "solution given above",
-    "solution you gave",
-    "solution you provided",
-    "solution that was given",
-    "solution that was provided",
-    "the solution above",
-    "the above solution",
-    "as in the original solution",
-    "as in the previous solution",
-    "the guide says",
-    "the guide shows",
+# "given solution" is not listed by itself: it may be a root that the question states, or a liquid.
+REFERENCE_PHRASES: tuple[str, ...] = tuple(
+    """
+reference solution|reference answer|reference explanation|reference text|provided reference|given reference
+according to the reference|based on the reference|following the reference|as in the reference|the reference gives
+the reference says|the reference shows|the reference states|the reference suggests|the reference uses
+provided solution|provided answer|provided explanation|expert solution|expert's solution|official solution
+according to the given solution|based on the given solution|following the given solution|as in the given solution
+the given solution gives|the given solution says|the given solution shows|the given solution states
+the given solution uses|matches the given answer|the solution provided,|the solution provided.
+the solution provided shows|the solution provided uses|solution provided above|solution given above
+solution you gave|solution you provided|solution that was given|solution that was provided|the solution above
+the above solution|as in the original solution|as in the previous solution|the guide says|the guide shows
+""".strip()
+    .replace("\n", "|")
+    .split("|")
 )
-"""Default of `[rewrite.guided_alignment] reference_phrases`. Of 18,711 questions, solutions and answers of six public
-data sets, which no one wrote from a reference, ten say one: competition solutions that refer to another one."""
+"""Default of `[rewrite.guided_alignment] reference_phrases`: what the guided prompt calls its guide, and what models
+make of that. Ten of the 18,711 questions, solutions and answers of six public data sets, none of which was written
+from a reference, contain one of them: competition solutions that refer to another solution."""

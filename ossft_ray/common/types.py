@@ -1,18 +1,18 @@
-"""What passes between the layers: a problem, the policy's responses, attempts with their verdicts, and the result."""
+"""The values that pass between the layers: problems, responses, attempts and what becomes of a problem."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["self", "guided"]
+Stage = Literal["self", "guided"]  # the paper's two alignment stages
 Origin = Literal["self", "guided", "expert"]
 ORIGINS: tuple[Origin, ...] = ("self", "guided", "expert")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem with its checked answer (empty: none to check); benchmarks come without an expert solution.
+    """A problem with its gold answer (empty: it has none). Benchmarks come without an expert solution.
 
-    `verifier` is the kind of verification that the answer asks for; empty for the run's own.
+    `verifier` is the kind of verification that this answer needs; if it is empty, `[verify] kind` applies.
     """
 
     problem_id: str
@@ -24,11 +24,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Response:
-    """What the policy wrote: its tokens as sampled (end-of-turn included), and why it stopped.
+    """What the policy wrote: its tokens as sampled, end-of-turn token included.
 
-    `finish_reason` is vLLM's: stop, length or repetition. `in_thinking` says that the prompt had opened a thinking
-    block, in which the response then begins. `logprobs` are those of the tokens under the prompt, temperature and top_p
-    that they were drawn with, where the policy was asked for them.
+    `finish_reason` is vLLM's: stop, length or repetition. `in_thinking` means that the prompt ended with an open
+    thinking block, so the response starts inside it. `logprobs` are those of the distribution that each token was
+    drawn from (stage's prompt, temperature, top_p); they are recorded only on request.
     """
 
     text: str
@@ -40,9 +40,9 @@ class Response:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One response with its verdict, and the answer that was read from it, if it came to that.
+    """One response and its verdict. `response` is None once its text is no longer stored.
 
-    `response` is None where its text is not held any more.
+    `extracted` is the answer that the verifier read from the response, if it read one.
     """
 
     stage: Stage
@@ -56,18 +56,17 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Rewritten:
-    """What becomes of a problem. Nothing is kept where the expert's solution stays, or none at all (`origin` None)."""
+class RewriteResult:
+    """What becomes of a problem, with all attempts at it.
+
+    `origin` is None if the problem is dropped. `kept` holds the kept responses in index order; it is empty if the
+    expert's solution stays or the problem is dropped.
+    """
 
     origin: Origin | None
-    all_kept: list[Attempt]  # in index order
+    kept: list[Attempt]
     attempts: list[Attempt]
-
-    @property
-    def kept(self) -> Attempt | None:
-        """The kept attempt of lowest index."""
-        return self.all_kept[0] if self.all_kept else None
 
 
 class PromptTooLong(Exception):
-    """The rendered prompt leaves no room for a response in the policy's context."""
+    """The rendered prompt fills the policy's context and leaves no token for a response."""

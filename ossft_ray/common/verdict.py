@@ -1,27 +1,35 @@
-"""What does grading say about a response? One verdict, with its reason and the answer that was read."""
+"""The verdict on a response: whether it counts as correct, the reason, and the answer that was read from it."""
 
 from dataclasses import dataclass
 from typing import Final
 
+# Reasons that a verifier gives
 CORRECT: Final = "correct"
 WRONG: Final = "wrong"
-UNPARSED: Final = "unparsed"  # an answer stands there, but it is not mathematics that can be read
-TOO_COMPLEX: Final = "too_complex"  # an answer stands there, too large to be evaluated or compared
+UNPARSED: Final = "unparsed"  # there is an answer, but it cannot be read as mathematics
+TOO_COMPLEX: Final = "too_complex"  # there is an answer, but it is too large to evaluate or compare
 NO_ANSWER: Final = "no_answer"  # no text counts as the answer
-NO_GOLD: Final = "no_gold"  # the problem itself has no answer to compare with
-TRUNCATED: Final = "truncated"  # cut at its token limit: given by whoever sampled it, never by a grader
+NO_GOLD: Final = "no_gold"  # the problem has no gold answer to compare with
 TIMEOUT: Final = "timeout"
 MEMORY: Final = "memory"
 CRASHED: Final = "crashed"  # the grading process died for another reason
-VERIFIER_ERROR: Final = "verifier_error"  # the grader itself failed, such as a user's function that raised
+VERIFIER_ERROR: Final = "verifier_error"  # the verifier failed, for example because a user's function raised
 
-# Whether the response is right was not found out.
-NO_VERDICT: Final = (TOO_COMPLEX, TIMEOUT, MEMORY, CRASHED, VERIFIER_ERROR)
+# Reasons of rewriting: the response is unfinished, gives its guide away, or could not be sampled
+TRUNCATED: Final = "truncated"
+REPETITION: Final = "repetition"
+MENTIONS_REFERENCE: Final = "mentions_reference"
+COPIES_REFERENCE: Final = "copies_reference"
+PROMPT_TOO_LONG: Final = "prompt_too_long"
+
+NO_VERDICT: Final = (TOO_COMPLEX, TIMEOUT, MEMORY, CRASHED, VERIFIER_ERROR)  # it is unknown whether it is right
+NEVER_GRADED: Final = (TRUNCATED, REPETITION, PROMPT_TOO_LONG)  # they hold whatever the gold answer is
+LEAKS: Final = (MENTIONS_REFERENCE, COPIES_REFERENCE)  # the answer is right, but the response gives its guide away
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a response is right, why (one of this module's reasons), and the answer that was read from it."""
+    """Whether a response counts as correct, why (usually one of this module's reasons), and the answer it gives."""
 
     correct: bool
     reason: str

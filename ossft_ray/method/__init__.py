@@ -1,1 +1,1 @@
-"""The paper, in pure Python: prompts, the three stages of rewriting, loss coefficients, metrics."""
+"""The paper's method in pure Python: prompts, rewriting, acceptance of responses, loss coefficients, metrics."""

@@ -1,10 +1,8 @@
-"""What the policy is asked: the plain solve prompt, and the guided "digest and retell" prompt.
+"""The policy's prompts: the plain solve prompt and the guided "digest and retell" prompt.
 
-Source: "Mind the Gap" (arXiv 2509.15157), Section 3, and the Qwen2.5-Math evaluation prompt. The paper
-publishes no wording for guided-alignment; the one here follows its description: learn from the expert
+Source: "Mind the Gap" (arXiv 2509.15157), Section 3, and the Qwen2.5-Math evaluation prompt. The paper publishes no
+wording for guided-alignment. The one in `common/prompt_templates.py` follows its description: learn from the expert
 solution without copying it, use it only where stuck, explain in your own words, end with the boxed answer.
-
-`TEMPLATES` holds the field's usual prompts by the names they have there.
 """
 
 import re
@@ -20,7 +18,7 @@ _NUMBER_LINE = re.compile(r"^(####[ \t]*)[^\sA-Za-z#][^A-Za-z\n]*$", re.MULTILIN
 
 
 def fill(template: str, **fields: str) -> str:
-    r"""Put `fields` into a prompt template; braces of LaTeX in either are left alone (unlike `str.format`).
+    r"""Put `fields` into a prompt template; unlike `str.format` it leaves LaTeX braces in both alone.
 
     >>> fill(r"{question} Use \boxed{}.", question="1+1?")
     '1+1? Use \\boxed{}.'
@@ -29,9 +27,8 @@ def fill(template: str, **fields: str) -> str:
 
 
 def solve_prompt(question: str, system: str = SYSTEM_PROMPT, template: str = SOLVE_PROMPT) -> list[Message]:
-    """The plain prompt: what the model is trained on and evaluated with, whoever wrote the response."""
-    messages = [{"role": "system", "content": system}] if system else []
-    return [*messages, {"role": "user", "content": fill(template, question=question)}]
+    """The plain prompt. The model is trained on it, whoever wrote the response, and evaluated with it."""
+    return _messages(system, fill(template, question=question))
 
 
 def guided_prompt(
@@ -41,23 +38,20 @@ def guided_prompt(
     template: str = GUIDED_PROMPT,
     hide_answer: bool = False,
 ) -> list[Message]:
-    r"""The guided-alignment prompt, with the expert solution in view.
+    """The guided-alignment prompt, with the expert solution in view.
 
-    `hide_answer` blanks the content of every `\boxed{}` and a GSM8K-style `#### ...` tail in the guide, so
-    that the policy sees the way but not the result.
+    With `hide_answer` the guide's final answer is masked, so the policy sees the way but not the result.
     """
     guide = mask_answer(expert_solution) if hide_answer else expert_solution
-    messages = [{"role": "system", "content": system}] if system else []
-    content = fill(template, question=question, expert_solution=guide)
-    return [*messages, {"role": "user", "content": content}]
+    return _messages(system, fill(template, question=question, expert_solution=guide))
 
 
 def mask_answer(solution: str, mask: str = "?") -> str:
-    r"""Replace the answer of a solution by `mask`, wherever it is marked as the answer.
+    r"""Replace the answer of a solution with `mask` wherever it is marked as the answer.
 
-    That is the content of each `\boxed{...}` or `\fbox{...}` (nested braces allowed), or the one expression after a box
-    without braces; a number after `####` (GSM8K); and in the closing lines, whatever follows `####` or "the answer is".
-    A `#### Step 1` further up is a heading. What the solution says of its result elsewhere stays.
+    Masked are the content of each `\boxed{...}` or `\fbox{...}` (nested braces allowed); the one expression after a box
+    without braces; a number after `####` (GSM8K); and in the closing lines, all that follows `####` or "the answer is".
+    A `#### Step 1` further up is a heading. Unmarked statements of the result stay.
 
     >>> mask_answer("48 + 24 = 72\n#### 72\nThe answer is: 72")
     '48 + 24 = 72\n#### ?\nThe answer is: ?'
@@ -79,3 +73,8 @@ def mask_answer(solution: str, mask: str = "?") -> str:
             answer = closing[2].rstrip().removesuffix(".")
             lines[number] = closing[1] + mask + closing[2][len(answer) :]
     return "\n".join(lines)
+
+
+def _messages(system: str, user: str) -> list[Message]:
+    messages = [{"role": "system", "content": system}] if system else []
+    return [*messages, {"role": "user", "content": user}]

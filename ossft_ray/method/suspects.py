@@ -1,6 +1,6 @@
-"""Which gold answers do the policy's own attempts speak against? Where they agree with each other on another answer.
+"""Suspect gold answers: the policy's own attempts agree on another answer.
 
-Only `self` attempts are asked: they are independent of each other, and have not seen the expert's solution.
+Only `self` attempts count: they are independent of each other and have not seen the expert's solution.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,40 +9,35 @@ from dataclasses import dataclass
 from ossft_ray.common.types import Attempt
 
 MIN_AGREEING = 3
-Same = Callable[[str, str], Awaitable[bool]]
-"""Whether the second answer is the first, as the verifier sees it."""
+IsSame = Callable[[str, str], Awaitable[bool]]
+"""(answer, other answer) -> whether the verifier takes them as equal."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """The evidence against a gold answer: which answer attempts agree on, and how many there were."""
+    """The evidence against a gold answer: the answer that attempts agree on, and how many attempts there were."""
 
     agreed_answer: str
-    agreeing: list[int]  # indices of these attempts within the stage `self`
+    agreeing: list[int]  # indices of the attempts that give it, within the stage `self`
     num_attempts: int
     num_correct: int
 
 
-async def find_suspect(attempts: Sequence[Attempt], same: Same) -> Suspect | None:
-    """The answer that at least three attempts, and more than half of all that answered, give against the gold's.
-
-    None where there is no such answer.
-    """
-    own = [attempt for attempt in attempts if attempt.stage == "self"]
-    answered = [attempt for attempt in own if attempt.extracted is not None]
+async def find_suspect(attempts: Sequence[Attempt], is_same: IsSame) -> Suspect | None:
+    """The wrong answer on which at least three attempts agree, and more than half of those with an answer; or None."""
+    of_self = [attempt for attempt in attempts if attempt.stage == "self"]
+    answered = [attempt for attempt in of_self if attempt.extracted is not None]
     num_needed = max(MIN_AGREEING, len(answered) // 2 + 1)
     groups: dict[str, list[int]] = {}
     for attempt in answered:
-        if attempt.correct:
-            continue
-        answer = " ".join(str(attempt.extracted).split())
-        groups.setdefault(answer, []).append(attempt.index)
+        if not attempt.correct:
+            groups.setdefault(" ".join(str(attempt.extracted).split()), []).append(attempt.index)
     if sum(map(len, groups.values())) < num_needed:
         return None
     merged: dict[str, list[int]] = {}
     for answer, indices in groups.items():
         for known in merged:
-            if await same(known, answer):
+            if await is_same(known, answer):
                 merged[known] += indices
                 break
         else:
@@ -50,4 +45,4 @@ async def find_suspect(attempts: Sequence[Attempt], same: Same) -> Suspect | Non
     answer, agreeing = max(merged.items(), key=lambda item: len(item[1]))
     if len(agreeing) < num_needed:
         return None
-    return Suspect(answer, sorted(agreeing), len(own), sum(attempt.correct for attempt in own))
+    return Suspect(answer, sorted(agreeing), len(of_self), sum(attempt.correct for attempt in of_self))

@@ -1,4 +1,4 @@
-"""Where does a model's thinking end and its answer begin? For models that think in `<think>` blocks.
+"""The boundary between thinking and answer, for models that think in `<think>` blocks.
 
 | response                    | thinking | answer  | unclosed                                        |
 |-----------------------------|----------|---------|-------------------------------------------------|
@@ -7,20 +7,20 @@
 | `3?</think>It is 5.`        | `3?`     | `It is 5.` | no: the prompt opened the block              |
 | `<think>3? Or`              | `3? Or`  |         | yes                                             |
 
-The answer is what verification reads (`conclusion` in `verification/answers.py`).
+Verification reads the same answer (`conclusion` in `verification/answers.py`).
 """
 
 OPEN, CLOSE = "<think>", "</think>"
 
 
 def split_thinking(text: str, opened_by_prompt: bool = False) -> tuple[str, str]:
-    """The thinking of a response and its answer: what stands before and after the last `</think>`.
+    """The thinking of a response and its answer: the text before and after the last `</think>`.
 
-    The tags around the thinking are left out. A block that never closes is all thinking, and what comes before it
-    the answer.
+    The tags around the thinking are left out. If a block never closes, its text is the thinking and the text before
+    it the answer.
 
     Args:
-        opened_by_prompt: the chat template ends the prompt with `<think>`, so that the response begins inside.
+        opened_by_prompt: the chat template ends the prompt with `<think>`, so the response starts inside a block.
 
     >>> split_thinking("<think>3?</think>It is 5.")
     ('3?', 'It is 5.')
@@ -36,7 +36,7 @@ def split_thinking(text: str, opened_by_prompt: bool = False) -> tuple[str, str]
 
 
 def is_unclosed(text: str, opened_by_prompt: bool = False) -> bool:
-    """Whether a response ends while it still thinks: a block, its own or the prompt's, was opened and never closed.
+    """Whether a response ends inside a thinking block that it, or the prompt, has opened.
 
     >>> is_unclosed("Add 2. Or no", opened_by_prompt=True)
     True

@@ -16,7 +16,7 @@ from ossft_ray.data.screening import Tally, Usable, screen_problems
 from ossft_ray.data.seen_problems import Seen
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.stages.check.stage import check
-from ossft_ray.stages.rewrite.ingest import lay_out_problems
+from ossft_ray.stages.rewrite.ingest import shard_input
 
 # id, answer, the expert's solution, a verifier of its own, what is found
 ROWS = [
@@ -99,9 +99,9 @@ def test_what_becomes_of_bad_ones(
 def test_the_layout_keeps_the_findings_and_the_files_the_rows(tmp_path: Path) -> None:
     experiment = experiment_on(tmp_path)
     folder = Folder.at(experiment.run.output) / "rewrite"
-    layout = lay_out_problems(experiment, load_chat(experiment.policy), folder)
+    layout = shard_input(experiment, load_chat(experiment.policy), folder)
     assert layout.golds["contradicted"] == 1 and len(layout.bad_golds) == len(BAD)
-    assert lay_out_problems(experiment, load_chat(experiment.policy), folder) == layout
+    assert shard_input(experiment, load_chat(experiment.policy), folder) == layout
     (name,) = folder.names("flagged-*.parquet")
     rows = folder.read_table(name).to_pylist()
     assert [row["problem_id"] for row in rows] == BAD

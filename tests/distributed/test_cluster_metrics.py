@@ -27,7 +27,6 @@ from tests.stages.scripted import MortalPolicy, ScriptedPolicy, ScriptedWorker, 
 for module in (scripted, sys.modules[__name__]):
     ray.cloudpickle.register_pickle_by_value(module)
 DASHBOARD = json.loads((Path(__file__).parents[2] / "cluster/grafana.json").read_text())
-DRAWN_ONCE = {"guided_alignment": {"max_copied": 0.3}}  # else each worker draws some for its own calibration
 SERIES = re.compile(r"^ray_(?P<name>ossft_\w+)\{(?P<tags>.*)\} (?P<value>\S+)$", re.MULTILINE)
 
 Series = dict[tuple[str, ...], float]
@@ -95,9 +94,7 @@ class TroubledWorker(ScriptedWorker):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_rewriting_counts_what_its_manifest_says(tmp_path: Path) -> None:
-    settings = experiment(
-        str(tmp_path / "run"), 40, rewrite={**DRAWN_ONCE, "exhaustive": True}, resources={"num_policies": 2}
-    )
+    settings = experiment(str(tmp_path / "run"), 40, rewrite={"exhaustive": True}, resources={"num_policies": 2})
     run, manifest = settings.run.output, {}
     rewriting = threading.Thread(target=lambda: manifest.update(rewrite(settings, worker=HeldWorker)), daemon=True)
     rewriting.start()
@@ -115,7 +112,7 @@ def test_rewriting_counts_what_its_manifest_says(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_trouble_is_counted(tmp_path: Path) -> None:
-    settings, totals = experiment(str(tmp_path / "run"), 8, rewrite=DRAWN_ONCE), {}
+    settings, totals = experiment(str(tmp_path / "run"), 8), {}
     manifest = rewrite(settings, worker=TroubledWorker, on_progress=totals.update)
     run = settings.run.output
     assert manifest["verifier_timeouts"] == 8 * 12 and totals["engine_deaths"] > 0

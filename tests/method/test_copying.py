@@ -1,4 +1,4 @@
-"""A response that was guided is told by what it says of the reference, or by what it copied; mathematics is neither."""
+"""Mentions of the reference and copies from it are found, and ordinary mathematics is taken for neither."""
 
 import json
 import random
@@ -13,15 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossft_ray.common.prompt_templates import REFERENCE_PHRASES
-from ossft_ray.method.acceptance import (
-    DEFAULT_MAX_COPIED,
-    MIN_MAX_COPIED,
-    MIN_SHARES,
-    calibrate,
-    copied_share,
-    mentions_reference,
-)
+from ossft_ray.config import GuidedAlignment
+from ossft_ray.method.acceptance import copied_share, mentions_reference
 
+MAX_COPIED = GuidedAlignment().max_copied
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no benchmark files in {DATA}")
 
@@ -108,11 +103,11 @@ def test_ordinary_mathematics_mentions_nothing(response: str) -> None:
         ("The reference solution", [], None),
     ],
 )
-def test_the_phrases_are_the_users(response: str, phrases: list[str], found: str | None) -> None:
+def test_the_user_may_choose_the_phrases(response: str, phrases: list[str], found: str | None) -> None:
     assert mentions_reference(response, phrases) == found
 
 
-def test_every_default_phrase_is_found_and_none_makes_another_useless() -> None:
+def test_every_default_phrase_is_found_and_none_hides_another() -> None:
     for phrase in REFERENCE_PHRASES:
         assert mentions_reference(f"Well, {phrase} it.") == phrase
 
@@ -159,7 +154,7 @@ SHORT_TEXTS = st.lists(st.sampled_from("abc"), max_size=20)
 
 @given(SHORT_TEXTS, SHORT_TEXTS, st.integers(1, 12))
 def test_copied_share_equals_its_definition(response: list[str], guide: list[str], ngram: int) -> None:
-    """Word by word: does a window of `ngram` words around it stand in the guide?"""
+    """A word counts as copied if some window of `ngram` words around it also stands in the guide."""
     windows = {tuple(guide[start : start + ngram]) for start in range(len(guide) - ngram + 1)}
     copied = [
         any(
@@ -174,49 +169,12 @@ def test_copied_share_equals_its_definition(response: list[str], guide: list[str
 
 @pytest.mark.parametrize("piece", ["a ", "alpha beta ", "<<", "<<a", "\\", "1", ",111", "a", " ", "provided *", "{"])
 @pytest.mark.parametrize("ngram", [8, 1000])
-def test_a_megabyte_takes_seconds_whatever_it_holds(piece: str, ngram: int) -> None:
+def test_a_megabyte_of_any_content_takes_seconds(piece: str, ngram: int) -> None:
     text = piece * (1_000_000 // len(piece))
     started = time.process_time()
     assert 0 <= copied_share(text, text[::-1], ngram) <= 1
     mentions_reference(text)
     assert time.process_time() - started < 20
-
-
-@pytest.mark.parametrize(
-    "shares, limit",
-    [
-        ([], DEFAULT_MAX_COPIED),
-        ([0.9] * (MIN_SHARES - 1), DEFAULT_MAX_COPIED),
-        ([0.0] * MIN_SHARES, MIN_MAX_COPIED),
-        ([0.0] * (MIN_SHARES - 1) + [0.6], 0.6),  # too few for 1%: the largest
-        ([0.6] + [0.0] * (MIN_SHARES - 1), 0.6),
-        ([0.0] * 500, MIN_MAX_COPIED),
-        ([0.01] * 500, MIN_MAX_COPIED),
-        ([1.0] * 50, 1.0),
-        ([number / 1000 for number in range(300, 499)], 0.497),  # 199 shares: the 198th
-        ([number / 1000 for number in range(300, 399)], 0.398),  # 99 shares: the 99th
-        ([0.3] * 396 + [0.5] * 3, 0.3),  # 399 shares: the 396th
-        ([0.3] * 395 + [0.5] * 4, 0.5),
-    ],
-)
-def test_calibrate(shares: list[float], limit: float) -> None:
-    random.Random(0).shuffle(shares)
-    assert calibrate(shares) == limit
-
-
-def test_few_honest_responses_exceed_the_calibrated_limit() -> None:
-    """The promised rate, on a long-tailed distribution far above the floor: at most 1% from 99 shares on."""
-    rng = random.Random(0)
-
-    def share() -> float:
-        return 0.3 + 0.7 * rng.random() ** 4
-
-    for num_shares, aim in ((20, 1 / 21), (99, 0.01), (250, 0.01)):
-        num_trials = 20_000
-        limits = [calibrate([share() for _ in range(num_shares)]) for _ in range(num_trials // 50)]
-        exceeded = sum(share() > limit for limit in limits for _ in range(50)) / num_trials
-        assert exceeded < aim * 1.25
-        assert exceeded > aim / 4, "the limit must not be far above what is needed"
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -228,7 +186,7 @@ def solutions(name: str) -> list[str]:
 
 
 @needs_data
-def test_hardly_any_text_that_saw_no_reference_mentions_one() -> None:
+def test_texts_written_without_a_reference_hardly_ever_mention_one() -> None:
     def texts() -> Iterator[str]:
         for name in ("gsm8k_train", "math500", "minerva_math", "olympiadbench", "aime24", "amc23"):
             for row in rows(name):
@@ -238,7 +196,7 @@ def test_hardly_any_text_that_saw_no_reference_mentions_one() -> None:
                     )
 
     found = [phrase for text in texts() if (phrase := mentions_reference(text))]
-    assert len(found) <= 10  # all in solutions of olympiadbench that refer to another solution
+    assert len(found) <= 10  # all in olympiadbench, whose solutions refer to other solutions
     assert set(found) <= {
         "as in the previous solution",
         "the solution above",
@@ -252,7 +210,7 @@ def test_hardly_any_text_that_saw_no_reference_mentions_one() -> None:
 def test_solutions_of_different_problems_share_nothing(name: str) -> None:
     rng, texts = random.Random(0), solutions(name)
     shares = [copied_share(*rng.sample(texts, 2), ngram=8) for _ in range(2000)]
-    assert max(shares) < MIN_MAX_COPIED
+    assert max(shares) < 0.2
     assert sum(share > 0 for share in shares) <= 2
 
 
@@ -262,14 +220,14 @@ def test_two_solutions_of_one_problem_share_little() -> None:
     shares = sorted(copied_share(a, b, ngram=8) for texts in several for a in texts for b in texts if a is not b)
     assert len(shares) > 400
     assert shares[len(shares) // 2] < 0.05
-    # the rest are solutions that begin as another does
-    assert sum(share <= DEFAULT_MAX_COPIED for share in shares) > 0.89 * len(shares)
+    # The others begin with the same words as another solution.
+    assert sum(share <= MAX_COPIED for share in shares) > 0.89 * len(shares)
 
 
 @needs_data
 @pytest.mark.parametrize("name", ["gsm8k_train", "math500"])
 def test_a_lightly_edited_copy_is_a_copy(name: str) -> None:
-    """Other names, no calculation notes, and one sentence in other words."""
+    """Edited are the names, the calculation notes and one sentence."""
     rng = random.Random(0)
 
     def edit(text: str) -> str:
@@ -283,4 +241,4 @@ def test_a_lightly_edited_copy_is_a_copy(name: str) -> None:
     shares = sorted(copied_share(edit(text), text, ngram=8) for text in long_ones)
     assert len(shares) > 100
     assert shares[len(shares) // 2] > 0.7
-    assert sum(share > DEFAULT_MAX_COPIED for share in shares) > 0.9 * len(shares)
+    assert sum(share > MAX_COPIED for share in shares) > 0.9 * len(shares)

@@ -1,15 +1,14 @@
-"""Stopping early changes what is drawn, not what is kept: the paper's uniformly random correct one of n.
+"""Early stopping changes what is drawn, not what is kept: the paper's uniformly random correct one of n.
 
-A simulated world: problems of three difficulties, responses of several kinds and lengths, both of which depend on
-whether they are correct and on how hard the problem is. A clock that only the responses' lengths move lets them
-finish in the order in which an engine would finish them. What `rewrite_problem` keeps, by kind and length, is compared
-with the paper's rule by Pearson's chi-square; the first correct one to finish is compared likewise, and fails.
+The tests simulate problems of three difficulties, and responses whose kind and length depend on correctness and
+difficulty. On a simulated clock responses finish in the order of their lengths, as an engine would finish them. What
+`rewrite_problem` keeps, by kind and length, is compared with the paper's rule by Pearson's chi-square. The first
+correct response to finish is compared in the same way, and fails.
 """
 
 import asyncio
 import json
 import random
-import selectors
 import subprocess
 import sys
 from collections import Counter
@@ -21,19 +20,21 @@ import pytest
 
 from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.types import Problem, Response, Stage
+from ossft_ray.common.verdict import Verdict
 from ossft_ray.config import Rewrite
-from ossft_ray.method.rewriting import Judgement, rewrite_problem
+from ossft_ray.method.rewriting import rewrite_problem
+from tests.method import simulated_time
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_SAMPLES = 8
 SECONDS_PER_TOKEN = 0.01
 
 PASS_RATES = {"easy": 0.4, "middling": 0.3, "hard": 0.2}
-TERSE_SHARE = {"easy": 0.6, "middling": 0.5, "hard": 0.4}  # of the correct responses; the others are careful
+TERSE_SHARE = {"easy": 0.6, "middling": 0.5, "hard": 0.4}  # among correct responses; the others are careful
 LENGTHS = {"terse": (100, 200), "careful": (400, 800), "wrong": (200, 800)}
 SHORTER_SHARE = {"terse": 0.6, "careful": 0.4, "wrong": 0.3}  # of a kind's responses
 
-# Five outcomes a difficulty (two kinds of two lengths, and nothing kept), so 3 × 4 degrees of freedom. A right
+# Five outcomes per difficulty (two kinds of two lengths, and nothing kept) give 3 × 4 degrees of freedom. A correct
 # program exceeds this 99.9% quantile for one seed in a thousand, and the seed is fixed.
 CHI_SQUARE_12_QUANTILE = 32.91
 
@@ -67,7 +68,7 @@ def world() -> World:
 
 
 def expected_shares(difficulty: str) -> dict[Cell, float]:
-    """By the paper's rule: P(kind, length | correct), wherever any of n is correct."""
+    """The paper's rule: P(kind, length | correct), if any of n is correct."""
     nothing = (1 - PASS_RATES[difficulty]) ** NUM_SAMPLES
     shares: dict[Cell, float] = {None: nothing}
     for kind, share in (("terse", TERSE_SHARE[difficulty]), ("careful", 1 - TERSE_SHARE[difficulty])):
@@ -89,7 +90,7 @@ def chi_square(counts: Counts) -> float:
 
 
 def chi_square_between(one: Counts, other: Counts) -> float:
-    """Pearson's statistic for two tables of the same size. Those of one world are alike, which makes it smaller."""
+    """Pearson's statistic for two tables of the same size. It is smaller for tables drawn from the same world."""
     return sum(
         (one[difficulty][cell] - other[difficulty][cell]) ** 2 / (one[difficulty][cell] + other[difficulty][cell])
         for difficulty in PASS_RATES
@@ -97,35 +98,12 @@ def chi_square_between(one: Counts, other: Counts) -> float:
     )
 
 
-class SimulatedTime(selectors.DefaultSelector):
-    """Where the event loop would wait for the clock, the clock jumps."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "everything waits and no timer runs"
-        self.now += timeout
-        return super().select(0)
+async def verify(problem: Problem, response: str) -> Verdict:
+    return Verdict(not response.startswith("wrong"), "")
 
 
-def run_on_simulated_time(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    clock = SimulatedTime()
-
-    def new_loop() -> asyncio.AbstractEventLoop:
-        loop = asyncio.SelectorEventLoop(clock)
-        loop.time = lambda: clock.now  # type: ignore[method-assign]
-        return loop
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(coroutine)
-
-
-async def verify(problem: Problem, response: str) -> Judgement:
-    return Judgement(not response.startswith("wrong"), "")
-
-
-async def always_room() -> None:
-    """An idle engine: every draw may begin early."""
+async def always_spare() -> None:
+    """An idle engine: every sample may begin early."""
 
 
 async def generate(sample: Sample) -> Response:
@@ -135,22 +113,23 @@ async def generate(sample: Sample) -> Response:
 
 async def rewrite_one(samples: list[Sample], **how: Any) -> Cell:
     """What `rewrite_problem` keeps."""
-    room = always_room if how.pop("early", False) else None
+    spare_capacity = always_spare if how.pop("early", False) else None
     settings = Rewrite.model_validate({"stages": ["self"], **how})
 
     async def sample(stage: Stage, prompt: list[Message], index: int) -> Response:
         return await generate(samples[index])
 
     problem = Problem("p", "What is 40 + 2?", "42", "It is 42.")
-    rewritten = await rewrite_problem(problem, sample, verify, settings, room=room)
-    if rewritten.kept is None or rewritten.kept.response is None:
-        return None
-    kind, length = rewritten.kept.response.text.split()
-    return Sample(kind, int(length))
+    result = await rewrite_problem(problem, sample, verify, settings, spare_capacity=spare_capacity)
+    for attempt in result.kept:
+        assert attempt.response is not None
+        kind, length = attempt.response.text.split()
+        return Sample(kind, int(length))
+    return None
 
 
 async def first_to_finish(samples: list[Sample]) -> Cell:
-    """What must not be kept: all n begin at once, and the first correct one that comes back wins."""
+    """A wrong rule: all n samples begin at once, and the first correct response to finish is kept."""
     finished: list[Sample] = []
 
     async def note(sample: Sample) -> None:
@@ -162,7 +141,7 @@ async def first_to_finish(samples: list[Sample]) -> Cell:
 
 
 async def first_to_finish_of_a_wave(samples: list[Sample]) -> Cell:
-    """The same fault, hidden in waves."""
+    """The same wrong rule within each wave."""
     for start, end in ((0, 1), (1, 2), (2, 4), (4, 8)):
         if (kept := await first_to_finish(samples[start:end])) is not None:
             return kept
@@ -175,12 +154,13 @@ def kept_of(world: World, keep: Callable[[list[Sample]], Coroutine[Any, Any, Cel
             difficulty: Counter(await asyncio.gather(*map(keep, problems))) for difficulty, problems in world.items()
         }
 
-    counts: Counts = run_on_simulated_time(keep_all())
+    counts: Counts
+    counts, _ = simulated_time.run(keep_all())
     return counts
 
 
 def papers_choice(world: World) -> Counts:
-    """The paper's rule, taken at its word: of all n samples, a uniformly random correct one."""
+    """The paper's rule to the letter: a uniformly random correct one of all n samples."""
     rng = random.Random(1)
     counts: Counts = {}
     for difficulty, problems in world.items():
@@ -210,7 +190,7 @@ def test_the_papers_rule_itself_passes(world: World) -> None:
     "keep, num_problems, least",
     [(first_to_finish, 1000, 20 * CHI_SQUARE_12_QUANTILE), (first_to_finish_of_a_wave, 4000, CHI_SQUARE_12_QUANTILE)],
 )
-def test_the_first_to_finish_is_distributed_otherwise(
+def test_the_first_to_finish_has_another_distribution(
     world: World, keep: Callable[[list[Sample]], Coroutine[Any, Any, Cell]], num_problems: int, least: float
 ) -> None:
     part = {difficulty: problems[:num_problems] for difficulty, problems in world.items()}
@@ -221,8 +201,7 @@ def test_the_first_to_finish_is_distributed_otherwise(
         assert terse / (counts.total() - counts[None]) > TERSE_SHARE[difficulty], "it must favour short responses"
 
 
-def test_finishing_order_is_that_of_the_lengths(world: World) -> None:
-    """The clock of these tests: short responses come back first, whatever their index."""
+def test_short_responses_finish_first_on_the_simulated_clock(world: World) -> None:
     finished: list[int] = []
 
     async def note(sample: Sample) -> None:
@@ -233,7 +212,7 @@ def test_finishing_order_is_that_of_the_lengths(world: World) -> None:
         await asyncio.gather(*map(note, samples))
 
     samples = world["hard"][0]
-    run_on_simulated_time(note_all())
+    simulated_time.run(note_all())
     assert finished == sorted(finished) != [sample.length for sample in samples]
 
 
@@ -246,7 +225,7 @@ def test_the_benchmark_runs_and_meets_its_target() -> None:
     assert list(figures)[:9] == [f"token_ratio_at_pass_rate_0.{tenth}" for tenth in range(1, 10)]
     assert figures["token_ratio_at_pass_rate_0.5"] <= 0.33
     for tenth in range(1, 10):
-        # Waves of 1, 1, 2 and 4: each is drawn if nothing before it was correct.
+        # Waves of 1, 1, 2 and 4: each is drawn if no earlier response was correct.
         wrong = 1 - tenth / 10
         draws = 1 + wrong + 2 * wrong**2 + 4 * wrong**4
         assert figures[f"token_ratio_at_pass_rate_0.{tenth}"] == pytest.approx(draws / 8, rel=0.2)

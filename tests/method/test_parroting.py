@@ -1,13 +1,13 @@
-r"""A corrupted guide: what changes, what stays, what is skipped; and the counts."""
+"""Corrupted guides: what changes in them, what stays, which are skipped; and the counts of outcomes."""
 
 import random
 import re
 
 import pytest
 
-from ossft_ray.method.parroting import corrupt, outcome, summarise
+from ossft_ray.method.parroting import Outcome, corrupt, summarise_outcomes
 
-# solution, answer, pattern that the corrupted guide has to match
+# solution, answer, pattern that the corrupted guide must match
 CORRUPTED = {
     "box": (r"40 + 2 = 42. So \boxed{42}.", "42", r"40 \+ 2 = (\d+)\. So \\boxed\{\1\}\."),
     "an earlier line stays": ("It is 42.\nSo \\boxed{42}", "42", r"It is 42\.\nSo \\boxed\{\d+\}"),
@@ -33,8 +33,8 @@ SKIPPED = {
 def test_corrupted(solution: str, answer: str, pattern: str, seed: int) -> None:
     found = corrupt(solution, answer, random.Random(seed))
     assert found is not None
-    assert re.fullmatch(pattern, found.guide)
-    assert found.wrong_answer in found.guide and found.guide != solution
+    assert re.fullmatch(pattern, found.solution)
+    assert found.wrong_answer in found.solution != solution
     assert found == corrupt(solution, answer, random.Random(seed))
 
 
@@ -44,8 +44,8 @@ def test_skipped(solution: str, answer: str) -> None:
 
 
 def test_summary() -> None:
-    outcomes = [outcome(True, False), outcome(False, True), outcome(False, False), outcome(False, True), "skipped"]
-    found = summarise(outcomes)
+    outcomes: list[Outcome] = ["correct", "followed", "other", "followed", "skipped"]
+    found = summarise_outcomes(outcomes)
     assert found | {"stderr": 0} == {
         "problems": 5,
         "samples": 4,
@@ -59,5 +59,5 @@ def test_summary() -> None:
     assert found["stderr"] == pytest.approx((1 / 3 / 4) ** 0.5)
 
 
-def test_nothing_to_probe() -> None:
-    assert summarise(["skipped"])["followed_share"] is None
+def test_a_sample_without_responses_has_no_share() -> None:
+    assert summarise_outcomes(["skipped"])["followed_share"] is None

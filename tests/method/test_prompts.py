@@ -1,4 +1,4 @@
-"""Prompts are filled in and answers hidden, whatever braces their LaTeX holds."""
+"""Prompts are filled in and answers are masked, whatever braces their LaTeX contains."""
 
 import time
 
@@ -25,7 +25,7 @@ from ossft_ray.method.prompts import fill, guided_prompt, mask_answer, solve_pro
         ("{question}", {"question": r"\1 \g<0>"}, r"\1 \g<0>"),
     ],
 )
-def test_fill_replaces_its_fields_and_no_other_brace(template: str, fields: dict[str, str], filled: str) -> None:
+def test_fill_replaces_its_fields_and_no_other_braces(template: str, fields: dict[str, str], filled: str) -> None:
     assert fill(template, **fields) == filled
 
 

@@ -1,4 +1,4 @@
-"""Thinking and answer are told apart as verification does it, whoever opened the block."""
+"""Thinking and answer are separated as verification does it, whoever opened the block."""
 
 import pytest
 from hypothesis import given
@@ -37,10 +37,10 @@ def test_thinking_and_answer(text: str, opened_by_prompt: bool, thinking: str, a
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "a", "\n", "\\boxed{5}"]), max_size=8).map("".join))
-def test_the_answer_is_what_verification_reads(text: str) -> None:
+def test_verification_reads_the_same_answer(text: str) -> None:
     thinking, answer = split_thinking(text)
     assert answer == conclusion(text)
     for piece in ("a", "\n", "5"):
-        assert (thinking + answer).count(piece) == text.count(piece), "something else than a tag is lost"
+        assert (thinking + answer).count(piece) == text.count(piece), "only tags may be lost"
     if not is_unclosed(text, opened_by_prompt=True):
         assert split_thinking(text, opened_by_prompt=True) == (thinking, answer)

@@ -1,4 +1,4 @@
-"""A finished rewrite folder, written by hand, for tests of the stages that read one."""
+"""Finished rewrite and score folders, written by hand for tests of the stages that read them."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def write_examples(output: str, num_rows: int, **changes: Any) -> list[dict[str,
 
 
 def write_scores(output: str, rows: list[dict[str, Any]], **changes: Any) -> dict[str, list[float]]:
-    """Scores of these examples, as `ossft score` would leave them, but made up; by problem id."""
+    """Made-up scores of these examples in the form that `ossft score` leaves; returns them by problem id."""
     by_problem = {row["problem_id"]: [-0.01 * (i + 1) for i in range(len(row["response_token_ids"]))] for row in rows}
     scores = [
         {

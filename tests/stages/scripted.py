@@ -1,4 +1,4 @@
-"""A rewrite under real Ray Data with a scripted policy: what Ray, the parts and the logs do, without an engine."""
+"""Scripted policies for a rewrite on real Ray Data, to test parts, logs and workers without an engine."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from ossft_ray.verification import Verdict
 
 
 class ScriptedPolicy:
-    """Answers as the draw's seed says, right with probability 0.2 alone and 0.5 with guidance, soon."""
+    """Answers within 10 ms, as the sample's seed decides: right with probability 0.2 alone and 0.5 with guidance."""
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
         rng = random.Random(seed)
@@ -39,7 +39,7 @@ class ScriptedWorker(RewriteWorker):
 
 
 class DicePolicy(ScriptedPolicy):
-    """Answers with a number from 0 to 3, as the draw's seed says."""
+    """Answers with a number from 0 to 3, as the sample's seed decides."""
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
         rng = random.Random(seed)
@@ -49,22 +49,22 @@ class DicePolicy(ScriptedPolicy):
 
 
 class DiceWorker(RewriteWorker):
-    """Dice, graded for real."""
+    """A dice policy with real verifiers."""
 
     def start_policy(self) -> Any:
         return DicePolicy()
 
 
 class MortalPolicy(ScriptedPolicy):
-    """Its engine dies in the middle of the tenth draw, with all that is in flight."""
+    """The engine dies during the tenth sample, with all requests in flight."""
 
     def __init__(self) -> None:
-        self.num_draws = 0
+        self.num_samples = 0
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
         response = await super().sample(prompt_ids, sampling, seed, request_id)
-        self.num_draws += 1
-        if self.num_draws >= 10:
+        self.num_samples += 1
+        if self.num_samples >= 10:
             raise PolicyDied("killed")
         return response
 
@@ -75,16 +75,16 @@ class MortalWorker(ScriptedWorker):
 
 
 class StillbornWorker(ScriptedWorker):
-    """Every engine dies before it has answered once."""
+    """Every engine dies before its first response."""
 
     def start_policy(self) -> Any:
         policy = MortalPolicy()
-        policy.num_draws = 10
+        policy.num_samples = 10
         return policy
 
 
 class VanishingWorker(ScriptedWorker):
-    """Somebody removes the run's folder while it works."""
+    """The run's folder is removed during the run."""
 
     async def process(self, part: str) -> None:
         shutil.rmtree(self.experiment.run.output)
@@ -111,7 +111,7 @@ def write_problems(path: str, num_problems: int) -> None:
 
 
 def rows_by_id(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
-    """EXAMPLE rows of a run; several of a problem in their order."""
+    """The EXAMPLE rows of a run by problem id, each problem's in their order."""
     folder = Folder.at(experiment.run.output) / "rewrite"
     rows: dict[str, list[dict[str, Any]]] = {}
     for part in folder.names("part-*.parquet"):

@@ -53,14 +53,14 @@ def test_costs_name_what_was_turned_away() -> None:
         "speculative_attempts": 0,
         "speculative_tokens": 0,
         "reasons": {"self": {"wrong": 900, "correct": 100}, "guided": {"copies_reference": 2}},
-        "phases": {"intake": 1.2, "rewriting": 200.0},
+        "phases": {"reading data": 1.2, "rewriting": 200.0},
     }
     assert tables.rewriting_costs(manifest).splitlines() == [
         "1,200 attempts, 34,000 tokens generated",
         "beside them 7 made again after an interruption",
         "self: 900 wrong, 100 correct",
         "guided: 2 copies_reference",
-        "time: intake 1 s, rewriting 3 min 20 s",
+        "time: reading data 1 s, rewriting 3 min 20 s",
     ]
 
 

@@ -1,10 +1,10 @@
-"""Rewriting's input: laid out in parts on the run's storage, once, and added to when the input grows.
+"""Ingestion: the input is read once and sharded into parts on the run's storage, and again when the input grows.
 
-The input is streamed, so it may be of any size. Workers anywhere can read their parts, and a killed run finds the same
-parts again. Rows that cannot be used go to `rejected-*.parquet` with the reason, usable ones that one may want to look
-at (a repeated question, an overlap with a benchmark) also to `flagged-*.parquet`.
+The input is streamed, so it may be of any size. Workers on any node can read their parts, and a killed run finds the
+same parts again. Unusable rows go to `rejected-*.parquet` with the reason; usable rows worth a look (a repeated
+question, an overlap with a benchmark) go to `flagged-*.parquet` as well.
 
-`problems.json` is written last and says how many parts count: whatever a kill leaves beside them is written over.
+`problems.json` is written last and says how many parts count. Parts beyond it were left by a kill and are overwritten.
 """
 
 import tempfile
@@ -23,83 +23,85 @@ from ossft_ray.data.problems import Rejection, noted_row, source_digests
 from ossft_ray.data.screening import Tally, screen_problems
 from ossft_ray.data.seen_problems import Seen
 from ossft_ray.policy.chat import Chat
-from ossft_ray.run_folder.names import BEFORE, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS
+from ossft_ray.run_folder.names import BEFORE, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS, part_name
 from ossft_ray.run_folder.parts import move_part
 from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.verification.fingerprint import verify_inputs
 
-_NOTED = ("rejected", "flagged")
 _NOTED_ROWS = 1000  # in a file
-_GROWING = ((16, 2048), (32, 3072), (64, 4096))  # problems in a part, for parts below this number
+_PART_SIZES = ((16, 2048), (32, 3072), (64, 4096))  # problems in a part, for parts below this number
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The input as it was laid out, kept as `problems.json`."""
+class InputManifest:
+    """The figures of the sharded input, stored as `problems.json`."""
 
     problems: int
     rejected: int
     rejected_reasons: dict[str, int]  # by the reason's first word
-    duplicates: int  # questions that came before, kept or dropped
+    duplicates: int  # repeated questions, kept or dropped
     contamination: dict[str, int]  # problems that overlap with a benchmark, kept or dropped, by benchmark
     not_checked: list[str]  # benchmarks that could not be compared with
     num_parts: int
-    sources: str  # digest of what it was made from
-    golds: dict[str, int] = field(default_factory=dict)  # gold answers by what was found of them
+    sources: str  # digest of the input and of all settings that decide which rows become problems
+    golds: dict[str, int] = field(default_factory=dict)  # gold answers by what their check found
     bad_golds: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def part_names(self) -> list[str]:
+        """The names of the parts, in `problems/` and in the stage's folder alike."""
+        return [part_name(number) for number in range(self.num_parts)]
 
 
 def part_capacity(number: int) -> int:
-    """How many problems a part holds: about a thousandth of all before it, 16 to 128.
+    """How many problems part `number` holds: 16 to 128, about a thousandth of all problems in the parts before it.
 
-    A part is what one policy takes and no other can help with, so it must be small beside a policy's share of the
-    whole; a large run's are larger, so that files stay few.
+    Policies cannot share the work on a part, so a part must be small compared with a policy's share of all problems.
+    Later parts of a large run are larger, so that it has fewer files.
     """
-    return next((size for size, end in _GROWING if number < end), 128)
+    return next((size for size, end in _PART_SIZES if number < end), 128)
 
 
-def part_names(layout: Layout) -> list[str]:
-    """The names of the layout's parts, in `problems/` as in the folder itself."""
-    return [_part_name(number) for number in range(layout.num_parts)]
+def shard_input(experiment: Experiment, chat: Chat, folder: Folder) -> InputManifest:
+    """Stream the input into parts of problems and set unusable rows aside.
 
-
-def lay_out_problems(experiment: Experiment, chat: Chat, folder: Folder) -> Layout:
-    """Stream the input into parts of problems, and set aside the rows that cannot be used.
-
-    Where `folder` holds a layout of the same sources, that is it. Where it holds one of others, the problems in it stay
-    where they are, with corrected answers and expert solutions where these changed, and new ones follow in new parts.
+    If `folder` holds the same input already, nothing is read. If it holds an earlier input, its problems stay where
+    they are, with corrected answers and expert solutions where these changed, and new problems follow in new parts.
 
     Raises:
-        InputError: a file cannot be used; no usable problem is left, then the folder is as if never begun; or a problem
-            that is laid out asks something else or is gone, then the layout stays as it was.
+        InputError: a file cannot be used; no usable problem is left, in which case the folder is removed if it is new;
+            or a problem that the folder holds is gone or asks another question, in which case the folder is unchanged.
     """
-    before = Layout(**folder.read_json(INPUT_MANIFEST)) if folder.exists(INPUT_MANIFEST) else None
+    earlier = InputManifest(**folder.read_json(INPUT_MANIFEST)) if folder.exists(INPUT_MANIFEST) else None
     sources = _sources_digest(experiment)
-    if before is not None and before.sources == sources:
-        return before
+    if earlier is not None and earlier.sources == sources:
+        return earlier
     try:
-        layout = _lay_out(experiment, chat, folder, before, sources)
+        manifest = _read_input(experiment, chat, folder, earlier, sources)
     except InputError:
-        if before is None:
+        if earlier is None:
             folder.delete()
         raise
-    folder.write_json(INPUT_MANIFEST, asdict(layout))
-    return layout
+    folder.write_json(INPUT_MANIFEST, asdict(manifest))
+    return manifest
 
 
-def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout | None, sources: str) -> Layout:
+def _read_input(
+    experiment: Experiment, chat: Chat, folder: Folder, earlier: InputManifest | None, sources: str
+) -> InputManifest:
     tally = Tally()
     with (
         closing(Seen()) as seen,
-        tempfile.TemporaryDirectory(prefix="ossft-intake-") as spool,
+        tempfile.TemporaryDirectory(prefix="ossft-ingest-") as spool,
         gold_pool(experiment) as pool,
     ):
-        # What is noted is spooled until all is read: if the input is refused, the files of before stay.
-        writers = [PartWriter(Folder.at(spool), prefix, REJECTED_SCHEMA, _NOTED_ROWS) for prefix in _NOTED]
-        rejected, flagged = writers
+        # Noted rows are spooled until all is read: if the input is refused, the files of the earlier input stay.
+        rejected, flagged = writers = [
+            PartWriter(Folder.at(spool), prefix, REJECTED_SCHEMA, _NOTED_ROWS) for prefix in ("rejected", "flagged")
+        ]
         corrected: dict[str, Problem] = {}
-        problems = _ProblemWriter(folder / PROBLEMS, before.num_parts if before else 0)
-        for name in part_names(before) if before else []:
+        problems = _ProblemWriter(folder / PROBLEMS, earlier.num_parts if earlier else 0)
+        for name in earlier.part_names if earlier else []:
             for row in (folder / PROBLEMS).read_table(name).to_pylist():
                 seen.hold(Problem(**row))
         for item in screen_problems(experiment, chat, seen, tally, pool):
@@ -114,15 +116,15 @@ def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout 
                 corrected[item.problem.problem_id] = item.problem
         if (missing := seen.missing()) is not None:
             raise InputError(
-                f"[data] path: problem '{missing}', which {folder.path} holds, is gone from {experiment.data.path}; "
+                f"[data] path: problem '{missing}' of {folder.path} is missing from {experiment.data.path}; "
                 "problems can only be added: choose another [run] output, or pass --start-over"
             )
         problems.flush()
-        _correct(folder, corrected)
+        _correct_problems(folder, corrected)
         for writer in writers:
             writer.flush()
             _replace_files(folder, writer)
-    return Layout(
+    return InputManifest(
         problems=tally.problems,
         rejected=rejected.num_rows,
         rejected_reasons=dict(tally.rejected),
@@ -136,10 +138,10 @@ def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout 
     )
 
 
-def _correct(folder: Folder, corrected: dict[str, Problem]) -> None:
-    """Give problems that are laid out another gold. Finished parts that hold one are put aside, to be made again from.
+def _correct_problems(folder: Folder, corrected: dict[str, Problem]) -> None:
+    """Replace corrected problems in their parts, and move finished parts that hold one to `before/`, to be updated.
 
-    In this order: killed at any moment, the same command finds what is left to do.
+    The order of the writes matters: after a kill at any moment the same command finds what is left to do.
     """
     for name in (folder / PROBLEMS).names(PARTS) if corrected else []:
         rows = (folder / PROBLEMS).read_table(name).to_pylist()
@@ -154,7 +156,7 @@ def _correct(folder: Folder, corrected: dict[str, Problem]) -> None:
 
 
 class _ProblemWriter:
-    """Writes problems as parts from number `number` on, each as large as `part_capacity` says."""
+    """Writes problems as parts, starting with part `number`; `part_capacity` gives their sizes."""
 
     def __init__(self, folder: Folder, number: int) -> None:
         self.folder, self.number = folder, number
@@ -167,30 +169,30 @@ class _ProblemWriter:
 
     def flush(self) -> None:
         if self._waiting:
-            self.folder.write_table(_part_name(self.number), to_table(self._waiting, PROBLEM_SCHEMA))
+            self.folder.write_table(part_name(self.number), to_table(self._waiting, PROBLEM_SCHEMA))
             self.number, self._waiting = self.number + 1, []
 
 
-def _part_name(number: int) -> str:
-    return f"part-{number:05d}.parquet"
-
-
 def _sources_digest(experiment: Experiment) -> str:
-    """Of all that says which rows become problems, but for the policy: only a run of one policy lies in a folder."""
+    """A digest of the input and of all settings that decide which rows become problems.
+
+    The policy is not part of it, because a run's folder belongs to one policy.
+    """
     data = experiment.data
-    inputs = {
-        "data": data.model_dump(mode="json", exclude={"path"}),
-        "sources": source_digests(data),
-        "benchmarks": benchmark_digests(data, experiment.evaluate),
-        "verify": verify_inputs(experiment.verify),
-    }
-    return fingerprint(inputs)
+    return fingerprint(
+        {
+            "data": data.model_dump(mode="json", exclude={"path"}),
+            "sources": source_digests(data),
+            "benchmarks": benchmark_digests(data, experiment.evaluate),
+            "verify": verify_inputs(experiment.verify),
+        }
+    )
 
 
 def _replace_files(folder: Folder, writer: PartWriter) -> None:
-    """Move a writer's files into `folder`, in place of all that have their prefix."""
+    """Move a writer's files into `folder`, in place of all files with their prefix."""
     old, new = (place.names(f"{writer.prefix}-*.parquet") for place in (folder, writer.folder))
     for name in new:
         folder.write_bytes(name, writer.folder.read_bytes(name))
     for name in set(old) - set(new):
-        folder.filesystem.delete_file(f"{folder.path}/{name}")
+        folder.delete_file(name)

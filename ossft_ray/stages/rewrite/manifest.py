@@ -1,4 +1,4 @@
-"""What did a rewrite come to and cost? Counts of each part, sessions of the stage, and the manifest made of both."""
+"""The figures of a rewrite: the counts of each part, and the manifest that sums them up."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -8,55 +8,56 @@ from functools import partial
 from typing import Any
 
 from ossft_ray.common.storage import Folder
-from ossft_ray.common.types import ORIGINS, Problem, Rewritten, Stage
-from ossft_ray.method.parroting import summarise as parroting_counts
-from ossft_ray.method.rewriting import PROMPT_TOO_LONG
+from ossft_ray.common.types import ORIGINS, Problem, RewriteResult, Stage
+from ossft_ray.common.verdict import PROMPT_TOO_LONG
+from ossft_ray.method.parroting import summarise_outcomes
 from ossft_ray.method.suspects import find_suspect
 from ossft_ray.run_folder.names import PARTS
 from ossft_ray.run_folder.reader import read_counts
 from ossft_ray.run_folder.sessions import session_phases
 from ossft_ray.stages.rewrite.attempt_log import EXTRA_WORK, AttemptLog
-from ossft_ray.stages.rewrite.calibration import CALIBRATION
-from ossft_ray.stages.rewrite.ingest import Layout
+from ossft_ray.stages.rewrite.ingest import InputManifest
 
-_READERS = 32  # of parts at once
+_WORK = ("attempts", "generated_tokens", "prompt_tokens")
+_READERS = 32  # parts read at once; an object store needs a few round trips for each
 
 
 async def part_counts(
-    done: list[tuple[Problem, Rewritten]],
+    results: list[tuple[Problem, RewriteResult]],
     log: AttemptLog,
     prompt_tokens: Callable[[Problem, Stage], Awaitable[int]],
     is_same_answer: Callable[[Problem, str, str], Awaitable[bool]],
 ) -> dict[str, Any]:
-    """What a part came to: kept work (`attempts`, `generated_tokens`, `prompt_tokens`), other work, and suspects."""
+    """The counts of a part: kept work (`attempts`, `generated_tokens`, `prompt_tokens`), extra work, and suspects."""
     counts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
-    for problem, rewritten in done:
-        counts.update([rewritten.origin or "dropped"])
-        num_examples = 1 if rewritten.origin == "expert" else len(rewritten.all_kept)
-        counts.update(examples=num_examples, attempts=len(rewritten.attempts))
-        for attempt in rewritten.attempts:
+    suspects = []
+    for problem, result in results:
+        counts.update([result.origin or "dropped"])
+        num_examples = 1 if result.origin == "expert" else len(result.kept)
+        counts.update(examples=num_examples, attempts=len(result.attempts))
+        for attempt in result.attempts:
             counts["generated_tokens"] += attempt.num_tokens
             reasons[attempt.stage][attempt.reason] += 1
         for stage in ("self", "guided"):
-            num_drawn = sum(a.stage == stage and a.reason != PROMPT_TOO_LONG for a in rewritten.attempts)
+            num_drawn = sum(a.stage == stage and a.reason != PROMPT_TOO_LONG for a in result.attempts)
             if num_drawn:
                 counts["prompt_tokens"] += num_drawn * await prompt_tokens(problem, stage)
-    suspects = []
-    for problem, rewritten in done:
-        if (suspect := await find_suspect(rewritten.attempts, partial(is_same_answer, problem))) is not None:
+        if (suspect := await find_suspect(result.attempts, partial(is_same_answer, problem))) is not None:
             suspects.append({"problem_id": problem.problem_id, "answer": problem.answer, **asdict(suspect)})
-    extra = log.extra_work([(p.problem_id, attempt) for p, rewritten in done for attempt in rewritten.attempts])
+    extra = log.extra_work([(p.problem_id, attempt) for p, result in results for attempt in result.attempts])
     return {**counts, **extra, "reasons": reasons, "suspects": suspects}
 
 
-def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
-    """The manifest's figures, from the parts themselves: they count kept work, whatever was interrupted."""
+def manifest_figures(folder: Folder, input_manifest: InputManifest) -> dict[str, Any]:
+    """The manifest's figures, summed over the parts, so interruptions do not affect the counts of kept work."""
     totals: Counter[str] = Counter()
     hosts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     intervals, suspects, parroting = [], [], []
-    for counts in _counts_of_parts(folder):
+    with ThreadPoolExecutor(_READERS) as readers:
+        counts_of_parts = list(readers.map(partial(read_counts, folder), folder.names(PARTS)))
+    for counts in counts_of_parts:
         intervals.append((counts.pop("started"), counts.pop("ended")))
         hosts[counts.pop("host", "unknown")] += 1
         suspects += counts.pop("suspects")
@@ -65,28 +66,14 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
             reasons[stage].update(by_reason)
         totals.update(counts)
     phases, num_sessions = session_phases(folder)
-    calibration = folder.read_json(CALIBRATION) if folder.exists(CALIBRATION) else {}
     return {
-        "problems": layout.problems,
-        "rejected": layout.rejected,
-        "rejected_reasons": layout.rejected_reasons,
-        "duplicates": layout.duplicates,
-        "contamination": layout.contamination,
-        "not_checked": layout.not_checked,
-        "golds": layout.golds,
-        "bad_golds": layout.bad_golds,
+        **{name: value for name, value in asdict(input_manifest).items() if name not in ("num_parts", "sources")},
         "suspects": suspects,
         "origins": {origin: totals[origin] for origin in ORIGINS},
-        "dropped": totals["dropped"],
-        "examples": totals["examples"],
-        "attempts": totals["attempts"],
-        "generated_tokens": totals["generated_tokens"],
-        "prompt_tokens": totals["prompt_tokens"],
+        **{name: totals[name] for name in ("dropped", "examples", *_WORK, *EXTRA_WORK)},
         "reasons": {stage: dict(by_reason.most_common()) for stage, by_reason in reasons.items()},
         "verifier_timeouts": sum(by_reason["timeout"] for by_reason in reasons.values()),
-        "max_copied": calibration.get("max_copied"),
-        **({"parroting": parroting_counts(parroting)} if parroting else {}),
-        **{name: totals[name] for name in EXTRA_WORK},
+        **({"parroting": summarise_outcomes(parroting)} if parroting else {}),
         "hosts": dict(hosts),
         "sessions": num_sessions,
         "seconds": round(_covered_seconds(intervals)),
@@ -94,14 +81,8 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _counts_of_parts(folder: Folder) -> list[dict[str, Any]]:
-    """What each part was written with. In a store each takes a few round trips, and nothing else goes on meanwhile."""
-    with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(partial(read_counts, folder), folder.names(PARTS)))
-
-
 def _covered_seconds(intervals: list[tuple[float, float]]) -> float:
-    """Length of the union of intervals: the time during which any part was under way, pauses left out."""
+    """Length of the union of intervals: the time during which any part was in progress, without pauses."""
     covered, end = 0.0, 0.0
     for start, stop in sorted(intervals):
         covered += max(0.0, stop - max(start, end))

@@ -1,8 +1,8 @@
 """`ossft rewrite`: make the data on-policy. Problems in, EXAMPLE rows out (arXiv 2509.15157, Section 3).
 
-The driver reads the input once, sets unusable rows aside, and lays the problems out in parts. Workers turn each
-part of problems into a part of examples. A part is written whole or not at all, and until then its draws are logged,
-so a run that was killed goes on with the parts that are missing, and draws again only what was in flight.
+The driver reads the input once, sets unusable rows aside and shards the problems into parts. Workers turn each part of
+problems into a part of examples. A part is written whole or not at all, and until then its attempts are logged, so a
+killed run resumes with the missing parts and samples again only what was in flight.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.revisions import pin
 from ossft_ray.run_folder.sessions import Session
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
-from ossft_ray.stages.rewrite.ingest import lay_out_problems, part_capacity, part_names
-from ossft_ray.stages.rewrite.inputs import extends, make_room, rewrite_inputs
-from ossft_ray.stages.rewrite.manifest import summarise
+from ossft_ray.stages.rewrite.ingest import part_capacity, shard_input
+from ossft_ray.stages.rewrite.inputs import is_extension, record_growth, rewrite_inputs
+from ossft_ray.stages.rewrite.manifest import manifest_figures
 from ossft_ray.stages.rewrite.worker import RewriteWorker
 
 
@@ -34,14 +34,14 @@ def rewrite(
     verbose: bool = False,
     worker: type[RewriteWorker] = RewriteWorker,
 ) -> dict[str, Any]:
-    """Rewrite all problems of `[data]` and return the manifest; a complete stage is left as it is.
+    """Rewrite all problems of `[data]` and return the manifest; a complete stage is left as is.
 
-    `on_progress` gets running totals: `total`, `done_before`, and of this session `problems`, `self`, `guided`,
-    `expert`, `dropped`, `generated_tokens`, `policies`. `worker` may be a subclass that samples or verifies otherwise.
+    `on_progress` gets running totals: `total`, `done_before`, and for this session `problems`, `self`, `guided`,
+    `expert`, `dropped`, `generated_tokens`, `policies`. `worker` may be a subclass, for example with a scripted policy.
 
     Raises:
         InputError: the data, the policy or the settings cannot be used, or the folder holds rows of other settings.
-        JobError: a worker failed; the same command goes on.
+        JobError: a worker failed; the same command resumes.
     """
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
@@ -50,33 +50,33 @@ def rewrite(
     inputs = rewrite_inputs(experiment)
     folder = Folder.at(experiment.run.output) / REWRITE
     report = on_progress or (lambda totals: None)
-    if (manifest := begin_stage(folder, inputs, start_over, extends)) is not None:
+    if (manifest := begin_stage(folder, inputs, start_over, is_extension)) is not None:
         report(ALREADY_COMPLETE)
         return manifest
 
     session = Session.begin(folder)
-    layout = lay_out_problems(experiment, chat, folder)
-    make_room(folder, inputs)
-    session.note("intake")
+    input_manifest = shard_input(experiment, chat, folder)
+    record_growth(folder, inputs)
+    session.note("reading data")
     write_config(experiment)
     finished = set(folder.names(PARTS))
-    # The large parts first: at the end, small ones spread better over many policies.
-    missing = sorted(set(part_names(layout)) - finished, key=lambda part: (-_capacity(part), part))
-    num_done = min(layout.problems, sum(map(_capacity, finished)))
-    counts = {"total": layout.problems, "done_before": num_done}
+    # Large parts first, because small ones spread better over many policies at the end.
+    missing = sorted(set(input_manifest.part_names) - finished, key=lambda part: (-_capacity(part), part))
+    num_done = min(input_manifest.problems, sum(map(_capacity, finished)))
+    counts = {"total": input_manifest.problems, "done_before": num_done}
     start_ray(experiment, verbose)
     totals = run_workers(
         worker,
         experiment,
         missing,
-        layout.problems - num_done,
+        input_manifest.problems - num_done,
         REWRITE,
         lambda totals: report(counts | totals),
         verbose,
     )
     session.note("rewriting", totals)
     session.end()
-    manifest = finish_stage(folder, inputs, summarise(folder, layout))
+    manifest = finish_stage(folder, inputs, manifest_figures(folder, input_manifest))
     for name in (UNFINISHED, BEFORE):
         (folder / name).delete()
     write_config(experiment)

@@ -1,24 +1,26 @@
-"""A policy at rewriting: one part of problems in, one part of examples out."""
+"""The rewriting worker: one policy that turns parts of problems into parts of examples."""
 
 import asyncio
 import dataclasses
+import json
 import socket
 import time
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.storage import Folder
-from ossft_ray.common.types import Problem, Response, Rewritten, Stage
+from ossft_ray.common.types import Problem, Response, RewriteResult, Stage
 from ossft_ray.distributed.rollout_worker import RolloutWorker
+from ossft_ray.engines.in_flight import problems_in_flight
 from ossft_ray.engines.vllm_policy import Sampling
-from ossft_ray.method.rewriting import derive_seed, rewrite_problem, stage_prompt
+from ossft_ray.method.rewriting import derive_seed, rewrite_problem, stage_prompt, stage_settings
 from ossft_ray.run_folder.names import PROBLEMS, REWRITE
 from ossft_ray.run_folder.parts import write_part
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
-from ossft_ray.stages.rewrite.calibration import Calibration
 from ossft_ray.stages.rewrite.manifest import part_counts
-from ossft_ray.stages.rewrite.parroting_probe import Probe
+from ossft_ray.stages.rewrite.parroting_probe import ParrotingProbe
 from ossft_ray.stages.rewrite.regrading import regrade
 from ossft_ray.stages.rewrite.rows import dropped_row, example_rows
 
@@ -29,77 +31,68 @@ class RewriteWorker(RolloutWorker):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.folder = Folder.at(self.experiment.run.output) / REWRITE
-        self.calibration = Calibration(self.folder, self.experiment, self.draw, self.verify)
-        self.probe = Probe(self.folder, self.experiment, self.sample, self.verify)
+        self.probe = ParrotingProbe(self.folder, self.experiment, self.sample, self.verify)
+        num_prompts = 2 * problems_in_flight(self.experiment)
+        self._render = lru_cache(num_prompts)(lambda prompt: self.chat.render(json.loads(prompt)))
 
     def keeps_logprobs(self) -> bool:
         return self.experiment.rewrite.behavior_logprobs
 
     async def process(self, part: str) -> None:
-        started = time.time()
+        started, experiment = time.time(), self.experiment
         problems = [Problem(**row) for row in (self.folder / PROBLEMS).read_table(part).to_pylist()]
-        log = AttemptLog(self.folder, part, self.life, self.experiment.rewrite.keep_attempts)
+        log = AttemptLog(self.folder, part, self.life, experiment.rewrite.keep_attempts)
         progress = self.progress[part] = Counter()
         probing = asyncio.gather(*map(self.probe.outcome, problems))
-        done = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in problems))
-        examples = [
-            row for problem, rewritten in done for row in example_rows(problem, rewritten, self.chat, self.experiment)
-        ]
-        dropped = [
-            dropped_row(problem, rewritten, self.experiment) for problem, rewritten in done if not rewritten.origin
-        ]
+        results = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in problems))
+        examples = [row for problem, result in results for row in example_rows(problem, result, self.chat, experiment)]
+        dropped = [dropped_row(problem, result, experiment) for problem, result in results if not result.origin]
         parroting = [outcome for outcome in await probing if outcome is not None]
-        counts = await part_counts(done, log, self.prompt_tokens, self.is_same_answer)
+        counts = await part_counts(results, log, self.prompt_tokens, self.is_same_answer)
         counts |= {"parroting": parroting, "host": socket.gethostname(), "started": started, "ended": time.time()}
         write_part(self.folder, part, examples, dropped, counts)
         log.delete()
 
-    async def rewrite(self, problem: Problem, log: AttemptLog, progress: Counter[str]) -> tuple[Problem, Rewritten]:
+    async def rewrite(self, problem: Problem, log: AttemptLog, progress: Counter[str]) -> tuple[Problem, RewriteResult]:
+        settings = self.experiment.rewrite
+
         async def sample(stage: Stage, prompt: list[Message], index: int) -> Response:
+            """The response that the run's seed, the problem, the stage and the index determine."""
+            alignment = stage_settings(stage, settings)
+            sampling = Sampling(alignment.temperature, alignment.top_p, alignment.max_tokens, settings.max_repeats)
+            seed = derive_seed(self.experiment.run.seed, problem.problem_id, stage, index)
+            request_id = f"{problem.problem_id}/{stage}/{index}"
             log.begin(problem.problem_id, stage, index)
-            response = await self.calibration.draw(problem, stage, index)
-            for _ in range(self.cut_off.pop(request_id(problem, stage, index), 0)):
+            response = await self.sample(prompt, sampling, seed, request_id)
+            for _ in range(self.cut_off.pop(request_id, 0)):  # each time the engine died, the sample began again
                 log.begin(problem.problem_id, stage, index)
             return response
 
-        made = log.of(problem)
         async with self.a_place_in_flight():
-            for attempt in await regrade(
-                problem, log.take_outdated(problem), self.verify, self.experiment.rewrite.keep_per_problem
-            ):
-                made[attempt.stage, attempt.index] = attempt
-            rewritten = await rewrite_problem(
+            outdated = log.take_outdated(problem)
+            for attempt in await regrade(problem, outdated, self.verify, settings.keep_per_problem):
+                log.end(problem, attempt)
+            result = await rewrite_problem(
                 problem,
                 sample,
                 self.verify,
-                self.experiment.rewrite,
+                settings,
                 self.experiment.prompts,
-                made=made,
-                room=self.in_flight.room,
-                max_copied=self.calibration.max_copied,
+                known_attempts=log.attempts(problem),
+                on_attempt=lambda attempt: log.end(problem, attempt),
+                spare_capacity=self.in_flight.room,
             )
-            progress.update(["problems", rewritten.origin or "dropped"])
-            self.metrics.count("ossft_problems", origin=rewritten.origin or "dropped")
-        return problem, rewritten
+            progress.update(["problems", result.origin or "dropped"])
+            self.metrics.count("ossft_problems", origin=result.origin or "dropped")
+        return problem, result
 
-    async def draw(self, problem: Problem, stage: Stage, index: int) -> Response:
-        """The response that this run's seed, the problem, the stage and the index determine."""
-        settings = self.experiment.rewrite
-        stage_settings = settings.self_alignment if stage == "self" else settings.guided_alignment
-        sampling = Sampling(
-            stage_settings.temperature, stage_settings.top_p, stage_settings.max_tokens, settings.max_repeats
-        )
-        seed = derive_seed(self.experiment.run.seed, problem.problem_id, stage, index)
-        prompt = stage_prompt(stage, problem, settings, self.experiment.prompts)
-        return await self.sample(prompt, sampling, seed, request_id(problem, stage, index))
+    async def render(self, prompt: list[Message]) -> list[int]:
+        """Token ids of a prompt, rendered once for all samples of a problem's stage and for the part's counts."""
+        return await asyncio.to_thread(self._render, json.dumps(prompt))
 
     async def is_same_answer(self, problem: Problem, answer: str, other: str) -> bool:
-        """Whether two answers that were read from responses are the same to the problem's verifier."""
+        """Whether the problem's verifier takes two answers that were read from responses as equal."""
         return (await self.verify(dataclasses.replace(problem, answer=answer), rf"\boxed{{{other}}}")).correct
 
     async def prompt_tokens(self, problem: Problem, stage: Stage) -> int:
         return len(await self.render(stage_prompt(stage, problem, self.experiment.rewrite, self.experiment.prompts)))
-
-
-def request_id(problem: Problem, stage: Stage, index: int) -> str:
-    return f"{problem.problem_id}/{stage}/{index}"

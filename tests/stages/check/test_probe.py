@@ -67,7 +67,7 @@ def test_the_whole_run_takes_what_the_probe_foretold(tmp_path: Path, ray_cluster
 
     seconds = {stage.name: stage.seconds for stage in foretold.stages}
     assert seconds.keys() == {"rewrite", "score", "train", "evaluate"}
-    spent = rewritten["phases"]["intake"] + rewritten["phases"]["rewriting"]
+    spent = rewritten["phases"]["reading data"] + rewritten["phases"]["rewriting"]
     assert within(seconds["rewrite"], spent, SECONDS_FACTOR), (seconds["rewrite"], spent)
     assert trained["seconds"] < seconds["train"].high * SECONDS_FACTOR
 

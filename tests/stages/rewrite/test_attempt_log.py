@@ -1,4 +1,4 @@
-"""What a part's log knows after a kill: every attempt that ended, every draw that began, nothing torn."""
+"""A part's log after a kill: it has every attempt that ended and every sample that began, and no torn line."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ from ossft_ray.common.types import Attempt, Problem, Response
 from ossft_ray.run_folder.names import BEFORE, INPUTS, UNFINISHED
 from ossft_ray.run_folder.parts import move_part, write_part
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
-from ossft_ray.stages.rewrite.regrading import Gold
+from ossft_ray.stages.rewrite.regrading import GradingKey
 
 PART = "part-00003.parquet"
 PROBLEM, OTHER = Problem("p", "q", "1", "s"), Problem("q", "q", "1", "s")
@@ -30,45 +30,47 @@ def folder(tmp_path: Path) -> Folder:
     return folder
 
 
-def open_log(folder: Folder, writer: str = "w1", keep_texts: bool = False) -> AttemptLog:
-    return AttemptLog(folder, PART, writer, keep_texts)
+def open_log(folder: Folder, worker_id: str = "w1", keep_texts: bool = False) -> AttemptLog:
+    return AttemptLog(folder, PART, worker_id, keep_texts)
 
 
-def test_the_next_worker_finds_what_ended_and_the_texts_that_may_be_needed(folder: Folder) -> None:
+def test_the_next_worker_finds_finished_attempts_and_the_texts_it_may_need(folder: Folder) -> None:
     log = open_log(folder)
     for made in (attempt(0), attempt(1, correct=True)):
         log.begin("p", "self", made.index)
-        log.of(PROBLEM)["self", made.index] = made
-    found = dict(open_log(folder, "w2").of(PROBLEM))
+        log.end(PROBLEM, made)
+    found = open_log(folder, "w2").attempts(PROBLEM)
     assert found["self", 1] == attempt(1, correct=True)
-    assert found["self", 0] == Attempt("self", 0, False, "wrong", "stop", 2, None), "nobody needs a wrong one's text"
+    assert found["self", 0] == Attempt("self", 0, False, "wrong", "stop", 2, None), (
+        "the text of a wrong attempt is never needed"
+    )
 
 
-def test_all_texts_are_kept_where_the_rows_will_hold_them(folder: Folder) -> None:
-    open_log(folder, keep_texts=True).of(PROBLEM)["self", 0] = attempt(0)
-    assert open_log(folder, "w2").of(PROBLEM)["self", 0].response == attempt(0).response
+def test_all_texts_are_logged_if_the_rows_will_hold_them(folder: Folder) -> None:
+    open_log(folder, keep_texts=True).end(PROBLEM, attempt(0))
+    assert open_log(folder, "w2").attempts(PROBLEM)["self", 0].response == attempt(0).response
 
 
-def test_a_line_torn_by_a_kill_is_a_draw_lost_and_no_more(folder: Folder) -> None:
+def test_a_line_torn_by_a_kill_loses_only_its_own_attempt(folder: Folder) -> None:
     log = open_log(folder)
     for index in (0, 1):
         log.begin("p", "self", index)
-        log.of(PROBLEM)["self", index] = attempt(index)
+        log.end(PROBLEM, attempt(index))
     (name,) = (folder / UNFINISHED).names()
     whole = (folder / UNFINISHED).read_bytes(name)
     (folder / UNFINISHED).write_bytes(name, whole[:-9])
-    assert dict(open_log(folder, "w2").of(PROBLEM)).keys() == {("self", 0)}
+    assert open_log(folder, "w2").attempts(PROBLEM).keys() == {("self", 0)}
 
 
 def test_redone_and_speculative_work_is_counted_apart(folder: Folder) -> None:
     first = open_log(folder)
     for index in (0, 1, 2):
         first.begin("p", "self", index)
-    first.of(PROBLEM)["self", 0] = attempt(0)
+    first.end(PROBLEM, attempt(0))
     second = open_log(folder, "w2")
-    for index in (1, 2):  # both had been in flight when the first was killed
+    for index in (1, 2):  # both were in flight when the first worker was killed
         second.begin("p", "self", index)
-        second.of(PROBLEM)["self", index] = attempt(index)
+        second.end(PROBLEM, attempt(index))
     recorded = [("p", attempt(0)), ("p", attempt(1))]
     assert second.extra_work(recorded) == {
         "redone_attempts": 2,
@@ -78,14 +80,14 @@ def test_redone_and_speculative_work_is_counted_apart(folder: Folder) -> None:
     }
 
 
-def test_logs_of_a_written_part_are_gone_and_others_stay(folder: Folder) -> None:
+def test_only_the_logs_of_a_written_part_are_deleted(folder: Folder) -> None:
     open_log(folder, "w0").begin("p", "self", 0)
     AttemptLog(folder, "part-00004.parquet", "w0", False).begin("q", "self", 0)
     open_log(folder, "w1").delete()
     assert (folder / UNFINISHED).names() == ["part-00004.w0.jsonl"]
 
 
-def test_rows_made_with_fewer_samples_are_attempts_already_made(folder: Folder) -> None:
+def test_an_earlier_version_of_the_part_provides_its_attempts(folder: Folder) -> None:
     base = {"question": "q", "answer": "1", "expert_solution": "s", "num_attempts": 2, "num_correct": 1, "policy": "p"}
     attempts = [
         {"stage": "self", "index": i, "correct": i == 1, "reason": "r", "finish_reason": "stop", "num_tokens": 3 + i}
@@ -98,10 +100,10 @@ def test_rows_made_with_fewer_samples_are_attempts_already_made(folder: Folder) 
     write_part(folder, PART, [example], [dropped], {"redone_attempts": 5})
     move_part(folder, PART, folder / BEFORE)
     log = open_log(folder)
-    assert log.of(PROBLEM)["self", 0] == Attempt("self", 0, False, "r", "stop", 3, None)
-    assert log.of(PROBLEM)["self", 1].response == Response("kept", [4, 5, 6, 7], "stop", logprobs=logprobs)
-    assert list(log.of(OTHER)) == [("self", 0)]
-    assert log.extra_work([])["redone_attempts"] == 5, "what was redone once stays counted"
+    assert log.attempts(PROBLEM)["self", 0] == Attempt("self", 0, False, "r", "stop", 3, None)
+    assert log.attempts(PROBLEM)["self", 1].response == Response("kept", [4, 5, 6, 7], "stop", logprobs=logprobs)
+    assert list(log.attempts(OTHER)) == [("self", 0)]
+    assert log.extra_work([])["redone_attempts"] == 5, "work that was redone stays counted"
     log.delete()
     assert (folder / BEFORE).names() == []
 
@@ -109,25 +111,25 @@ def test_rows_made_with_fewer_samples_are_attempts_already_made(folder: Folder) 
 @pytest.mark.parametrize(
     "now", [Problem("p", "q", "2", "s"), Problem("p", "q", "1", "t"), Problem("p", "q", "1", "s", "number")]
 )
-def test_attempts_at_a_problem_with_another_gold_are_not_its_own(folder: Folder, now: Problem) -> None:
+def test_attempts_graded_before_a_correction_are_taken_out(folder: Folder, now: Problem) -> None:
     log = open_log(folder)
     log.begin("p", "self", 0)
-    log.of(PROBLEM)["self", 0] = dataclasses.replace(attempt(0, correct=True), extracted="1")
+    log.end(PROBLEM, dataclasses.replace(attempt(0, correct=True), extracted="1"))
     assert open_log(folder, "w2").take_outdated(PROBLEM) == []
     third = open_log(folder, "w3")
     (found,) = third.take_outdated(now)
-    assert found == (dataclasses.replace(attempt(0, correct=True), extracted="1"), Gold.of_problem(PROBLEM))
-    assert dict(third.of(now)) == {} and third.take_outdated(now) == []
+    assert found == (dataclasses.replace(attempt(0, correct=True), extracted="1"), GradingKey.of(PROBLEM))
+    assert third.attempts(now) == {} and third.take_outdated(now) == []
 
 
-def test_on_an_object_store_the_log_is_there_after_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """pyarrow's mock filesystem appends as little as S3 does."""
+def test_on_an_object_store_the_log_is_written_after_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """pyarrow's mock filesystem cannot append, like S3."""
     store = Folder(fs._MockFileSystem(), "bucket/rewrite")
     store.write_json(INPUTS, {})
     monkeypatch.setattr("ossft_ray.common.storage._REWRITE_SECONDS", 0.0)
     log = open_log(store)
     log.begin("p", "self", 0)
-    log.of(PROBLEM)["self", 0] = attempt(0, correct=True)
-    assert open_log(store, "w2").of(PROBLEM)["self", 0] == attempt(0, correct=True)
+    log.end(PROBLEM, attempt(0, correct=True))
+    assert open_log(store, "w2").attempts(PROBLEM)["self", 0] == attempt(0, correct=True)
     log.delete()
     assert (store / UNFINISHED).names() == []

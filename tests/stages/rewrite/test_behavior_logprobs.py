@@ -1,4 +1,4 @@
-"""`[rewrite] behavior_logprobs` and the loss `is` that reads them, with the real vLLM and the playground's policy."""
+"""`[rewrite] behavior_logprobs` and the loss `is` that needs them, with real vLLM and the playground's policy."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.stages.rows import write_examples
 from tests.stages.scripted import experiment as scripted_experiment
 from tests.stages.scripted import rows_by_id
 
-TOLERANCE = 1e-3  # of a token's log b, in nats, to transformers in float32: vLLM adds up in another order
+TOLERANCE = 1e-3  # nats per token against transformers in float32, because vLLM sums in another order
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def rewritten(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Ex
     return experiment
 
 
-def test_they_are_those_of_the_distribution_that_wrote_the_tokens(rewritten: Experiment) -> None:
-    """log softmax(logits / T) under the prompt of the stage: with the guide in view and T = 0.7 for guided rows."""
+def test_logprobs_are_those_of_the_distribution_that_was_sampled(rewritten: Experiment) -> None:
+    """log softmax(logits / T) under the stage's prompt: guided rows have the guide in view and T = 0.7."""
     chat = load_chat(rewritten.policy)
     model = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32)
     settings = rewritten.rewrite
@@ -67,8 +67,8 @@ def test_they_are_those_of_the_distribution_that_wrote_the_tokens(rewritten: Exp
     assert seen == {"self", "guided", "expert"}
 
 
-def test_the_loss_is_trains_on_them(rewritten: Experiment) -> None:
-    """At step 0 the policy is the one that wrote `self` at temperature 1, so that their ratio is 1."""
+def test_the_loss_is_trains_on_behavior_logprobs(rewritten: Experiment) -> None:
+    """At step 0 the policy is the one that wrote the `self` rows at temperature 1, so their importance ratio is 1."""
     from ossft_ray.stages.train.stage import train
 
     train(rewritten)
@@ -94,7 +94,7 @@ def test_the_loss_is_trains_on_them(rewritten: Experiment) -> None:
         ),
     ],
 )
-def test_responses_without_them_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_responses_without_behavior_logprobs_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     rows = write_examples(str(tmp_path), 2, **changes)
     settings = resolve(
         {
@@ -110,24 +110,23 @@ def test_responses_without_them_are_refused(tmp_path: Path, changes: dict[str, A
         tokenise(Folder.at(str(tmp_path / "rewrite")), load_chat(settings.policy), settings)
 
 
-def test_an_experts_tokens_have_been_drawn_by_nobody(tmp_path: Path) -> None:
+def test_expert_tokens_have_no_behavior_logprobs(tmp_path: Path) -> None:
     write_examples(str(tmp_path), 2)
     settings = scripted_experiment(str(tmp_path), 2, train={"loss": "is"})
     examples = tokenise(Folder.at(str(tmp_path / "rewrite")), load_chat(Policy(model="playground")), settings).examples
     assert examples.behavior_logprobs is not None and not examples.behavior_logprobs.any()
 
 
-def test_a_logged_attempt_keeps_them(tmp_path: Path) -> None:
+def test_a_logged_attempt_keeps_its_logprobs(tmp_path: Path) -> None:
     folder, problem = Folder.at(str(tmp_path)), Problem("p", "1+1?", "2", "2")
     response = Response("2", [5, 6], "stop", logprobs=[-0.25, -1.5])
-    AttemptLog(folder, "part-00000.parquet", "a", keep_texts=False).of(problem)["self", 0] = Attempt(
-        "self", 0, True, "correct", "stop", 2, response
-    )
-    resumed = AttemptLog(folder, "part-00000.parquet", "b", keep_texts=False).of(problem)
-    assert resumed["self", 0].response == response
+    log = AttemptLog(folder, "part-00000.parquet", "a", keep_texts=False)
+    log.end(problem, Attempt("self", 0, True, "correct", "stop", 2, response))
+    resumed = AttemptLog(folder, "part-00000.parquet", "b", keep_texts=False)
+    assert resumed.attempts(problem)["self", 0].response == response
 
 
-def test_runs_from_before_the_option_go_on(tmp_path: Path) -> None:
+def test_runs_older_than_the_option_can_be_resumed(tmp_path: Path) -> None:
     plain = rewrite_inputs(scripted_experiment(str(tmp_path / "run"), 2))
     asked = rewrite_inputs(scripted_experiment(str(tmp_path / "run"), 2, rewrite={"behavior_logprobs": True}))
     assert "behavior_logprobs" not in plain["rewrite"] and asked["rewrite"]["behavior_logprobs"] is True

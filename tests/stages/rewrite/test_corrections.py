@@ -1,4 +1,4 @@
-"""A corrected gold answer: stored attempts are graded again, and only what changed is drawn anew."""
+"""Corrected gold answers: stored attempts are graded again, and only what changed is sampled again."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def experiment(folder: Path, corrections: dict[int, str], **rewriting: Any) -> E
 
 
 class Draws:
-    """How many tokens a session drew."""
+    """The number of tokens that a session sampled."""
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -61,9 +61,7 @@ def run(settings: Experiment, worker: Any = DiceWorker) -> tuple[dict[str, Any],
     [{}, {"exhaustive": True, "keep_attempts": True}, {"keep_per_problem": 2, "fallback": "drop"}],
     ids=["early stopping", "all drawn and kept", "two kept, else dropped"],
 )
-def test_a_corrected_run_has_the_rows_of_one_that_was_right_from_the_start(
-    tmp_path: Path, rewriting: dict[str, Any]
-) -> None:
+def test_a_corrected_run_has_the_rows_of_a_run_without_mistakes(tmp_path: Path, rewriting: dict[str, Any]) -> None:
     (tmp_path / "fresh").mkdir()
     fresh = experiment(tmp_path / "fresh", CORRECTIONS, **rewriting)
     expected, all_tokens = run(fresh)
@@ -75,12 +73,12 @@ def test_a_corrected_run_has_the_rows_of_one_that_was_right_from_the_start(
         assert manifest[key] == expected[key], key
     assert 0 < tokens < all_tokens / 4, "six of forty problems changed"
     assert not (tmp_path / "run/rewrite/before").exists()
-    assert run(corrected)[1] == 0, "complete again"
+    assert run(corrected)[1] == 0, "the run is complete again"
 
 
-def test_a_correction_in_the_middle_of_a_run_holds_for_what_was_drawn_before(tmp_path: Path) -> None:
+def test_a_correction_during_a_run_applies_to_logged_attempts(tmp_path: Path) -> None:
     class Interrupted(DiceWorker):
-        """Stops when half of the problems are done, with their draws logged and no part written."""
+        """Fails when about half of the problems are done: their attempts are logged, and no part is written."""
 
         async def rewrite(self, problem: Problem, log: Any, progress: Any) -> Any:
             if int(problem.problem_id.removeprefix("p")) in (14, 15, 25, 35):
@@ -97,7 +95,7 @@ def test_a_correction_in_the_middle_of_a_run_holds_for_what_was_drawn_before(tmp
     assert rows_by_id(corrected) == rows_by_id(fresh)
 
 
-def test_attempts_that_agree_against_the_gold_make_it_a_suspect(tmp_path: Path) -> None:
+def test_attempts_that_agree_on_another_answer_make_the_gold_answer_suspect(tmp_path: Path) -> None:
     settings = experiment(tmp_path, {})
     manifest, _ = run(settings)
     assert manifest["golds"] == {"sound": NUM_PROBLEMS}
@@ -105,12 +103,14 @@ def test_attempts_that_agree_against_the_gold_make_it_a_suspect(tmp_path: Path) 
     rows = rows_by_id(settings)
     for suspect in manifest["suspects"]:
         (row,) = rows[suspect["problem_id"]]
-        own = [
+        answers = [
             answer
             for attempt, answer in zip(row["attempts"], row["attempt_answers"], strict=True)
             if attempt["stage"] == "self"
         ]
         assert suspect["answer"] == row["answer"] != suspect["agreed_answer"]
-        assert [own[index] for index in suspect["agreeing"]] == [suspect["agreed_answer"]] * len(suspect["agreeing"])
-        assert len(suspect["agreeing"]) >= 3 and len(suspect["agreeing"]) > len(own) / 2
-        assert (suspect["num_attempts"], suspect["num_correct"]) == (len(own), 0)
+        assert [answers[index] for index in suspect["agreeing"]] == [suspect["agreed_answer"]] * len(
+            suspect["agreeing"]
+        )
+        assert len(suspect["agreeing"]) >= 3 and len(suspect["agreeing"]) > len(answers) / 2
+        assert (suspect["num_attempts"], suspect["num_correct"]) == (len(answers), 0)

@@ -1,7 +1,7 @@
-"""kill -9 at twenty seeded random moments, and the same command then ends with exactly the rows of a quiet run.
+"""Twenty `kill -9` at seeded random moments: the resumed run ends with exactly the rows of an undisturbed run.
 
-Killed are the driver, the actor around the engine, the engine's processes, and the verifier's workers, with the real
-vLLM, Ray and Math-Verify. Run it alone: `make faults`.
+The victims are the driver, the actor that holds the engine, the engine's processes and the verifiers, with real vLLM,
+Ray and Math-Verify. Run it alone: `make faults`.
 """
 
 import json
@@ -23,7 +23,7 @@ from tests.stages.scripted import rows_by_id
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
 NUM_PROBLEMS = 600
 IN_FLIGHT = 24
-MAX_NUM_SEQS = 8  # so small a batch that the work outlasts the kills on any machine
+MAX_NUM_SEQS = 8  # a batch so small that the run outlasts the kills on any machine
 MAX_WAVE = 4
 KILLS = {"driver": 3, "actor": 2, "engine": 3, "verifier": 12}
 PATIENCE_SECONDS = 400  # loading an engine took over two minutes on two busy cores
@@ -89,7 +89,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 class Verifiers:
-    """Workers forked from the actor's fork server, and the fork server itself; without it they are orphans."""
+    """The workers forked from the actor's fork server, and the fork server itself, without which they are orphans."""
 
     def __init__(self) -> None:
         self.seen: set[psutil.Process] = set()
@@ -108,21 +108,21 @@ VICTIMS: dict[str, Callable[[int], list[psutil.Process]]] = {
 
 
 def kill_one(kind: str, driver: subprocess.Popen[str], rng: random.Random) -> None:
-    """Wait until there is one to kill, then for a random moment, then kill one with SIGKILL."""
+    """Wait until a victim exists, then for a random time, then send one SIGKILL."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not VICTIMS[kind](driver.pid):
-        assert driver.poll() is None, f"the run ended with {driver.returncode} before the next {kind} could be killed"
+        assert driver.poll() is None, f"the run ended with {driver.returncode} before another {kind} could be killed"
         assert time.monotonic() < deadline, f"no {kind} appeared within {PATIENCE_SECONDS} s"
         time.sleep(0.2)
     time.sleep(rng.uniform(0, 20 if kind == "driver" else 1.5))
-    assert driver.poll() is None, f"the run ended with {driver.returncode} before all was killed that should be"
+    assert driver.poll() is None, f"the run ended with {driver.returncode} before all kills were done"
     for victim in rng.sample(found, 1) if (found := VICTIMS[kind](driver.pid)) else []:
         victim.kill()
 
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An undisturbed run, with two policies, larger batches and far more in flight, which must not matter either."""
+    """An undisturbed run; it has two policies, larger batches and far more in flight, none of which may matter."""
     config = write_experiment(tmp_path_factory.mktemp("quiet"))
     resources = "resources.num_policies=2", "resources.problems_in_flight=400", "policy.engine.max_num_seqs=256"
     options = [word for setting in resources for word in ("--set", setting)]
@@ -147,8 +147,10 @@ def test_twenty_kills_change_no_row(quiet: Any, tmp_path: Path) -> None:
 
     disturbed = load_experiment(config)
     rows = rows_by_id(disturbed)
-    assert sorted(rows) == sorted(row["id"] for row in training_problems(NUM_PROBLEMS, seed=11)), "none is missing"
-    assert {len(of_problem) for of_problem in rows.values()} == {1}, "none is there twice"
+    assert sorted(rows) == sorted(row["id"] for row in training_problems(NUM_PROBLEMS, seed=11)), (
+        "no problem is missing"
+    )
+    assert {len(of_problem) for of_problem in rows.values()} == {1}, "no problem has two rows"
     assert rows == rows_by_id(quiet)
 
     manifest = json.loads((tmp_path / "run/rewrite/manifest.json").read_text())
@@ -156,6 +158,6 @@ def test_twenty_kills_change_no_row(quiet: Any, tmp_path: Path) -> None:
     same = ("problems", "origins", "attempts", "generated_tokens", "prompt_tokens", "reasons", "fingerprint")
     assert {key: manifest[key] for key in same} == {key: of_quiet[key] for key in same}
     deadly = sum(count for kind, count in KILLS.items() if kind != "verifier")
-    assert 0 < manifest["redone_attempts"] <= deadly * IN_FLIGHT * MAX_WAVE, "at most what was in flight is redone"
+    assert 0 < manifest["redone_attempts"] <= deadly * IN_FLIGHT * MAX_WAVE, "at most the requests in flight are redone"
     assert manifest["sessions"] == KILLS["driver"] + 1
     assert of_quiet["redone_attempts"] == 0

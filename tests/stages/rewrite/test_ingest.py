@@ -1,4 +1,4 @@
-"""The input in parts: how large, what is set aside beside them, and how a layout grows, or refuses to and stays."""
+"""Ingestion: sizes of parts, rows that are set aside, growth of the input, and refused changes that leave all as is."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.names import MANIFEST
 from ossft_ray.stages.rewrite import ingest
-from ossft_ray.stages.rewrite.ingest import Layout, lay_out_problems, part_capacity, part_names
+from ossft_ray.stages.rewrite.ingest import InputManifest, part_capacity, shard_input
 
 Rows = list[dict[str, Any]]
 
@@ -39,9 +39,9 @@ def experiment_on(folder: Path, rows: Rows, name: str = "x.jsonl", **data: Any) 
     return resolve({"policy": {"model": "playground"}, "data": settings})
 
 
-def ids(folder: Folder, layout: Layout) -> list[list[str]]:
-    """The ids in each part of the layout."""
-    tables = [(folder / "problems").read_table(name) for name in part_names(layout)]
+def ids(folder: Folder, manifest: InputManifest) -> list[list[str]]:
+    """The problem ids in each part."""
+    tables = [(folder / "problems").read_table(name) for name in manifest.part_names]
     assert all(table.schema == PROBLEM_SCHEMA for table in tables)
     return [table["problem_id"].to_pylist() for table in tables]
 
@@ -66,25 +66,25 @@ def test_capacity_of_parts(number: int, capacity: int) -> None:
 def test_a_large_input_in_parts_of_growing_size(
     tmp_path: Path, chat: Chat, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "_GROWING", ((16, 256), (32, 257)))
+    monkeypatch.setattr(ingest, "_PART_SIZES", ((16, 256), (32, 257)))
     numbers = range(256 * 16 + 32 + 128 + 5)
-    layout = lay_out_problems(experiment_on(tmp_path, good(*numbers)), chat, folder)
-    parts = ids(folder, layout)
+    manifest = shard_input(experiment_on(tmp_path, good(*numbers)), chat, folder)
+    parts = ids(folder, manifest)
     assert [len(part) for part in parts] == [16] * 256 + [32, 128, 5]
     assert [name for part in parts for name in part] == [f"p{number}" for number in numbers]
-    assert part_names(layout) == sorted(part_names(layout))
-    assert part_names(layout)[-1] == "part-00258.parquet"
-    assert (layout.problems, layout.num_parts) == (len(numbers), 259)
+    assert manifest.part_names == sorted(manifest.part_names)
+    assert manifest.part_names[-1] == "part-00258.parquet"
+    assert (manifest.problems, manifest.num_parts) == (len(numbers), 259)
 
 
-def test_what_a_layout_says(tmp_path: Path, chat: Chat, folder: Folder) -> None:
+def test_the_input_manifest_counts_what_was_read(tmp_path: Path, chat: Chat, folder: Folder) -> None:
     benchmark = tmp_path / "bench.json"
     benchmark.write_text(json.dumps({"id": "b", "problem": "Question 2?", "answer": "1"}))
     rows = [*good(1, 2, 3), {"problem": ""}, {**good(1)[0], "id": "again"}, *good(3), {"id": "z"}]
     experiment = experiment_on(tmp_path, rows, contamination="report")
     evaluate = experiment.evaluate.model_copy(update={"benchmarks": [str(benchmark), "math500"]})
-    layout = lay_out_problems(experiment.model_copy(update={"evaluate": evaluate}), chat, folder)
-    assert layout == Layout(
+    manifest = shard_input(experiment.model_copy(update={"evaluate": evaluate}), chat, folder)
+    assert manifest == InputManifest(
         problems=4,
         rejected=3,
         rejected_reasons={"no_question": 2, "duplicate_id": 1},
@@ -92,11 +92,11 @@ def test_what_a_layout_says(tmp_path: Path, chat: Chat, folder: Folder) -> None:
         contamination={str(benchmark): 1},
         not_checked=["math500"],
         num_parts=1,
-        sources=layout.sources,
+        sources=manifest.sources,
         golds={"not_stated": 4},
     )
-    assert Layout(**folder.read_json("problems.json")) == layout
-    assert ids(folder, layout) == [["p1", "p2", "p3", "again"]]
+    assert InputManifest(**folder.read_json("problems.json")) == manifest
+    assert ids(folder, manifest) == [["p1", "p2", "p3", "again"]]
     assert noted(folder, "rejected") == [
         ("00000003", 4, "no_question"),
         ("p3", 6, "duplicate_id"),
@@ -108,11 +108,11 @@ def test_what_a_layout_says(tmp_path: Path, chat: Chat, folder: Folder) -> None:
     ]
 
 
-def test_dropped_rows_are_rejected_and_not_flagged(tmp_path: Path, chat: Chat, folder: Folder) -> None:
+def test_dropped_duplicates_are_rejected_and_not_flagged(tmp_path: Path, chat: Chat, folder: Folder) -> None:
     rows = [*good(1), {**good(1)[0], "id": "again"}]
-    layout = lay_out_problems(experiment_on(tmp_path, rows, duplicates="drop"), chat, folder)
-    assert (layout.problems, layout.rejected, layout.duplicates) == (1, 1, 1)
-    assert layout.rejected_reasons == {"duplicate_question": 1}
+    manifest = shard_input(experiment_on(tmp_path, rows, duplicates="drop"), chat, folder)
+    assert (manifest.problems, manifest.rejected, manifest.duplicates) == (1, 1, 1)
+    assert manifest.rejected_reasons == {"duplicate_question": 1}
     assert noted(folder, "rejected") == [("again", 2, "duplicate_question: same as p1")]
     assert noted(folder, "flagged") == []
 
@@ -121,10 +121,10 @@ def test_an_unchanged_input_is_not_read_again(
     tmp_path: Path, chat: Chat, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = experiment_on(tmp_path, good(1, 2))
-    layout = lay_out_problems(experiment, chat, folder)
+    manifest = shard_input(experiment, chat, folder)
     before = files(folder)
     monkeypatch.setattr("ossft_ray.stages.rewrite.ingest.screen_problems", None)
-    assert lay_out_problems(experiment, chat, folder) == layout
+    assert shard_input(experiment, chat, folder) == manifest
     assert files(folder) == before
 
 
@@ -149,45 +149,45 @@ def test_new_problems_follow_in_new_parts(
     tmp_path: Path, chat: Chat, folder: Folder, grow: Callable[[Path, Rows], dict[str, Any]]
 ) -> None:
     experiment = experiment_on(tmp_path, [*good(*range(20)), {"id": "bad"}])
-    first = lay_out_problems(experiment, chat, folder)
+    first = shard_input(experiment, chat, folder)
     before = files(folder)
     grow(tmp_path, [*good(*range(100, 118)), {"id": "worse"}, {**good(3)[0], "id": "same"}])
-    second = lay_out_problems(experiment, chat, folder)
+    second = shard_input(experiment, chat, folder)
     assert (first.problems, first.num_parts) == (20, 2)
     assert (second.problems, second.num_parts, second.rejected, second.duplicates) == (39, 4, 2, 1)
     added = [f"p{number}" for number in range(100, 118)] + ["same"]
     assert ids(folder, second) == [*ids(folder, first), added[:16], added[16:]]
     after = files(folder)
-    assert all(after[f"problems/{name}"] == before[f"problems/{name}"] for name in part_names(first))
+    assert all(after[f"problems/{name}"] == before[f"problems/{name}"] for name in first.part_names)
     assert sorted(name for name, *_ in noted(folder, "rejected")) == ["bad", "worse"]
     assert [(name, reason) for name, _, reason in noted(folder, "flagged")] == [
         ("same", "duplicate_question: same as p3")
     ]
-    assert lay_out_problems(experiment, chat, folder) == second
+    assert shard_input(experiment, chat, folder) == second
 
 
 def test_a_larger_limit_lets_more_in(tmp_path: Path, chat: Chat, folder: Folder) -> None:
     rows = good(*range(50))
     for limit, sizes in [(20, [16, 4]), (30, [16, 4, 10]), (None, [16, 4, 10, 16, 4]), (60, [16, 4, 10, 16, 4])]:
-        layout = lay_out_problems(experiment_on(tmp_path, rows, limit=limit), chat, folder)
-        assert [len(part) for part in ids(folder, layout)] == sizes
-    assert [name for part in ids(folder, layout) for name in part] == [f"p{number}" for number in range(50)]
+        manifest = shard_input(experiment_on(tmp_path, rows, limit=limit), chat, folder)
+        assert [len(part) for part in ids(folder, manifest)] == sizes
+    assert [name for part in ids(folder, manifest) for name in part] == [f"p{number}" for number in range(50)]
 
 
 def test_rows_without_ids_may_be_added_at_the_end(tmp_path: Path, chat: Chat, folder: Folder) -> None:
     rows = [{**row, "id": None} for row in good(*range(5))]
-    lay_out_problems(experiment_on(tmp_path, rows[:3]), chat, folder)
-    layout = lay_out_problems(experiment_on(tmp_path, rows), chat, folder)
-    assert ids(folder, layout) == [["00000000", "00000001", "00000002"], ["00000003", "00000004"]]
+    shard_input(experiment_on(tmp_path, rows[:3]), chat, folder)
+    manifest = shard_input(experiment_on(tmp_path, rows), chat, folder)
+    assert ids(folder, manifest) == [["00000000", "00000001", "00000002"], ["00000003", "00000004"]]
     with pytest.raises(InputError, match=r"x\.jsonl, row 1: problem '00000000' asks another question"):
-        lay_out_problems(experiment_on(tmp_path, rows[::-1]), chat, folder)
+        shard_input(experiment_on(tmp_path, rows[::-1]), chat, folder)
 
 
-def test_rejected_rows_that_were_mended_come_in(tmp_path: Path, chat: Chat, folder: Folder) -> None:
+def test_rejected_rows_that_were_fixed_are_added(tmp_path: Path, chat: Chat, folder: Folder) -> None:
     spoilt = {**good(2)[0], "answer": ""}
-    first = lay_out_problems(experiment_on(tmp_path, [*good(1), spoilt, *good(3)]), chat, folder)
+    first = shard_input(experiment_on(tmp_path, [*good(1), spoilt, *good(3)]), chat, folder)
     assert (first.rejected, len(folder.names("rejected-*"))) == (1, 1)
-    second = lay_out_problems(experiment_on(tmp_path, good(1, 2, 3)), chat, folder)
+    second = shard_input(experiment_on(tmp_path, good(1, 2, 3)), chat, folder)
     assert ids(folder, second) == [["p1", "p3"], ["p2"]]
     assert (second.rejected, folder.names("rejected-*")) == (0, [])
 
@@ -195,18 +195,18 @@ def test_rejected_rows_that_were_mended_come_in(tmp_path: Path, chat: Chat, fold
 CHANGED = {**good(2)[0], "problem": "another"}
 
 
-def test_a_corrected_problem_is_laid_out_again_where_it_stands(tmp_path: Path, chat: Chat, folder: Folder) -> None:
+def test_a_corrected_problem_stays_in_its_part(tmp_path: Path, chat: Chat, folder: Folder) -> None:
     old = good(*range(20))
-    lay_out_problems(experiment_on(tmp_path, old), chat, folder)
+    shard_input(experiment_on(tmp_path, old), chat, folder)
     for name in ("part-00000.parquet", "part-00001.parquet"):
         folder.write_table(name, to_table([], EXAMPLE_SCHEMA))  # finished parts of examples
     folder.write_json(MANIFEST, {})
     corrected = {**good(17)[0], "answer": "7", "solution": "so 7"}
-    layout = lay_out_problems(experiment_on(tmp_path, [*old[:17], corrected, *old[18:], *good(99)]), chat, folder)
-    assert ids(folder, layout)[:2] == [[f"p{n}" for n in range(16)], [f"p{n}" for n in range(16, 20)]]
+    manifest = shard_input(experiment_on(tmp_path, [*old[:17], corrected, *old[18:], *good(99)]), chat, folder)
+    assert ids(folder, manifest)[:2] == [[f"p{n}" for n in range(16)], [f"p{n}" for n in range(16, 20)]]
     row = (folder / "problems").read_table("part-00001.parquet").to_pylist()[1]
     assert (row["answer"], row["expert_solution"]) == ("7", "so 7")
-    assert folder.names("part-*.parquet") == ["part-00000.parquet"], "a part without a correction stays"
+    assert folder.names("part-*.parquet") == ["part-00000.parquet"], "a part without corrections stays"
     assert (folder / "before").names() == ["part-00001.parquet"]
     assert not folder.exists(MANIFEST)
 
@@ -216,27 +216,27 @@ def test_a_corrected_problem_is_laid_out_again_where_it_stands(tmp_path: Path, c
     [
         ([*good(1), CHANGED, *good(3)], "x.jsonl, row 2: problem 'p2' asks another question than what"),
         ([*good(*range(100, 200)), CHANGED], "x.jsonl, row 101: problem 'p2' asks another question"),
-        (good(1, 3), "problem 'p2', which "),
-        (good(3, 100), "problem 'p1', which "),
-        ([{**good(1)[0], "problem": ""}, *good(2, 3)], "problem 'p1', which "),
+        (good(1, 3), "problem 'p2' of "),
+        (good(3, 100), "problem 'p1' of "),
+        ([{**good(1)[0], "problem": ""}, *good(2, 3)], "problem 'p1' of "),
         ([], "holds no usable problem; it is empty"),
     ],
     ids=["changed", "changed late", "one gone", "first of two gone", "spoilt", "all gone"],
 )
-def test_what_is_laid_out_may_neither_change_nor_go(
+def test_a_sharded_problem_may_neither_change_nor_disappear(
     tmp_path: Path, chat: Chat, folder: Folder, rows: Rows, words: str
 ) -> None:
     old = [*good(1, 2, 3), {"id": "bad"}, {**good(1)[0], "id": "same"}]
-    layout = lay_out_problems(experiment_on(tmp_path, old), chat, folder)
+    manifest = shard_input(experiment_on(tmp_path, old), chat, folder)
     before = files(folder)
     same = [{**good(1)[0], "id": "same"}] if rows else []
     with pytest.raises(InputError) as caught:
-        lay_out_problems(experiment_on(tmp_path, [*rows, *same]), chat, folder)
+        shard_input(experiment_on(tmp_path, [*rows, *same]), chat, folder)
     assert words in str(caught.value) and "\n" not in str(caught.value)
     after = files(folder)
-    assert {name: after[name] for name in before} == before, "what was there stays, with its notes"
-    assert lay_out_problems(experiment_on(tmp_path, old), chat, folder) == layout, "the old input still goes on"
-    grown = lay_out_problems(experiment_on(tmp_path, [*old, *good(7)]), chat, folder)
+    assert {name: after[name] for name in before} == before, "existing files stay, with rejected and flagged rows"
+    assert shard_input(experiment_on(tmp_path, old), chat, folder) == manifest, "the old input still works"
+    grown = shard_input(experiment_on(tmp_path, [*old, *good(7)]), chat, folder)
     assert ids(folder, grown) == [["p1", "p2", "p3", "same"], ["p7"]]
 
 
@@ -244,19 +244,19 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("laid_out_before", [False, True])
+@pytest.mark.parametrize("has_earlier_input", [False, True])
 @pytest.mark.parametrize("num_writes", range(7))
-def test_a_kill_at_any_write_leaves_a_folder_that_goes_on(
+def test_a_run_killed_at_any_write_can_be_resumed(
     tmp_path: Path,
     chat: Chat,
     folder: Folder,
     monkeypatch: pytest.MonkeyPatch,
-    laid_out_before: bool,
+    has_earlier_input: bool,
     num_writes: int,
 ) -> None:
     old, new = [*good(*range(20)), {"id": "bad"}], [*good(*range(60)), {"id": "bad"}, {"id": "worse"}]
-    if laid_out_before:
-        lay_out_problems(experiment_on(tmp_path, old), chat, folder)
+    if has_earlier_input:
+        shard_input(experiment_on(tmp_path, old), chat, folder)
     left = iter(range(num_writes))
     write_bytes = Folder.write_bytes
 
@@ -267,29 +267,29 @@ def test_a_kill_at_any_write_leaves_a_folder_that_goes_on(
 
     experiment = experiment_on(tmp_path, new)
     monkeypatch.setattr(Folder, "write_bytes", write_or_die)
-    # Four parts, or three that follow the two of before; the rejected rows; problems.json.
-    num_all = 5 if laid_out_before else 6
+    # Four parts, or three that follow two earlier ones; the rejected rows; problems.json.
+    num_all = 5 if has_earlier_input else 6
     if num_writes < num_all:
         with pytest.raises(Killed):
-            lay_out_problems(experiment, chat, folder)
+            shard_input(experiment, chat, folder)
     monkeypatch.setattr(Folder, "write_bytes", write_bytes)
-    if laid_out_before and num_writes < num_all:
-        went_on = lay_out_problems(experiment_on(tmp_path, old), chat, folder)
-        assert ids(folder, went_on) == [[f"p{n}" for n in range(16)], [f"p{n}" for n in range(16, 20)]]
+    if has_earlier_input and num_writes < num_all:
+        resumed = shard_input(experiment_on(tmp_path, old), chat, folder)
+        assert ids(folder, resumed) == [[f"p{n}" for n in range(16)], [f"p{n}" for n in range(16, 20)]]
         experiment = experiment_on(tmp_path, new)
-    layout = lay_out_problems(experiment, chat, folder)
-    sizes = [16, 4, 16, 16, 8] if laid_out_before else [16, 16, 16, 12]
-    assert [len(part) for part in ids(folder, layout)] == sizes
-    assert [name for part in ids(folder, layout) for name in part] == [f"p{number}" for number in range(60)]
+    manifest = shard_input(experiment, chat, folder)
+    sizes = [16, 4, 16, 16, 8] if has_earlier_input else [16, 16, 16, 12]
+    assert [len(part) for part in ids(folder, manifest)] == sizes
+    assert [name for part in ids(folder, manifest) for name in part] == [f"p{number}" for number in range(60)]
     assert [name for name, *_ in noted(folder, "rejected")] == ["bad", "worse"]
 
 
-def test_what_a_longer_layout_left_behind_does_not_count(tmp_path: Path, chat: Chat, folder: Folder) -> None:
-    lay_out_problems(experiment_on(tmp_path, good(*range(40))), chat, folder)
+def test_parts_beyond_the_manifest_do_not_count(tmp_path: Path, chat: Chat, folder: Folder) -> None:
+    shard_input(experiment_on(tmp_path, good(*range(40))), chat, folder)
     folder.filesystem.delete_file(f"{folder.path}/problems.json")
-    layout = lay_out_problems(experiment_on(tmp_path, good(*range(100, 120))), chat, folder)
-    assert [len(part) for part in ids(folder, layout)] == [16, 4]
-    grown = lay_out_problems(experiment_on(tmp_path, good(*range(100, 130))), chat, folder)
+    manifest = shard_input(experiment_on(tmp_path, good(*range(100, 120))), chat, folder)
+    assert [len(part) for part in ids(folder, manifest)] == [16, 4]
+    grown = shard_input(experiment_on(tmp_path, good(*range(100, 130))), chat, folder)
     assert [name for part in ids(folder, grown) for name in part] == [f"p{number}" for number in range(100, 130)]
 
 
@@ -299,15 +299,15 @@ def test_another_benchmark_is_compared_with(tmp_path: Path, chat: Chat, folder: 
     for question in ("question 1", "other"):
         (tmp_path / "bench.json").write_text(json.dumps({"problem": question, "answer": "1"}))
         evaluate = experiment.evaluate.model_copy(update={"benchmarks": [str(tmp_path / "bench.json")]})
-        layout = lay_out_problems(experiment.model_copy(update={"evaluate": evaluate}), chat, folder)
-        counts.append((*layout.contamination.values(), len(noted(folder, "flagged")), layout.num_parts))
+        manifest = shard_input(experiment.model_copy(update={"evaluate": evaluate}), chat, folder)
+        counts.append((*manifest.contamination.values(), len(noted(folder, "flagged")), manifest.num_parts))
     assert counts == [(1, 1, 1), (0, 0, 1)]
 
 
 def test_many_rejected_rows(tmp_path: Path, chat: Chat, folder: Folder) -> None:
     rows = [*good(1), *({"id": f"bad{number}"} for number in range(2500))]
-    layout = lay_out_problems(experiment_on(tmp_path, rows), chat, folder)
-    assert (layout.problems, layout.rejected) == (1, 2500)
+    manifest = shard_input(experiment_on(tmp_path, rows), chat, folder)
+    assert (manifest.problems, manifest.rejected) == (1, 2500)
     assert folder.names("rejected-*") == [f"rejected-{number:05d}.parquet" for number in range(3)]
     assert [name for name, *_ in noted(folder, "rejected")] == [f"bad{number}" for number in range(2500)]
 
@@ -317,12 +317,12 @@ def test_an_input_that_cannot_be_used_leaves_nothing(
     tmp_path: Path, chat: Chat, folder: Folder, data: dict[str, str]
 ) -> None:
     with pytest.raises(InputError, match="holds no usable problem"):
-        lay_out_problems(experiment_on(tmp_path, [{**good(1)[0], "problem": ""}] * 3, **data), chat, folder)
+        shard_input(experiment_on(tmp_path, [{**good(1)[0], "problem": ""}] * 3, **data), chat, folder)
     assert not folder.exists()
 
 
-def test_rows_without_an_answer_are_laid_out_for_the_expert(tmp_path: Path, chat: Chat, folder: Folder) -> None:
+def test_rows_without_an_answer_may_be_kept_for_the_expert(tmp_path: Path, chat: Chat, folder: Folder) -> None:
     rows = [*good(1), {**good(2)[0], "answer": "proof"}]
-    layout = lay_out_problems(experiment_on(tmp_path, rows, no_answer="expert"), chat, folder)
+    manifest = shard_input(experiment_on(tmp_path, rows, no_answer="expert"), chat, folder)
     table = (folder / "problems").read_table("part-00000.parquet")
-    assert (layout.problems, table["answer"].to_pylist()) == (2, ["1", ""])
+    assert (manifest.problems, table["answer"].to_pylist()) == (2, ["1", ""])

@@ -1,4 +1,4 @@
-"""The probe in a whole rewrite: a policy that repeats its guide is found out, and the rows stay the same."""
+"""The parroting probe in a whole rewrite: it detects a policy that repeats its guide, and changes no row."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 class ParrotPolicy(DicePolicy):
-    """Says the answer of its guide, whatever it is."""
+    """Repeats the answer of its guide."""
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
         if not request_id.endswith("/parroting"):
@@ -41,7 +41,7 @@ ray.cloudpickle.register_pickle_by_value(__import__(__name__))
 
 
 @pytest.mark.long
-def test_a_parrot_is_found_and_rows_stay(tmp_path: Path) -> None:
+def test_a_parroting_policy_is_detected_and_rows_stay_the_same(tmp_path: Path) -> None:
     plain, probed = experiment(str(tmp_path / "plain")), experiment(str(tmp_path / "probed"))
     probed = probed.model_copy(update={"rewrite": probed.rewrite.model_copy(update={"parroting_probe": 12})})
     assert "parroting" not in rewrite(plain, worker=ParrotWorker)
@@ -54,17 +54,19 @@ def test_a_parrot_is_found_and_rows_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_playgrounds_policy(tmp_path: Path) -> None:
+def test_the_playgrounds_policy_parrots_in_part(tmp_path: Path) -> None:
     settings = experiment(
         str(tmp_path / "run"), 24, rewrite={"parroting_probe": 16, "guided_alignment": {"max_tokens": 96}}
     )
     found = rewrite(settings, worker=RewriteWorker)["parroting"]
     assert (found["problems"], found["samples"], found["skipped"]) == (16, 16, 0)
     assert found["followed"] + found["correct"] + found["other"] == 16
-    assert found["followed"] > 0  # the toy repeats what it is shown: 8 of 16 when this was written, none of them right
+    assert (
+        found["followed"] > 0
+    )  # the playground's policy follows the guide: 8 of 16 when this was written, none of them right
 
 
 @pytest.mark.parametrize("probe, is_named", [(0, False), (8, True)])
-def test_fingerprint_is_as_before_when_off(tmp_path: Path, probe: int, is_named: bool) -> None:
+def test_the_probe_is_in_the_fingerprint_only_if_it_is_on(tmp_path: Path, probe: int, is_named: bool) -> None:
     settings = experiment(str(tmp_path / "run"), 4, rewrite={"parroting_probe": probe})
     assert ("parroting_probe" in rewrite_inputs(settings)["rewrite"]) == is_named

@@ -1,4 +1,4 @@
-"""What becomes of stored attempts when a gold answer is corrected: a table, a behaviour a row."""
+"""Stored attempts after a gold answer is corrected: one behaviour a row."""
 
 import asyncio
 from typing import Any
@@ -6,27 +6,33 @@ from typing import Any
 import pytest
 
 from ossft_ray.common.types import Attempt, Problem, Response
-from ossft_ray.method.rewriting import Judgement
-from ossft_ray.stages.rewrite.regrading import Gold, regrade
+from ossft_ray.common.verdict import Verdict
+from ossft_ray.stages.rewrite.regrading import GradingKey, regrade
 
-OLD = Gold.of("1", "", "the guide")
 NEW = Problem("p", "q", "2", "the guide")
 
 
+def key(answer: str, verifier: str = "", guide: str = "the guide") -> GradingKey:
+    return GradingKey.of(Problem("p", "q", answer, guide, verifier))
+
+
+OLD = key("1")
+
+
 def attempt(reason: str, extracted: str | None = None, text: str | None = None, **changes: Any) -> Attempt:
-    """`text` is that of a whole response, with its tokens."""
+    """An attempt; with `text` its whole response is stored, tokens included."""
     response = Response(text, [1, 2], "stop") if text is not None else None
     values = {"stage": "self", "index": 0, "correct": reason == "correct", "finish_reason": "stop", "num_tokens": 2}
     return Attempt(**{**values, "reason": reason, "response": response, "extracted": extracted, **changes})
 
 
-async def verify(problem: Problem, text: str) -> Judgement:
-    """The answer is what stands in braces."""
+async def verify(problem: Problem, text: str) -> Verdict:
+    """Read the answer in braces."""
     extracted = text.partition("{")[2].removesuffix("}")
-    return Judgement(extracted == problem.answer, "correct" if extracted == problem.answer else "wrong", extracted)
+    return Verdict(extracted == problem.answer, "correct" if extracted == problem.answer else "wrong", extracted)
 
 
-def graded(*attempts: Attempt, old: Gold = OLD, new: Problem = NEW, num_kept: int = 1) -> list[tuple[int, str]]:
+def graded(*attempts: Attempt, old: GradingKey = OLD, new: Problem = NEW, num_kept: int = 1) -> list[tuple[int, str]]:
     found = asyncio.run(regrade(new, [(attempt, old) for attempt in attempts], verify, num_kept))
     assert all(attempt.correct == (attempt.reason == "correct") for attempt in found)
     return [(attempt.index, attempt.reason) for attempt in found]
@@ -36,7 +42,7 @@ def graded(*attempts: Attempt, old: Gold = OLD, new: Problem = NEW, num_kept: in
     ("stored", "now"),
     [
         (attempt("wrong", "3"), [(0, "wrong")]),
-        (attempt("wrong", "2"), []),  # right now, and its tokens are nowhere: drawn again
+        (attempt("wrong", "2"), []),  # now right, but its tokens were not stored: sampled again
         (attempt("wrong", "2", r"\boxed{2}"), [(0, "correct")]),
         (attempt("correct", "1", r"\boxed{1}"), [(0, "wrong")]),
         (attempt("correct", "1"), [(0, "wrong")]),
@@ -45,7 +51,7 @@ def graded(*attempts: Attempt, old: Gold = OLD, new: Problem = NEW, num_kept: in
         (attempt("no_answer"), [(0, "no_answer")]),
         (attempt("truncated"), [(0, "truncated")]),
         (attempt("repetition"), [(0, "repetition")]),
-        (attempt("timeout"), []),  # who knows what it says
+        (attempt("timeout"), []),  # its answer is unknown
         (attempt("mentions_reference", "2", stage="guided"), [(0, "mentions_reference")]),
         (attempt("copies_reference", "1", stage="guided"), [(0, "wrong")]),
     ],
@@ -54,19 +60,17 @@ def test_one_attempt(stored: Attempt, now: list[tuple[int, str]]) -> None:
     assert graded(stored) == now
 
 
-def test_guided_attempts_are_drawn_again_where_their_guide_is_another() -> None:
+def test_guided_attempts_are_sampled_again_if_their_guide_changed() -> None:
     own, guided = attempt("wrong", "3"), attempt("wrong", "3", stage="guided")
-    assert graded(own, guided, old=Gold.of("1", "", "another guide")) == [(0, "wrong")]
+    assert graded(own, guided, old=key("1", guide="another guide")) == [(0, "wrong")]
 
 
-def test_another_kind_may_read_another_answer_from_a_text() -> None:
+def test_another_verifier_needs_the_stored_text() -> None:
     stored = [attempt("wrong", "3"), attempt("wrong", "3", r"\boxed{3}", index=1), attempt("truncated", index=2)]
-    assert graded(*stored, old=Gold.of("1", "number", "the guide")) == [(1, "wrong"), (2, "truncated")]
+    assert graded(*stored, old=key("1", "number")) == [(1, "wrong"), (2, "truncated")]
 
 
 @pytest.mark.parametrize(("num_kept", "indices"), [(1, [0, 1]), (2, [0])])
-def test_right_ones_beyond_those_that_are_kept_need_no_tokens(num_kept: int, indices: list[int]) -> None:
+def test_correct_attempts_beyond_those_kept_need_no_tokens(num_kept: int, indices: list[int]) -> None:
     whole, bare = attempt("correct", "2", r"\boxed{2}"), attempt("correct", "2", index=1)
-    assert [
-        index for index, _ in graded(bare, whole, old=Gold.of("2.0", "", "the guide"), num_kept=num_kept)
-    ] == indices
+    assert [index for index, _ in graded(bare, whole, old=key("2.0"), num_kept=num_kept)] == indices

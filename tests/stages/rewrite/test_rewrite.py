@@ -1,4 +1,4 @@
-"""What a rewrite promises whatever happens: same rows, nothing twice or missing, growth, refusals, clear ends."""
+"""The promises of a rewrite: same rows whatever happens, none twice or missing, growth, refusals, clear errors."""
 
 import json
 import subprocess
@@ -52,10 +52,10 @@ def test_an_engine_that_dies_is_started_again_and_the_rows_are_the_same(referenc
     settings = experiment(str(tmp_path / "run"))
     manifest = run(settings, MortalWorker)
     assert rows_by_id(settings) == reference
-    assert manifest["redone_attempts"] > 0, "what the deaths cost is counted"
+    assert manifest["redone_attempts"] > 0, "the cost of the deaths is counted"
 
 
-def test_engines_that_only_die_end_the_job_with_one_line(tmp_path: Path) -> None:
+def test_engines_that_keep_dying_end_the_job_with_one_line(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"the engine died 3 times without a response between: killed"):
         run(experiment(str(tmp_path / "run")), StillbornWorker)
 
@@ -70,11 +70,11 @@ def test_more_problems_extend_a_finished_run(reference: Any, tmp_path: Path) -> 
     assert rows_by_id(after) == reference
     assert (manifest["problems"], manifest["complete"]) == (40, True)
     kept = {name: (tmp_path / "run/rewrite" / name).stat().st_mtime_ns for name in parts}
-    assert kept == parts, "parts that were there are left alone"
+    assert kept == parts, "finished parts are left alone"
 
 
 def test_more_samples_extend_a_finished_run(reference: Any, tmp_path: Path) -> None:
-    """As if they had been asked for at once, and only what is new is drawn."""
+    """The rows are those of a run that asked for all samples at once, and only new samples are drawn."""
     few = {"self_alignment": {"num_samples": 2}, "guided_alignment": {"num_samples": 1}}
     settings = experiment(str(tmp_path / "run"), rewrite=few)
     first = run(settings)
@@ -84,7 +84,7 @@ def test_more_samples_extend_a_finished_run(reference: Any, tmp_path: Path) -> N
     assert rows_by_id(grown) == reference
     assert second["generated_tokens"] > first["generated_tokens"]
     new_tokens = second["generated_tokens"] - first["generated_tokens"]
-    assert max(drawn) < new_tokens + first["generated_tokens"], "earlier draws are not made again"
+    assert max(drawn) < new_tokens + first["generated_tokens"], "earlier samples are not drawn again"
     assert not (tmp_path / "run/rewrite/before").exists()
 
 
@@ -102,7 +102,7 @@ def test_dropped_problems_are_recorded_and_not_drawn_again(tmp_path: Path) -> No
     assert (second["dropped"], second["attempts"]) == (third["dropped"], third["attempts"])
 
 
-def test_several_responses_of_a_problem_are_rows_of_their_own(tmp_path: Path) -> None:
+def test_each_kept_response_of_a_problem_is_a_row(tmp_path: Path) -> None:
     settings = experiment(str(tmp_path / "run"), rewrite={"keep_per_problem": 2, "fallback": "drop"})
     manifest = run(settings)
     rows = rows_by_id(settings)
@@ -139,7 +139,7 @@ def test_other_settings_are_refused_by_key(finished: str, changes: Any, said: st
         run(experiment(finished, 8, **changes))
 
 
-def test_what_does_not_change_rows_is_never_refused(finished: str) -> None:
+def test_settings_that_do_not_change_rows_are_never_refused(finished: str) -> None:
     said: list[dict[str, Any]] = []
     changed = experiment(
         finished,
@@ -162,7 +162,7 @@ def test_a_problem_that_changed_is_refused(finished: str) -> None:
     data.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(InputError, match=rows[2]["id"]):
         run(settings)
-    assert Path(finished, "rewrite/manifest.json").exists(), "what was complete stays so"
+    assert Path(finished, "rewrite/manifest.json").exists(), "the finished run stays complete"
 
 
 def test_an_output_that_vanishes_ends_with_one_line(tmp_path: Path) -> None:
@@ -173,12 +173,12 @@ def test_an_output_that_vanishes_ends_with_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "run/rewrite/part-00000.parquet").exists()
 
 
-def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_when_there_is_space(reference: Any, tmp_path: Path) -> None:
+def test_a_full_disk_ends_with_one_line_and_the_run_resumes_when_there_is_space(reference: Any, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)], capture_output=True)
     if mounted.returncode:
-        pytest.skip("a small disk can be mounted by root alone")
+        pytest.skip("only root can mount a small disk")
     try:
         settings = experiment(str(tmp_path / "run"))  # writes the problems outside the small disk
         small = settings.model_copy(update={"run": settings.run.model_copy(update={"output": str(disk / "run")})})
@@ -193,7 +193,7 @@ def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_when_there_is_space(
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_problems_without_an_answer_keep_the_experts_solution_unseen(tmp_path: Path) -> None:
+def test_problems_without_an_answer_keep_the_experts_solution(tmp_path: Path) -> None:
     settings = experiment(str(tmp_path / "run"), 8, data={"no_answer": "expert"})
     data = Path(str(settings.data.path))
     rows = [json.loads(line) for line in data.read_text().splitlines()]
@@ -206,7 +206,7 @@ def test_problems_without_an_answer_keep_the_experts_solution_unseen(tmp_path: P
 
 
 def test_write_problems_makes_prefixes(tmp_path: Path) -> None:
-    """What the tests of growth rest on."""
+    """The tests of growth rely on it."""
     write_problems(str(tmp_path / "a"), 24)
     write_problems(str(tmp_path / "b"), 40)
     assert (tmp_path / "b").read_text().startswith((tmp_path / "a").read_text())
