@@ -79,7 +79,7 @@ def run_ours(folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, 
 
     from ossft_ray.config import Lora, Policy, Train
     from ossft_ray.engines.training.batches import Examples
-    from ossft_ray.engines.training.deepspeed_engine import Trainer
+    from ossft_ray.engines.training.trainer import Trainer
 
     on_gpu = torch.cuda.is_available()
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"} | ({} if on_gpu else {"DS_ACCELERATOR": "cpu"})

@@ -75,7 +75,7 @@ class RewriteWorker(RolloutWorker):
                 self.experiment.rewrite,
                 self.experiment.prompts,
                 made=made,
-                room=self.in_flight.room,
+                room=self.in_flight.spare_capacity,
                 max_copied=self.calibration.max_copied,
             )
             progress.update(["problems", rewritten.origin or "dropped"])

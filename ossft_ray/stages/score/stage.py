@@ -1,8 +1,8 @@
-"""`ossft score`: the policy gap. How likely is each response token under the policy that will be trained?
+"""`ossft score`: the policy gap, the log-probability of each response token under the policy that will be trained.
 
-For the kept responses and for the expert's solutions of the same problems, so before rewriting and after, by the
-training engine's own forward pass. Losses with a reference policy read theirs here. A part of examples becomes a part
-of SCORE rows, whole or not at all, so a run that was killed goes on with the parts that are missing.
+It scores the kept responses and the expert solutions of the same problems, so the gap before and after rewriting, with
+the training engine's own forward pass. Losses with a reference policy read its log-probabilities here. Each part of
+examples becomes a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts.
 """
 
 from collections import Counter
@@ -19,18 +19,17 @@ from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
-from ossft_ray.engines.training.settings import check_deepspeed_settings
+from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
-from ossft_ray.policy.chat import load_chat
-from ossft_ray.run_folder.names import PARTS, SCORE
+from ossft_ray.policy.chat import load_chat, model_digest
+from ossft_ray.run_folder.names import MANIFEST, PARTS, SCORE
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder, read_counts
 from ossft_ray.run_folder.revisions import pin
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
-from ossft_ray.stages.score.inputs import score_inputs
-from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, work
+from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, run_worker
 
-_WORKERS = "workers"  # sub-folder: Ray Train's own state, while it works
+_WORKERS = "workers"  # sub-folder for Ray Train's own state, removed at the end
 
 
 @replanned
@@ -47,7 +46,7 @@ def score(
 
     Raises:
         InputError: there are no complete examples, the policy cannot be used, or the folder holds scores of others.
-        JobError: a worker failed; the same command goes on.
+        JobError: a worker failed; the same command resumes.
     """
     check_output(experiment.run.output)
     experiment = pin(experiment)
@@ -67,15 +66,25 @@ def score(
         start_ray(experiment, verbose)
         config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
         poll, written = lambda: report(progress.totals()), lambda: progress.totals()["parts"]
-        run_group(work, config, experiment, folder, _WORKERS, poll, written)
+        run_group(run_worker, config, experiment, folder, _WORKERS, poll, written)
     (folder / _WORKERS).delete()
-    manifest = finish_stage(folder, inputs, summarise(folder))
+    manifest = finish_stage(folder, inputs, summarise_scores(folder))
     write_config(experiment)
     return manifest
 
 
+def score_inputs(experiment: Experiment, source: Folder) -> dict[str, Any]:
+    """What scores depend on: the examples in `source`, the policy, and how it will be trained on them."""
+    return {
+        "train": experiment.train.model_dump(mode="json", include={"max_length", "precision"}),
+        "model": model_digest(experiment.policy),
+        "chat_template": experiment.policy.chat_template,
+        "rewrite": source.read_json(MANIFEST)["fingerprint"],
+    }
+
+
 class _Progress:
-    """What has been written of this stage: before this session, and in it."""
+    """The parts that were written before this session, and those of this session."""
 
     def __init__(self, folder: Folder, num_parts: int) -> None:
         self._folder, self._seen = folder, set(folder.names(PARTS))
@@ -92,10 +101,10 @@ class _Progress:
         return dict(self._totals)
 
 
-def summarise(folder: Folder) -> dict[str, Any]:
+def summarise_scores(folder: Folder) -> dict[str, Any]:
     """The manifest's figures, from the parts themselves, see `LogprobSums`.
 
-    By group: the kept responses of each origin, all of them (`kept`), and the experts' solutions of the same problems
+    By group: the kept responses of each origin, all of them (`kept`), and the expert solutions of the same problems
     (`expert_originals`). `histogram` has each group's tokens by log p, between the `edges`. `too_long` counts the
     responses that were left out.
     """
