@@ -155,8 +155,8 @@ def run_ours(folder: Path, setting: Setting, num_steps: int, packed: bool) -> di
 
     from ossft_ray.config import Policy, Train
     from ossft_ray.engines.training.batches import Examples
-    from ossft_ray.engines.training.trainer import Trainer
     from ossft_ray.engines.training.policy_model import load_model
+    from ossft_ray.engines.training.trainer import Trainer
 
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "DS_ACCELERATOR": "cpu"}
     torch.distributed.init_process_group(

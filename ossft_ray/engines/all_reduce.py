@@ -16,15 +16,9 @@ def all_reduce_seconds(rank: int, num_workers: int, address: str, num_bytes: int
     Raises:
         RuntimeError: the processes do not find each other in time, or their sum is wrong.
     """
-    on_gpu = torch.cuda.is_available()
-    device = "cuda" if on_gpu else "cpu"
-    torch.distributed.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        init_method=f"tcp://{address}",
-        rank=rank,
-        world_size=num_workers,
-        timeout=timedelta(seconds=timeout_seconds),
-    )
+    device, backend = ("cuda", "nccl") if torch.cuda.is_available() else ("cpu", "gloo")
+    timeout = timedelta(seconds=timeout_seconds)
+    torch.distributed.init_process_group(backend, f"tcp://{address}", timeout, num_workers, rank)
     try:
         best = float("inf")
         for _ in range(1 + _NUM_TIMED):

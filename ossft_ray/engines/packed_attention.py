@@ -50,21 +50,10 @@ def packed_attention(
     if query_1HTD.is_cuda and query_1HTD.dtype in (torch.bfloat16, torch.float16) and not dropout:
         from torch.nn.attention.varlen import varlen_attn
 
-        query_THD, key_TGD, value_TGD = (
-            tensor[0].transpose(0, 1).contiguous() for tensor in (query_1HTD, key_1GTD, value_1GTD)
-        )
-        output_THD = varlen_attn(
-            query_THD,
-            key_TGD,
-            value_TGD,
-            cu_seq_q=cu_seqlens,
-            cu_seq_k=cu_seqlens,
-            max_q=max_seqlen,
-            max_k=max_seqlen,
-            scale=scaling,
-            window_size=(-1, 0),  # causal
-            enable_gqa=enable_gqa,
-        )
+        by_token = (tensor[0].transpose(0, 1).contiguous() for tensor in (query_1HTD, key_1GTD, value_1GTD))
+        layout = (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)  # of queries and keys
+        causal = (-1, 0)
+        output_THD = varlen_attn(*by_token, *layout, scale=scaling, window_size=causal, enable_gqa=enable_gqa)
         return output_THD[None], None
     outputs = [
         scaled_dot_product_attention(

@@ -7,7 +7,7 @@ Letters in names: N response tokens, T those of a chunk, C hidden size, V vocabu
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,23 +34,15 @@ class LossInputs:
         self, chunk: slice, logprob_T: Tensor, entropy_T: Tensor | None = None, top_entropy_T: Tensor | None = None
     ) -> TokenStats:
         """All that a coefficient may look at, for a chunk of the tokens."""
-        reference_T, response_T, behavior_T = (
-            None if tensor is None else tensor[chunk]
-            for tensor in (self.reference_logprob_N, self.response_N, self.behavior_logprob_N)
+        reference_T, behavior_T = (
+            None if tensor_N is None else tensor_N[chunk].to(logprob_T.dtype)
+            for tensor_N in (self.reference_logprob_N, self.behavior_logprob_N)
         )
-        return TokenStats(
-            logprob_T,
-            entropy_T,
-            top_entropy_T,
-            None if reference_T is None else reference_T.to(logprob_T.dtype),
-            response_T,
-            self.progress,
-            None if behavior_T is None else behavior_T.to(logprob_T.dtype),
-        )
+        response_T = None if self.response_N is None else self.response_N[chunk]
+        return TokenStats(logprob_T, entropy_T, top_entropy_T, reference_T, response_T, self.progress, behavior_T)
 
 
-@dataclass(frozen=True)
-class TokenLosses:
+class TokenLosses(NamedTuple):
     """Σ_t c_t · (-log p_t), differentiable, and its parts, detached; in float32 or wider."""
 
     loss: Tensor  # a scalar with gradient -Σ c_t ∇log p_t
@@ -92,16 +84,15 @@ def token_loss(
         chunk_tokens = max(1, elements // head_VC.shape[0])
     if not torch.is_grad_enabled():  # else the gradients would be computed in vain
         hidden_NC, head_VC = hidden_NC.detach(), head_VC.detach()
-    return TokenLosses(
-        *_TokenLoss.apply(hidden_NC, head_VC, targets_N, loss, inputs or LossInputs(), chunk_tokens, head_gradients)
-    )
+    chunks = _Chunks(hidden_NC, head_VC, targets_N, loss, inputs or LossInputs(), chunk_tokens)
+    return TokenLosses(*_TokenLoss.apply(hidden_NC, head_VC, chunks, head_gradients))
 
 
 class LossHead(torch.nn.Module):
     """Replaces a model's output head and shares its weight.
 
     It is a module, not a function, because ZeRO-3 gathers a sharded weight around the forward and backward pass of the
-    module that owns it. It returns a tuple of tensors because ZeRO-3 looks for tensors in those.
+    module that owns it. It returns a named tuple because ZeRO-3 looks for tensors in tuples.
     """
 
     def __init__(self, weight: torch.nn.Parameter, loss: Loss) -> None:
@@ -115,38 +106,27 @@ class LossHead(torch.nn.Module):
         self._head_gradients = []
         return self._head_gradients
 
-    def forward(
-        self, hidden_NC: Tensor, targets_N: Tensor, inputs: LossInputs | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        losses = token_loss(hidden_NC, self.weight, targets_N, self.loss, inputs, head_gradients=self._head_gradients)
-        return losses.loss, losses.logprob_N, losses.coefficient_N, losses.entropy_N
+    def forward(self, hidden_NC: Tensor, targets_N: Tensor, inputs: LossInputs | None = None) -> TokenLosses:
+        return token_loss(hidden_NC, self.weight, targets_N, self.loss, inputs, head_gradients=self._head_gradients)
 
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden_NC: Tensor,
-        head_VC: Tensor,
-        targets_N: Tensor,
-        loss: Loss,
-        inputs: LossInputs,
-        chunk_tokens: int,
-        head_gradients: list[Tensor] | None,
+        ctx: Any, hidden_NC: Tensor, head_VC: Tensor, chunks: "_Chunks", head_gradients: list[Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        ctx.head_gradients = head_gradients
-        chunks = _Chunks(hidden_NC, head_VC, targets_N, loss, inputs, chunk_tokens)
+        ctx.head_gradients, loss = head_gradients, chunks.loss
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         grad_hidden_NC = torch.empty_like(hidden_NC) if needs_hidden else None
         # a sum over many chunks in half precision would lose what each chunk adds
         sum_dtype = chunks.wide if len(chunks.slices) > 1 else head_VC.dtype
         grad_head_VC = torch.zeros_like(head_VC, dtype=sum_dtype) if needs_head else None
-        logprob_N, coefficient_N, entropy_N = (hidden_NC.new_empty(len(targets_N), dtype=chunks.wide) for _ in range(3))
+        logprob_N, coefficient_N, entropy_N = (hidden_NC.new_empty(len(hidden_NC), dtype=chunks.wide) for _ in range(3))
         needs_whole_responses = "response_T" in loss.needs
         if needs_whole_responses:  # every token is needed before the first gradient, so there is a pass of its own
             for chunk in chunks.slices:
                 logprob_N[chunk] = chunks.statistics(chunk).logprob_T
-            coefficient_N = loss.coefficient(inputs.stats(slice(None), logprob_N))
+            coefficient_N = loss.coefficient(chunks.inputs.stats(slice(None), logprob_N))
 
         for chunk in chunks.slices:
             stats = chunks.statistics(chunk)
@@ -182,7 +162,7 @@ class _TokenLoss(torch.autograd.Function):
         if ctx.head_gradients is not None and grad_head_VC is not None:
             ctx.head_gradients.append(grad_head_VC)
             grad_head_VC = None
-        return grad_hidden_NC, grad_head_VC, None, None, None, None, None
+        return grad_hidden_NC, grad_head_VC, None, None
 
 
 class _Chunks:
@@ -192,12 +172,10 @@ class _Chunks:
         self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, loss: Loss, inputs: LossInputs, chunk_tokens: int
     ) -> None:
         self.hidden_NC, self.head_VC, self.targets_N = hidden_NC, head_VC, targets_N
-        self.inputs, self.needs_top_entropy = inputs, "top_entropy_T" in loss.needs
+        self.loss, self.inputs = loss, inputs
         self.wide = torch.promote_types(hidden_NC.dtype, torch.float32)
         num_tokens = len(targets_N)
-        self.slices = [
-            slice(start, min(start + chunk_tokens, num_tokens)) for start in range(0, num_tokens, chunk_tokens)
-        ]
+        self.slices = [slice(start, start + chunk_tokens) for start in range(0, num_tokens, chunk_tokens)]
         shape = (min(chunk_tokens, num_tokens), head_VC.shape[0])
         self._logits_TV, self._probability_TV = (hidden_NC.new_empty(shape, dtype=self.wide) for _ in range(2))
 
@@ -215,7 +193,7 @@ class _Chunks:
         logprob_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1) - log_normaliser_T
         # Σ_v p_v · logit_v as a batch of dot products, which needs no third matrix of this size
         entropy_T = log_normaliser_T - torch.bmm(probability_TV[:, None], logits_TV[:, :, None]).flatten()
-        top_entropy_T = _top_entropy(logits_TV) if self.needs_top_entropy else None
+        top_entropy_T = _top_entropy(logits_TV) if "top_entropy_T" in self.loss.needs else None
         return self.inputs.stats(chunk, logprob_T, entropy_T, top_entropy_T)
 
     def probability_less_onehot(self, chunk: slice) -> Tensor:

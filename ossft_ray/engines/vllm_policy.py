@@ -3,6 +3,7 @@
 Many requests are in flight at once, and the engine batches them as it sees fit. Each request has its own seed.
 """
 
+import dataclasses
 import difflib
 import json
 import os
@@ -47,30 +48,27 @@ class VllmPolicy:
         Raises:
             EngineDied: the engine's process ended before it was ready.
         """
-        self.chat = chat
-        self._keep_logprobs = keep_logprobs
-        settings = engine_settings(policy, chat)
-        if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
-            settings["logprobs_mode"] = "processed_logprobs"
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        self.chat = chat
+        self._keep_logprobs = keep_logprobs
+        settings = engine_settings(policy, chat)
+        if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
+            settings["logprobs_mode"] = "processed_logprobs"
         self._lora = LoRARequest("policy", 1, policy.lora) if policy.lora else None
-        arguments = AsyncEngineArgs(**settings)
         try:
             # By default vLLM batches 128 requests at once, as a server; for offline work 1,024 on a large GPU.
-            self._engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**settings), usage_context=UsageContext.LLM_CLASS)
         except RuntimeError as error:
             if "initialization failed" not in str(error):
                 raise
             raise EngineDied("the engine failed to start; its log says why") from error
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
-        """One response to a rendered prompt.
-
-        `request_id` must be unique among the requests in flight.
+        """One response to a rendered prompt; `request_id` must be unique among the requests in flight.
 
         Raises:
             PromptTooLong: the prompt fills the context, so that not one token could be sampled.
@@ -88,16 +86,13 @@ class VllmPolicy:
             raise EngineDied(brief(error)) from error
         completion = output.outputs[0]
         token_ids = list(completion.token_ids)
-        finish_reason = str(completion.finish_reason)
-        logprobs = self._logprobs(completion, sampling) if self._keep_logprobs else None
-        return Response(self.chat.decode(token_ids), token_ids, finish_reason, self.chat.opens_thinking, logprobs)
-
-    def _logprobs(self, completion: Any, sampling: Sampling) -> list[float]:
-        """log b of each sampled token."""
-        if sampling.temperature == 0:  # vLLM reports those of temperature 1, but the choice was certain
-            return [0.0] * len(completion.token_ids)
-        pairs = zip(completion.token_ids, completion.logprobs, strict=True)
-        return [float(candidates[token].logprob) for token, candidates in pairs]
+        logprobs = None
+        if self._keep_logprobs:
+            # at temperature 0 vLLM reports those of temperature 1, but the choice was certain
+            certain, candidates = sampling.temperature == 0, zip(token_ids, completion.logprobs, strict=True)
+            logprobs = [0.0 if certain else float(of_token[token].logprob) for token, of_token in candidates]
+        text = self.chat.decode(token_ids)
+        return Response(text, token_ids, str(completion.finish_reason), self.chat.opens_thinking, logprobs)
 
     def _parameters(self, sampling: Sampling, seed: int, max_new_tokens: int) -> Any:
         from vllm import SamplingParams
@@ -171,9 +166,7 @@ def check_engine_settings(settings: dict[str, Any]) -> None:
         InputError: vLLM has no such argument (names the nearest valid one), or it would load code or pickles unasked.
     """
     if "trust_remote_code" in settings:
-        raise InputError(
-            "[policy.engine] trust_remote_code: set [policy] trust_remote_code, which also applies to training"
-        )
+        raise InputError("[policy.engine] trust_remote_code: set [policy] trust_remote_code, which training uses too")
     if settings.get("load_format") in _PICKLE_FORMATS:
         raise InputError(
             f"[policy.engine] load_format: '{settings['load_format']}' loads pickles, which may run any code; "
@@ -181,28 +174,25 @@ def check_engine_settings(settings: dict[str, Any]) -> None:
         )
     if not settings:
         return  # vLLM takes seconds to import
-    from dataclasses import fields
-
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    valid = [field.name for field in fields(AsyncEngineArgs)]
-    for name in settings:
-        if name not in valid:
-            near = difflib.get_close_matches(name, valid, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise InputError(f"[policy.engine] vLLM has no engine argument '{name}'{hint}")
-
-
-def _lora_rank(folder: str) -> int:
-    """The smallest of the ranks that vLLM supports that is at least this adapter's."""
-    rank = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), int(rank))
+    valid = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    if unknown := next((name for name in settings if name not in valid), None):
+        near = difflib.get_close_matches(unknown, valid, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise InputError(f"[policy.engine] vLLM has no engine argument '{unknown}'{hint}")
 
 
 def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _lora_rank(folder: str) -> int:
+    """The smallest of the ranks that vLLM supports that is at least this adapter's."""
+    rank = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), int(rank))
 
 
 def prompt_logprobs(policy: Policy, chat: Chat, rows: list[list[int]]) -> list[list[float]]:

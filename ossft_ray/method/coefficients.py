@@ -1,8 +1,7 @@
 """The loss table: every loss of this family is one coefficient c_t in the gradient -Σ_t c_t ∇log p(y_t).
 
-A coefficient is a function of what is known about each response token and is evaluated without gradient: the loss
-Σ_t c_t · (-log p_t) with c_t detached has exactly that gradient. To add a published loss, add a function and a line of
-the table, and a field of `TokenStats` if the loss looks at something new.
+A coefficient is a function of `TokenStats`, evaluated without gradient: the loss Σ_t c_t · (-log p_t) with c_t detached
+has exactly that gradient. To add a published loss, add a function and a line of the table.
 
 Letters in names: T tokens, R responses. In formulas: p = p_θ(y_t), H the entropy of p_θ(·) in nats, q the probability
 of y_t under the reference policy (the policy before training, or at its last refresh), r = p / q, and b the probability

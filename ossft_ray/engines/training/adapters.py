@@ -55,11 +55,7 @@ def merge_adapters(weights: dict[str, Tensor], lora: Lora | None) -> dict[str, T
 
 
 def merge_policy_adapter(model: Any, folder: str) -> Any:
-    """The model with a saved adapter merged into its weights.
-
-    Raises:
-        InputError: peft is not installed.
-    """
+    """The model with a saved adapter merged into its weights; raises InputError if peft is not installed."""
     return _import_peft("[policy] lora").PeftModel.from_pretrained(model, folder).merge_and_unload()
 
 

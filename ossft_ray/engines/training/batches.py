@@ -41,8 +41,7 @@ class Examples:
         """Join token ids and log-probabilities, given by example, end to end.
 
         Raises:
-            ValueError: a prompt is empty, so that its first response token would have no context; or a response does
-                not have one log-probability for each token.
+            ValueError: a prompt is empty, or a response does not have one log-probability for each token.
         """
         if not all(prompts):
             raise ValueError("every prompt needs at least one token")

@@ -11,7 +11,7 @@ from ossft_ray.common.errors import JobError
 from ossft_ray.config import Train
 from ossft_ray.engines.training.trainer import Trainer
 
-TAG, _PROGRESS, _REFERENCE = "state", "progress.json", "reference.npy"  # names inside a checkpoint
+TAG, PROGRESS, _REFERENCE = "state", "progress.json", "reference.npy"  # names inside a checkpoint
 
 
 def save_state(trainer: Trainer, folder: Path) -> None:
@@ -20,40 +20,34 @@ def save_state(trainer: Trainer, folder: Path) -> None:
     if trainer.rank == 0:
         if trainer.reference is not None and trainer.settings.loss == "psft":
             np.save(folder / _REFERENCE, trainer.reference.numpy())
-        progress = {
-            "step": trainer.step,
-            "best": trainer.best,
-            "layout": _sharding(trainer.settings, trainer.num_workers),
-            "grad_norms": [*trainer.gradient_watch.norms],
-        }
-        (folder / _PROGRESS).write_text(json.dumps(progress))
+        sharding, norms = _sharding(trainer.settings, trainer.num_workers), [*trainer.gradient_watch.norms]
+        progress = {"step": trainer.step, "best": trainer.best, "layout": sharding, "grad_norms": norms}
+        (folder / PROGRESS).write_text(json.dumps(progress))
 
 
 def load_state(trainer: Trainer, folder: Path, universal: Path | None = None) -> None:
-    """Resume from a checkpoint, exactly where it was written.
-
-    Where another number of workers wrote it (see `needs_universal`), weights and optimizer state come from `universal`.
-    """
+    """Resume from a checkpoint, exactly where it was written; `universal` if it was converted for these workers."""
     trainer.engine.load_checkpoint(str(universal or folder), tag=TAG)
-    progress = json.loads((folder / _PROGRESS).read_text())
+    progress = json.loads((folder / PROGRESS).read_text())
     trainer.step, trainer.best = progress["step"], progress["best"]
     trainer.gradient_watch.norms.extend(progress["grad_norms"])
     if (folder / _REFERENCE).exists():
         trainer.reference = torch.from_numpy(np.load(folder / _REFERENCE))
 
 
-def needs_universal(folder: Path, settings: Train, num_workers: int) -> bool:
-    """Whether another number of workers wrote this checkpoint, so that its shards do not fit these.
+def needs_universal(progress: dict[str, Any], settings: Train, num_workers: int) -> bool:
+    """Whether another number of workers wrote the checkpoint with this `PROGRESS`, so that its shards do not fit these.
 
     Raises:
         JobError: it was written with another ZeRO stage or precision, which changes more than the number of shards.
     """
-    before, now = json.loads((folder / _PROGRESS).read_text())["layout"], _sharding(settings, num_workers)
-    if before["zero_stage"] != now["zero_stage"] or before["precision"] != now["precision"]:
-        raise JobError(
-            f"train: the checkpoint was written with {before}, not {now}; "
-            "resume with those settings, or pass --start-over"
-        )
+    before, now = progress["layout"], _sharding(settings, num_workers)
+    for key in ("zero_stage", "precision"):
+        if before[key] != now[key]:
+            raise JobError(
+                f"train: the checkpoint was written with train.{key} = {before[key]}, not {now[key]}; "
+                f"resume with {before[key]}, or pass --start-over"
+            )
     is_sharded = settings.zero_stage > 0 or settings.precision == "bf16"
     return is_sharded and before["num_train_workers"] != now["num_train_workers"]
 

@@ -23,11 +23,7 @@ _DECIDED_BY = {
 
 
 def check_deepspeed_settings(settings: Train) -> None:
-    """Check what can be checked before a model is loaded.
-
-    Raises:
-        InputError: `[train.deepspeed]` sets what another key of `[train]` decides, or an offload needs another stage.
-    """
+    """Raise InputError if `[train.deepspeed]` sets what another key decides, or an offload needs another ZeRO stage."""
     for key, ours in _DECIDED_BY.items():
         section, _, name = key.rpartition(".")
         given = settings.deepspeed.get(section, {}) if section else settings.deepspeed
@@ -93,14 +89,9 @@ def shard_for_training(module: torch.nn.Module, settings: Train, load_universal:
 
 
 def shard_for_inference(module: torch.nn.Module, settings: Train) -> Any:
-    """DeepSpeed's engine in ZeRO stage 3: the module's weights sharded over the workers, and no optimizer.
-
-    Raises:
-        InputError: see `check_deepspeed_settings`.
-    """
+    """DeepSpeed's engine in ZeRO stage 3: the module's weights sharded over the workers, and no optimizer."""
     import deepspeed
 
-    check_deepspeed_settings(settings)
     config = deepspeed_config(settings, torch.distributed.get_world_size())
     config["zero_optimization"].pop("offload_optimizer", None)
     engine, *_ = deepspeed.initialize(model=module, config=config)

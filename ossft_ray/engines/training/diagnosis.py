@@ -20,11 +20,7 @@ _LESS_MEMORY = {
 
 
 def raise_if_not_finite(name: str, value: float, step: int, problem_ids: list[str]) -> None:
-    """Stop a training whose figures are no longer numbers.
-
-    Raises:
-        JobError: names the step and the problems of its batch.
-    """
+    """Raise JobError, with the step and the problems of its batch, if a figure is infinite or not a number."""
     if not math.isfinite(value):
         raise JobError(
             f"train: the {name} of step {step} is {value}; its problems: {_listed(problem_ids)}; "
@@ -41,12 +37,7 @@ class GradientWatch:
         self.norms = deque(norms, maxlen=_MAX_NORMS)
 
     def raise_if_exploding(self, norm: float, step: int, problem_ids: list[str]) -> None:
-        """Record the norm of a step.
-
-        Raises:
-            JobError: it is not finite, or exceeds `max_jump` times the median of the norms before; names the step and
-                the problems of its batch.
-        """
+        """Record the norm of a step; raise JobError if it is not finite, or over `max_jump` times the usual one."""
         raise_if_not_finite("gradient norm", norm, step, problem_ids)
         if self._max_jump and len(self.norms) >= _MIN_NORMS:
             usual = statistics.median(self.norms)
@@ -61,11 +52,7 @@ class GradientWatch:
 
 @contextmanager
 def explain_out_of_memory(stage: str, where: str, problem_ids: list[str]) -> Iterator[None]:
-    """Turn a failed allocation, on a GPU or in main memory, into what to change; `stage` is `train` or `score`.
-
-    Raises:
-        JobError: names the place and its problems.
-    """
+    """Turn a failed allocation, on a GPU or in main memory, into a JobError with the problems and what to change."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no class of its own

@@ -7,19 +7,16 @@ import torch
 from torch import Tensor
 
 from ossft_ray.config import Train
-from ossft_ray.engines.token_loss import LossInputs
+from ossft_ray.engines.token_loss import LossInputs, TokenLosses
 from ossft_ray.engines.training.batches import Examples, MicroBatchTensors, assign_micro_batches, collate
 from ossft_ray.method.packing import MicroBatch
 
 
 class ForwardOutput(NamedTuple):
-    """One micro-batch's Σ c_t · (-log p_t) and its parts; see `TokenLosses`."""
+    """One micro-batch, and Σ c_t · (-log p_t) over its response tokens."""
 
     tensors: MicroBatchTensors
-    loss: Tensor
-    logprob_N: Tensor
-    coefficient_N: Tensor
-    entropy_N: Tensor
+    losses: TokenLosses
 
 
 class PolicyRunner:
@@ -53,7 +50,7 @@ class PolicyRunner:
         behavior = examples.behavior_logprobs
         logb_N = None if behavior is None else torch.from_numpy(behavior[index_N.numpy()]).to(self.device)
         tensors = tensors.to(self.device)
-        return ForwardOutput(tensors, *self.module(tensors, LossInputs(logq_N, tensors.response_N, progress, logb_N)))
+        return ForwardOutput(tensors, self.module(tensors, LossInputs(logq_N, tensors.response_N, progress, logb_N)))
 
     @torch.no_grad()
     def logprobs(self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None) -> Tensor:
@@ -61,7 +58,7 @@ class PolicyRunner:
         logprobs = torch.zeros(int(examples.response_offsets[-1]))
         for rows in self.assign(examples, batch)[self.rank]:
             output = self.forward(examples, batch, rows, reference)
-            logprobs[output.tensors.response_index_N.cpu()] = output.logprob_N.float().cpu()
+            logprobs[output.tensors.response_index_N.cpu()] = output.losses.logprob_N.float().cpu()
         shared = logprobs[torch.from_numpy(examples.response_index(batch))].to(self.device)
         torch.distributed.all_reduce(shared)  # each token belongs to one worker, and the others hold a zero
         return shared.cpu()

@@ -9,7 +9,7 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.config import Policy, Train
 from ossft_ray.engines import packed_attention
 from ossft_ray.engines.tied_embedding import TiedEmbedding
-from ossft_ray.engines.token_loss import LossHead, LossInputs
+from ossft_ray.engines.token_loss import LossHead, LossInputs, TokenLosses
 from ossft_ray.engines.training.adapters import add_adapters, merge_policy_adapter
 from ossft_ray.engines.training.batches import MicroBatchTensors
 from ossft_ray.method.coefficients import Loss
@@ -31,8 +31,8 @@ class PolicyLoss(torch.nn.Module):
             model.set_input_embeddings(TiedEmbedding(head, embedding.padding_idx))
         model.set_output_embeddings(head)
 
-    def forward(self, tensors: MicroBatchTensors, inputs: LossInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Σ c_t · (-log p_t) over the micro-batch's response tokens, and their logprob_N, coefficient_N, entropy_N."""
+    def forward(self, tensors: MicroBatchTensors, inputs: LossInputs) -> TokenLosses:
+        """Σ c_t · (-log p_t) over the micro-batch's response tokens."""
         outputs = self.model.base_model(
             tensors.input_ids_BT, position_ids=tensors.position_ids_BT, use_cache=False, **_sequence_lengths(tensors)
         )
@@ -76,6 +76,7 @@ def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
 
 
 def _check_head(model: Any, name: str) -> None:
+    """Raise InputError if the logits are more than the product of the hidden states with the output head."""
     probe_BT = torch.arange(_PROBE_TOKENS)[None]
     with torch.no_grad():
         hidden_BTC = model.base_model(probe_BT, use_cache=False).last_hidden_state
@@ -83,8 +84,8 @@ def _check_head(model: Any, name: str) -> None:
         logits_BTV = model(probe_BT, use_cache=False).logits
     if not _is_close(plain_BTV, logits_BTV):
         raise InputError(
-            f"[policy] model: the logits of {name} are not its hidden states times its output head; "
-            "such models cannot be trained here yet; choose a model without logit bias, scale or soft cap"
+            f"[policy] model: the logits of {name} are not its hidden states times its output head, which training "
+            "here needs; choose a model without logit bias, scale or soft cap"
         )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ossft_ray.config import Policy, Train
 from ossft_ray.engines.training.batches import Examples
-from ossft_ray.engines.training.deepspeed_engine import shard_for_inference, worker_device
+from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings, shard_for_inference, worker_device
 from ossft_ray.engines.training.forward import PolicyRunner
 from ossft_ray.engines.training.policy_model import PolicyLoss, load_model
 from ossft_ray.method.coefficients import make_loss
@@ -23,11 +23,8 @@ class Scorer:
     """
 
     def __init__(self, policy: Policy, settings: Train) -> None:
-        """Load the policy in the training precision.
-
-        Raises:
-            InputError: see `load_model` and `deepspeed_config`.
-        """
+        """Load the policy in the training precision; raises InputError as `Trainer` does."""
+        check_deepspeed_settings(settings)
         # new adapters add nothing to the policy before the first step; without a backward pass nothing is recomputed
         bare = settings.model_copy(update={"lora": None, "activation_checkpointing": False})
         model, packed = load_model(policy, bare)

@@ -21,18 +21,9 @@ class TokenSums:
 
     def add(self, output: ForwardOutput) -> None:
         """Add the tokens of one forward pass."""
-        logprob_N, coefficient_N = output.logprob_N, output.coefficient_N
-        probability_N = logprob_N.exp()
-        columns = (
-            torch.ones_like(logprob_N),
-            -coefficient_N * logprob_N,
-            -logprob_N,
-            probability_N,
-            probability_N.square(),
-            coefficient_N,
-            coefficient_N.square(),
-            output.entropy_N,
-        )
+        _, logprob_N, c_N, entropy_N = output.losses
+        p_N = logprob_N.exp()
+        columns = torch.ones_like(p_N), -c_N * logprob_N, -logprob_N, p_N, p_N.square(), c_N, c_N.square(), entropy_N
         self._sums.index_add_(0, output.tensors.origin_N, torch.stack(columns, dim=1).double())
 
     def reduce(self) -> None:

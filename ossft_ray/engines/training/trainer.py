@@ -144,7 +144,7 @@ class Trainer:
             self._on_phase(self.step + 1, number, "backward")
             # the mean over the response tokens of the *global* batch; DeepSpeed averages over workers, which the
             # factor undoes, so the gradient does not depend on how the batch was split
-            self.engine.backward(output.loss * (self.num_workers / num_tokens), scale_wrt_gas=False)
+            self.engine.backward(output.losses.loss * (self.num_workers / num_tokens), scale_wrt_gas=False)
         sums.reduce()
         return sums.metrics()
 
@@ -165,7 +165,11 @@ class Trainer:
         if holdout is None:
             return {}
         self.engine.eval()
-        sums, reference = TokenSums(self.engine.device), self._holdout_reference(holdout)
+        sums, reference = TokenSums(self.engine.device), None
+        if holdout.reference_logprobs is not None:
+            reference = torch.tensor(holdout.reference_logprobs)  # once, for all micro-batches
+        elif self.reference is not None:
+            reference = torch.zeros(int(holdout.response_offsets[-1]))
         for start in range(0, len(holdout), size):
             batch = range(start, min(start + size, len(holdout)))
             if reference is not None and holdout.reference_logprobs is None:  # psft's q is the policy as it is now
@@ -176,12 +180,6 @@ class Trainer:
         self.engine.train()
         metrics = sums.metrics()
         return {f"holdout_{name}": metrics[name] for name in ("loss", "cross_entropy", "mean_token_probability")}
-
-    def _holdout_reference(self, holdout: Examples) -> Tensor | None:
-        """log q of the holdout's response tokens, converted once for all micro-batches; zeros if still to be filled."""
-        if holdout.reference_logprobs is not None:
-            return torch.tensor(holdout.reference_logprobs)
-        return None if self.reference is None else torch.zeros(int(holdout.response_offsets[-1]))
 
     def is_best(self, metrics: dict[str, float]) -> bool:
         """Whether these holdout metrics are the best so far; remembers them if so."""

@@ -8,7 +8,6 @@ examples becomes a part of SCORE rows, whole or not at all, so a run that was ki
 from collections import Counter
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ossft_ray.common.schema import SCORE_SCHEMA, check_table
@@ -114,8 +113,11 @@ def summarise_scores(folder: Folder) -> dict[str, Any]:
     seconds = 0.0
     for part in folder.names(PARTS):
         table = check_table(folder.read_table(part), SCORE_SCHEMA, f"{folder.path}/{part}")
-        for name in groups:
-            rows = table.filter(_is_in(table, name))
+        is_kept = pc.equal(table["source"], KEPT)
+        masks: dict[str, Any] = {origin: pc.and_(is_kept, pc.equal(table["origin"], origin)) for origin in ORIGINS}
+        masks |= {"kept": is_kept, "expert_originals": pc.equal(table["source"], EXPERT_ORIGINAL)}
+        for name, mask in masks.items():
+            rows = table.filter(mask)
             groups[name] += LogprobSums.of(pc.list_flatten(rows["reference_logprobs"]).to_numpy())
             responses[name] += len(rows)
         counts = read_counts(folder, part)
@@ -127,10 +129,3 @@ def summarise_scores(folder: Folder) -> dict[str, Any]:
         "histogram": {"edges": list(EDGES), **{name: sums.histogram.tolist() for name, sums in groups.items()}},
         "seconds": round(seconds, 3),
     }
-
-
-def _is_in(table: pa.Table, group: str) -> pa.ChunkedArray:
-    if group == "expert_originals":
-        return pc.equal(table["source"], EXPERT_ORIGINAL)
-    is_kept = pc.equal(table["source"], KEPT)
-    return is_kept if group == "kept" else pc.and_(is_kept, pc.equal(table["origin"], group))

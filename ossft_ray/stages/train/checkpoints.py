@@ -87,11 +87,7 @@ def local_staging(folder: Folder) -> Iterator[Path]:
 
 
 def make_universal(checkpoint: Folder, tag: str) -> None:
-    """Convert a checkpoint, once, into a sub-folder that any number of workers can load.
-
-    Raises:
-        JobError: DeepSpeed cannot convert it.
-    """
+    """Convert a checkpoint, once, into a sub-folder that any number of workers can load; raises JobError on failure."""
     target = checkpoint / UNIVERSAL
     if target.exists(COMPLETE):
         return

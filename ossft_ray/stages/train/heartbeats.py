@@ -69,11 +69,7 @@ def make_heartbeat(heartbeats: Any, rank: int, hang_after: str) -> Callable[[int
 
 
 def raise_if_hung(heartbeats: Any, hang_after: str) -> None:
-    """Compare the heartbeats with `train.hang_after`.
-
-    Raises:
-        JobError: no worker has moved for so long; names those that are silent, or behind the others.
-    """
+    """Raise JobError if no worker has moved for so long, with the workers that are silent or behind the others."""
     seconds, positions, silences = ray.get(heartbeats.snapshot.remote())
     limit = parse_duration(hang_after)
     if positions and seconds > limit:
@@ -82,21 +78,21 @@ def raise_if_hung(heartbeats: Any, hang_after: str) -> None:
 
 
 def describe_hang(seconds: float, positions: dict[int, Position], silent: list[int]) -> str:
-    """One line: which workers are silent or behind, where they were, and what to do."""
-    line = f"train: no worker has moved for {seconds:.0f} s (train.hang_after)"
-    least = min(positions.values())
-    suspects, state = silent, "silent"
-    if not silent and least < max(positions.values()):
-        suspects, state = (
-            [rank for rank, position in sorted(positions.items()) if position == least],
-            "behind the others",
+    """One line: which workers are silent, else which are behind, where they were, and what to do."""
+    last = min(positions.values())
+    behind = [rank for rank, position in sorted(positions.items()) if position == last < max(positions.values())]
+    suspects = silent or behind
+    if len(suspects) in (0, len(positions)):
+        finding = f"all workers are in {_describe(last)}; look at the network between them, and at their logs"
+    else:
+        where = _describe(positions[suspects[0]])
+        finding = (
+            f"{'silent' if silent else 'behind the others'}: worker {' and '.join(map(str, suspects))}, last seen "
         )
-    if not suspects or len(suspects) == len(positions):
-        return f"{line}; all are in {_describe(least)}; look at the network between them, and at their logs"
-    names = f"worker{'s' if len(suspects) > 1 else ''} {', '.join(map(str, suspects))}"
+        finding += f"in {where}; look at that machine and its log"
     return (
-        f"{line}; {state}: {names}, last seen in {_describe(positions[suspects[0]])}; look at that machine and its "
-        "log, and run the same command again to resume from the newest checkpoint"
+        f"train: no worker has moved for {seconds:.0f} s (train.hang_after); {finding}; run the same command again to "
+        "resume from the newest checkpoint"
     )
 
 

@@ -12,30 +12,14 @@ from ossft_ray.stages.score.worker import KEPT
 _FROM_SCORES = ("iw_sft", "asft_k3")  # psft refreshes its reference while it trains
 
 
-class ReferenceLogprobs:
-    """Reference log-probabilities by problem and response: a problem may have several kept responses."""
-
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        self._by_response: dict[tuple[str, tuple[int, ...]], list[float]] = {}
-        for name in folder.names(PARTS):
-            for row in check_table(folder.read_table(name), SCORE_SCHEMA, f"{folder.path}/{name}").to_pylist():
-                if row["source"] == KEPT:
-                    self._by_response[row["problem_id"], tuple(row["token_ids"])] = row["reference_logprobs"]
-
-    def of(self, problem_id: str, token_ids: list[int]) -> list[float]:
-        """log q of each token of a response.
-
-        Raises:
-            InputError: this response has not been scored.
-        """
-        found = self._by_response.get((problem_id, tuple(token_ids)))
-        if found is None or len(found) != len(token_ids):
-            raise InputError(
-                f"{self._folder.path}: has no log-probabilities of the response of problem {problem_id} as it is "
-                "trained on; run `ossft score` on these examples (with --start-over if they have changed)"
-            )
-        return found
+def read_reference_logprobs(scores: Folder) -> dict[tuple[str, tuple[int, ...]], list[float]]:
+    """log q of each token, by problem and response: a problem may have several kept responses."""
+    found = {}
+    for name in scores.names(PARTS):
+        for row in check_table(scores.read_table(name), SCORE_SCHEMA, f"{scores.path}/{name}").to_pylist():
+            if row["source"] == KEPT:
+                found[row["problem_id"], tuple(row["token_ids"])] = row["reference_logprobs"]
+    return found
 
 
 def score_folder(experiment: Experiment, source: Folder) -> Folder | None:

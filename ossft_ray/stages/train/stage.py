@@ -21,7 +21,7 @@ from ossft_ray.run_folder.revisions import pin
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints
 from ossft_ray.stages.train.heartbeats import Heartbeats, raise_if_hung
-from ossft_ray.stages.train.reference_logprobs import ReferenceLogprobs, score_folder
+from ossft_ray.stages.train.reference_logprobs import score_folder
 from ossft_ray.stages.train.stopping import StopRequest
 from ossft_ray.stages.train.training_examples import TrainingExamples, load_training_examples
 from ossft_ray.stages.train.worker import run_worker
@@ -66,9 +66,8 @@ def train(
         report(ALREADY_COMPLETE)
         return manifest
     write_config(experiment)
-    references = ReferenceLogprobs(scores) if scores is not None else None
     try:
-        data = load_training_examples(source, load_chat(experiment.policy), experiment, references)
+        data = load_training_examples(source, load_chat(experiment.policy), experiment, scores)
     except InputError:
         if is_new:  # otherwise corrected settings would be rejected as a mismatch with a run that produced nothing
             folder.delete()

@@ -13,7 +13,7 @@ from ossft_ray.engines.training.batches import Examples
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import PARTS
-from ossft_ray.stages.train.reference_logprobs import ReferenceLogprobs
+from ossft_ray.stages.train.reference_logprobs import read_reference_logprobs
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,15 @@ class _Row(NamedTuple):
 
 
 def load_training_examples(
-    source: Folder, chat: Chat, experiment: Experiment, references: ReferenceLogprobs | None = None
+    source: Folder, chat: Chat, experiment: Experiment, scores: Folder | None = None
 ) -> TrainingExamples:
-    """All rows that fit, encoded; with log-probabilities of the reference or of the sampling where the loss needs them.
+    """All rows that fit, encoded; with log-probabilities of the reference from `scores`, or those of the sampling.
 
     Raises:
         InputError: nothing is left to train on or to measure on, or a response lacks what the loss needs.
     """
     settings = experiment.train
+    references = {} if scores is None else read_reference_logprobs(scores)
     trained: list[_Row] = []
     held_out: list[_Row] = []
     too_long, num_reencoded = [], 0
@@ -53,7 +54,12 @@ def load_training_examples(
         if encoded.num_tokens > settings.max_length:
             too_long.append(problem_id)
             continue
-        reference = None if references is None else references.of(problem_id, encoded.response)
+        reference = references.get((problem_id, tuple(encoded.response)))
+        if scores is not None and (reference is None or len(reference) != len(encoded.response)):
+            raise InputError(
+                f"{scores.path}: has no log-probabilities of the response of problem {problem_id} as it is trained on; "
+                "run `ossft score` on these examples (with --start-over if they have changed)"
+            )
         behavior = _behavior_logprobs(row, encoded, file) if settings.loss == "is" else None
         group = held_out if is_held_out(problem_id, settings.holdout, experiment.run.seed) else trained
         group.append(_Row(problem_id, encoded.prompt, encoded.response, row["origin"], reference, behavior))

@@ -15,7 +15,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.distributed.train_group import begin_worker
-from ossft_ray.engines.training.checkpoint_state import TAG, load_state, needs_universal, save_state
+from ossft_ray.engines.training.checkpoint_state import PROGRESS, TAG, load_state, needs_universal, save_state
 from ossft_ray.engines.training.model_export import export_model
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import Chat, load_chat
@@ -46,18 +46,14 @@ def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any, 
     if checkpoint is None:
         return Trainer(*arguments, on_phase=on_phase)
     print(f"resuming after step {int(checkpoint.path.rpartition('-')[2])}", flush=True)
+    universal = needs_universal(checkpoint.read_json(PROGRESS), settings, torch.distributed.get_world_size())
+    if universal:
+        if torch.distributed.get_rank() == 0:
+            make_universal(checkpoint, TAG)
+        torch.distributed.barrier()
+    trainer = Trainer(*arguments, universal=universal, on_phase=on_phase)
     with local_copy(checkpoint) as state:
-        universal = needs_universal(state, settings, torch.distributed.get_world_size())
-        if not universal:
-            trainer = Trainer(*arguments, on_phase=on_phase)
-            load_state(trainer, state)
-            return trainer
-    if torch.distributed.get_rank() == 0:
-        make_universal(checkpoint, TAG)
-    torch.distributed.barrier()
-    trainer = Trainer(*arguments, universal=True, on_phase=on_phase)
-    with local_copy(checkpoint) as state:
-        load_state(trainer, state, state / UNIVERSAL)
+        load_state(trainer, state, state / UNIVERSAL if universal else None)
     return trainer
 
 

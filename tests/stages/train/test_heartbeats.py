@@ -25,10 +25,10 @@ from ossft_ray.stages.train.heartbeats import Position, describe_hang
             [],
             "behind the others: worker 2, last seen in step 2, report;",
         ),
-        ({0: (3, 0, 0), 1: (3, 0, 1), 2: (3, 0, 0)}, [], "behind the others: workers 0, 2, last seen"),
+        ({0: (3, 0, 0), 1: (3, 0, 1), 2: (3, 0, 0)}, [], "behind the others: worker 0 and 2, last seen"),
         ({0: (3, 0, 0), 1: (3, 0, 1)}, [1], "silent: worker 1, last seen in step 3, backward of micro-batch 1"),
         ({0: (3, 0, 3), 1: (3, 0, 3)}, [1], "silent: worker 1, last seen in step 3, report"),
-        ({0: (3, 0, 1), 1: (3, 0, 1)}, [], "all are in step 3, backward of micro-batch 1; look at the network"),
+        ({0: (3, 0, 1), 1: (3, 0, 1)}, [], "all workers are in step 3, backward of micro-batch 1; look at the network"),
     ],
 )
 def test_the_worker_that_is_silent_or_behind_is_named(
