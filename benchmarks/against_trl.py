@@ -1,6 +1,6 @@
 """DFT training with TRL's `SFTTrainer` and with the engine of `ossft train` on the same data, for two benchmarks.
 
-Each measurement runs in a process of its own, which writes its figures to a file.
+Each measurement runs in a separate process, which writes its figures to a file.
 """
 
 import itertools

@@ -3,7 +3,7 @@
     python benchmarks/training.py [--steps 3] [--rounds 1] [--settings small large]
 
 Four ways: TRL's `SFTTrainer(loss_type="dft")` unpacked and packed, and the engine of `ossft train` packed and unpacked,
-each in a process of its own, in float32 on the same processor cores. Every step takes all examples, so all ways do
+each in a separate process, in float32 on the same processor cores. Every step takes all examples, so all ways do
 exactly the same learning, whatever their order, and their losses must agree. A forward pass holds 1,024 tokens (in TRL
 unpacked: 4 examples, padded to the longest).
 

@@ -123,7 +123,7 @@ class _TokenLoss(torch.autograd.Function):
         grad_head_VC = torch.zeros_like(head_VC, dtype=sum_dtype) if needs_head else None
         logprob_N, coefficient_N, entropy_N = (hidden_NC.new_empty(len(hidden_NC), dtype=chunks.wide) for _ in range(3))
         needs_whole_responses = "response_T" in loss.needs
-        if needs_whole_responses:  # every token is needed before the first gradient, so there is a pass of its own
+        if needs_whole_responses:  # every token is needed before the first gradient, hence an extra pass
             for chunk in chunks.slices:
                 logprob_N[chunk] = chunks.statistics(chunk).logprob_T
             coefficient_N = loss.coefficient(chunks.inputs.stats(slice(None), logprob_N))

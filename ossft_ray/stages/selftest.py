@@ -1,6 +1,6 @@
 """`ossft selftest`: proofs on this machine, in minutes, that training does what it should, with the tiny policy.
 
-Each check runs in a process of its own, because one may leave a GPU, a process group or an engine behind:
+Each check runs in a separate process, because one may leave a GPU, a process group or an engine behind:
 `python -m ossft_ray.stages.selftest NAME`.
 """
 

@@ -55,7 +55,7 @@ def explain_out_of_memory(stage: str, where: str, problem_ids: list[str]) -> Ite
     """Turn a failed allocation, on a GPU or in main memory, into a JobError with the problems and what to change."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no class of its own
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no special class
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise JobError(

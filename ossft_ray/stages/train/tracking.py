@@ -87,7 +87,7 @@ def _import(name: str) -> Any:
 
 
 def _hide_password() -> None:
-    """Give MLflow the password in a variable of its own: it writes its tracking URI into errors and logs."""
+    """Give MLflow the password in a separate variable: MLflow writes its tracking URI into errors and logs."""
     uri, user, password = split_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
     if password is not None:
         os.environ["MLFLOW_TRACKING_URI"] = uri
