@@ -85,9 +85,12 @@ def test_wandb_has_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     track(tmp_path, ["wandb"])
     assert wandb.run is None
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    content = file.read_bytes()  # protocol buffers with values as JSON text
-    for step in STEPS:
-        assert str(step["self/loss"]).encode() in content
+    expected = [str(step["self/loss"]).encode() for step in STEPS]  # values stand as JSON text in protocol buffers
+    deadline = time.monotonic() + 30  # W&B's own process writes the file, some time after it has confirmed the end
+    while not all(value in file.read_bytes() for value in expected) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    content = file.read_bytes()
+    assert [value for value in expected if value not in content] == []
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
