@@ -72,9 +72,10 @@ def shard_for_training(module: torch.nn.Module, settings: Train, load_universal:
     """DeepSpeed's engine with the module and an optimizer, whose learning rate the step loop sets at each step."""
     import deepspeed
 
-    # DeepSpeed would compile C++ for an optimizer named in its config, and a shared-memory all-reduce for inference
+    # for an optimizer named in its config, DeepSpeed would compile C++
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
+    # and so it would for a shared-memory all-reduce, which only its inference uses
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     num_workers = torch.distributed.get_world_size()
     engine, *_ = deepspeed.initialize(

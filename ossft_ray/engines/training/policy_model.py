@@ -15,7 +15,7 @@ from ossft_ray.engines.training.batches import MicroBatchTensors
 from ossft_ray.method.coefficients import Loss
 from ossft_ray.policy.chat import model_path
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _PROBE_TOKENS = 4  # of each of two examples
 
 
@@ -60,7 +60,7 @@ def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
     model = AutoModelForCausalLM.from_pretrained(
         model_path(policy.model, weights=True),
         revision=policy.revision,
-        dtype=DTYPES[settings.precision],
+        dtype=_DTYPES[settings.precision],
         trust_remote_code=policy.trust_remote_code,
         use_safetensors=True,  # others are pickles
     )

@@ -1,8 +1,8 @@
 """`ossft score`: the policy gap, the log-probability of each response token under the policy that will be trained.
 
-It scores the kept responses and the expert solutions of the same problems, so the gap before and after rewriting, with
-the training engine's own forward pass. Losses with a reference policy read its log-probabilities here. Each part of
-examples becomes a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts.
+It scores the kept responses and the expert solutions of the same problems, with the training engine's own forward pass:
+the gap after and before rewriting. Losses with a reference policy read its log-probabilities here. Each part of examples
+becomes a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts.
 """
 
 from collections import Counter
@@ -45,14 +45,14 @@ def score(
 
     Raises:
         InputError: there are no complete examples, the policy cannot be used, or the folder holds scores of others.
-        JobError: a worker failed; the same command resumes.
+        JobError: a worker failed; the same command resumes the run.
     """
     check_output(experiment.run.output)
     experiment = pin(experiment)
     folder = Folder.at(experiment.run.output) / SCORE
     report = on_progress or (lambda totals: None)
     source = examples_folder(experiment)
-    load_chat(experiment.policy)  # refuses here what no worker could use
+    load_chat(experiment.policy)  # fails here rather than in every worker
     check_deepspeed_settings(experiment.train)
     inputs = score_inputs(experiment, source)
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:

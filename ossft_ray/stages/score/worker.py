@@ -43,7 +43,7 @@ class UnscoredPart(NamedTuple):
 
 
 def run_worker(config: dict[str, Any]) -> Exception | None:
-    """Score the missing parts; returns, rather than raises, an error that a restarted worker would only meet again."""
+    """Score the missing parts; returns, rather than raises, an error that would only come again in a restarted worker."""
     experiment, source, folder = config["experiment"], config["source"], config["folder"]
     rank = begin_worker(experiment, "score", config["verbose"])
     try:
@@ -52,7 +52,10 @@ def run_worker(config: dict[str, Any]) -> Exception | None:
         metrics = ClusterMetrics(experiment.run.output, "score")
         finished = set(folder.names(PARTS))
         names = scorer.broadcast([name for name in source.names(PARTS) if name not in finished])
-        parts = (_read(name, source, chat, experiment) for name in names)
+        tables = (
+            (name, check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}")) for name in names
+        )
+        parts = (unscored_part(name, table.to_pylist(), chat, experiment) for name, table in tables)
         for group in group_parts(parts, _MIN_RESPONSES * scorer.num_workers):
             num_tokens = score_group(scorer, group, folder if rank == 0 else None)
             if rank == 0:
@@ -60,11 +63,6 @@ def run_worker(config: dict[str, Any]) -> Exception | None:
     except InputError as error:
         return error
     return None
-
-
-def _read(name: str, source: Folder, chat: Chat, experiment: Experiment) -> UnscoredPart:
-    rows = check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}").to_pylist()
-    return unscored_part(name, rows, chat, experiment)
 
 
 def unscored_part(name: str, rows: list[dict[str, Any]], chat: Chat, experiment: Experiment) -> UnscoredPart:
@@ -116,7 +114,7 @@ def score_group(scorer: Any, group: list[UnscoredPart], folder: Folder | None) -
 
 
 def _score(scorer: Any, responses: list[UnscoredResponse]) -> list[dict[str, Any]]:
-    """SCORE rows. An expert solution that was kept is the same tokens twice, and is computed once."""
+    """SCORE rows. The same tokens of a problem, as of an expert solution that was kept, are computed once."""
     keys = [(response.problem_id, tuple(response.encoded.response)) for response in responses]
     distinct = dict(zip(keys, responses, strict=True))
     if not distinct:
