@@ -1,8 +1,8 @@
 """`ossft score`: the policy gap, the log-probability of each response token under the policy that will be trained.
 
-It scores the kept responses and the expert solutions of the same problems, with the training engine's own forward pass:
-the gap after and before rewriting. Losses with a reference policy read its log-probabilities here. Each part of examples
-becomes a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts.
+It scores the kept responses and the expert solutions of the same problems, the gap after and before rewriting, with the
+forward pass of training. Losses with a reference policy read its log-probabilities here. Each part of examples becomes
+a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts.
 """
 
 from collections import Counter

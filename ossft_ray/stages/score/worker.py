@@ -43,7 +43,7 @@ class UnscoredPart(NamedTuple):
 
 
 def run_worker(config: dict[str, Any]) -> Exception | None:
-    """Score the missing parts; returns, rather than raises, an error that would only come again in a restarted worker."""
+    """Score the missing parts; returns, and does not raise, an error that a restarted worker would have again."""
     experiment, source, folder = config["experiment"], config["source"], config["folder"]
     rank = begin_worker(experiment, "score", config["verbose"])
     try:

@@ -27,7 +27,7 @@ from ossft_ray.stages.train.tracking import Tracking
 
 
 def run_worker(config: dict[str, Any]) -> Exception | None:
-    """Train; returns, rather than raises, an error that would only come again in a restarted worker."""
+    """Train; returns, and does not raise, an error that a restarted worker would have again."""
     experiment, folder = config["experiment"], config["folder"]
     rank = begin_worker(experiment, "train", config["verbose"])
     try:
