@@ -1,29 +1,26 @@
-"""What does one GPU make of it? Training against TRL with MFU, and rewriting against raw vLLM, on Qwen2.5's shapes.
+"""One GPU: training against TRL with MFU, and rewriting against raw vLLM, on the shapes of Qwen2.5.
 
     python benchmarks/gpu.py [--shapes 0.5b 1.5b 7b] [--steps 6] [--skip-rollout]
-    python benchmarks/gpu.py --shapes tiny --steps 2 --skip-rollout    # anywhere: that it starts
+    python benchmarks/gpu.py --shapes tiny --steps 2 --skip-rollout    # on any machine: shows that it starts
 
-Random weights in the shapes of Qwen2.5 0.5B, 1.5B and 7B, bfloat16, DFT, lengths as in benchmarks/training.py, one
-process for each way. A shape whose weights, gradients and optimizer state do not fit the GPU trains adapters (LoRA) in
-both ways. Tokens a second are of responses; MFU is that of `method/flops.py`, adapters not counted. What this machine
-cannot do is skipped with a reason. Written without a GPU at hand: not run on one yet. The last line is a JSON object.
+Random weights in the shapes of Qwen2.5 0.5B, 1.5B and 7B, bfloat16, DFT, log-normal lengths, one process for each way.
+A shape whose weights, gradients and optimizer state do not fit the GPU trains adapters (LoRA) in both ways. Tokens a
+second are those of responses; MFU is that of `engines/training/flops.py`, without adapters. What this machine cannot do
+is skipped with a reason. The last line is a JSON object.
 """
 
 import argparse
-import itertools
 import json
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from against_trl import FIGURES, MODEL, Data, join_group, make_data, run_in_process, train_with_engine, train_with_trl
 
 WAYS = ("ours", "trl_packed")
-FIGURES, MODEL = "figures.json", "model"
 MAX_LENGTH, NUM_EXAMPLES = 2048, 64
 _QWEN = {"vocab_size": 151_936, "max_position_embeddings": 4096}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -46,19 +43,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def make_data(shape: str) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompts around 90 tokens, responses around 400, log-normal."""
-    rng, number = np.random.default_rng(0), 8 if shape == "tiny" else NUM_EXAMPLES
-    prompt_lengths = np.clip(rng.lognormal(np.log(90), 0.5, number), 10, 400).astype(int)
-    lengths = np.clip(rng.lognormal(np.log(400), 0.7, number), 20, MAX_LENGTH - 400).astype(int)
-    vocabulary = SHAPES[shape]["vocab_size"]
-    return tuple([rng.integers(3, vocabulary, size).tolist() for size in sizes] for sizes in (prompt_lengths, lengths))
+def shape_data(shape: str) -> Data:
+    """Prompts around 90 tokens, responses around 400."""
+    num_examples = 8 if shape == "tiny" else NUM_EXAMPLES
+    return make_data(num_examples, SHAPES[shape]["vocab_size"], (90, 10, 400), (400, 20, MAX_LENGTH - 400))
 
 
 def make_model(folder: Path, shape: str) -> int:
-    """Random weights; returns their number. The playground's tokenizer stands beside them, for rollout."""
-    import shutil
-
+    """Random weights with the playground's tokenizer, which rollout needs; returns the number of parameters."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -75,20 +67,13 @@ def make_model(folder: Path, shape: str) -> int:
 
 
 def run_ours(folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, Any]:
-    import torch
+    """The figures of the engine of `ossft train`, without Ray."""
+    from ossft_ray.config import Lora, Train
 
-    from ossft_ray.config import Lora, Policy, Train
-    from ossft_ray.engines.training.batches import Examples
-    from ossft_ray.engines.training.deepspeed_engine import Trainer
-
-    on_gpu = torch.cuda.is_available()
-    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"} | ({} if on_gpu else {"DS_ACCELERATOR": "cpu"})
-    group = f"file://{folder}/group-{os.getpid()}"
-    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", init_method=group, rank=0, world_size=1)
-    prompts, responses = make_data(shape)
+    data = shape_data(shape)
     settings = Train(
         loss="dft",
-        global_batch_size=len(prompts),
+        global_batch_size=len(data[0]),
         epochs=num_steps,
         max_length=MAX_LENGTH,
         micro_batch_tokens=4 * MAX_LENGTH,
@@ -97,8 +82,8 @@ def run_ours(folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, 
         activation_checkpointing=shape == "7b",
         lora=Lora() if lora else None,
     )
-    examples = Examples.build([str(index) for index in range(len(prompts))], prompts, responses)
-    steps = list(Trainer(Policy(model=str(folder / MODEL)), settings, 0, examples).steps())
+    join_group(folder)
+    steps, _ = train_with_engine(folder, data, settings)
     timed = steps[2:] or steps
     found = {
         "tokens_per_second": sum(step["num_tokens"] for step in timed) / sum(step["seconds"] for step in timed),
@@ -111,76 +96,36 @@ def run_ours(folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, 
 
 
 def run_trl(folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, Any]:
+    """TRL's figures."""
     import torch
-    from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from transformers import AutoModelForCausalLM
 
-    prompts, responses = make_data(shape)
-    rows = [
-        {"input_ids": prompt + response, "completion_mask": [0] * len(prompt) + [1] * len(response)}
-        for prompt, response in zip(prompts, responses, strict=True)
-    ]
-    on_gpu = torch.cuda.is_available()
-    arguments = SFTConfig(
-        output_dir=str(folder / "trl"),
-        loss_type="dft",
-        completion_only_loss=True,
+    data, on_gpu = shape_data(shape), torch.cuda.is_available()
+    seconds, losses = train_with_trl(
+        AutoModelForCausalLM.from_pretrained(folder / MODEL, dtype=torch.bfloat16),
+        folder / MODEL,
+        data,
+        folder / "trl",
         packing=True,
-        packing_strategy="bfd",
         max_length=MAX_LENGTH,
         per_device_train_batch_size=4 if on_gpu else 1,
-        gradient_accumulation_steps=10_000,
         num_train_epochs=num_steps,
-        logging_steps=1,
         gradient_checkpointing=shape == "7b",
         bf16=True,
         use_cpu=not on_gpu,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-    )
-    ends: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
-
-    trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(folder / MODEL, dtype=torch.bfloat16),
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=PreTrainedTokenizerFast.from_pretrained(folder / MODEL),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear") if lora else None,
-        callbacks=[Clock()],
     )
-    trainer.train()
-    seconds = [end - start for start, end in itertools.pairwise(ends)]
     timed = seconds[2:] or seconds
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return {
-        "tokens_per_second": sum(map(len, responses)) * len(timed) / sum(timed),
+        "tokens_per_second": sum(map(len, data[1])) * len(timed) / sum(timed),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0,
         "loss": losses[0],
     }
 
 
-def run_way(way: str, folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--shapes", shape]
-    command += ["--steps", str(num_steps), *["--lora"] * lora]
-    done = subprocess.run(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["no reason given"])[-1]}
-    found: dict[str, Any] = json.loads((folder / FIGURES).read_text())
-    return found
-
-
 def rollout(folder: Path) -> dict[str, Any]:
-    """benchmarks/rollout.py on this model: rewriting's tokens a second to those of raw vLLM."""
+    """benchmarks/rollout.py on this model: the speed of rewriting relative to raw vLLM."""
     program = Path(__file__).with_name("rollout.py")
     command = [sys.executable, str(program), "--model", str(folder / MODEL), "--problems", "256", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -206,7 +151,8 @@ def measure(shape: str, num_steps: int, with_rollout: bool) -> dict[str, Any]:
         lora = 18 * num_parameters > 0.8 * memory
         figures: dict[str, Any] = {"parameters": num_parameters, "lora": lora}
         for way in WAYS:
-            figures[way] = run_way(way, folder, shape, num_steps, lora)
+            arguments = ["--way", way, "--shapes", shape, "--steps", str(num_steps), *["--lora"] * lora]
+            figures[way] = run_in_process(__file__, folder, arguments)
             print(f"{shape:5} {way:11} {json.dumps(figures[way])}", flush=True)
         if with_rollout:
             figures["rollout"] = rollout(folder)

@@ -1,23 +1,20 @@
-"""Is training here faster and leaner than in TRL? DFT on the same model, data and batch, one way after the other.
+"""Training speed and memory against TRL: DFT on the same model, data and batch, one way after the other.
 
     python benchmarks/training.py [--steps 3] [--rounds 1] [--settings small large]
 
-Four ways: TRL's `SFTTrainer(loss_type="dft")` unpacked and packed, and the engine of `ossft train` packed and unpacked;
-each in a process of its own, in float32 on the same processor cores. Every step takes all examples, so that all ways
-do exactly the same learning, whatever their order, and their losses must agree. A way's forward pass holds 1,024
-tokens (TRL unpacked: 4 examples, padded to the longest). Lengths are log-normal, as uneven as real solutions.
+Four ways: TRL's `SFTTrainer(loss_type="dft")` unpacked and packed, and the engine of `ossft train` packed and unpacked,
+each in a separate process, in float32 on the same processor cores. Every step takes all examples, so all ways do
+exactly the same learning, whatever their order, and their losses must agree. A forward pass holds 1,024 tokens (in TRL
+unpacked: 4 examples, padded to the longest).
 
-Figures are medians over rounds of response tokens a second, the first step left out, and of the peak of resident
-memory less weights, gradients and optimizer state. The last line is a JSON object.
+Figures are medians over rounds: response tokens a second without the first step, and the peak of resident memory less
+weights, gradients and optimizer state. The last line is a JSON object.
 """
 
 import argparse
-import itertools
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,37 +22,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from against_trl import FIGURES, MODEL, Data, join_group, make_data, run_in_process, train_with_engine, train_with_trl
 
 WAYS = ("trl", "trl_packed", "ours", "ours_unpacked")
-FIGURES, MODEL = "figures.json", "model"
 MAX_LENGTH = 1024
 LEARNING_RATE = 1e-4
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A model by its vocabulary, and as many examples as make a step long enough to time."""
+    """A model by its vocabulary, and enough examples that a step is long enough to time."""
 
     vocabulary: int
     num_examples: int
+
+    @property
+    def data(self) -> Data:
+        """Prompts around 60 tokens and responses around 250, some five times as long as others."""
+        return make_data(self.num_examples, self.vocabulary, (60, 10, 200), (230, 20, MAX_LENGTH - 200))
 
 
 SETTINGS = {"small": Setting(512, 48), "large": Setting(151_936, 8)}
 
 
-def make_data(setting: Setting) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompts around 60 tokens and responses around 250, some five times as long as others; random ids."""
-    rng = np.random.default_rng(0)
-    prompt_lengths = np.clip(rng.lognormal(np.log(60), 0.5, setting.num_examples), 10, 200).astype(int)
-    lengths = np.clip(rng.lognormal(np.log(230), 0.7, setting.num_examples), 20, MAX_LENGTH - 200).astype(int)
-    return tuple(
-        [rng.integers(3, setting.vocabulary, size).tolist() for size in sizes] for sizes in (prompt_lengths, lengths)
-    )
-
-
 def make_model(folder: Path, setting: Setting) -> None:
-    """A random Qwen2 of 6 layers, 256 wide, its embeddings tied as those of the small Qwen2.5 models are."""
+    """A random Qwen2 of 6 layers, 256 wide, with tied embeddings like the small Qwen2.5 models."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -74,7 +65,7 @@ def make_model(folder: Path, setting: Setting) -> None:
 
 
 class Peak:
-    """The highest resident memory of this process since it began to be watched, in bytes."""
+    """The highest resident memory of this process since this object was created, in bytes."""
 
     def __init__(self) -> None:
         self.before = self.highest = self._resident()
@@ -92,77 +83,44 @@ class Peak:
 
 
 def run_trl(folder: Path, setting: Setting, num_steps: int, packed: bool) -> dict[str, Any]:
-    """Response tokens and seconds of each step, losses, memory."""
+    """TRL's figures."""
     import torch
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    import trl  # noqa: F401  # before memory is watched
+    from transformers import AutoModelForCausalLM
 
     from ossft_ray.common import playground_paths
 
-    prompts, responses = make_data(setting)
-    rows = [
-        {"input_ids": prompt + response, "completion_mask": [0] * len(prompt) + [1] * len(response)}
-        for prompt, response in zip(prompts, responses, strict=True)
-    ]
     AutoModelForCausalLM.from_pretrained(folder / MODEL, dtype=torch.float32)  # imports what it needs
     peak = Peak()
     model = AutoModelForCausalLM.from_pretrained(folder / MODEL, dtype=torch.float32)
-    arguments = SFTConfig(
-        output_dir=str(folder / "trl"),
-        loss_type="dft",
+    seconds, losses = train_with_trl(
+        model,
+        playground_paths.POLICY_FOLDER,
+        setting.data,
+        folder / "trl",
         packing=packed,
-        packing_strategy="bfd",
         max_length=MAX_LENGTH,
         per_device_train_batch_size=1 if packed else 4,
-        gradient_accumulation_steps=10_000,  # as many as there are: a step is an epoch
         num_train_epochs=num_steps,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="cosine",
         adam_beta2=0.95,
         weight_decay=0.01,
         max_grad_norm=1.0,
-        logging_steps=1,
         gradient_checkpointing=False,
         use_cpu=True,
         bf16=False,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        completion_only_loss=True,
     )
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(playground_paths.POLICY_FOLDER)
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
-    ends: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
-
-    trainer.add_callback(Clock())
-    trainer.train()
-    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    seconds = [end - start for start, end in itertools.pairwise(ends)]
     return _figures(setting, seconds, losses, peak, model)
 
 
 def run_ours(folder: Path, setting: Setting, num_steps: int, packed: bool) -> dict[str, Any]:
-    """The same through the engine of `ossft train`, without Ray."""
-    import torch
-
+    """The figures of the engine of `ossft train`, without Ray."""
     from ossft_ray.config import Policy, Train
-    from ossft_ray.engines.training.batches import Examples
-    from ossft_ray.engines.training.deepspeed_engine import Trainer
     from ossft_ray.engines.training.policy_model import load_model
 
-    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "DS_ACCELERATOR": "cpu"}
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/group-{os.getpid()}", rank=0, world_size=1
-    )
-    import deepspeed  # noqa: F401  # before memory is watched, as TRL is
+    join_group(folder)
+    import deepspeed  # noqa: F401  # before memory is watched
 
     settings = Train(
         loss="dft",
@@ -176,19 +134,14 @@ def run_ours(folder: Path, setting: Setting, num_steps: int, packed: bool) -> di
         packing=packed,
         micro_batch_tokens=MAX_LENGTH if packed else 4 * MAX_LENGTH,
     )
-    prompts, responses = make_data(setting)
-    examples = Examples.build([str(index) for index in range(len(prompts))], prompts, responses)
     load_model(Policy(model=str(folder / MODEL)), settings)  # imports what it needs
     peak = Peak()
-    trainer = Trainer(Policy(model=str(folder / MODEL)), settings, 0, examples)
-    steps = list(trainer.steps())
-    return _figures(
-        setting, [step["seconds"] for step in steps], [step["loss"] for step in steps], peak, trainer.engine.module
-    )
+    steps, model = train_with_engine(folder, setting.data, settings)
+    return _figures(setting, [step["seconds"] for step in steps], [step["loss"] for step in steps], peak, model)
 
 
 def _figures(setting: Setting, seconds: list[float], losses: list[float], peak: Peak, model: Any) -> dict[str, Any]:
-    num_tokens = sum(len(response) for response in make_data(setting)[1])
+    num_tokens = sum(map(len, setting.data[1]))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())  # tied ones once
     timed = seconds[1:] or seconds
     return {
@@ -199,61 +152,50 @@ def _figures(setting: Setting, seconds: list[float], losses: list[float], peak: 
     }
 
 
-def run_way(way: str, folder: Path, setting_name: str, num_steps: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--settings", setting_name]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run([*command, "--steps", str(num_steps)], env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{way} failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads((folder / FIGURES).read_text())
-    return found
-
-
 def compare(setting_name: str, num_steps: int, rounds: int) -> dict[str, Any]:
-    """All ways on one setting; the table on the way."""
+    """All ways on one setting, printed as a table."""
     setting = SETTINGS[setting_name]
-    prompts, responses = make_data(setting)
+    lengths = [len(response) for response in setting.data[1]]
     print(
-        f"\nvocabulary {setting.vocabulary:,}: {len(prompts)} examples, {sum(map(len, responses)):,} response tokens "
-        f"of {min(map(len, responses))} to {max(map(len, responses))} each\n"
+        f"\nvocabulary {setting.vocabulary:,}: {len(lengths)} examples, {sum(lengths):,} response tokens "
+        f"of {min(lengths)} to {max(lengths)} each\n"
         f"{'':14}  tokens/s  peak, MiB  of it activations  loss at each step",
         flush=True,
     )
     results: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as temporary:
         make_model(Path(temporary) / MODEL, setting)
-        for _ in range(rounds):
-            for way in WAYS:
-                result = run_way(way, Path(temporary), setting_name, num_steps)
-                results[way].append(result)
-                losses = " ".join(f"{loss:.6f}" for loss in result["losses"])
-                print(
-                    f"{way:14}  {result['tokens_per_second']:8.1f}  {result['peak_bytes'] / 2**20:9.0f}  "
-                    f"{result['activation_bytes'] / 2**20:17.0f}  {losses}",
-                    flush=True,
-                )
+        for way in WAYS * rounds:
+            arguments = ["--way", way, "--settings", setting_name, "--steps", str(num_steps)]
+            result = run_in_process(__file__, Path(temporary), arguments)
+            if "failed" in result:
+                raise SystemExit(f"{way} failed: {result['failed']}")
+            results[way].append(result)
+            losses = " ".join(f"{loss:.6f}" for loss in result["losses"])
+            print(
+                f"{way:14}  {result['tokens_per_second']:8.1f}  {result['peak_bytes'] / 2**20:9.0f}  "
+                f"{result['activation_bytes'] / 2**20:17.0f}  {losses}",
+                flush=True,
+            )
+    return _ratios(results, "" if setting_name == "small" else "_large_vocabulary")
 
-    def middle(way: str, key: str) -> float:
+
+def _ratios(results: dict[str, list[dict[str, Any]]], ending: str) -> dict[str, Any]:
+    def median(way: str, key: str) -> float:
         return statistics.median(result[key] for result in results[way])
 
-    ours = middle("ours", "tokens_per_second")
-    ending = "" if setting_name == "small" else "_large_vocabulary"
+    ours = median("ours", "tokens_per_second")
     reference = results["trl"][0]["losses"]
-    differences = [
-        abs(loss / expected - 1)
-        for way in WAYS
-        for result in results[way]
-        for loss, expected in zip(result["losses"], reference, strict=True)
-    ]
+    losses = [result["losses"] for of_way in results.values() for result in of_way]
+    differences = [abs(a / b - 1) for each in losses for a, b in zip(each, reference, strict=True)]
+    memory = median("ours", "activation_bytes") / median("trl_packed", "activation_bytes")
     return {
-        f"tokens_per_second_ratio_to_trl{ending}": round(ours / middle("trl", "tokens_per_second"), 3),
-        f"tokens_per_second_ratio_to_trl_packed{ending}": round(ours / middle("trl_packed", "tokens_per_second"), 3),
-        f"activation_memory_ratio_to_trl{ending}": round(
-            middle("ours", "activation_bytes") / middle("trl_packed", "activation_bytes"), 3
-        ),
+        f"tokens_per_second_ratio_to_trl{ending}": round(ours / median("trl", "tokens_per_second"), 3),
+        f"tokens_per_second_ratio_to_trl_packed{ending}": round(ours / median("trl_packed", "tokens_per_second"), 3),
+        f"activation_memory_ratio_to_trl{ending}": round(memory, 3),
         f"largest_relative_loss_difference{ending}": round(max(differences), 6),
-        f"tokens_per_second{ending}": {way: round(middle(way, "tokens_per_second"), 1) for way in WAYS},
-        f"activation_mib{ending}": {way: round(middle(way, "activation_bytes") / 2**20) for way in WAYS},
+        f"tokens_per_second{ending}": {way: round(median(way, "tokens_per_second"), 1) for way in WAYS},
+        f"activation_mib{ending}": {way: round(median(way, "activation_bytes") / 2**20) for way in WAYS},
     }
 
 

@@ -1,9 +1,9 @@
-"""The loss in a training loop of your own: ten steps on a run's examples.
+"""The loss in a plain training loop: ten steps on a run's examples.
 
     python examples/plain_loop.py runs/demo/rewrite [--loss dft] [--model MODEL] [--steps 10]
 
-`token_loss` takes the hidden states that predict response tokens, the output head's weight and the tokens, and never
-holds the logits of more than a chunk of them. `make_loss` names a row of the loss table.
+`token_loss` takes the hidden states that predict response tokens, the output head's weight and the tokens, and holds
+the logits of one chunk of them at a time. `make_loss` takes a row of the loss table by its name.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from ossft_ray.policy.chat import load_chat, model_path
 
 
 def train(folder: str, name: str, loss_name: str, num_steps: int, batch_size: int = 8) -> list[float]:
-    """The loss at each step, a mean over response tokens."""
+    """Train, and return the loss at each step, a mean over response tokens."""
     chat = load_chat(Policy(model=name))
     model = AutoModelForCausalLM.from_pretrained(model_path(name), dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -36,7 +36,7 @@ def train(folder: str, name: str, loss_name: str, num_steps: int, batch_size: in
             losses_of_one = token_loss(
                 hidden_TC[len(prompt) - 1 : -1], model.get_output_embeddings().weight, torch.tensor(response), loss
             )
-            (losses_of_one.loss / num_tokens).backward()  # the whole batch's number, or long batches would weigh less
+            (losses_of_one.loss / num_tokens).backward()  # of the whole batch, so that every token counts alike
             total += losses_of_one.loss.item() / num_tokens
         optimizer.step()
         optimizer.zero_grad()
@@ -46,7 +46,7 @@ def train(folder: str, name: str, loss_name: str, num_steps: int, batch_size: in
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="the loss in a loop of your own")
+    parser = argparse.ArgumentParser(description="the loss in a plain training loop")
     parser.add_argument("folder", help="the rewrite folder of a run")
     parser.add_argument("--loss", default="dft")
     parser.add_argument("--model", default="playground")

@@ -18,9 +18,9 @@ from ossft_ray.policy.chat import model_path
 
 
 class TokenLossTrainer(SFTTrainer):
-    """SFTTrainer with a loss of the table in the place of its own.
+    """SFTTrainer with a loss of the table instead of its own.
 
-    Losses with a reference need its log-probabilities too: give them to `token_loss` as a `Context`.
+    A loss with a reference needs the reference's log-probabilities: pass them to `token_loss` as `LossInputs`.
     """
 
     def __init__(self, *arguments: Any, loss: str, **keywords: Any) -> None:
@@ -41,14 +41,14 @@ class TokenLossTrainer(SFTTrainer):
             labels_BT[:, 1:][is_response_BT],
             self.token_loss,
         )
-        # the number of response tokens in the whole batch, so that accumulation changes nothing
+        # the response tokens of the whole batch, so that gradient accumulation changes nothing
         num_tokens = is_response_BT.sum() if num_items_in_batch is None else num_items_in_batch
         loss = losses.loss / num_tokens
         return (loss, outputs) if return_outputs else loss
 
 
 def train(folder: str, model: str, loss: str, num_steps: int, output: str, **settings: Any) -> list[float]:
-    """The loss at each step."""
+    """Train, and return the loss at each step."""
     files = sorted(map(str, Path(folder).glob("part-*.parquet")))
     dataset: Dataset = load_dataset("parquet", data_files=files, split="train")
     path = model_path(model)

@@ -1,4 +1,4 @@
-"""The programs in examples/ run, and the loss is in them what it is everywhere."""
+"""The programs in examples/ run, and their losses are those of TRL and of the loss table."""
 
 import importlib.util
 from pathlib import Path
@@ -24,7 +24,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def test_plain_loop(tmp_path: Path) -> None:
+def test_the_plain_loop_learns(tmp_path: Path) -> None:
     rows = write_examples(str(tmp_path), 8)
     losses = load("plain_loop").train(str(tmp_path / "rewrite" / "part-00000.parquet"), "playground", "sft", 3)
     assert losses[0] > losses[-1] > 0 and len(rows) == 8

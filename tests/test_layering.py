@@ -54,7 +54,7 @@ OWNERS = {
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
     "huggingface_hub": (("policy", "export"), True),
-    "peft": (("engines.training.policy_model",), True),
+    "peft": (("engines.training.adapters",), True),
 }
 
 
@@ -238,7 +238,7 @@ print("loaded:", *(name for name in {banned.split()!r} if name in sys.modules))
         ("ossft_ray.method.rewriting", "torch ray transformers vllm deepspeed sympy pyarrow"),
         ("ossft_ray.verification", "torch ray transformers vllm deepspeed sympy math_verify"),
         ("ossft_ray.engines.vllm_policy", "torch ray vllm deepspeed sympy"),
-        ("ossft_ray.engines.training.deepspeed_engine", "ray vllm deepspeed"),
+        ("ossft_ray.engines.training.trainer", "ray vllm deepspeed"),
         ("ossft_ray.data.problems", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.report", "torch ray transformers vllm deepspeed sympy"),
         ("ossft_ray.run_folder.status", "torch ray transformers vllm deepspeed sympy"),

@@ -214,7 +214,8 @@ class Lab:
         return list(await asyncio.gather(*map(rewrite, problems)))
 
     def _train(self, rows: list[Row], loss: str, learning_rate: float, seed: int, target: Path) -> None:
-        from ossft_ray.engines.training.deepspeed_engine import Trainer
+        from ossft_ray.engines.training.model_export import export_model
+        from ossft_ray.engines.training.trainer import Trainer
 
         _join_group()
         settings = Train(
@@ -239,7 +240,7 @@ class Lab:
         for _ in trainer.steps():
             pass
         partial = target.with_name(f".{target.name}.partial")
-        trainer.export(partial, self.chat)
+        export_model(trainer, partial, self.chat)
         partial.rename(target)
 
     async def _score(self, name: str, model: str, problems: dict[str, list[Row]], num_samples: int) -> Row:

@@ -72,7 +72,7 @@ class SimulatedPolicy:
             return Response("right" if is_right else "wrong", [], "stop")
 
         async with self.in_flight.problem():
-            await rewrite_problem(problem, sample, verify, SETTINGS, spare_capacity=self.in_flight.room)
+            await rewrite_problem(problem, sample, verify, SETTINGS, spare_capacity=self.in_flight.spare_capacity)
 
 
 async def verify(problem: Problem, response: str) -> Verdict:

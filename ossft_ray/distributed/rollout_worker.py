@@ -28,7 +28,7 @@ from ossft_ray.distributed.processes import Processes, own_processes
 from ossft_ray.distributed.progress import REPORT_SECONDS
 from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.engines.in_flight import InFlight, problems_in_flight
-from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
+from ossft_ray.engines.vllm_policy import EngineDied, Sampling, VllmPolicy
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.verification import Verdict, VerifierPool
 
@@ -112,7 +112,7 @@ class RolloutWorker:
                 policy = await self._loaded_policy()
                 try:
                     response = await policy.sample(prompt_ids, sampling, seed, request_id)
-                except PolicyDied as death:
+                except EngineDied as death:
                     await self._bury(policy, death)
                     self.cut_off[request_id] += 1
                     continue
@@ -149,7 +149,7 @@ class RolloutWorker:
                 began = time.monotonic()
                 try:
                     self._policy = self.start_policy()
-                except PolicyDied as death:
+                except EngineDied as death:
                     self._count_death(death)
                     continue
                 self.counts["loading_ms"] += round(1000 * (time.monotonic() - began))
@@ -158,7 +158,7 @@ class RolloutWorker:
                 await self._tell()
             return self._policy
 
-    async def _bury(self, policy: VllmPolicy, death: PolicyDied) -> None:
+    async def _bury(self, policy: VllmPolicy, death: EngineDied) -> None:
         """Clear an engine that died away, so that the next request starts another."""
         async with self._loading:
             if self._policy is policy:  # else another request has seen to it
@@ -166,7 +166,7 @@ class RolloutWorker:
                 await asyncio.to_thread(policy.shutdown)
                 self._count_death(death)
 
-    def _count_death(self, death: PolicyDied) -> None:
+    def _count_death(self, death: EngineDied) -> None:
         self._deaths += 1
         self.counts["engine_deaths"] += 1
         self.metrics.count("ossft_engine_deaths")

@@ -1,7 +1,7 @@
-"""What does one policy work on at once? A window of problems, and room for draws that may not be needed.
+"""The work that one policy has in flight: a window of problems, and early draws while the engine has spare capacity.
 
-Enough problems keep the engine's batch full while verdicts are awaited. When few requests are left, the engine takes
-more at next to no cost, so later draws of the problems at hand may begin early.
+Enough problems keep the engine's batch full while verdicts are awaited. An engine with few requests serves more of them
+at almost no cost, so later draws of the problems in flight may begin early.
 """
 
 import asyncio
@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 
 from ossft_ray.config import Experiment
 
-SPARE_BELOW = 16  # requests in flight: an engine with fewer takes more at next to no cost
+SPARE_BELOW = 16  # requests in flight: an engine with fewer takes more at almost no cost
+MAX_SEQUENCES = 1024  # in vLLM's batch, unless [policy.engine] max_num_seqs is set
 
 
 class InFlight:
@@ -20,43 +21,40 @@ class InFlight:
         self._window = asyncio.Semaphore(num_problems)
         self._spare_below = spare_below
         self.num_requests = 0
-        self._awaiting_room: dict[asyncio.Future[None], None] = {}  # in the order in which they came
+        self._waiting: dict[asyncio.Future[None], None] = {}  # for spare capacity, in order of arrival
 
     @asynccontextmanager
     async def problem(self) -> AsyncIterator[None]:
-        """Held by a problem while it is worked on; problems get it in the order in which they come."""
+        """A place in the window, for the time that a problem is worked on; problems enter in order of arrival."""
         async with self._window:
             yield
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Held by a request to the engine."""
+        """Count a request to the engine for as long as it lasts."""
         self.num_requests += 1
         try:
             yield
         finally:
             self.num_requests -= 1
-            self._give_room()
+            self._wake_next()
 
-    async def room(self) -> None:
-        """Return when the engine has so little to do that a draw which may not be needed costs next to nothing."""
-        await asyncio.sleep(0)  # what was begun just now counts
+    async def spare_capacity(self) -> None:
+        """Wait until the engine has so few requests that an early draw, even an unneeded one, costs almost nothing."""
+        await asyncio.sleep(0)  # so that requests which have just begun are counted
         if self.num_requests >= self._spare_below:
             turn = asyncio.get_running_loop().create_future()
-            self._awaiting_room[turn] = None
+            self._waiting[turn] = None
             try:
                 await turn
             finally:
-                self._awaiting_room.pop(turn, None)
+                self._waiting.pop(turn, None)
 
-    def _give_room(self) -> None:
+    def _wake_next(self) -> None:
         if self.num_requests < self._spare_below:
-            waiting = (turn for turn in self._awaiting_room if not turn.done())
-            if (first := next(waiting, None)) is not None:
+            pending = (turn for turn in self._waiting if not turn.done())
+            if (first := next(pending, None)) is not None:
                 first.set_result(None)
-
-
-MAX_SEQUENCES = 1024  # in vLLM's batch, where [policy.engine] max_num_seqs does not say
 
 
 def problems_in_flight(experiment: Experiment) -> int:

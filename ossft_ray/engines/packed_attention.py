@@ -1,8 +1,8 @@
-"""Attention over examples that lie end to end in one row: each looks at itself alone, and nothing is padded.
+"""Attention over examples that lie end to end in one row: each attends to itself alone, and nothing is padded.
 
-transformers calls it by name, like its own implementations. On CUDA in half precision it is PyTorch's variable-length
-FlashAttention, which comes with PyTorch; elsewhere causal attention of one example after the other, which costs the
-sum of the squared lengths where a masked row costs the square of their sum.
+transformers calls it by name, like its own implementations. On CUDA in half precision it is PyTorch's own
+variable-length FlashAttention. Elsewhere it is causal attention of one example after the other, whose cost is the sum
+of the squared lengths; a masked row would cost the square of their sum.
 """
 
 import itertools
@@ -20,7 +20,7 @@ def register() -> str:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, lambda *_, **__: None)  # the boundaries say all that a mask would
+    AttentionMaskInterface.register(NAME, lambda *_, **__: None)  # cu_seqlens replaces the mask
     return NAME
 
 
@@ -32,39 +32,29 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    boundaries: Tensor | None = None,
-    longest: int | None = None,
+    cu_seqlens: Tensor | None = None,
+    max_seqlen: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each example; H heads, G key heads, T tokens of the row, D of a head.
+    """Causal attention within each example; H heads, G key heads, T tokens of the row, D channels of a head.
 
     Args:
-        boundaries: int32, where examples begin in the row, and its end; the row is one example if not given.
-        longest: tokens of the longest example.
+        cu_seqlens: int32, the offset of each example in the row, and the row's length; without it the row is one
+            example.
+        max_seqlen: tokens of the longest example.
     """
     num_tokens = query_1HTD.shape[2]
-    if boundaries is None:
-        boundaries, longest = torch.tensor([0, num_tokens], dtype=torch.int32, device=query_1HTD.device), num_tokens
+    if cu_seqlens is None:
+        cu_seqlens, max_seqlen = torch.tensor([0, num_tokens], dtype=torch.int32, device=query_1HTD.device), num_tokens
+    enable_gqa = query_1HTD.shape[1] != key_1GTD.shape[1]
     if query_1HTD.is_cuda and query_1HTD.dtype in (torch.bfloat16, torch.float16) and not dropout:
         from torch.nn.attention.varlen import varlen_attn
 
-        query_THD, key_TGD, value_TGD = (
-            tensor[0].transpose(0, 1).contiguous() for tensor in (query_1HTD, key_1GTD, value_1GTD)
-        )
-        output_THD = varlen_attn(
-            query_THD,
-            key_TGD,
-            value_TGD,
-            cu_seq_q=boundaries,
-            cu_seq_k=boundaries,
-            max_q=longest,
-            max_k=longest,
-            scale=scaling,
-            window_size=(-1, 0),  # causal
-            enable_gqa=query_THD.shape[1] != key_TGD.shape[1],
-        )
+        by_token = (tensor[0].transpose(0, 1).contiguous() for tensor in (query_1HTD, key_1GTD, value_1GTD))
+        layout = (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)  # of queries and keys
+        causal = (-1, 0)
+        output_THD = varlen_attn(*by_token, *layout, scale=scaling, window_size=causal, enable_gqa=enable_gqa)
         return output_THD[None], None
-    places = boundaries.tolist()
     outputs = [
         scaled_dot_product_attention(
             query_1HTD[:, :, start:end],
@@ -73,8 +63,8 @@ def packed_attention(
             dropout_p=dropout,
             is_causal=True,
             scale=scaling,
-            enable_gqa=query_1HTD.shape[1] != key_1GTD.shape[1],
+            enable_gqa=enable_gqa,
         )
-        for start, end in itertools.pairwise(places)
+        for start, end in itertools.pairwise(cu_seqlens.tolist())
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None

@@ -1,8 +1,8 @@
-"""Token embeddings that share their weight with the output head: one gradient of that size in memory, not two.
+"""Token embeddings that share their weight with the output head, with one gradient of that size in memory, not two.
 
-Autograd would make a gradient of the head and another of the embedding, each as large as the whole table, and add them.
-Here the head leaves its own to the embedding, whose backward pass always comes later and adds the rows that were
-looked up. The weight is given its gradient once, as the hooks of ZeRO expect.
+Autograd would allocate a gradient for the head and another for the embedding, each as large as the whole table, and add
+them. Here the head hands its gradient over to the embedding, whose backward pass always comes later and adds the rows
+that were looked up. The weight receives its gradient once, as ZeRO's hooks expect.
 """
 
 from typing import Any
@@ -15,24 +15,26 @@ from ossft_ray.engines.token_loss import LossHead
 
 
 class TiedEmbedding(torch.nn.Module):
-    """Takes the place of a `torch.nn.Embedding` whose weight is also the head's."""
+    """Replaces a `torch.nn.Embedding` whose weight is also the head's."""
 
     def __init__(self, head: LossHead, padding_idx: int | None = None) -> None:
         super().__init__()
         self.weight, self.padding_idx = head.weight, padding_idx
-        self._given = head.give_gradient_away()
+        self._head_gradients = head.hand_over_gradients()
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         """The weight's rows, B x T x C."""
-        embedded_BTC: Tensor = _Lookup.apply(ids_BT, self.weight, self.padding_idx, self._given)
+        embedded_BTC: Tensor = _Lookup.apply(ids_BT, self.weight, self.padding_idx, self._head_gradients)
         return embedded_BTC
 
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, ids_BT: Tensor, weight_VC: Tensor, padding_idx: int | None, given: list[Tensor]) -> Tensor:
+    def forward(
+        ctx: Any, ids_BT: Tensor, weight_VC: Tensor, padding_idx: int | None, head_gradients: list[Tensor]
+    ) -> Tensor:
         ctx.save_for_backward(ids_BT)
-        ctx.shape, ctx.padding_idx, ctx.given = weight_VC.shape, padding_idx, given
+        ctx.shape, ctx.padding_idx, ctx.head_gradients = weight_VC.shape, padding_idx, head_gradients
         return torch.nn.functional.embedding(ids_BT, weight_VC)
 
     @staticmethod
@@ -40,7 +42,7 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, grad_BTC: Tensor) -> tuple[Tensor | None, ...]:
         (ids_BT,) = ctx.saved_tensors
         ids_N, grad_NC = ids_BT.flatten(), grad_BTC.flatten(0, -2)
-        if ctx.padding_idx is not None:  # not learnt as an input
+        if ctx.padding_idx is not None:  # its row is not trained as an input
             grad_NC = grad_NC.masked_fill((ids_N == ctx.padding_idx)[:, None], 0)
-        grad_VC = ctx.given.pop() if ctx.given else grad_NC.new_zeros(ctx.shape)
+        grad_VC = ctx.head_gradients.pop() if ctx.head_gradients else grad_NC.new_zeros(ctx.shape)
         return None, grad_VC.index_add_(0, ids_N, grad_NC.to(grad_VC.dtype)), None, None

@@ -1,38 +1,49 @@
-"""Hidden states and output head to loss and gradients, a chunk of tokens at a time: never the whole logits matrix.
+"""The loss and its gradients from hidden states and output head, a chunk of tokens at a time.
 
-The gradients are computed in the forward pass, while a chunk's probabilities exist, so what stays in memory until the
-backward pass is the gradient of the hidden states and of the head; nothing of size tokens x vocabulary.
+The whole logits matrix never exists. A chunk's gradients are computed in the forward pass, while its probabilities
+exist. Only the gradients of the hidden states and of the head stay in memory until the backward pass, and nothing of
+size tokens x vocabulary does.
 Letters in names: N response tokens, T those of a chunk, C hidden size, V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ossft_ray.method.coefficients import TOP, Loss, TokenStats
+from ossft_ray.method.coefficients import NUM_TOP_TOKENS, Loss, TokenStats
 
-# Elements of a chunk's logits, 32 MB in float32 (and as much again for the probabilities): one chunk for a small
-# vocabulary, where chunking costs time and saves nothing; some 55 tokens at 152 thousand on a CPU, whose caches like
-# small chunks. A GPU wants larger products to stay busy.
+# Elements of a chunk's logits: on a CPU 32 MB in float32, and as much again for the probabilities. A small vocabulary
+# fits in one chunk, where more chunks would cost time and save nothing. With 152 thousand entries a chunk has 55
+# tokens, which suits a CPU's caches. A GPU needs larger products to stay busy.
 _CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
 
 
 @dataclass(frozen=True)
-class Context:
-    """What some losses look at beside the policy itself; see `TokenStats` for the fields."""
+class LossInputs:
+    """What some losses look at in addition to the policy itself; see `TokenStats` for the fields."""
 
     reference_logprob_N: Tensor | None = None
     response_N: Tensor | None = None
     progress: float = 1.0
     behavior_logprob_N: Tensor | None = None
 
+    def stats(
+        self, chunk: slice, logprob_T: Tensor, entropy_T: Tensor | None = None, top_entropy_T: Tensor | None = None
+    ) -> TokenStats:
+        """All that a coefficient may look at, for a chunk of the tokens."""
+        reference_T, behavior_T = (
+            None if tensor_N is None else tensor_N[chunk].to(logprob_T.dtype)
+            for tensor_N in (self.reference_logprob_N, self.behavior_logprob_N)
+        )
+        response_T = None if self.response_N is None else self.response_N[chunk]
+        return TokenStats(logprob_T, entropy_T, top_entropy_T, reference_T, response_T, self.progress, behavior_T)
 
-@dataclass(frozen=True)
-class TokenLosses:
-    """Σ_t c_t · (-log p_t), differentiable, and what went into it, detached; in float32 or wider."""
+
+class TokenLosses(NamedTuple):
+    """Σ_t c_t · (-log p_t), differentiable, and its parts, detached; in float32 or wider."""
 
     loss: Tensor  # a scalar with gradient -Σ c_t ∇log p_t
     logprob_N: Tensor
@@ -45,7 +56,7 @@ def token_loss(
     head_VC: Tensor,
     targets_N: Tensor,
     loss: Loss,
-    context: Context | None = None,
+    inputs: LossInputs | None = None,
     chunk_tokens: int | None = None,
     head_gradients: list[Tensor] | None = None,
 ) -> TokenLosses:
@@ -56,12 +67,12 @@ def token_loss(
         head_VC: the output head's weight.
         targets_N: the token ids to predict.
         loss: a row of the loss table, see `method/coefficients.py`.
-        context: what the loss needs beside the policy.
+        inputs: what the loss needs in addition to the policy.
         chunk_tokens: tokens whose logits exist at once; chosen by the vocabulary's size if not given.
-        head_gradients: the backward pass appends the head's gradient here and gives autograd none; for a caller who
-            adds it to another of the same weight.
+        head_gradients: the backward pass appends the head's gradient to this list and returns none to autograd; for a
+            caller who adds it to another gradient of the same weight.
 
-    The softmax is never taken in half precision: everything is float32 for such inputs, float64 for float64 ones.
+    The softmax is never taken in half precision: it is in float64 for float64 inputs and in float32 for all others.
 
     >>> hidden, head = torch.randn(5, 8, requires_grad=True), torch.randn(100, 8, requires_grad=True)
     >>> from ossft_ray.method.coefficients import make_loss
@@ -71,73 +82,61 @@ def token_loss(
     if chunk_tokens is None:
         elements = _CHUNK_ELEMENTS.get(head_VC.device.type, _CHUNK_ELEMENTS["cuda"])
         chunk_tokens = max(1, elements // head_VC.shape[0])
-    if not torch.is_grad_enabled():  # else the gradients would be computed, and thrown away
+    if not torch.is_grad_enabled():  # else the gradients would be computed in vain
         hidden_NC, head_VC = hidden_NC.detach(), head_VC.detach()
-    return TokenLosses(
-        *_TokenLoss.apply(hidden_NC, head_VC, targets_N, loss, context or Context(), chunk_tokens, head_gradients)
-    )
+    chunks = _Chunks(hidden_NC, head_VC, targets_N, loss, inputs or LossInputs(), chunk_tokens)
+    return TokenLosses(*_TokenLoss.apply(hidden_NC, head_VC, chunks, head_gradients))
 
 
 class LossHead(torch.nn.Module):
-    """Takes the place of a model's output head, sharing its weight.
+    """Replaces a model's output head and shares its weight.
 
-    A module, not a bare function, because ZeRO-3 gathers a sharded weight around the forward and backward pass of
-    the module that owns it; and a tuple of tensors, because ZeRO-3 looks for tensors in those.
+    It is a module, not a function, because ZeRO-3 gathers a sharded weight around the forward and backward pass of the
+    module that owns it. It returns a named tuple because ZeRO-3 looks for tensors in tuples.
     """
 
     def __init__(self, weight: torch.nn.Parameter, loss: Loss) -> None:
         super().__init__()
         self.weight = weight
         self.loss = loss
-        self._taker: list[Tensor] | None = None
+        self._head_gradients: list[Tensor] | None = None
 
-    def give_gradient_away(self) -> list[Tensor]:
-        """Where this head's weight gradients go from now on, scaled, in the backward pass, instead of into `.grad`."""
-        self._taker = []
-        return self._taker
+    def hand_over_gradients(self) -> list[Tensor]:
+        """From now on, add the weight's gradients to the list that is returned, scaled, and not to `weight.grad`."""
+        self._head_gradients = []
+        return self._head_gradients
 
-    def forward(
-        self, hidden_NC: Tensor, targets_N: Tensor, context: Context | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        losses = token_loss(hidden_NC, self.weight, targets_N, self.loss, context, head_gradients=self._taker)
-        return losses.loss, losses.logprob_N, losses.coefficient_N, losses.entropy_N
+    def forward(self, hidden_NC: Tensor, targets_N: Tensor, inputs: LossInputs | None = None) -> TokenLosses:
+        return token_loss(hidden_NC, self.weight, targets_N, self.loss, inputs, head_gradients=self._head_gradients)
 
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden_NC: Tensor,
-        head_VC: Tensor,
-        targets_N: Tensor,
-        loss: Loss,
-        context: Context,
-        chunk_tokens: int,
-        head_gradients: list[Tensor] | None,
+        ctx: Any, hidden_NC: Tensor, head_VC: Tensor, chunks: "_Chunks", head_gradients: list[Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        ctx.head_gradients = head_gradients
-        chunks = _Chunks(hidden_NC, head_VC, targets_N, loss, context, chunk_tokens)
+        ctx.head_gradients, loss = head_gradients, chunks.loss
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         grad_hidden_NC = torch.empty_like(hidden_NC) if needs_hidden else None
-        # summed over many chunks in half precision the head's gradient would lose what each adds
+        # a sum over many chunks in half precision would lose what each chunk adds
         sum_dtype = chunks.wide if len(chunks.slices) > 1 else head_VC.dtype
         grad_head_VC = torch.zeros_like(head_VC, dtype=sum_dtype) if needs_head else None
-        logprob_N, coefficient_N, entropy_N = (hidden_NC.new_empty(len(targets_N), dtype=chunks.wide) for _ in range(3))
-        if chunks.needs_whole_responses:
-            # all tokens have to be seen before any gradient: the chunks come twice
+        logprob_N, coefficient_N, entropy_N = (hidden_NC.new_empty(len(hidden_NC), dtype=chunks.wide) for _ in range(3))
+        needs_whole_responses = "response_T" in loss.needs
+        if needs_whole_responses:  # every token is needed before the first gradient, hence an extra pass
             for chunk in chunks.slices:
                 logprob_N[chunk] = chunks.statistics(chunk).logprob_T
-            coefficient_N = loss.coefficient(chunks.of_all(logprob_N))
+            coefficient_N = loss.coefficient(chunks.inputs.stats(slice(None), logprob_N))
 
         for chunk in chunks.slices:
             stats = chunks.statistics(chunk)
             assert stats.entropy_T is not None
             logprob_N[chunk], entropy_N[chunk] = stats.logprob_T, stats.entropy_T
-            if not chunks.needs_whole_responses:
+            if not needs_whole_responses:
                 coefficient_N[chunk] = loss.coefficient(stats)
             if not (needs_hidden or needs_head):
                 continue
-            # ∂loss/∂logits = c · (p - onehot); the c is multiplied in where the matrix is thin
+            # ∂loss/∂logits = c · (p - onehot); c multiplies the thin matrices, not the one of vocabulary width
             grad_TV, coefficient_T1 = chunks.probability_less_onehot(chunk), coefficient_N[chunk, None]
             if grad_hidden_NC is not None:
                 grad_hidden_NC[chunk] = (grad_TV @ head_VC) * coefficient_T1
@@ -156,38 +155,32 @@ class _TokenLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_NC, grad_head_VC = ctx.grads
-        ctx.grads = None  # used up: the memory goes as soon as autograd has passed it on
+        ctx.grads = None  # frees the memory as soon as autograd has passed the gradients on
         for grad in (grad_hidden_NC, grad_head_VC):
             if grad is not None:
                 grad.mul_(grad_loss)
         if ctx.head_gradients is not None and grad_head_VC is not None:
             ctx.head_gradients.append(grad_head_VC)
             grad_head_VC = None
-        return grad_hidden_NC, grad_head_VC, None, None, None, None, None
+        return grad_hidden_NC, grad_head_VC, None, None
 
 
 class _Chunks:
-    """The tokens a chunk at a time, in two matrices of a chunk's logits that are made once and used again."""
+    """The tokens by chunks, in two matrices of a chunk's logits and probabilities that every chunk reuses."""
 
     def __init__(
-        self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, loss: Loss, context: Context, chunk_tokens: int
+        self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, loss: Loss, inputs: LossInputs, chunk_tokens: int
     ) -> None:
         self.hidden_NC, self.head_VC, self.targets_N = hidden_NC, head_VC, targets_N
-        self.loss, self.context = loss, context
+        self.loss, self.inputs = loss, inputs
         self.wide = torch.promote_types(hidden_NC.dtype, torch.float32)
         num_tokens = len(targets_N)
-        self.slices = [
-            slice(start, min(start + chunk_tokens, num_tokens)) for start in range(0, num_tokens, chunk_tokens)
-        ]
+        self.slices = [slice(start, start + chunk_tokens) for start in range(0, num_tokens, chunk_tokens)]
         shape = (min(chunk_tokens, num_tokens), head_VC.shape[0])
         self._logits_TV, self._probability_TV = (hidden_NC.new_empty(shape, dtype=self.wide) for _ in range(2))
 
-    @property
-    def needs_whole_responses(self) -> bool:
-        return "response_T" in self.loss.needs
-
     def statistics(self, chunk: slice) -> TokenStats:
-        """What a coefficient may look at; leaves the chunk's probabilities behind."""
+        """What a coefficient may look at; leaves the chunk's probabilities in their matrix."""
         hidden_TC, targets_T = self.hidden_NC[chunk], self.targets_N[chunk]
         logits_TV, probability_TV = self._logits_TV[: len(targets_T)], self._probability_TV[: len(targets_T)]
         if hidden_TC.dtype == self.wide:
@@ -198,37 +191,19 @@ class _Chunks:
         # the log of the softmax's denominator, from its largest term: max p is at least 1 / V, so its log is exact
         log_normaliser_T = logits_TV.amax(-1) - probability_TV.amax(-1).log()
         logprob_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1) - log_normaliser_T
-        # Σ_v p_v · logit_v as a batch of dot products, which makes no third matrix of this size
+        # Σ_v p_v · logit_v as a batch of dot products, which needs no third matrix of this size
         entropy_T = log_normaliser_T - torch.bmm(probability_TV[:, None], logits_TV[:, :, None]).flatten()
         top_entropy_T = _top_entropy(logits_TV) if "top_entropy_T" in self.loss.needs else None
-        return self._with_context(logprob_T, chunk, entropy_T, top_entropy_T)
+        return self.inputs.stats(chunk, logprob_T, entropy_T, top_entropy_T)
 
     def probability_less_onehot(self, chunk: slice) -> Tensor:
-        """p - onehot of the chunk whose statistics were last taken, in the inputs' dtype."""
+        """p - onehot, in the inputs' dtype; of the chunk for which `statistics` was called last."""
         targets_T = self.targets_N[chunk]
         probability_TV = self._probability_TV[: len(targets_T)]
         probability_TV[torch.arange(len(targets_T), device=targets_T.device), targets_T] -= 1
         return probability_TV.to(self.hidden_NC.dtype)
 
-    def of_all(self, logprob_N: Tensor) -> TokenStats:
-        return self._with_context(logprob_N, slice(None))
-
-    def _with_context(
-        self, logprob_T: Tensor, chunk: slice, entropy_T: Tensor | None = None, top_entropy_T: Tensor | None = None
-    ) -> TokenStats:
-        reference_N, response_N = self.context.reference_logprob_N, self.context.response_N
-        behavior_N = self.context.behavior_logprob_N
-        return TokenStats(
-            logprob_T,
-            entropy_T,
-            top_entropy_T,
-            None if reference_N is None else reference_N[chunk].to(self.wide),
-            None if response_N is None else response_N[chunk],
-            self.context.progress,
-            None if behavior_N is None else behavior_N[chunk].to(self.wide),
-        )
-
 
 def _top_entropy(logits_TV: Tensor) -> Tensor:
-    logprob_TK = logits_TV.topk(min(TOP, logits_TV.shape[1]), dim=-1).values.log_softmax(-1)
+    logprob_TK = logits_TV.topk(min(NUM_TOP_TOKENS, logits_TV.shape[1]), dim=-1).values.log_softmax(-1)
     return -(logprob_TK.exp() * logprob_TK).sum(-1)

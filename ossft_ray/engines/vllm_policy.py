@@ -1,8 +1,9 @@
 """The policy as a sampler: prompts as token ids in, sampled token ids out, on vLLM's async engine.
 
-Many requests are in flight at once and the engine batches them as it sees fit. Each request has its own seed.
+Many requests are in flight at once, and the engine batches them as it sees fit. Each request has its own seed.
 """
 
+import dataclasses
 import difflib
 import json
 import os
@@ -10,24 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Policy
 from ossft_ray.policy.chat import Chat, model_path
 
 _PICKLE_FORMATS = ("pt", "npcache")
-_REPEATED_TOKENS = (64, 4)  # longest and shortest length of what counts as repeated; each is looked for at each token
+_REPEATED_TOKENS = (64, 4)  # the longest and the shortest sequence that counts as repeated
 
 
-class PolicyDied(Exception):
-    """The engine's process has ended; no request to this policy can be answered any more."""
+class EngineDied(Exception):
+    """The engine's process has ended; this policy cannot answer any request."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw: temperature and top_p as in vLLM, `max_tokens` capped at the context less the prompt.
+    """How to sample: temperature and top_p as in vLLM, `max_tokens` capped at the context less the prompt.
 
-    A response that says 4 to 64 tokens `max_repeats` times in a row ends there; 0 lets it go on.
+    A response that repeats 4 to 64 tokens `max_repeats` times in a row is cut off there; 0 never cuts.
     """
 
     temperature: float
@@ -37,104 +38,96 @@ class Sampling:
 
 
 class VllmPolicy:
-    """A loaded engine. Make it, and use it, inside one running asyncio loop."""
+    """A loaded engine. Create it and use it inside one running asyncio loop."""
 
     def __init__(self, policy: Policy, chat: Chat, keep_logprobs: bool = False) -> None:
         """Start the engine's process and load the weights; this takes seconds to minutes.
 
-        With `keep_logprobs` responses come with the log-probabilities that their tokens were drawn with.
+        With `keep_logprobs`, responses carry the log-probabilities that their tokens were sampled with.
 
         Raises:
-            PolicyDied: the engine's process has ended before it was ready.
+            EngineDied: the engine's process ended before it was ready.
         """
-        self.chat = chat
-        self._keep_logprobs = keep_logprobs
-        settings = engine_settings(policy, chat)
-        if keep_logprobs:  # after temperature and top_p; vLLM's own choice is before them
-            settings["logprobs_mode"] = "processed_logprobs"
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        self.chat = chat
+        self._keep_logprobs = keep_logprobs
+        settings = engine_settings(policy, chat)
+        if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
+            settings["logprobs_mode"] = "processed_logprobs"
         self._lora = LoRARequest("policy", 1, policy.lora) if policy.lora else None
-        arguments = AsyncEngineArgs(**settings)
         try:
-            # As an engine of its own vLLM would take 128 requests at once; for offline work 1,024 on a large GPU.
-            self._engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
+            # By default vLLM batches 128 requests at once, as a server; for offline work 1,024 on a large GPU.
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**settings), usage_context=UsageContext.LLM_CLASS)
         except RuntimeError as error:
             if "initialization failed" not in str(error):
                 raise
-            raise PolicyDied("it failed to start; its log says why") from error
+            raise EngineDied("the engine failed to start; its log says why") from error
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
-        """One response to a rendered prompt.
-
-        `request_id` must be unique among the requests in flight.
+        """One response to a rendered prompt; `request_id` must be unique among the requests in flight.
 
         Raises:
-            PromptTooLong: the prompt leaves no room for a single token in the context.
-            PolicyDied: the engine's process has ended.
+            PromptTooLong: the prompt fills the context, so that not one token could be sampled.
+            EngineDied: the engine's process has ended.
         """
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        parameters = self._parameters(sampling, seed, room=self.chat.context_length - len(prompt_ids))
+        parameters = self._parameters(sampling, seed, max_new_tokens=self.chat.context_length - len(prompt_ids))
         prompt = TokensPrompt(prompt_token_ids=prompt_ids)
         try:
             outputs = self._engine.generate(prompt, parameters, request_id, lora_request=self._lora)
             (output,) = [output async for output in outputs]
         except EngineDeadError as error:
-            raise PolicyDied(str(error).splitlines()[0]) from error
+            raise EngineDied(brief(error)) from error
         completion = output.outputs[0]
         token_ids = list(completion.token_ids)
-        finish_reason = str(completion.finish_reason)
-        logprobs = self._logprobs(completion, sampling) if self._keep_logprobs else None
-        return Response(self.chat.decode(token_ids), token_ids, finish_reason, self.chat.opens_thinking, logprobs)
+        logprobs = None
+        if self._keep_logprobs:
+            # at temperature 0 vLLM reports those of temperature 1, but the choice was certain
+            certain, candidates = sampling.temperature == 0, zip(token_ids, completion.logprobs, strict=True)
+            logprobs = [0.0 if certain else float(of_token[token].logprob) for token, of_token in candidates]
+        text = self.chat.decode(token_ids)
+        return Response(text, token_ids, str(completion.finish_reason), self.chat.opens_thinking, logprobs)
 
-    def _logprobs(self, completion: Any, sampling: Sampling) -> list[float]:
-        """log b of each sampled token. At temperature 0 vLLM gives those of temperature 1, but there was no choice."""
-        if sampling.temperature == 0:
-            return [0.0] * len(completion.token_ids)
-        pairs = zip(completion.token_ids, completion.logprobs, strict=True)
-        return [float(at_place[token].logprob) for token, at_place in pairs]
-
-    def _parameters(self, sampling: Sampling, seed: int, room: int) -> Any:
+    def _parameters(self, sampling: Sampling, seed: int, max_new_tokens: int) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 
-        if room < 1:
-            raise PromptTooLong(f"{-room} tokens more than the context holds")
-        repetition = (
-            RepetitionDetectionParams(*_REPEATED_TOKENS, sampling.max_repeats) if sampling.max_repeats else None
-        )
+        if max_new_tokens < 1:
+            raise PromptTooLong(f"{-max_new_tokens} tokens more than the context holds")
+        repeats = sampling.max_repeats
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            max_tokens=min(sampling.max_tokens, room),
+            max_tokens=min(sampling.max_tokens, max_new_tokens),
             seed=seed,
             logprobs=0 if self._keep_logprobs else None,  # of the sampled token alone
             stop_token_ids=self.chat.stop_token_ids,
-            repetition_detection=repetition,
-            detokenize=False,  # the tokens are what counts; the text is decoded once, at the end
+            repetition_detection=RepetitionDetectionParams(*_REPEATED_TOKENS, repeats) if repeats else None,
+            detokenize=False,  # the text is decoded once, at the end
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
     async def load_weights(self, folder: str) -> None:
-        """Go on with the weights of another model of the same shape; none of its requests may be in flight.
+        """Switch to the weights of another model of the same shape, while no request is in flight.
 
-        Takes a fraction of a second where a new engine takes ten.
+        This takes a fraction of a second, and a new engine ten seconds.
         """
         await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         await self._engine.reset_prefix_cache()
 
     def shutdown(self) -> None:
-        """End the engine's process and give its memory back."""
+        """End the engine's process and free its memory."""
         self._engine.shutdown()
 
 
 def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
-    """vLLM's engine arguments: ours for this machine, then the user's own from `[policy.engine]` on top."""
+    """vLLM's engine arguments: defaults for this machine, overridden by `[policy.engine]`."""
     settings: dict[str, Any] = {
         "model": model_path(policy.model, weights=True),
         "revision": policy.revision,
@@ -153,10 +146,10 @@ def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
     else:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # The model runs in the engine core's own process: one process less to start, and no messages between the two.
-        # vLLM asks for two in order to bind threads, which is off here; this variable is how it is told so.
+        # With this variable and the executor "uni", the model runs in the engine core's process: one process less to
+        # start, and no messages between the two. vLLM wants two in order to bind threads, which is off here.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        # A seeded request whose prompt is split by chunked prefill kills the CPU engine.
+        # Chunked prefill is off because a seeded request whose prompt is split kills the CPU engine.
         settings |= {
             "enforce_eager": True,
             "distributed_executor_backend": "uni",
@@ -167,36 +160,27 @@ def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
 
 
 def check_engine_settings(settings: dict[str, Any]) -> None:
-    """Refuse `[policy.engine]` arguments that vLLM's engine does not have.
+    """Check `[policy.engine]` against the arguments of vLLM's engine.
 
     Raises:
-        InputError: names the argument and the nearest valid one; or it would load code or pickles unasked.
+        InputError: vLLM has no such argument (names the nearest valid one), or it would load code or pickles unasked.
     """
     if "trust_remote_code" in settings:
-        raise InputError("[policy.engine] trust_remote_code: set [policy] trust_remote_code, which training heeds too")
+        raise InputError("[policy.engine] trust_remote_code: set [policy] trust_remote_code, which training uses too")
     if settings.get("load_format") in _PICKLE_FORMATS:
         raise InputError(
             f"[policy.engine] load_format: '{settings['load_format']}' loads pickles, which may run any code; "
-            "leave it out, and give a model with .safetensors"
+            "leave it out, and give a model with .safetensors files"
         )
     if not settings:
         return  # vLLM takes seconds to import
-    from dataclasses import fields
-
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    valid = [field.name for field in fields(AsyncEngineArgs)]
-    for name in settings:
-        if name not in valid:
-            near = difflib.get_close_matches(name, valid, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise InputError(f"[policy.engine] vLLM has no engine argument '{name}'{hint}")
-
-
-def _lora_rank(folder: str) -> int:
-    """The smallest rank that vLLM makes room for and this adapter fits."""
-    rank = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), int(rank))
+    valid = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    if unknown := next((name for name in settings if name not in valid), None):
+        near = difflib.get_close_matches(unknown, valid, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise InputError(f"[policy.engine] vLLM has no engine argument '{unknown}'{hint}")
 
 
 def _has_gpu() -> bool:
@@ -205,14 +189,20 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def _lora_rank(folder: str) -> int:
+    """The smallest of the ranks that vLLM supports that is at least this adapter's."""
+    rank = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), int(rank))
+
+
 def prompt_logprobs(policy: Policy, chat: Chat, rows: list[list[int]]) -> list[list[float]]:
-    """log p of each token but the first of each row, as vLLM computes it; starts an engine and ends it."""
+    """log p of each token but the first of each row, as vLLM computes it, with an engine started for this call."""
     from vllm import LLM, SamplingParams, TokensPrompt
 
     engine = LLM(**engine_settings(policy, chat))
     parameters = SamplingParams(max_tokens=1, prompt_logprobs=0)
     outputs = engine.generate([TokensPrompt(prompt_token_ids=row) for row in rows], parameters, use_tqdm=False)
     return [
-        [at_place[token].logprob for token, at_place in zip(row[1:], output.prompt_logprobs[1:], strict=True)]
+        [candidates[token].logprob for token, candidates in zip(row[1:], output.prompt_logprobs[1:], strict=True)]
         for row, output in zip(rows, outputs, strict=True)
     ]

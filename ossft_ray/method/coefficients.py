@@ -1,12 +1,11 @@
 """The loss table: every loss of this family is one coefficient c_t in the gradient -Σ_t c_t ∇log p(y_t).
 
-A coefficient is a function of what is known of each response token, evaluated without gradient: the loss
-Σ_t c_t · (-log p_t) with c_t detached has exactly that gradient. Adding a published loss is adding a function and a
-line of the table (and, if it looks at something new, a field of `TokenStats`).
+A coefficient is a function of `TokenStats`, evaluated without gradient: the loss Σ_t c_t · (-log p_t) with c_t detached
+has exactly that gradient. To add a published loss, add a function and a line of the table.
 
-Letters in names: T tokens. In formulas: p = p_θ(y_t), H the entropy of p_θ(·) in nats, q the probability of y_t under
-the reference (the policy before training, or as it was when q was last taken), r = p / q; b the probability of y_t
-under the prompt and temperature that wrote it.
+Letters in names: T tokens, R responses. In formulas: p = p_θ(y_t), H the entropy of p_θ(·) in nats, q the probability
+of y_t under the reference policy (the policy before training, or at its last refresh), r = p / q, and b the probability
+of y_t under the prompt and temperature that it was sampled with.
 """
 
 import functools
@@ -17,23 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TOP = 20  # tokens that `top_entropy_T` looks at
-_MAX_LOG_RATIO = 20.0  # of exp(log p - log q): beyond it float32 is near its end, and every bound below has long cut it
+NUM_TOP_TOKENS = 20  # that `top_entropy_T` looks at
+_MAX_LOG_RATIO = 20.0  # of exp(log p - log q): every bound below cuts far earlier, and float32 overflows near 88
 
 
 @dataclass(frozen=True)
 class TokenStats:
     """What a coefficient may look at, one value a response token; detached, in float32 or wider.
 
-    Only `logprob_T` is always there; the others where the loss `needs` them.
+    Only `logprob_T` is always given; the other tensors are given where the loss `needs` them.
     """
 
-    logprob_T: Tensor  # log p_θ(y_t | x, y_<t) in nats, under the policy as it is at this step
+    logprob_T: Tensor  # log p_θ(y_t | x, y_<t) in nats, under the policy at this step
     entropy_T: Tensor | None = None  # of the whole next-token distribution, in nats
     top_entropy_T: Tensor | None = None  # of the 20 most likely tokens, renormalised, in nats
     reference_logprob_T: Tensor | None = None  # log q
-    response_T: Tensor | None = None  # which response a token belongs to: 0, 1, ...; a response is here whole
-    progress: float = 1.0  # the part of all optimiser steps that is done, 0..1
+    response_T: Tensor | None = None  # the number of the token's response: 0, 1, ...; every response is here as a whole
+    progress: float = 1.0  # the share of all optimiser steps that is done, 0..1
     behavior_logprob_T: Tensor | None = None  # log b, 0 where an expert wrote the token
 
 
@@ -61,7 +60,7 @@ def dft(tokens: TokenStats) -> Tensor:
 def iw_sft(tokens: TokenStats, temperature: float = 1.0, max_weight: float = 16.0) -> Tensor:
     """Importance-weighted SFT: c = min(exp(T · mean_t(log p - log q)), 16), one value for the whole response.
 
-    arXiv 2507.12856, as its authors' code (`IwSFTLoss`, summed over time) has it.
+    arXiv 2507.12856, as in its authors' code (`IwSFTLoss`, summed over time).
     """
     assert tokens.response_T is not None
     response_T, log_ratio_T = tokens.response_T, _log_ratio(tokens)
@@ -75,30 +74,30 @@ def iw_sft(tokens: TokenStats, temperature: float = 1.0, max_weight: float = 16.
 def psft(tokens: TokenStats, clip: float = 0.28) -> Tensor:
     """Proximal SFT: c = r where r ≤ 1 + clip, else 0 (arXiv 2508.17784: PPO's surrogate, all advantages 1).
 
-    q is the policy at its last refresh: with a fixed q a token would fall silent for good.
+    q is the policy at its last refresh: with a fixed q, a token past the bound would never be trained on again.
     """
     ratio_T = _exp(_log_ratio(tokens))
     return ratio_T.where(ratio_T <= 1 + clip, 0.0)
 
 
 def asft_k3(tokens: TokenStats, weight: float = 0.05, max_ratio: float = 10.0) -> Tensor:
-    """DFT anchored to the reference: c = p + λ (q/p - 1), the q/p bounded.
+    """DFT anchored to the reference: c = p + λ (q/p - 1), with q/p bounded.
 
-    After ASFT (arXiv 2509.23753), whose KL(q‖p) over the whole vocabulary has no such form; this is the gradient of the
-    k3 estimator of a KL divergence, on the response's tokens.
+    After ASFT (arXiv 2509.23753). Its KL(q‖p) over the whole vocabulary is not a sum of coefficients; this is the
+    gradient of the k3 estimator of a KL divergence on the response's tokens.
     """
     inverse_ratio_T = _exp(-_log_ratio(tokens)).clamp_max(max_ratio)
     return tokens.logprob_T.exp() + weight * (inverse_ratio_T - 1)
 
 
 def trsft(tokens: TokenStats, alpha: float = 0.1) -> Tensor:
-    """Trust-region SFT: c = p / max(p, α), so 1 but for unlikely tokens (arXiv 2512.17636)."""
+    """Trust-region SFT: c = p / max(p, α), which is 1 except for unlikely tokens (arXiv 2512.17636)."""
     probability_T = tokens.logprob_T.exp()
     return probability_T / probability_T.clamp_min(alpha)
 
 
 def idft(tokens: TokenStats, **gamma: float) -> Tensor:
-    """In-distribution fine-tuning: c = p^γ (1 + γ log p), that of -p^γ log p with γ detached.
+    """In-distribution fine-tuning: c = p^γ (1 + γ log p), the coefficient of -p^γ log p with γ detached.
 
     arXiv 2602.12222. Negative for p < e^(-1/γ): such tokens are pushed away. `idft_sg` detaches p^γ too.
     """
@@ -117,7 +116,7 @@ def eaft(tokens: TokenStats, alpha: float = 1.0) -> Tensor:
     arXiv 2601.02151; LLaMA-Factory divides by 3.0 instead.
     """
     assert tokens.top_entropy_T is not None
-    largest = torch.log(torch.tensor(float(TOP), dtype=tokens.logprob_T.dtype, device=tokens.logprob_T.device))
+    largest = torch.log(torch.tensor(float(NUM_TOP_TOKENS)).to(tokens.logprob_T))
     return (tokens.top_entropy_T / largest).clamp_min(0).pow(alpha)
 
 
@@ -129,7 +128,7 @@ def power(tokens: TokenStats, k: float = 10.0) -> Tensor:
 def importance_sampling(tokens: TokenStats, low: float = 0.0, high: float = 2.0) -> Tensor:
     """Importance sampling: c = clip(p / b, low, high), the ratio to the distribution that the token was drawn from.
 
-    Textbook, with a truncated weight (Ionides 2008). Nobody drew an expert's token: there b = 1, and so c is DFT's p.
+    Textbook, with a truncated weight (Ionides 2008). An expert's token was not sampled: b is 1 there, so c is DFT's p.
     """
     assert tokens.behavior_logprob_T is not None
     return _exp(tokens.logprob_T - tokens.behavior_logprob_T).clamp(low, high)
@@ -180,7 +179,7 @@ def _gamma(
 ) -> Tensor:
     """IDFT's γ = clamp(exp(-(log p + H)/β), 0.1, 2): large where a token is less likely than its distribution suggests.
 
-    It is 1 for the first `hold` of the run, and blends over to its own value in the next `ramp`.
+    γ is 1 for the first `hold` of the run, and moves to the formula's value during the next `ramp`.
     """
     assert tokens.entropy_T is not None
     exponent_T = -(tokens.logprob_T + tokens.entropy_T) / beta

@@ -1,4 +1,4 @@
-"""What does the learning rate do over a run?"""
+"""The learning rate over a run."""
 
 import math
 
@@ -6,7 +6,7 @@ import math
 def learning_rate_at(step: int, num_steps: int, peak: float, warmup_ratio: float) -> float:
     """Linear warm-up over the first `warmup_ratio` of the steps, then cosine to zero; `step` counts from 0.
 
-    The first step already moves and so does the last: zero lies just outside the run at either end.
+    The rate is positive at the first and at the last step: it would reach zero only outside the run.
     """
     num_warmup = int(warmup_ratio * num_steps)
     if step < num_warmup:

@@ -1,14 +1,14 @@
-"""Which examples share a row, and which rows share a forward pass: plain lists of indices, no tensors."""
+"""Packing: examples into rows, and rows into forward passes, as plain lists of indices."""
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
-Row = list[int]  # indices of the examples that stand in it, one after the other
+Row = list[int]  # indices of its examples, in order
 MicroBatch = list[Row]  # rows of one forward pass, padded to the longest
 
 
 def pack_rows(lengths: Sequence[int], capacity: int) -> list[Row]:
-    """Best-fit-decreasing bin packing: each example, longest first, goes into the fullest row that still holds it.
+    """Best-fit-decreasing bin packing: each example, longest first, goes into the fullest row with space for it.
 
     Args:
         lengths: tokens of each example.
@@ -39,8 +39,8 @@ def plan_micro_batches(lengths: Sequence[int], max_tokens: int, row_tokens: int,
 
     Args:
         lengths: tokens of each example of the batch.
-        max_tokens: of one forward pass; a single example longer than this gets a pass of its own.
-        row_tokens: of one packed row, since attention costs grow with a row's length.
+        max_tokens: of one forward pass; a longer example is a forward pass by itself.
+        row_tokens: of one packed row, because the cost of attention grows with a row's length.
         packing: whether examples share rows; otherwise each is a row.
     """
     capacity = max(min(row_tokens, max_tokens), max(lengths))
@@ -57,10 +57,10 @@ def plan_micro_batches(lengths: Sequence[int], max_tokens: int, row_tokens: int,
 
 
 def padding_share(micro_batches: Sequence[MicroBatch], lengths: Sequence[int]) -> float:
-    """The part of all token places that hold padding, 0..1."""
-    places = sum(len(rows) * max(_num_tokens(row, lengths) for row in rows) for rows in micro_batches)
+    """The share of all positions that hold padding, 0..1."""
+    positions = sum(len(rows) * max(_num_tokens(row, lengths) for row in rows) for rows in micro_batches)
     tokens = sum(_num_tokens(row, lengths) for rows in micro_batches for row in rows)
-    return 1 - tokens / places if places else 0.0
+    return 1 - tokens / positions if positions else 0.0
 
 
 def _num_tokens(row: Row, lengths: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.policy.chat import Chat
 
 
-class Encoded(NamedTuple):
+class EncodedExample(NamedTuple):
     """An example as token ids."""
 
     prompt: list[int]
@@ -18,16 +18,15 @@ class Encoded(NamedTuple):
         return len(self.prompt) + len(self.response)
 
 
-def encode(row: dict[str, Any], chat: Chat, experiment: Experiment) -> Encoded:
+def encode_example(row: dict[str, Any], chat: Chat, experiment: Experiment) -> EncodedExample:
     """An EXAMPLE row as it is trained on: the prompt through the chat template, the response as it was sampled.
 
-    A response is encoded anew only if another policy wrote it and its ids do not spell it in this tokenizer.
+    A response is encoded again only if another policy wrote it and its ids do not decode to its text with this
+    tokenizer.
     """
     prompt, response = chat.render(row["prompt"]), chat.close_turn(row["response_token_ids"])
-    if row["policy"] != experiment.policy.model and not _spells(chat, response, row["response"]):
-        return Encoded(prompt, chat.encode_response(row["response"]), True)
-    return Encoded(prompt, response, False)
-
-
-def _spells(chat: Chat, token_ids: list[int], response: str) -> bool:
-    return token_ids[-1:] == [chat.end_of_turn_id] and chat.decode(token_ids) == response
+    if row["policy"] != experiment.policy.model:
+        is_closed = response[-1:] == [chat.end_of_turn_id]
+        if not is_closed or chat.decode(response) != row["response"]:
+            return EncodedExample(prompt, chat.encode_response(row["response"]), True)
+    return EncodedExample(prompt, response, False)

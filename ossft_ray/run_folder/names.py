@@ -25,7 +25,7 @@ BEFORE = "before"  # parts that are being rewritten again, because more samples 
 # train/
 METRICS = "metrics.jsonl"
 CHECKPOINTS, COMPLETE = "checkpoints", "complete.json"  # the second marks a checkpoint as whole
-MODEL, BEST = "model", "best"
+MODEL = "model"
 
 # evaluate/
 ACCURACIES, DIFFERENCES, COSTS = "scores.json", "differences.json", "costs.json"

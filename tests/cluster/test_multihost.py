@@ -263,7 +263,7 @@ def test_host_dies_while_training(cluster: Cluster, quiet: Quiet):
     cluster.finish(job, folder.name)
     assert curve_of(cluster, folder.name) == quiet.curve
     log = (folder / "logs/train-0.log").read_text()
-    resumed = [int(step) for step in re.findall(r"going on after step (\d+)", log)]
+    resumed = [int(step) for step in re.findall(r"resuming after step (\d+)", log)]
     assert resumed and min(resumed) >= 8, f"it began anew: {resumed}"
     victim.boot()
     cluster.wait_for_nodes()

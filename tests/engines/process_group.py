@@ -1,4 +1,4 @@
-"""What a worker of a test's own process group does first."""
+"""The process group of a test, which its workers join first."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from ossft_ray.engines.training import deepspeed_engine
 
 
 def join_group(rank: int, num_workers: int, folder: Path) -> None:
-    """Meet the others in `folder`, and let ZeRO-3 shard parameters as small as the playground's."""
+    """Join the group through a file in `folder`, and let ZeRO-3 shard parameters as small as the playground's."""
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": str(num_workers), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"
     }  # fmt: skip
@@ -19,7 +19,7 @@ def join_group(rank: int, num_workers: int, folder: Path) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=num_workers
     )
-    # DeepSpeed leaves parameters as small as these whole unless told otherwise
+    # by default DeepSpeed does not shard parameters as small as these
     plain_config = deepspeed_engine.deepspeed_config
 
     def sharding_config(settings: Train, *arguments: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Real processes add up their tensors over Gloo; one that is missing is not waited for without end."""
+"""Real processes add up their tensors over Gloo, and do not wait for ever for one that is missing."""
 
 import socket
 import subprocess
@@ -26,14 +26,14 @@ def address() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_two_processes(address: str) -> None:
+def test_two_processes_agree_on_the_sum(address: str) -> None:
     processes = [start(rank, 2, address, 60) for rank in range(2)]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert all(0 < float(output) < 60 for output, _ in outputs)
 
 
-def test_one_that_does_not_come(address: str) -> None:
+def test_a_missing_process_ends_in_a_timeout(address: str) -> None:
     process = start(0, 2, address, 2)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0

@@ -1,4 +1,4 @@
-"""The window of problems, and who may begin a draw that may not be needed."""
+"""The window of problems, and the spare capacity in which early draws may begin."""
 
 import asyncio
 from contextlib import ExitStack
@@ -8,7 +8,7 @@ import pytest
 from ossft_ray.engines.in_flight import InFlight
 
 
-def test_no_more_problems_than_the_window_holds_and_in_their_order() -> None:
+def test_problems_enter_the_window_in_order_and_no_more_than_it_holds() -> None:
     async def run() -> list[int]:
         in_flight, begun, at_once, most = InFlight(num_problems=2), [], 0, 0
 
@@ -28,18 +28,18 @@ def test_no_more_problems_than_the_window_holds_and_in_their_order() -> None:
     assert asyncio.run(run()) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("num_requests, has_room", [(0, True), (2, True), (3, False), (5, False)])
-def test_there_is_room_below_so_many_requests(num_requests: int, has_room: bool) -> None:
+@pytest.mark.parametrize("num_requests, is_spare", [(0, True), (2, True), (3, False), (5, False)])
+def test_capacity_is_spare_below_so_many_requests(num_requests: int, is_spare: bool) -> None:
     async def run() -> bool:
         in_flight = InFlight(num_problems=9, spare_below=3)
         with ExitStack() as requests:
             for _ in range(num_requests):
                 requests.enter_context(in_flight.request())
-            asked = asyncio.ensure_future(in_flight.room())
+            asked = asyncio.ensure_future(in_flight.spare_capacity())
             for _ in range(3):
                 await asyncio.sleep(0)
             given = asked.done()
-        await asked  # all requests have ended, so nothing waits for ever
+        await asked  # after the last request there is capacity
         return given
 
-    assert asyncio.run(run()) == has_room
+    assert asyncio.run(run()) == is_spare

@@ -1,3 +1,5 @@
+"""Packed rows, with a mask and without one, give each example the logits that it has alone."""
+
 import numpy as np
 import pytest
 import torch
@@ -16,15 +18,15 @@ def model():
 
 @pytest.fixture(scope="module")
 def packed_model():
-    """As training loads it, with attention that goes by the boundaries of examples in one flat row."""
-    model, flat = load_model(Policy(model="playground"), Train(precision="fp32"))
-    assert flat
+    """As training loads it, with attention within each example of a packed row."""
+    model, packed = load_model(Policy(model="playground"), Train(precision="fp32"))
+    assert packed
     return model.eval()
 
 
 def _examples() -> Examples:
     rng = np.random.default_rng(0)
-    lengths = [(5, 30), (1, 1), (60, 90), (2, 1), (17, 44)]  # some as short as can be
+    lengths = [(5, 30), (1, 1), (60, 90), (2, 1), (17, 44)]  # some of the shortest possible
     prompts = [rng.integers(3, 400, prompt).tolist() for prompt, _ in lengths]
     responses = [rng.integers(3, 400, response).tolist() for _, response in lengths]
     return Examples.build([str(index) for index in range(len(lengths))], prompts, responses)
@@ -40,7 +42,7 @@ def test_packed_logits_equal_unpacked_ones(model, rows: list[list[int]]) -> None
     tensors = collate(examples, list(range(len(examples))), rows)
     with torch.no_grad():
         logits_BTV = model(tensors.input_ids_BT, position_ids=tensors.position_ids_BT, use_cache=False).logits
-        packed_NV = logits_BTV.flatten(0, 1)[tensors.sources_N]
+        packed_NV = logits_BTV.flatten(0, 1)[tensors.predictor_index_N]
         alone = []
         for index in (index for row in rows for index in row):
             tokens = torch.from_numpy(examples.token_ids[examples.offsets[index] : examples.offsets[index + 1]]).long()
@@ -49,16 +51,16 @@ def test_packed_logits_equal_unpacked_ones(model, rows: list[list[int]]) -> None
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 3, 1, 3], [2]], ids=str)
-def test_logits_in_one_flat_row_equal_those_of_each_example_alone(model, packed_model, order: list[int]) -> None:
+def test_logits_in_one_packed_row_equal_those_of_each_example_alone(model, packed_model, order: list[int]) -> None:
     examples = _examples()
-    tensors = collate(examples, list(range(len(examples))), [[index] for index in order], flat=True)
+    tensors = collate(examples, list(range(len(examples))), [[index] for index in order], packed=True)
     assert tensors.input_ids_BT.shape == (1, sum(int(examples.lengths[index]) for index in order))  # no padding
     with torch.no_grad():
         logits_TV = packed_model(
             tensors.input_ids_BT,
             position_ids=tensors.position_ids_BT,
-            boundaries=tensors.boundaries,
-            longest=int(tensors.boundaries.diff().max()),
+            cu_seqlens=tensors.cu_seqlens,
+            max_seqlen=int(tensors.cu_seqlens.diff().max()),
             use_cache=False,
         ).logits[0]
         alone = []
@@ -68,19 +70,19 @@ def test_logits_in_one_flat_row_equal_those_of_each_example_alone(model, packed_
     torch.testing.assert_close(logits_TV, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
-def test_without_boundaries_examples_in_a_flat_row_would_leak(packed_model) -> None:
-    """The guard of the test above."""
+def test_without_cu_seqlens_examples_in_a_packed_row_would_leak(packed_model) -> None:
+    """A guard: the test above can fail."""
     examples = _examples()
-    tensors = collate(examples, list(range(5)), [[0, 4]], flat=True)
+    tensors = collate(examples, list(range(5)), [[0, 4]], packed=True)
     arguments = {"position_ids": tensors.position_ids_BT, "use_cache": False}
     with torch.no_grad():
-        apart = packed_model(tensors.input_ids_BT, boundaries=tensors.boundaries, longest=96, **arguments).logits
+        apart = packed_model(tensors.input_ids_BT, cu_seqlens=tensors.cu_seqlens, max_seqlen=96, **arguments).logits
         leaking = packed_model(tensors.input_ids_BT, **arguments).logits
     assert (apart - leaking)[0, 40:].abs().max() > 0.1
 
 
 def test_without_restarting_positions_examples_would_leak(model) -> None:
-    """The guard of the test above: it fails where attention crosses from one example to the next."""
+    """A guard: the comparison of logits fails if attention crosses from one example to the next."""
     examples = _examples()
     tensors = collate(examples, list(range(5)), [[0, 4]])
     crossing_1T = torch.arange(tensors.input_ids_BT.shape[1])[None]

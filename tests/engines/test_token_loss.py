@@ -1,17 +1,19 @@
+"""The chunked loss equals its plain computation on all logits at once: values, gradients, memory."""
+
 import pytest
 import torch
 from torch import Tensor
 
 from ossft_ray.engines import token_loss as module
 from ossft_ray.engines.tied_embedding import TiedEmbedding
-from ossft_ray.engines.token_loss import Context, LossHead, token_loss
+from ossft_ray.engines.token_loss import LossHead, LossInputs, token_loss
 from ossft_ray.method.coefficients import LOSSES, TokenStats, make_loss
 
 VOCABULARY = 31
 
 
 def _unchunked(
-    hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, name: str, context: Context
+    hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, name: str, inputs: LossInputs
 ) -> tuple[Tensor, TokenStats, Tensor]:
     """The same loss in plain PyTorch, on all logits at once."""
     logits_NV = hidden_NC @ head_VC.T
@@ -21,32 +23,32 @@ def _unchunked(
         logprob_N.detach(),
         torch.special.entr(logits_NV.detach().softmax(-1)).sum(-1),
         torch.special.entr(top_NK).sum(-1),
-        context.reference_logprob_N,
-        context.response_N,
-        context.progress,
-        context.behavior_logprob_N,
+        inputs.reference_logprob_N,
+        inputs.response_N,
+        inputs.progress,
+        inputs.behavior_logprob_N,
     )
     coefficient_N = make_loss(name).coefficient(stats)
     return -(coefficient_N * logprob_N).sum(), stats, coefficient_N
 
 
-def _inputs(num_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Context]:
+def _inputs(num_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, LossInputs]:
     generator = torch.Generator().manual_seed(1)
     hidden_NC = torch.randn(num_tokens, 7, generator=generator, dtype=torch.float64)
     head_VC = torch.randn(VOCABULARY, 7, generator=generator, dtype=torch.float64)
     targets_N = torch.randint(VOCABULARY, (num_tokens,), generator=generator)
     reference_N = -3 * torch.rand(num_tokens, generator=generator, dtype=torch.float64)
     response_N = torch.arange(num_tokens) // 7  # responses that chunks of 5 cut in two
-    context = Context(reference_N, response_N, progress=0.27, behavior_logprob_N=reference_N.flip(0))
-    return hidden_NC.to(dtype).requires_grad_(), head_VC.to(dtype).requires_grad_(), targets_N, context
+    inputs = LossInputs(reference_N, response_N, progress=0.27, behavior_logprob_N=reference_N.flip(0))
+    return hidden_NC.to(dtype).requires_grad_(), head_VC.to(dtype).requires_grad_(), targets_N, inputs
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("num_tokens, chunk_tokens", [(23, 5), (23, 23), (20, 5), (1, 5), (23, None), (0, 5)])
 def test_value_and_gradients_equal_the_unchunked(name: str, num_tokens: int, chunk_tokens: int | None) -> None:
-    hidden_NC, head_VC, targets_N, context = _inputs(num_tokens)
-    losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), context, chunk_tokens)
-    expected, stats, coefficient_N = _unchunked(hidden_NC, head_VC, targets_N, name, context)
+    hidden_NC, head_VC, targets_N, inputs = _inputs(num_tokens)
+    losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), inputs, chunk_tokens)
+    expected, stats, coefficient_N = _unchunked(hidden_NC, head_VC, targets_N, name, inputs)
     torch.testing.assert_close(losses.loss, expected)
     torch.testing.assert_close(losses.logprob_N, stats.logprob_T)
     torch.testing.assert_close(losses.entropy_N, stats.entropy_T)
@@ -60,44 +62,44 @@ def test_value_and_gradients_equal_the_unchunked(name: str, num_tokens: int, chu
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_tied_embeddings_get_both_gradients(name: str) -> None:
-    _, table_VC, targets_N, context = _inputs(23)
+    _, table_VC, targets_N, inputs = _inputs(23)
     input_ids_N = targets_N.roll(1)
     mix_CC = torch.randn(7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     hidden_NC = [(table_VC[input_ids_N] @ mix_CC).tanh() for _ in range(2)]
-    ours = token_loss(hidden_NC[0], table_VC, targets_N, make_loss(name), context, 5).loss
-    theirs = _unchunked(hidden_NC[1], table_VC, targets_N, name, context)[0]
+    ours = token_loss(hidden_NC[0], table_VC, targets_N, make_loss(name), inputs, 5).loss
+    theirs = _unchunked(hidden_NC[1], table_VC, targets_N, name, inputs)[0]
     torch.testing.assert_close(torch.autograd.grad(ours, table_VC), torch.autograd.grad(theirs, table_VC))
 
 
 @pytest.mark.parametrize("padding_idx", [None, 3])
 @pytest.mark.parametrize("num_passes", [1, 2])
 def test_a_tied_embedding_adds_to_the_heads_gradient(num_passes: int, padding_idx: int | None) -> None:
-    """The same gradient as autograd's of two uses of one weight, handed over once a backward pass."""
+    """The gradient equals autograd's for two uses of one weight, and arrives once a backward pass."""
     _, table_VC, targets_N, _ = _inputs(23)
     input_ids_N = targets_N.roll(1).where(torch.arange(23) % 5 > 0, 3)
     plain = torch.nn.Embedding(*table_VC.shape, padding_idx=padding_idx, _weight=table_VC.detach().clone())
     head = LossHead(torch.nn.Parameter(table_VC.detach().clone()), make_loss("dft"))
-    embedding, handed_over = TiedEmbedding(head, padding_idx), []
-    head.weight.register_hook(lambda grad: handed_over.append(grad.shape))
+    embedding, arrived = TiedEmbedding(head, padding_idx), []
+    head.weight.register_hook(lambda grad: arrived.append(grad.shape))
     for _ in range(num_passes):
         head(embedding(input_ids_N).tanh(), targets_N)[0].mul(0.5).backward()
         token_loss(plain(input_ids_N).tanh(), plain.weight, targets_N, make_loss("dft")).loss.mul(0.5).backward()
     torch.testing.assert_close(head.weight.grad, plain.weight.grad)
-    assert len(handed_over) == num_passes
+    assert len(arrived) == num_passes
 
 
 @pytest.mark.parametrize("chunk_tokens", [5, 64])  # summed over chunks, and in one
 @pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_is_close_to_the_wide_computation(name: str, chunk_tokens: int) -> None:
-    hidden_NC, head_VC, targets_N, context = _inputs(23, torch.bfloat16)
-    losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), context, chunk_tokens)
+    hidden_NC, head_VC, targets_N, inputs = _inputs(23, torch.bfloat16)
+    losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), inputs, chunk_tokens)
     assert losses.loss.dtype == losses.logprob_N.dtype == torch.float32
     logits_NV = (hidden_NC @ head_VC.T).detach().float()  # the product itself is in bfloat16
     torch.testing.assert_close(losses.logprob_N, logits_NV.log_softmax(-1).gather(1, targets_N[:, None])[:, 0])
     losses.loss.backward()
     assert hidden_NC.grad is not None and hidden_NC.grad.dtype == torch.bfloat16
     wide = [tensor.detach().double().requires_grad_() for tensor in (hidden_NC, head_VC)]
-    expected = torch.autograd.grad(_unchunked(*wide, targets_N, name, context)[0], wide)
+    expected = torch.autograd.grad(_unchunked(*wide, targets_N, name, inputs)[0], wide)
     for our, their in zip([hidden_NC.grad, head_VC.grad], expected, strict=True):
         torch.testing.assert_close(our.double(), their, rtol=0.05, atol=0.03 * their.abs().max().item())
 
@@ -113,41 +115,41 @@ def test_a_sure_token_keeps_its_small_gradient_in_half_precision() -> None:
 
 @pytest.mark.parametrize("frozen", ["head", "hidden", "both"])
 def test_frozen_inputs_get_no_gradient(frozen: str) -> None:
-    hidden_NC, head_VC, targets_N, context = _inputs(23)
+    hidden_NC, head_VC, targets_N, inputs = _inputs(23)
     hidden_NC.requires_grad_(frozen == "head")
     head_VC.requires_grad_(frozen == "hidden")
     loss = token_loss(hidden_NC, head_VC, targets_N, make_loss("sft"), None, 5).loss
     assert loss.requires_grad == (frozen != "both")
-    torch.testing.assert_close(loss, _unchunked(hidden_NC, head_VC, targets_N, "sft", context)[0])
+    torch.testing.assert_close(loss, _unchunked(hidden_NC, head_VC, targets_N, "sft", inputs)[0])
 
 
-def test_without_gradients_none_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden_NC, head_VC, targets_N, context = _inputs(23)
-    made = []
+def test_gradients_are_not_computed_under_no_grad(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden_NC, head_VC, targets_N, inputs = _inputs(23)
+    allocated = []
     plain = torch.zeros_like
-    monkeypatch.setattr(module.torch, "zeros_like", lambda *a, **k: made.append(a) or plain(*a, **k))
+    monkeypatch.setattr(module.torch, "zeros_like", lambda *a, **k: allocated.append(a) or plain(*a, **k))
     with torch.no_grad():
-        loss = token_loss(hidden_NC, head_VC, targets_N, make_loss("sft"), context, 5).loss
-    assert not made and not loss.requires_grad
-    token_loss(hidden_NC, head_VC, targets_N, make_loss("sft"), context, 5)
-    assert made
+        loss = token_loss(hidden_NC, head_VC, targets_N, make_loss("sft"), inputs, 5).loss
+    assert not allocated and not loss.requires_grad
+    token_loss(hidden_NC, head_VC, targets_N, make_loss("sft"), inputs, 5)
+    assert allocated
 
 
 def test_loss_head_shares_the_weight() -> None:
-    hidden_NC, head_VC, targets_N, context = _inputs(5)
+    hidden_NC, head_VC, targets_N, inputs = _inputs(5)
     weight = torch.nn.Parameter(head_VC.detach())
     head = LossHead(weight, make_loss("sft"))
     assert list(head.parameters()) == [weight] and head.weight is weight
-    expected = _unchunked(hidden_NC, head_VC, targets_N, "sft", context)[0]
+    expected = _unchunked(hidden_NC, head_VC, targets_N, "sft", inputs)[0]
     torch.testing.assert_close(head(hidden_NC, targets_N)[0], expected)
 
 
 @pytest.mark.parametrize("name, sizes", [("sft", [5, 5, 5, 5, 3]), ("iw_sft", 2 * [5, 5, 5, 5, 3])])
 def test_logits_of_all_tokens_never_exist_at_once(monkeypatch: pytest.MonkeyPatch, name: str, sizes: list[int]) -> None:
-    """A loss that looks at whole responses passes over the tokens twice."""
-    hidden_NC, head_VC, targets_N, context = _inputs(23)
+    """A loss that looks at whole responses goes over the tokens twice."""
+    hidden_NC, head_VC, targets_N, inputs = _inputs(23)
     seen: list[int] = []
     plain = torch.softmax
     monkeypatch.setattr(torch, "softmax", lambda logits, *a, **k: seen.append(len(logits)) or plain(logits, *a, **k))
-    token_loss(hidden_NC, head_VC, targets_N, make_loss(name), context, 5).loss.backward()
+    token_loss(hidden_NC, head_VC, targets_N, make_loss(name), inputs, 5).loss.backward()
     assert seen == sizes

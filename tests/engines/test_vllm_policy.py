@@ -1,4 +1,4 @@
-"""The real engine, once for all these tests: what was sampled, whatever the batch; endless repetition; its death."""
+"""The real engine: samples that do not depend on the batch, endless repetition, and the death of its process."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Policy
-from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
+from ossft_ray.engines.vllm_policy import EngineDied, Sampling, VllmPolicy
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.playground.arithmetic import training_problems
@@ -23,12 +23,12 @@ CUT = Sampling(temperature=1.0, top_p=1.0, max_tokens=200, max_repeats=16)
 
 @dataclass
 class Sampled:
-    """What one engine gave."""
+    """The responses of one engine, which all tests share."""
 
     chat: Chat
-    at_once: list[Response]  # everything handed over together
+    at_once: list[Response]  # all requests together
     one_by_one: list[Response]  # the first few again, alone, in reverse
-    cut: list[Response]  # everything again, where repetition is cut
+    cut: list[Response]  # all again, with repetition cut off
     too_long: BaseException
     after_death: list[BaseException | Response]
 
@@ -72,7 +72,7 @@ def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(sampled: Sampled) -
 
 
 def test_tokens_end_as_sampled(sampled: Sampled) -> None:
-    """With the end of the turn where the policy ended it; with nothing added where it was cut off."""
+    """The end-of-turn token is there where the policy ended its turn, and not where it was cut off."""
     reasons = {response.finish_reason for response in sampled.at_once}
     assert reasons == {"stop", "length"}
     for response in sampled.at_once:
@@ -83,7 +83,7 @@ def test_tokens_end_as_sampled(sampled: Sampled) -> None:
             assert len(response.token_ids) == FREE.max_tokens
 
 
-def test_endless_repetition_is_cut_and_only_that(sampled: Sampled) -> None:
+def test_only_endless_repetition_is_cut_off(sampled: Sampled) -> None:
     pairs = list(zip(sampled.at_once, sampled.cut, strict=True))
     repeating = [(free, cut) for free, cut in pairs if cut.finish_reason == "repetition"]
     assert repeating, "the tiny policy loops now and then"
@@ -91,7 +91,7 @@ def test_endless_repetition_is_cut_and_only_that(sampled: Sampled) -> None:
         assert cut.token_ids == free.token_ids[: len(cut.token_ids)], "the same draw, ended earlier"
         assert len(cut.token_ids) < len(free.token_ids)
         assert any(cut.token_ids[-16 * size :] == cut.token_ids[-size:] * 16 for size in range(4, 65)), (
-            "it says so many tokens sixteen times in a row"
+            "it repeats so many tokens sixteen times in a row"
         )
     assert all(free == cut for free, cut in pairs if cut.finish_reason != "repetition")
 
@@ -100,8 +100,8 @@ def test_a_prompt_that_fills_the_context_is_refused(sampled: Sampled) -> None:
     assert isinstance(sampled.too_long, PromptTooLong)
 
 
-def test_whoever_waits_for_an_engine_that_died_is_told(sampled: Sampled) -> None:
-    told = [outcome for outcome in sampled.after_death if not isinstance(outcome, Response)]
-    assert told, "the engine was killed with requests in flight"
-    assert {type(outcome) for outcome in told} == {PolicyDied}
-    assert isinstance(sampled.after_death[-1], PolicyDied), "and so is whoever comes later"
+def test_every_request_to_a_dead_engine_fails(sampled: Sampled) -> None:
+    failed = [outcome for outcome in sampled.after_death if not isinstance(outcome, Response)]
+    assert failed, "the engine was killed with requests in flight"
+    assert {type(outcome) for outcome in failed} == {EngineDied}
+    assert isinstance(sampled.after_death[-1], EngineDied), "and so do later requests"

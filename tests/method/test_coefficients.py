@@ -16,7 +16,7 @@ RESPONSES = torch.tensor([0] * 7 + [1] * 1 + [2] * 12)
 
 @dataclass(frozen=True)
 class Given:
-    """What a source's formula is written in; p and everything from logits may be differentiated."""
+    """The quantities of a source's formula; p and everything computed from logits may be differentiated."""
 
     logits_TV: Tensor
     logp_T: Tensor
@@ -48,7 +48,7 @@ def iw_sft(g: Given, temperature: float = 1.0) -> Tensor:
 
 
 def importance_sampling(g: Given) -> Tensor:
-    """The surrogate E_b[p / b] with its ratio truncated at 2, where only log p is left to move; an expert's b is 1."""
+    """The surrogate E_b[p / b], with its ratio truncated at 2 and linear in log p beyond; an expert's b is 1."""
     ratio = (g.logp_T - g.logb_T).exp()
     return -torch.where(ratio <= 2.0, ratio, 2.0 * g.logp_T).sum()
 
@@ -71,7 +71,7 @@ def k3(g: Given) -> Tensor:
     return bounded + g.logp_T - g.logq_T
 
 
-# each loss as its source writes it, summed over tokens and differentiated as it stands
+# each loss as its source writes it, summed over tokens, for automatic differentiation
 SOURCES: dict[str, Callable[[Given], Tensor]] = {
     "sft": lambda g: -g.logp_T.sum(),
     "dft": lambda g: -(g.p.detach() * g.logp_T).sum(),  # arXiv 2508.05629, Equation 9
@@ -124,7 +124,7 @@ def test_coefficient_has_the_gradient_of_its_source(name: str, progress: float) 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_config_has_the_sources_hyper_parameters(name: str) -> None:
-    """A run without any setting of its own gets what the functions default to."""
+    """A run without settings for its loss gets the defaults of the functions."""
     options = {key: value for key, value in Train(loss=name).loss_options.items() if key != "refresh_every"}
     source = given(5, 0.27)
     torch.testing.assert_close(
@@ -185,14 +185,14 @@ def test_values(name: str, options: dict[str, float], logprob: float, reference:
 @pytest.mark.parametrize(
     "progress, expected", [(0.0, 0.5), (0.2, 0.5), (0.25, 0.5 ** (1 + 0.5 * (1 / 0.5 - 1))), (0.3, 0.25), (1.0, 0.25)]
 )
-def test_idft_begins_as_dft_and_blends_over(progress: float, expected: float) -> None:
+def test_idft_begins_as_dft_and_moves_to_its_own_weight(progress: float, expected: float) -> None:
     """At p = 0.5 and H = 0 γ is 2."""
     one = torch.ones(1, dtype=torch.float64)
     tokens = TokenStats(math.log(0.5) * one, entropy_T=0 * one, progress=progress)
     assert make_loss("idft_sg").coefficient(tokens).item() == pytest.approx(expected)
 
 
-def test_one_weight_for_the_whole_response() -> None:
+def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
     weights = make_loss("iw_sft").coefficient(stats(given(1, 1.0)))
     assert [len(set(weights[response == RESPONSES].tolist())) for response in range(3)] == [1, 1, 1]
     assert len(set(weights.tolist())) == 3

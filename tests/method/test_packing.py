@@ -1,3 +1,5 @@
+"""Packing examples into rows, and rows into forward passes."""
+
 import random
 
 import pytest
@@ -22,7 +24,7 @@ def test_pack_rows(lengths: list[int], capacity: int, expected: list[list[int]])
     assert pack_rows(lengths, capacity) == expected
 
 
-def test_too_long_for_any_row() -> None:
+def test_an_example_that_fits_no_row_is_an_error() -> None:
     with pytest.raises(ValueError, match="example 1 has 11 tokens"):
         pack_rows([3, 11], 10)
 
@@ -40,13 +42,13 @@ def test_pack_rows_loses_nothing_and_packs_well() -> None:
     "lengths, max_tokens, row_tokens, packing, expected",
     [
         ([5, 5, 5, 5], 10, 10, True, [[[0, 1]], [[2, 3]]]),
-        ([5, 5, 5, 5], 20, 10, True, [[[0, 1], [2, 3]]]),  # rows stay short, a pass holds several
+        ([5, 5, 5, 5], 20, 10, True, [[[0, 1], [2, 3]]]),  # rows stay short, and a pass holds several
         ([5, 5, 5, 5], 10, 100, True, [[[0, 1]], [[2, 3]]]),
         ([30, 4], 10, 10, True, [[[0]], [[1]]]),
         ([4, 9, 5], 10, 10, False, [[[1]], [[2], [0]]]),
         ([4, 9, 5], 27, 10, False, [[[1], [2], [0]]]),  # padded to 9, 27 places
         ([4, 9, 5], 26, 10, False, [[[1], [2]], [[0]]]),
-        ([30, 4], 10, 10, False, [[[0]], [[1]]]),  # longer than a pass may be: alone
+        ([30, 4], 10, 10, False, [[[0]], [[1]]]),  # longer than a pass may be: a pass by itself
     ],
 )
 def test_plan_micro_batches(lengths, max_tokens, row_tokens, packing, expected) -> None:

@@ -1,4 +1,4 @@
-"""`ossft selftest`, as a user runs it; and that its checks can fail."""
+"""`ossft selftest` as a user runs it, and checks that fail when they should."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def test_everything_passes_here_or_says_why_it_was_skipped() -> None:
     assert sum(line.startswith("passed") for line in lines) >= 4
 
 
-def test_a_loss_without_its_weight_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_without_its_weight_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     from ossft_ray.method import coefficients
 
     monkeypatch.setitem(coefficients._TABLE, "dft", coefficients._TABLE["sft"])
@@ -27,9 +27,9 @@ def test_a_loss_without_its_weight_is_found(monkeypatch: pytest.MonkeyPatch) -> 
         selftest.weight_is_applied()
 
 
-def test_examples_that_see_each_other_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_that_see_each_other_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     from ossft_ray.engines.training import policy_model
 
-    monkeypatch.setattr(policy_model, "_boundaries", lambda tensors: {})
+    monkeypatch.setattr(policy_model, "_sequence_lengths", lambda tensors: {})
     with pytest.raises(AssertionError, match="log-probabilities differ by"):
         selftest.packed_equals_unpacked()

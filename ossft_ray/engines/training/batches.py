@@ -1,4 +1,4 @@
-"""Which tokens a worker sees at a step: the examples as arrays, their seeded order, and a forward pass's tensors.
+"""The tokens that a worker sees at a step: examples as arrays, their seeded order, and a forward pass's tensors.
 
 Letters in names: B rows, T tokens of a row, N response tokens of the whole micro-batch, R its examples.
 """
@@ -18,13 +18,13 @@ from ossft_ray.method.packing import MicroBatch, plan_micro_batches
 
 @dataclass(frozen=True)
 class Examples:
-    """All training examples, end to end in one array, so that Ray shares them between processes without a copy."""
+    """All training examples, end to end in one array, which Ray shares between processes without a copy."""
 
     problem_ids: list[str]
     token_ids: np.ndarray  # int32, prompt and response of each example in turn
-    offsets: np.ndarray  # int64, num_examples + 1 places in token_ids
+    offsets: np.ndarray  # int64, where each example begins in token_ids, and the length of token_ids
     prompt_lengths: np.ndarray  # int64, tokens
-    origins: np.ndarray  # int8, places in ORIGINS
+    origins: np.ndarray  # int8, indices into ORIGINS
     reference_logprobs: np.ndarray | None = None  # float32, of the response tokens alone, end to end
     behavior_logprobs: np.ndarray | None = None  # likewise; 0 for the tokens of an expert
 
@@ -38,17 +38,21 @@ class Examples:
         reference_logprobs: list[list[float]] | None = None,
         behavior_logprobs: list[list[float]] | None = None,
     ) -> "Examples":
-        """From token ids. Raises ValueError if a prompt is empty: its first response token would have no context."""
+        """Join token ids and log-probabilities, given by example, end to end.
+
+        Raises:
+            ValueError: a prompt is empty, or a response does not have one log-probability for each token.
+        """
         if not all(prompts):
             raise ValueError("every prompt needs at least one token")
         rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
         lengths = np.array([0, *(len(row) for row in rows)], dtype=np.int64)
         token_ids = np.concatenate([np.array(row, dtype=np.int32) for row in rows])
         prompt_lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
-        places = np.array([ORIGINS.index(origin) for origin in origins or ["expert"] * len(rows)], dtype=np.int8)
-        reference = _end_to_end("reference", reference_logprobs, responses)
-        behavior = _end_to_end("behavior", behavior_logprobs, responses)
-        return cls(problem_ids, token_ids, lengths.cumsum(), prompt_lengths, places, reference, behavior)
+        indices = np.array([ORIGINS.index(origin) for origin in origins or ["expert"] * len(rows)], dtype=np.int8)
+        reference = _join_logprobs("reference", reference_logprobs, responses)
+        behavior = _join_logprobs("behavior", behavior_logprobs, responses)
+        return cls(problem_ids, token_ids, lengths.cumsum(), prompt_lengths, indices, reference, behavior)
 
     def __len__(self) -> int:
         return len(self.problem_ids)
@@ -67,8 +71,12 @@ class Examples:
         """Where each example's response begins in an array of all response tokens, and that array's length."""
         return np.concatenate([[0], self.response_lengths.cumsum()])
 
+    def response_index(self, batch: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The indices of a batch's response tokens, in its order, in an array of all response tokens."""
+        return _ranges(self.response_offsets[batch], self.response_lengths[batch])
 
-def _end_to_end(name: str, logprobs: list[list[float]] | None, responses: list[list[int]]) -> np.ndarray | None:
+
+def _join_logprobs(name: str, logprobs: list[list[float]] | None, responses: list[list[int]]) -> np.ndarray | None:
     if logprobs is None:
         return None
     if [len(of_one) for of_one in logprobs] != [len(response) for response in responses]:
@@ -76,20 +84,26 @@ def _end_to_end(name: str, logprobs: list[list[float]] | None, responses: list[l
     return np.concatenate([np.array(of_one, dtype=np.float32) for of_one in logprobs])
 
 
-class Tensors(NamedTuple):
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """start, start + 1, ..., start + length - 1 for each start in turn, in one array."""
+    ends = lengths.cumsum()
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])
+
+
+class MicroBatchTensors(NamedTuple):
     """One forward pass. Only the hidden states that predict a response token go on to the output head."""
 
     input_ids_BT: Tensor
     position_ids_BT: Tensor  # start again at 0 with each example
-    boundaries: Tensor | None  # int32, where the examples of a packed row begin, and its end; None: rows of one each
-    sources_N: Tensor  # places in the flattened B x T whose hidden states predict ...
+    cu_seqlens: Tensor | None  # int32, where examples begin in a packed row, and its length; None without packing
+    predictor_index_N: Tensor  # indices into the flattened B x T, of the hidden states that predict ...
     targets_N: Tensor  # ... these token ids
     response_N: Tensor  # 0 .. R-1
-    places_N: Tensor  # in an array of all examples' response tokens
-    origin_N: Tensor  # places in ORIGINS
+    response_index_N: Tensor  # indices into an array of all examples' response tokens
+    origin_N: Tensor  # indices into ORIGINS
 
-    def to(self, device: torch.device | str) -> "Tensors":
-        return Tensors(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self))
+    def to(self, device: torch.device | str) -> "MicroBatchTensors":
+        return MicroBatchTensors(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self))
 
 
 def num_steps(num_examples: int, global_batch_size: int, epochs: int) -> int:
@@ -100,9 +114,8 @@ def num_steps(num_examples: int, global_batch_size: int, epochs: int) -> int:
 def global_batch(lengths: np.ndarray, global_batch_size: int, seed: int, step: int) -> tuple[list[int], int]:
     """The examples of step `step` (counted from 0) and its epoch: a slice of a permutation seeded by (seed, epoch).
 
-    Nothing else enters, so a resumed run sees exactly what the undisturbed one would have. The first epoch's batches
-    are those of its permutation, but the one with the longest example comes first: memory runs out at the start of a
-    run or never.
+    Nothing else enters, so a resumed run sees exactly what an undisturbed one sees. In the first epoch, the batch with
+    the longest example changes places with the first batch: memory runs out at the start of a run or never.
     """
     num_examples = len(lengths)
     epoch, index = divmod(step, num_steps(num_examples, global_batch_size, 1))
@@ -114,18 +127,18 @@ def global_batch(lengths: np.ndarray, global_batch_size: int, seed: int, step: i
 
 
 def _heaviest(lengths: np.ndarray, global_batch_size: int) -> int:
-    """The whole batch, of examples in this order, with the longest one; of those that tie, that with most tokens."""
-    num_whole = max(1, len(lengths) // global_batch_size)
-    batches = [lengths[start * global_batch_size :][:global_batch_size] for start in range(num_whole)]
-    return max(range(num_whole), key=lambda index: (batches[index].max(), batches[index].sum()))
+    """The full batch, of examples in this order, with the longest example; among equals, the one with most tokens."""
+    num_full = max(1, len(lengths) // global_batch_size)
+    batches = [lengths[start * global_batch_size :][:global_batch_size] for start in range(num_full)]
+    return max(range(num_full), key=lambda index: (batches[index].max(), batches[index].sum()))
 
 
-def deal_micro_batches(
+def assign_micro_batches(
     lengths: Sequence[int], num_workers: int, max_tokens: int, row_tokens: int, packing: bool
 ) -> list[list[MicroBatch]]:
     """One list of micro-batches a worker, all equally long: workers meet in collectives at each forward pass.
 
-    A worker with nothing left to do gets empty micro-batches. Small batches are split so that nearly all have work.
+    A worker without work left gets empty micro-batches. Small batches are split so that nearly all workers have work.
     """
     fair_share = max(*lengths, -(-sum(lengths) // num_workers), 1)
     micro_batches = plan_micro_batches(lengths, min(max_tokens, fair_share), row_tokens, packing)
@@ -133,51 +146,43 @@ def deal_micro_batches(
     return [micro_batches[worker::num_workers] for worker in range(num_workers)]
 
 
-def collate(examples: Examples, batch: Sequence[int], rows: MicroBatch, flat: bool = False) -> Tensors:
+def collate(examples: Examples, batch: Sequence[int], rows: MicroBatch, packed: bool = False) -> MicroBatchTensors:
     """The tensors of a micro-batch, whose rows index into `batch`, which indexes into `examples`.
 
-    With `flat` all examples stand end to end in a single row, with `boundaries` and without padding. Otherwise padding
-    stands at the end of a row and continues the positions of its last example: under causal attention no token looks
-    at it, and rows of one example each need no mask at all. An empty micro-batch is one dummy row whose loss is of no
-    token.
+    With `packed` all examples stand end to end in a single row, with `cu_seqlens` and without padding. Otherwise
+    padding stands at the end of a row and continues the positions of its last example: under causal attention no token
+    attends to it, so rows of one example each need no mask. An empty micro-batch is one dummy row without a response.
     """
     if not rows:
-        return _nothing(flat)
-    if flat:
+        return _empty_micro_batch(packed)
+    if packed:
         rows = [[index for row in rows for index in row]]
-    width = max(sum(int(examples.lengths[batch[index]]) for index in row) for row in rows)
-    input_ids = np.zeros((len(rows), width), dtype=np.int64)
-    position_ids = np.zeros((len(rows), width), dtype=np.int64)
-    response_offsets = examples.response_offsets
-    boundaries, sources, targets, lengths, places, origins = [0], [], [], [], [], []
-    for number, row in enumerate(rows):
-        start = 0
-        for example in (batch[index] for index in row):
-            tokens = examples.token_ids[examples.offsets[example] : examples.offsets[example + 1]]
-            prompt_length = int(examples.prompt_lengths[example])
-            input_ids[number, start : start + len(tokens)] = tokens
-            position_ids[number, start:] = np.arange(width - start)
-            first = number * width + start
-            sources.append(np.arange(first + prompt_length - 1, first + len(tokens) - 1))
-            targets.append(tokens[prompt_length:].astype(np.int64))
-            lengths.append(len(tokens) - prompt_length)
-            places.append(np.arange(response_offsets[example], response_offsets[example + 1]))
-            origins.append(examples.origins[example])
-            start += len(tokens)
-            boundaries.append(start)
-    return Tensors(
-        torch.from_numpy(input_ids),
-        torch.from_numpy(position_ids),
-        torch.tensor(boundaries, dtype=torch.int32) if flat else None,
-        torch.from_numpy(np.concatenate(sources)),
-        torch.from_numpy(np.concatenate(targets)),
-        torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
-        torch.from_numpy(np.concatenate(places)),
-        torch.from_numpy(np.repeat(np.array(origins, dtype=np.int64), lengths)),
+    members = np.array([batch[index] for row in rows for index in row])
+    lengths, prompt_lengths = examples.lengths[members], examples.prompt_lengths[members]
+    response_lengths = examples.response_lengths[members]
+    last_of_row = np.cumsum([len(row) for row in rows]) - 1
+    row_lengths = np.diff(lengths.cumsum()[last_of_row], prepend=0)
+    width = int(row_lengths.max())
+    padded_lengths = lengths.copy()
+    padded_lengths[last_of_row] += width - row_lengths
+    starts = padded_lengths.cumsum() - padded_lengths  # in the flattened rows
+    offsets = examples.offsets[members]
+    input_ids = np.zeros(len(rows) * width, dtype=np.int64)
+    input_ids[_ranges(starts, lengths)] = examples.token_ids[_ranges(offsets, lengths)]
+    targets = examples.token_ids[_ranges(offsets + prompt_lengths, response_lengths)].astype(np.int64)
+    return MicroBatchTensors(
+        torch.from_numpy(input_ids.reshape(len(rows), width)),
+        torch.from_numpy(_ranges(np.zeros_like(starts), padded_lengths).reshape(len(rows), width)),
+        torch.tensor([0, *lengths.cumsum()], dtype=torch.int32) if packed else None,
+        torch.from_numpy(_ranges(starts + prompt_lengths - 1, response_lengths)),
+        torch.from_numpy(targets),
+        torch.from_numpy(np.repeat(np.arange(len(members)), response_lengths)),
+        torch.from_numpy(examples.response_index(members)),
+        torch.from_numpy(np.repeat(examples.origins[members].astype(np.int64), response_lengths)),
     )
 
 
-def _nothing(flat: bool) -> Tensors:
+def _empty_micro_batch(packed: bool) -> MicroBatchTensors:
     zeros_12, none_0 = torch.zeros(1, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    boundaries = torch.tensor([0, 2], dtype=torch.int32) if flat else None
-    return Tensors(zeros_12, torch.arange(2)[None], boundaries, *([none_0] * 5))
+    cu_seqlens = torch.tensor([0, 2], dtype=torch.int32) if packed else None
+    return MicroBatchTensors(zeros_12, torch.arange(2)[None], cu_seqlens, *([none_0] * 5))

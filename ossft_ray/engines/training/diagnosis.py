@@ -1,4 +1,4 @@
-"""What went wrong in a step, for whom, and what to change: one line for each way in which training dies."""
+"""Why a step failed, for which problems, and what to change: one line for each way in which training dies."""
 
 import math
 import statistics
@@ -8,90 +8,62 @@ from contextlib import contextmanager
 
 import torch
 
-from ossft_ray.common.errors import JobError
+from ossft_ray.common.errors import JobError, brief
 
-_SHOWN = 8
-_REMEMBERED, _ENOUGH = 50, 10  # gradient norms: so many are kept, and with fewer nothing is said
+_MAX_LISTED = 8  # problems in a message
+_MAX_NORMS, _MIN_NORMS = 50, 10  # gradient norms that are kept, and that a judgement needs
+_LESS_MEMORY = {
+    "train": "lower train.micro_batch_tokens or max_length, set train.activation_checkpointing = true, raise "
+    "zero_stage, use more workers, or set train.offload",
+    "score": "lower train.micro_batch_tokens or max_length, or set train.zero_stage = 3 and use more workers",
+}
 
 
-def refuse_non_finite(name: str, value: float, step: int, problem_ids: list[str]) -> None:
-    """Stop where a figure is no number any more.
-
-    Raises:
-        JobError: names the step and the problems of its batch.
-    """
+def raise_if_not_finite(name: str, value: float, step: int, problem_ids: list[str]) -> None:
+    """Raise JobError, with the step and the problems of its batch, if a figure is infinite or not a number."""
     if not math.isfinite(value):
         raise JobError(
-            f"train: the {name} of step {step} is {value}; its problems: {listed(problem_ids)}; "
+            f"train: the {name} of step {step} is {value}; its problems: {_listed(problem_ids)}; "
             'lower train.learning_rate, or set train.precision = "fp32"'
         )
 
 
 class GradientWatch:
-    """The gradient norms of the last steps, and whether a new one is out of all proportion."""
+    """The gradient norms of the last steps, against which a new one is judged."""
 
     def __init__(self, max_jump: float, norms: Sequence[float] = ()) -> None:
-        """`max_jump`: times the median; 0 allows all. `norms`: what a run that goes on has seen before."""
+        """`max_jump` is a multiple of the median, 0 allows all; `norms` are those of a run that is resumed."""
         self._max_jump = max_jump
-        self.norms = deque(norms, maxlen=_REMEMBERED)
+        self.norms = deque(norms, maxlen=_MAX_NORMS)
 
-    def refuse_explosion(self, norm: float, step: int, problem_ids: list[str]) -> None:
-        """Take in the norm of a step.
-
-        Raises:
-            JobError: it is no number, or `max_jump` times the median of the norms before; names the step and the
-                problems of its batch.
-        """
-        refuse_non_finite("gradient norm", norm, step, problem_ids)
-        if self._max_jump and len(self.norms) >= _ENOUGH:
+    def raise_if_exploding(self, norm: float, step: int, problem_ids: list[str]) -> None:
+        """Record the norm of a step; raise JobError if it is not finite, or over `max_jump` times the usual one."""
+        raise_if_not_finite("gradient norm", norm, step, problem_ids)
+        if self._max_jump and len(self.norms) >= _MIN_NORMS:
             usual = statistics.median(self.norms)
             if norm > self._max_jump * usual:
                 raise JobError(
                     f"train: the gradient exploded in step {step}: its norm is {norm:.3g}, where {usual:.3g} is usual; "
-                    f"its problems: {listed(problem_ids)}; look at these examples, lower train.learning_rate, or raise "
-                    "train.max_grad_norm_jump"
+                    f"its problems: {_listed(problem_ids)}; look at these examples, lower train.learning_rate, or "
+                    "raise train.max_grad_norm_jump"
                 )
         self.norms.append(norm)
 
 
 @contextmanager
-def explain_out_of_memory(step: int, problem_ids: list[str]) -> Iterator[None]:
-    """Turn a failed allocation in training into what to change.
-
-    Raises:
-        JobError: names the step and the problems of its batch.
-    """
-    mend = (
-        "lower train.micro_batch_tokens or max_length, set train.activation_checkpointing = true, raise zero_stage or "
-        "the number of workers, or set train.offload"
-    )
-    with _explained(f"train: out of memory in step {step}", problem_ids, mend):
-        yield
-
-
-@contextmanager
-def explain_out_of_memory_in_scoring(part: str, problem_ids: list[str]) -> Iterator[None]:
-    """Turn a failed allocation in scoring into what to change.
-
-    Raises:
-        JobError: names the part and its problems.
-    """
-    mend = "lower train.micro_batch_tokens or max_length, or set train.zero_stage = 3 and raise the number of workers"
-    with _explained(f"score: out of memory in {part}", problem_ids, mend):
-        yield
-
-
-@contextmanager
-def _explained(what: str, problem_ids: list[str], mend: str) -> Iterator[None]:
-    """On a GPU or in main memory."""
+def explain_out_of_memory(stage: str, where: str, problem_ids: list[str]) -> Iterator[None]:
+    """Turn a failed allocation, on a GPU or in main memory, into a JobError with the problems and what to change."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator knows no kind of its own
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no special class
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise JobError(f"{what}; its problems: {listed(problem_ids)}; {mend} ({str(error).splitlines()[0]})") from error
+        raise JobError(
+            f"{stage}: out of memory in {where}; its problems: {_listed(problem_ids)}; {_LESS_MEMORY[stage]} "
+            f"({brief(error)})"
+        ) from error
 
 
-def listed(problem_ids: list[str]) -> str:
-    more = f" and {len(problem_ids) - _SHOWN} more" if len(problem_ids) > _SHOWN else ""
-    return f"{', '.join(problem_ids[:_SHOWN])}{more}"
+def _listed(problem_ids: list[str]) -> str:
+    more = f" and {len(problem_ids) - _MAX_LISTED} more" if len(problem_ids) > _MAX_LISTED else ""
+    return f"{', '.join(problem_ids[:_MAX_LISTED])}{more}"

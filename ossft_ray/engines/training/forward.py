@@ -1,48 +1,64 @@
-"""How does a batch go through the policy? Dealt to the workers, collated and passed forward; training as scoring."""
+"""A batch's way through the policy, in training and scoring alike: assigned to workers, collated, passed forward."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ossft_ray.config import Train
-from ossft_ray.engines.token_loss import Context
-from ossft_ray.engines.training.batches import Examples, Tensors, collate, deal_micro_batches
+from ossft_ray.engines.token_loss import LossInputs, TokenLosses
+from ossft_ray.engines.training.batches import Examples, MicroBatchTensors, assign_micro_batches, collate
 from ossft_ray.method.packing import MicroBatch
 
 
-class Pass(NamedTuple):
-    """One micro-batch's Σ c_t · (-log p_t), and what it is made of; see `TokenLosses`."""
+class ForwardOutput(NamedTuple):
+    """One micro-batch, and Σ c_t · (-log p_t) over its response tokens."""
 
-    tensors: Tensors
-    loss: Tensor
-    logprob_N: Tensor
-    coefficient_N: Tensor
-    entropy_N: Tensor
+    tensors: MicroBatchTensors
+    losses: TokenLosses
 
 
-def deal(settings: Train, examples: Examples, batch: list[int], num_workers: int, flat: bool) -> list[list[MicroBatch]]:
-    """The micro-batches of each worker, as `[train]` has them; `flat` as in `load_model`."""
-    max_tokens = settings.max_length if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
-    row_tokens = max_tokens if flat else settings.max_length
-    return deal_micro_batches(examples.lengths[batch].tolist(), num_workers, max_tokens, row_tokens, settings.packing)
+class PolicyRunner:
+    """A `PolicyLoss` on this worker's device, and this worker's share of each batch."""
 
+    def __init__(self, module: Any, device: torch.device | str, settings: Train, packed: bool) -> None:
+        """`packed` as from `load_model`."""
+        self.module, self.device, self.settings, self.packed = module, device, settings, packed
+        self.rank, self.num_workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
-def forward(
-    module: Any,
-    device: torch.device | str,
-    examples: Examples,
-    batch: list[int],
-    rows: MicroBatch,
-    flat: bool,
-    reference: Tensor | None = None,
-    progress: float = 1.0,
-) -> Pass:
-    """One micro-batch through a `PolicyLoss`; `reference` is log q of all examples' response tokens, in main memory."""
-    tensors = collate(examples, batch, rows, flat)
-    logq_N = None if reference is None else reference[tensors.places_N].to(device)
-    logb_N = None
-    if examples.behavior_logprobs is not None:
-        logb_N = torch.from_numpy(examples.behavior_logprobs[tensors.places_N.numpy()]).to(device)
-    tensors = tensors.to(device)
-    return Pass(tensors, *module(tensors, Context(logq_N, tensors.response_N, progress, logb_N)))
+    def assign(self, examples: Examples, batch: Sequence[int]) -> list[list[MicroBatch]]:
+        """The micro-batches of each worker, split as `[train]` says."""
+        settings = self.settings
+        max_tokens = settings.max_length if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
+        row_tokens = max_tokens if self.packed else settings.max_length
+        lengths = examples.lengths[batch].tolist()
+        return assign_micro_batches(lengths, self.num_workers, max_tokens, row_tokens, settings.packing)
+
+    def forward(
+        self,
+        examples: Examples,
+        batch: Sequence[int],
+        rows: MicroBatch,
+        reference: Tensor | None = None,
+        progress: float = 1.0,
+    ) -> ForwardOutput:
+        """One micro-batch; `reference` is log q of all examples' response tokens, in main memory."""
+        tensors = collate(examples, batch, rows, self.packed)
+        index_N = tensors.response_index_N
+        logq_N = None if reference is None else reference[index_N].to(self.device)
+        behavior = examples.behavior_logprobs
+        logb_N = None if behavior is None else torch.from_numpy(behavior[index_N.numpy()]).to(self.device)
+        tensors = tensors.to(self.device)
+        return ForwardOutput(tensors, self.module(tensors, LossInputs(logq_N, tensors.response_N, progress, logb_N)))
+
+    @torch.no_grad()
+    def logprobs(self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None) -> Tensor:
+        """log p of the batch's response tokens, in its order, in float32 in main memory; a collective call."""
+        logprobs = torch.zeros(int(examples.response_offsets[-1]))
+        for rows in self.assign(examples, batch)[self.rank]:
+            output = self.forward(examples, batch, rows, reference)
+            logprobs[output.tensors.response_index_N.cpu()] = output.losses.logprob_N.float().cpu()
+        shared = logprobs[torch.from_numpy(examples.response_index(batch))].to(self.device)
+        torch.distributed.all_reduce(shared)  # each token belongs to one worker, and the others hold a zero
+        return shared.cpu()

@@ -1,49 +1,43 @@
-"""What is measured of a step's response tokens: sums that workers add up, and the means that they come to.
+"""What is measured of a step's response tokens: sums that workers add up, and their means.
 
 Every figure is over the response tokens of the whole global batch, and again for each origin among them.
 """
 
+import resource
+
 import torch
-from torch import Tensor
 
 from ossft_ray.common.types import ORIGINS
+from ossft_ray.engines.training.forward import ForwardOutput
 
 _SUMS = ("tokens", "loss", "nll", "p", "p_squared", "c", "c_squared", "entropy")
 
 
 class TokenSums:
-    """Sums over tokens by origin, in float64; of this worker until `reduce`."""
+    """Sums over tokens by origin, in float64; those of this worker until `reduce`."""
 
     def __init__(self, device: torch.device | str) -> None:
         self._sums = torch.zeros(len(ORIGINS), len(_SUMS), dtype=torch.float64, device=device)
 
-    def add(self, logprob_N: Tensor, coefficient_N: Tensor, entropy_N: Tensor, origin_N: Tensor) -> None:
-        """Count in the tokens of one forward pass."""
-        probability_N = logprob_N.exp()
-        columns = (
-            torch.ones_like(logprob_N),
-            -coefficient_N * logprob_N,
-            -logprob_N,
-            probability_N,
-            probability_N.square(),
-            coefficient_N,
-            coefficient_N.square(),
-            entropy_N,
-        )
-        self._sums.index_add_(0, origin_N, torch.stack(columns, dim=1).double())
+    def add(self, output: ForwardOutput) -> None:
+        """Add the tokens of one forward pass."""
+        _, logprob_N, c_N, entropy_N = output.losses
+        p_N = logprob_N.exp()
+        columns = torch.ones_like(p_N), -c_N * logprob_N, -logprob_N, p_N, p_N.square(), c_N, c_N.square(), entropy_N
+        self._sums.index_add_(0, output.tensors.origin_N, torch.stack(columns, dim=1).double())
 
     def reduce(self) -> None:
         """Add up all workers' sums; a collective call."""
         torch.distributed.all_reduce(self._sums)
 
     def metrics(self) -> dict[str, float]:
-        """Means over all tokens, and by origin where there is more than one kind, such as `self/loss`."""
+        """Means over all tokens, and by origin, such as `self/loss`, for the origins that have tokens."""
         by_origin = dict(zip(ORIGINS, self._sums.tolist(), strict=True))
-        totals = [sum(column) for column in zip(*by_origin.values(), strict=True)]
-        metrics = _means(totals)
-        present = {name: sums for name, sums in by_origin.items() if sums[0]}
-        for name, sums in present.items():
-            metrics |= {f"{name}/{key}": value for key, value in (_means(sums) | {"tokens": int(sums[0])}).items()}
+        metrics = _means([sum(column) for column in zip(*by_origin.values(), strict=True)])
+        for origin, sums in by_origin.items():
+            if num_tokens := int(sums[0]):
+                of_origin = _means(sums) | {"tokens": num_tokens}
+                metrics |= {f"{origin}/{name}": value for name, value in of_origin.items()}
         return metrics
 
 
@@ -61,3 +55,10 @@ def _means(sums: list[float]) -> dict[str, float]:
         "effective_sample_size": of["p"] ** 2 / (tokens * of["p_squared"]) if of["p_squared"] else 0.0,
         "entropy": of["entropy"] / tokens,
     }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that this worker has used so far: of its GPU, else of main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -28,7 +28,7 @@ from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.session import place, start_ray
 from ossft_ray.engines.in_flight import MAX_SEQUENCES, problems_in_flight
 from ossft_ray.policy.chat import load_chat, model_digest
-from ossft_ray.policy.example_tokens import encode
+from ossft_ray.policy.example_tokens import encode_example
 from ossft_ray.run_folder.metrics_log import read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, COMPLETE, MANIFEST, METRICS, MODEL, PARTS, REWRITE, SCORE, TRAIN
 from ossft_ray.run_folder.stage_folder import fingerprint
@@ -257,7 +257,7 @@ def _write_batches(experiment: Experiment, source: Folder, target: Folder, num_r
     """The sample's examples that are short enough, again and again, as a rewrite folder of `num_rows` rows."""
     chat = load_chat(experiment.policy)
     rows = source.read_tables(PARTS, EXAMPLE_SCHEMA).to_pylist()
-    fitting = [row for row in rows if encode(row, chat, experiment).num_tokens <= experiment.train.max_length]
+    fitting = [row for row in rows if encode_example(row, chat, experiment).num_tokens <= experiment.train.max_length]
     repeated = [fitting[index % len(fitting)] for index in range(num_rows)]
     target.write_table("part-00000.parquet", to_table(repeated, EXAMPLE_SCHEMA))
     # the rows are those that were scored, so the scores hold for them

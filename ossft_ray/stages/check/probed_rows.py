@@ -7,7 +7,7 @@ from ossft_ray.common.schema import DROPPED_SCHEMA, EXAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.policy.example_tokens import Encoded, encode
+from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import DROPPED_PARTS, PARTS
 from ossft_ray.stages.check.budget import DROPPED, ProbedProblem
 
@@ -18,7 +18,9 @@ def probed_problems(folder: Folder, experiment: Experiment) -> list[ProbedProble
     rows_of: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in folder.read_tables(PARTS, EXAMPLE_SCHEMA).to_pylist():
         rows_of[row["problem_id"]].append(row)
-    examples = {problem_id: [encode(row, chat, experiment) for row in rows] for problem_id, rows in rows_of.items()}
+    examples = {
+        problem_id: [encode_example(row, chat, experiment) for row in rows] for problem_id, rows in rows_of.items()
+    }
     dropped = folder.read_tables(DROPPED_PARTS, DROPPED_SCHEMA).to_pylist()
     max_length = experiment.train.max_length
     return [_probed(rows[0], examples[problem_id], max_length) for problem_id, rows in rows_of.items()] + [
@@ -26,7 +28,7 @@ def probed_problems(folder: Folder, experiment: Experiment) -> list[ProbedProble
     ]
 
 
-def _probed(row: dict[str, Any], examples: list[Encoded], max_length: int) -> ProbedProblem:
+def _probed(row: dict[str, Any], examples: list[EncodedExample], max_length: int) -> ProbedProblem:
     attempts = row["attempts"]
     firsts = {attempt["stage"]: attempt for attempt in attempts if attempt["index"] == 0}
     fitting = [example for example in examples if example.num_tokens <= max_length]

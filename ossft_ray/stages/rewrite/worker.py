@@ -80,7 +80,7 @@ class RewriteWorker(RolloutWorker):
                 self.experiment.prompts,
                 known_attempts=log.attempts(problem),
                 on_attempt=lambda attempt: log.end(problem, attempt),
-                spare_capacity=self.in_flight.room,
+                spare_capacity=self.in_flight.spare_capacity,
             )
             progress.update(["problems", result.origin or "dropped"])
             self.metrics.count("ossft_problems", origin=result.origin or "dropped")

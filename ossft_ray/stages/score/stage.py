@@ -1,14 +1,13 @@
-"""`ossft score`: the policy gap. How likely is each response token under the policy that will be trained?
+"""`ossft score`: the policy gap, the log-probability of each response token under the policy that will be trained.
 
-For the kept responses and for the expert's solutions of the same problems, so before rewriting and after, by the
-training engine's own forward pass. Losses with a reference policy read theirs here. A part of examples becomes a part
-of SCORE rows, whole or not at all, so a run that was killed goes on with the parts that are missing.
+It scores the kept responses and the expert solutions of the same problems, the gap after and before rewriting, with the
+forward pass of training. Losses with a reference policy read its log-probabilities here. Each part of examples becomes
+a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts.
 """
 
 from collections import Counter
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ossft_ray.common.schema import SCORE_SCHEMA, check_table
@@ -19,18 +18,17 @@ from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
-from ossft_ray.engines.training.settings import check_deepspeed_settings
+from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
-from ossft_ray.policy.chat import load_chat
-from ossft_ray.run_folder.names import PARTS, SCORE
+from ossft_ray.policy.chat import load_chat, model_digest
+from ossft_ray.run_folder.names import MANIFEST, PARTS, SCORE
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder, read_counts
 from ossft_ray.run_folder.revisions import pin
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
-from ossft_ray.stages.score.inputs import score_inputs
-from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, work
+from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, run_worker
 
-_WORKERS = "workers"  # sub-folder: Ray Train's own state, while it works
+_WORKERS = "workers"  # sub-folder for Ray Train's own state, removed at the end
 
 
 @replanned
@@ -47,14 +45,14 @@ def score(
 
     Raises:
         InputError: there are no complete examples, the policy cannot be used, or the folder holds scores of others.
-        JobError: a worker failed; the same command goes on.
+        JobError: a worker failed; the same command resumes the run.
     """
     check_output(experiment.run.output)
     experiment = pin(experiment)
     folder = Folder.at(experiment.run.output) / SCORE
     report = on_progress or (lambda totals: None)
     source = examples_folder(experiment)
-    load_chat(experiment.policy)  # refuses here what no worker could use
+    load_chat(experiment.policy)  # fails here rather than in every worker
     check_deepspeed_settings(experiment.train)
     inputs = score_inputs(experiment, source)
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
@@ -67,15 +65,25 @@ def score(
         start_ray(experiment, verbose)
         config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
         poll, written = lambda: report(progress.totals()), lambda: progress.totals()["parts"]
-        run_group(work, config, experiment, folder, _WORKERS, poll, written)
+        run_group(run_worker, config, experiment, folder, _WORKERS, poll, written)
     (folder / _WORKERS).delete()
-    manifest = finish_stage(folder, inputs, summarise(folder))
+    manifest = finish_stage(folder, inputs, summarise_scores(folder))
     write_config(experiment)
     return manifest
 
 
+def score_inputs(experiment: Experiment, source: Folder) -> dict[str, Any]:
+    """What scores depend on: the examples in `source`, the policy, and how it will be trained on them."""
+    return {
+        "train": experiment.train.model_dump(mode="json", include={"max_length", "precision"}),
+        "model": model_digest(experiment.policy),
+        "chat_template": experiment.policy.chat_template,
+        "rewrite": source.read_json(MANIFEST)["fingerprint"],
+    }
+
+
 class _Progress:
-    """What has been written of this stage: before this session, and in it."""
+    """The parts that were written before this session, and those of this session."""
 
     def __init__(self, folder: Folder, num_parts: int) -> None:
         self._folder, self._seen = folder, set(folder.names(PARTS))
@@ -92,10 +100,10 @@ class _Progress:
         return dict(self._totals)
 
 
-def summarise(folder: Folder) -> dict[str, Any]:
+def summarise_scores(folder: Folder) -> dict[str, Any]:
     """The manifest's figures, from the parts themselves, see `LogprobSums`.
 
-    By group: the kept responses of each origin, all of them (`kept`), and the experts' solutions of the same problems
+    By group: the kept responses of each origin, all of them (`kept`), and the expert solutions of the same problems
     (`expert_originals`). `histogram` has each group's tokens by log p, between the `edges`. `too_long` counts the
     responses that were left out.
     """
@@ -105,8 +113,11 @@ def summarise(folder: Folder) -> dict[str, Any]:
     seconds = 0.0
     for part in folder.names(PARTS):
         table = check_table(folder.read_table(part), SCORE_SCHEMA, f"{folder.path}/{part}")
-        for name in groups:
-            rows = table.filter(_is_in(table, name))
+        is_kept = pc.equal(table["source"], KEPT)
+        masks: dict[str, Any] = {origin: pc.and_(is_kept, pc.equal(table["origin"], origin)) for origin in ORIGINS}
+        masks |= {"kept": is_kept, "expert_originals": pc.equal(table["source"], EXPERT_ORIGINAL)}
+        for name, mask in masks.items():
+            rows = table.filter(mask)
             groups[name] += LogprobSums.of(pc.list_flatten(rows["reference_logprobs"]).to_numpy())
             responses[name] += len(rows)
         counts = read_counts(folder, part)
@@ -118,10 +129,3 @@ def summarise(folder: Folder) -> dict[str, Any]:
         "histogram": {"edges": list(EDGES), **{name: sums.histogram.tolist() for name, sums in groups.items()}},
         "seconds": round(seconds, 3),
     }
-
-
-def _is_in(table: pa.Table, group: str) -> pa.ChunkedArray:
-    if group == "expert_originals":
-        return pc.equal(table["source"], EXPERT_ORIGINAL)
-    is_kept = pc.equal(table["source"], KEPT)
-    return is_kept if group == "kept" else pc.and_(is_kept, pc.equal(table["origin"], group))

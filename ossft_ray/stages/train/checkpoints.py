@@ -1,8 +1,7 @@
-"""Where training goes on from: checkpoints that are whole or not there, the two newest of them.
+"""The checkpoints from which a training resumes: each is whole or absent, and the two newest are kept.
 
-A checkpoint is a folder `step-NNNNNN` into which every worker writes its part; its last file, `complete.json`, is
-written when all parts are there. A folder without it was being written when the run died: it is never read, and
-removed.
+A checkpoint is a folder `step-NNNNNN` to which every worker writes its part. Its last file, `complete.json`, is written
+once all parts are there. A folder without it was being written when the run died: it is never read, and is removed.
 """
 
 import json
@@ -20,7 +19,7 @@ from ossft_ray.common.errors import JobError
 from ossft_ray.common.storage import Folder
 from ossft_ray.run_folder.names import COMPLETE
 
-_UNIVERSAL = "universal"
+UNIVERSAL = "universal"
 NUM_KEPT = 2
 
 
@@ -31,34 +30,32 @@ class Checkpoints:
     folder: Folder
 
     def newest(self) -> Folder | None:
-        """The newest whole checkpoint; None where there is none."""
-        complete = [name for name in self._names() if (self.folder / name).exists(COMPLETE)]
+        """The newest whole checkpoint, if there is one."""
+        complete = self._complete()
         return self.folder / complete[-1] if complete else None
 
     def write(self, step: int, rank: int, save: Callable[[Path], None], barrier: Callable[[], None]) -> None:
         """Write a checkpoint together: `save` writes a worker's part into a folder, `barrier` waits for all workers."""
         target = self.folder / f"step-{step:06d}"
         if rank == 0:
-            target.delete()  # of a run killed while it wrote this one
+            target.delete()  # left by a run that was killed while writing it
         barrier()
-        if target.local_path is not None:
-            target.local_path.mkdir(parents=True, exist_ok=True)
-            save(target.local_path)
-        else:
-            with tempfile.TemporaryDirectory() as staging:
-                save(Path(staging))
-                fs.copy_files(staging, target.path, destination_filesystem=target.filesystem)
+        with local_staging(target) as staging:
+            save(staging)
         barrier()
         if rank == 0:
             target.write_json(COMPLETE, {"step": step})
             self.prune()
 
     def prune(self) -> None:
-        """Remove what was half written, and all but the newest whole ones."""
-        complete = [name for name in self._names() if (self.folder / name).exists(COMPLETE)]
+        """Remove half-written checkpoints, and all but the newest whole ones."""
+        kept = self._complete()[-NUM_KEPT:]
         for name in self._names():
-            if name not in complete[-NUM_KEPT:]:
+            if name not in kept:
                 (self.folder / name).delete()
+
+    def _complete(self) -> list[str]:
+        return [name for name in self._names() if (self.folder / name).exists(COMPLETE)]
 
     def _names(self) -> list[str]:
         found = self.folder.filesystem.get_file_info(fs.FileSelector(self.folder.path, allow_not_found=True))
@@ -67,37 +64,43 @@ class Checkpoints:
 
 
 @contextmanager
-def local_copy(checkpoint: Folder) -> Iterator[Path]:
-    """The checkpoint as files on this machine."""
-    if checkpoint.local_path is not None:
-        yield checkpoint.local_path
+def local_copy(folder: Folder) -> Iterator[Path]:
+    """The folder's files on this machine, to be read."""
+    if folder.local_path is not None:
+        yield folder.local_path
         return
     with tempfile.TemporaryDirectory() as staging:
-        fs.copy_files(checkpoint.path, staging, source_filesystem=checkpoint.filesystem)
+        fs.copy_files(folder.path, staging, source_filesystem=folder.filesystem)
         yield Path(staging)
 
 
-def make_universal(checkpoint: Folder, tag: str) -> Folder:
-    """Beside a worker's parts, the same state in a form that any number of workers can load; once.
+@contextmanager
+def local_staging(folder: Folder) -> Iterator[Path]:
+    """A path on this machine whose files are in the folder afterwards."""
+    if folder.local_path is not None:
+        folder.local_path.mkdir(parents=True, exist_ok=True)
+        yield folder.local_path
+        return
+    with tempfile.TemporaryDirectory() as staging:
+        yield Path(staging)
+        fs.copy_files(staging, folder.path, destination_filesystem=folder.filesystem)
 
-    Raises:
-        JobError: DeepSpeed cannot convert it.
-    """
-    target = checkpoint / _UNIVERSAL
+
+def make_universal(checkpoint: Folder, tag: str) -> None:
+    """Convert a checkpoint, once, into a sub-folder that any number of workers can load; raises JobError on failure."""
+    target = checkpoint / UNIVERSAL
     if target.exists(COMPLETE):
-        return target
+        return
     target.delete()
-    with local_copy(checkpoint) as source, tempfile.TemporaryDirectory() as staging:
+    with local_copy(checkpoint) as source, local_staging(target) as staging:
         command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
-        paths = ["--input_folder", str(source / tag), "--output_folder", f"{staging}/{tag}"]
+        paths = ["--input_folder", str(source / tag), "--output_folder", str(staging / tag)]
         done = subprocess.run([*command, *paths], capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise JobError(
                 f"train: {checkpoint.path} cannot be loaded by another number of workers: {reason}; "
-                "go on with as many as wrote it, or pass --start-over"
+                "resume with as many as wrote it, or pass --start-over"
             )
-        (Path(staging) / "latest_universal").write_text(tag)
-        fs.copy_files(staging, target.path, destination_filesystem=target.filesystem)
+        (staging / "latest_universal").write_text(tag)
     target.write_json(COMPLETE, json.loads(checkpoint.read_bytes(COMPLETE)))
-    return target

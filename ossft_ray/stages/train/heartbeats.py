@@ -1,92 +1,101 @@
-"""Which worker of a training run fell silent? Every worker says where it stands; the driver looks when nothing moves.
+"""Heartbeats of the training workers, by which the driver finds a worker that hangs.
 
-Workers wait for each other in collectives, so one that hangs stops all. It is either not heard any more (a thread of
-each worker says now and then that its process lives), or the others have gone one phase further than it has.
+Workers wait for each other in collectives, so one that hangs stops them all. Each reports every phase that it begins,
+and from a second thread that its process is alive. When no worker has moved for too long, the driver names those that
+are no longer heard of, or those that are behind the others.
 """
 
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import ray
 
 from ossft_ray.common.durations import parse_duration
 from ossft_ray.common.errors import JobError
 
-Place = tuple[int, int, int]  # optimiser step, forward pass within it, phase within that; larger is further
+Position = tuple[int, int, int]  # optimiser step, forward pass within it, phase within that; larger is further
 PHASES = ("forward", "backward", "step", "report")
-_PULSES = 8  # within the time after which silence is a hang
+_PULSES = 8  # within `hang_after`
 
 
 @ray.remote(num_cpus=0)
 class Heartbeats:
-    """The place that each worker last told, when it last lived, and how long nothing has changed."""
+    """The last position of each worker, when it was last alive, and when any worker last moved.
+
+    It also carries the driver's request to stop to the workers.
+    """
 
     def __init__(self) -> None:
-        self._places: dict[int, Place] = {}
-        self._lived_at: dict[int, float] = {}
-        self._changed_at = time.monotonic()
+        self._positions: dict[int, Position] = {}
+        self._alive_at: dict[int, float] = {}
+        self._moved_at = time.monotonic()
+        self._is_stop_requested = False
 
-    def beat(self, rank: int, step: int, number: int, phase: int) -> None:
-        self._places[rank] = (step, number, phase)
-        self._changed_at = time.monotonic()
-        self.live(rank)
+    def request_stop(self) -> None:
+        self._is_stop_requested = True
 
-    def live(self, rank: int) -> None:
-        self._lived_at[rank] = time.monotonic()
+    def is_stop_requested(self) -> bool:
+        return self._is_stop_requested
 
-    def told(self) -> tuple[float, dict[int, Place], dict[int, float]]:
-        """Seconds since anybody moved, every worker's place, and the seconds since it lived."""
+    def report_position(self, rank: int, position: Position) -> None:
+        self._positions[rank] = position
+        self._moved_at = time.monotonic()
+        self.report_alive(rank)
+
+    def report_alive(self, rank: int) -> None:
+        self._alive_at[rank] = time.monotonic()
+
+    def snapshot(self) -> tuple[float, dict[int, Position], dict[int, float]]:
+        """Seconds since any worker moved, each worker's position, and the seconds since it was alive."""
         now = time.monotonic()
-        return now - self._changed_at, dict(self._places), {rank: now - at for rank, at in self._lived_at.items()}
+        return now - self._moved_at, dict(self._positions), {rank: now - at for rank, at in self._alive_at.items()}
 
 
-def beater(heartbeats: object, rank: int, hang_after: str) -> Callable[[int, int, str], None]:
-    """What an engine calls as it goes on: `on_phase(step, number, phase)`; it waits for nothing."""
+def make_heartbeat(heartbeats: Any, rank: int, hang_after: str) -> Callable[[int, int, str], None]:
+    """The `on_phase(step, number, phase)` of a worker's trainer; it does not wait for the driver."""
 
-    def beat(step: int, number: int, phase: str) -> None:
-        heartbeats.beat.remote(rank, step, number, PHASES.index(phase))  # type: ignore[attr-defined]
+    def on_phase(step: int, number: int, phase: str) -> None:
+        heartbeats.report_position.remote(rank, (step, number, PHASES.index(phase)))
 
-    def live() -> None:
+    def stay_alive() -> None:
         while True:
-            heartbeats.live.remote(rank)  # type: ignore[attr-defined]
+            heartbeats.report_alive.remote(rank)
             time.sleep(parse_duration(hang_after) / _PULSES)
 
-    threading.Thread(target=live, daemon=True).start()
-    return beat
+    threading.Thread(target=stay_alive, daemon=True).start()
+    return on_phase
 
 
-def refuse_silence(heartbeats: object, hang_after: str) -> None:
-    """Look once.
-
-    Raises:
-        JobError: no worker has moved for so long; names those that are silent, or behind the others.
-    """
-    seconds, places, lived = ray.get(heartbeats.told.remote())  # type: ignore[attr-defined]
+def raise_if_hung(heartbeats: Any, hang_after: str) -> None:
+    """Raise JobError if no worker has moved for so long, with the workers that are silent or behind the others."""
+    seconds, positions, silences = ray.get(heartbeats.snapshot.remote())
     limit = parse_duration(hang_after)
-    if places and seconds > limit:
-        silent = [rank for rank in sorted(places) if lived[rank] > limit / 2]
-        raise JobError(describe_hang(seconds, places, silent))
+    if positions and seconds > limit:
+        silent = [rank for rank in sorted(positions) if silences[rank] > limit / 2]
+        raise JobError(describe_hang(seconds, positions, silent))
 
 
-def describe_hang(seconds: float, places: dict[int, Place], silent: list[int]) -> str:
-    """One line: who is silent or behind, where that was, and what to do."""
-    line = f"train: nothing has moved for {seconds:.0f} s (train.hang_after): "
-    least = min(places.values())
-    if not silent and least < max(places.values()):
-        silent = [rank for rank, place in sorted(places.items()) if place == least]
-        what = "behind the others"
+def describe_hang(seconds: float, positions: dict[int, Position], silent: list[int]) -> str:
+    """One line: which workers are silent, else which are behind, where they were, and what to do."""
+    last = min(positions.values())
+    behind = [rank for rank, position in sorted(positions.items()) if position == last < max(positions.values())]
+    suspects = silent or behind
+    if len(suspects) in (0, len(positions)):
+        finding = f"all workers are in {_describe(last)}; look at the network between them, and at their logs"
     else:
-        what = "silent"
-    if not silent or len(silent) == len(places):
-        return f"{line}all workers, in {_named(least)}; look at the network between them, and at their logs"
-    names = f"worker{'s' if len(silent) > 1 else ''} {', '.join(map(str, silent))}"
+        where = _describe(positions[suspects[0]])
+        finding = (
+            f"{'silent' if silent else 'behind the others'}: worker {' and '.join(map(str, suspects))}, last seen "
+        )
+        finding += f"in {where}; look at that machine and its log"
     return (
-        f"{line}{names} {what}, last heard of in {_named(places[silent[0]])}; look at that machine and its log; "
-        "the same command goes on from the newest checkpoint"
+        f"train: no worker has moved for {seconds:.0f} s (train.hang_after); {finding}; run the same command again to "
+        "resume from the newest checkpoint"
     )
 
 
-def _named(place: Place) -> str:
-    step, number, phase = place
+def _describe(position: Position) -> str:
+    step, number, phase = position
     return f"step {step}, {PHASES[phase]}" + (f" of micro-batch {number + 1}" if phase < PHASES.index("step") else "")

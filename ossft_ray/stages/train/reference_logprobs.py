@@ -1,4 +1,4 @@
-"""What did the policy think of the kept responses before training? Read from the run's `score/` folder."""
+"""Log-probabilities of the kept responses under the policy before training, from the run's `score/` folder."""
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import SCORE_SCHEMA, check_table
@@ -6,52 +6,36 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import INPUTS, MANIFEST, PARTS, SCORE
 from ossft_ray.run_folder.stage_folder import differences
-from ossft_ray.stages.score.inputs import score_inputs
+from ossft_ray.stages.score.stage import score_inputs
+from ossft_ray.stages.score.worker import KEPT
 
-_FROM_SCORES = ("iw_sft", "asft_k3")  # psft takes its reference anew while it trains
-
-
-class References:
-    """Reference log-probabilities by problem and response: a problem may have kept more than one."""
-
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        self._by_response: dict[tuple[str, tuple[int, ...]], list[float]] = {}
-        for name in folder.names(PARTS):
-            for row in check_table(folder.read_table(name), SCORE_SCHEMA, f"{folder.path}/{name}").to_pylist():
-                if row["source"] == "kept":
-                    self._by_response[row["problem_id"], tuple(row["token_ids"])] = row["reference_logprobs"]
-
-    def of(self, problem_id: str, token_ids: list[int]) -> list[float]:
-        """log q of each token of a response.
-
-        Raises:
-            InputError: this response has not been scored.
-        """
-        found = self._by_response.get((problem_id, tuple(token_ids)))
-        if found is None or len(found) != len(token_ids):
-            raise InputError(
-                f"{self._folder.path}: has no log-probabilities of the response of problem {problem_id} as it is "
-                "trained on; run `ossft score` on these examples (with --start-over if they have changed)"
-            )
-        return found
+_FROM_SCORES = ("iw_sft", "asft_k3")  # psft refreshes its reference while it trains
 
 
-def needs_scores(experiment: Experiment) -> bool:
-    return experiment.train.loss in _FROM_SCORES
+def read_reference_logprobs(scores: Folder) -> dict[tuple[str, tuple[int, ...]], list[float]]:
+    """log q of each token, by problem and response: a problem may have several kept responses."""
+    found = {}
+    for name in scores.names(PARTS):
+        for row in check_table(scores.read_table(name), SCORE_SCHEMA, f"{scores.path}/{name}").to_pylist():
+            if row["source"] == KEPT:
+                found[row["problem_id"], tuple(row["token_ids"])] = row["reference_logprobs"]
+    return found
 
 
-def score_folder(experiment: Experiment, source: Folder) -> Folder:
-    """The complete score folder of a run whose loss needs one, for the examples in `source`.
+def score_folder(experiment: Experiment, source: Folder) -> Folder | None:
+    """The complete scores of the examples in `source`; None for a loss that needs none.
 
     Raises:
-        InputError: there is none yet, or it is of other examples or another policy.
+        InputError: there are none yet, or they are of other examples or another policy.
     """
+    loss = experiment.train.loss
+    if loss not in _FROM_SCORES:
+        return None
     folder = Folder.at(experiment.run.output) / SCORE
     if not folder.exists(MANIFEST):
         raise InputError(
-            f'{folder.path}: no complete scores (no {MANIFEST}), which train.loss = "{experiment.train.loss}" needs '
-            "for its reference policy; run `ossft score` first"
+            f'{folder.path}: no complete scores (no {MANIFEST}), which train.loss = "{loss}" needs for its reference '
+            "policy; run `ossft score` first"
         )
     before = folder.read_json(INPUTS) if folder.exists(INPUTS) else {}
     if before and (changed := differences(before, score_inputs(experiment, source))):

@@ -1,13 +1,13 @@
-"""A step's figures for TensorBoard and the cluster's monitoring, always; for W&B and MLflow on demand."""
+"""A step's metrics for TensorBoard and the cluster's monitoring, and for W&B and MLflow on demand."""
 
+import importlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
+from tensorboardX import SummaryWriter
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.secrets import split_password
@@ -15,20 +15,22 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.cluster_metrics import ClusterMetrics
 
-TENSORBOARD = "tensorboard"
 _FLUSH_SECONDS = 10
 Log = Callable[[dict[str, float], int], None]
 Close = Callable[[], None]
 
 
 class Tracking:
-    """Where figures go beside `metrics.jsonl`. Worker 0 has one, from when it begins or goes on."""
+    """Where worker 0 sends metrics in addition to `metrics.jsonl`."""
 
     def __init__(self, experiment: Experiment, folder: Folder, after_step: int) -> None:
-        """Raises InputError if a tracker that is named is not installed."""
-        self._target = folder / TENSORBOARD
-        self._local = self._target.local_path or Path(tempfile.mkdtemp())
-        self._tensorboard = _summary_writer(self._local, after_step)
+        """Begin, or resume after a step. Raises InputError if a tracker that is named is not installed."""
+        self._target = folder / "tensorboard"
+        self._staging = None if self._target.local_path is not None else tempfile.TemporaryDirectory()
+        local = str(self._target.local_path) if self._staging is None else self._staging.name
+        # purge_step hides the steps that a killed run made after its last checkpoint
+        purge_step = after_step + 1 if after_step else None
+        self._tensorboard = SummaryWriter(local, purge_step=purge_step, flush_secs=_FLUSH_SECONDS)
         self._cluster = ClusterMetrics(experiment.run.output, "train")
         self._opened: list[tuple[Log, Close]] = [_OPEN[name](experiment) for name in experiment.train.tracking]
 
@@ -44,57 +46,49 @@ class Tracking:
             self._upload()
 
     def close(self) -> None:
-        """Write out what is still in the writers' queues: the process may be killed as soon as it has nothing to do."""
+        """Write what the trackers still hold: the process may be killed as soon as it is idle."""
         self._cluster.close()
         self._tensorboard.close()
         self._upload()
-        if self._target.local_path is None:
-            shutil.rmtree(self._local)
+        if self._staging is not None:
+            self._staging.cleanup()
         for _, close in self._opened:
             close()
 
     def _upload(self) -> None:
-        if self._target.local_path is None:
-            fs.copy_files(str(self._local), self._target.path, destination_filesystem=self._target.filesystem)
-
-
-def _summary_writer(folder: Path, after_step: int) -> Any:
-    from tensorboardX import SummaryWriter
-
-    # steps that a killed run did beyond its checkpoint are shown once
-    return SummaryWriter(str(folder), purge_step=after_step + 1 if after_step else None, flush_secs=_FLUSH_SECONDS)
+        if self._staging is not None:
+            fs.copy_files(self._staging.name, self._target.path, destination_filesystem=self._target.filesystem)
 
 
 def _wandb(experiment: Experiment) -> tuple[Log, Close]:
-    try:
-        import wandb
-    except ImportError as error:
-        raise InputError("[train] tracking: wandb is not installed; pip install wandb") from error
-    run = wandb.init(
+    run = _import("wandb").init(
         project="ossft_ray", name=experiment.run.output, config=experiment.model_dump(mode="json"), resume="allow"
     )
     return lambda figures, step: run.log(figures, step=step, commit=True), run.finish
 
 
 def _mlflow(experiment: Experiment) -> tuple[Log, Close]:
-    try:
-        import mlflow
-    except ImportError as error:
-        raise InputError("[train] tracking: mlflow is not installed; pip install mlflow") from error
+    mlflow = _import("mlflow")
     _hide_password()
     mlflow.set_experiment("ossft_ray")
     mlflow.start_run(run_name=experiment.run.output)
     mlflow.log_params({f"train.{key}": value for key, value in experiment.train.model_dump(mode="json").items()})
-    # MLflow allows neither [ nor ( in names, but / it does
     return lambda figures, step: mlflow.log_metrics(figures, step=step), mlflow.end_run
 
 
+_OPEN: dict[str, Callable[[Experiment], tuple[Log, Close]]] = {"wandb": _wandb, "mlflow": _mlflow}
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(f"[train] tracking: {name} is not installed; pip install {name}") from error
+
+
 def _hide_password() -> None:
-    """MLflow writes its tracking URI into errors and logs; a user and password have variables of their own."""
+    """Give MLflow the password in a separate variable: MLflow writes its tracking URI into errors and logs."""
     uri, user, password = split_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
     if password is not None:
         os.environ["MLFLOW_TRACKING_URI"] = uri
         os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user or "", password
-
-
-_OPEN: dict[str, Callable[[Experiment], tuple[Log, Close]]] = {"wandb": _wandb, "mlflow": _mlflow}

@@ -1,8 +1,9 @@
-"""Which tokens are trained on: a rewrite folder's rows through the policy's chat template, some of them kept apart."""
+"""The training examples and the holdout, from a rewrite folder's rows."""
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, check_table
@@ -10,95 +11,98 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.engines.training.batches import Examples
 from ossft_ray.policy.chat import Chat
-from ossft_ray.policy.example_tokens import Encoded, encode
+from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import PARTS
-from ossft_ray.stages.train.reference_logprobs import References
+from ossft_ray.stages.train.reference_logprobs import read_reference_logprobs
 
 
 @dataclass(frozen=True)
-class Tokenised:
-    """A rewrite folder's rows as token ids, and what became of those that are not among them."""
+class TrainingExamples:
+    """A rewrite folder's rows as token ids, and what was set aside."""
 
     examples: Examples
-    holdout: Examples | None  # kept apart: measured on, not trained on
+    holdout: Examples | None  # measured on, not trained on
     too_long: list[str]  # problem ids, set aside
-    num_reencoded: int  # responses of another policy, whose tokens mean nothing here
+    num_reencoded: int  # responses of a policy with another tokenizer
 
 
-def tokenise(source: Folder, chat: Chat, experiment: Experiment, references: References | None = None) -> Tokenised:
-    """All rows that fit, encoded; with log-probabilities of the reference or of the drawing where the loss needs them.
+class _Row(NamedTuple):
+    problem_id: str
+    prompt: list[int]
+    response: list[int]
+    origin: str
+    reference_logprobs: list[float] | None
+    behavior_logprobs: list[float] | None
+
+
+def load_training_examples(
+    source: Folder, chat: Chat, experiment: Experiment, scores: Folder | None = None
+) -> TrainingExamples:
+    """All rows that fit, encoded; with log-probabilities of the reference from `scores`, or those of the sampling.
 
     Raises:
-        InputError: nothing is left to train on or to keep apart, or a response lacks what the loss needs.
+        InputError: nothing is left to train on or to measure on, or a response lacks what the loss needs.
     """
     settings = experiment.train
-    parts = {False: _Rows(), True: _Rows()}  # by whether they are kept apart
+    references = {} if scores is None else read_reference_logprobs(scores)
+    trained: list[_Row] = []
+    held_out: list[_Row] = []
     too_long, num_reencoded = [], 0
-    for name in source.names(PARTS):
-        for row in check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}").to_pylist():
-            encoded = encode(row, chat, experiment)
-            num_reencoded += encoded.is_reencoded
-            if encoded.num_tokens > settings.max_length:
-                too_long.append(row["problem_id"])
-                continue
-            rows = parts[is_held_out(row["problem_id"], settings.holdout, experiment.run.seed)]
-            rows.add(row, encoded)
-            if references is not None:
-                rows.reference_logprobs.append(references.of(row["problem_id"], encoded.response))
-            if settings.loss == "is":
-                rows.behavior_logprobs.append(_behavior_logprobs(row, encoded, f"{source.path}/{name}"))
-    if not parts[False].problem_ids:
-        raise InputError(
-            f"{source.path}: nothing to train on: {len(too_long)} examples, all longer than "
-            f"train.max_length = {settings.max_length} tokens; raise it"
+    for file, row in _read_rows(source):
+        problem_id, encoded = row["problem_id"], encode_example(row, chat, experiment)
+        num_reencoded += encoded.is_reencoded
+        if encoded.num_tokens > settings.max_length:
+            too_long.append(problem_id)
+            continue
+        reference = references.get((problem_id, tuple(encoded.response)))
+        if scores is not None and (reference is None or len(reference) != len(encoded.response)):
+            raise InputError(
+                f"{scores.path}: has no log-probabilities of the response of problem {problem_id} as it is trained on; "
+                "run `ossft score` on these examples (with --start-over if they have changed)"
+            )
+        behavior = _behavior_logprobs(row, encoded, file) if settings.loss == "is" else None
+        group = held_out if is_held_out(problem_id, settings.holdout, experiment.run.seed) else trained
+        group.append(_Row(problem_id, encoded.prompt, encoded.response, row["origin"], reference, behavior))
+    if not trained:
+        reason = (
+            f"{len(too_long)} examples, all longer than train.max_length = {settings.max_length} tokens; raise it"
             if too_long
-            else f"{source.path}: nothing to train on: it holds no examples"
+            else "it holds no examples"
         )
-    if settings.keep == "best" and not parts[True].problem_ids:
+        raise InputError(f"{source.path}: nothing to train on: {reason}")
+    if settings.keep == "best" and not held_out:
         raise InputError(
             f'{source.path}: train.keep = "best" needs problems to measure on, and train.holdout = '
-            f"{settings.holdout} keeps none apart; raise it"
+            f"{settings.holdout} holds none out; raise it"
         )
-    holdout = parts[True].examples() if parts[True].problem_ids else None
-    return Tokenised(parts[False].examples(), holdout, too_long, num_reencoded)
+    return TrainingExamples(_build(trained), _build(held_out) if held_out else None, too_long, num_reencoded)
+
+
+def _read_rows(source: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
+    """EXAMPLE rows, each with the path of its file."""
+    for name in source.names(PARTS):
+        file = f"{source.path}/{name}"
+        for row in check_table(source.read_table(name), EXAMPLE_SCHEMA, file).to_pylist():
+            yield file, row
 
 
 def is_held_out(problem_id: str, share: float, seed: int) -> bool:
-    """Whether a problem is kept apart: by its own id, so that all its examples are, and more data moves none."""
+    """Whether a problem is in the holdout. Its id decides, so all its examples are, and more data moves no problem."""
     digest = hashlib.sha256(f"{seed} {problem_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-@dataclass
-class _Rows:
-    """Rows on their way to become `Examples`."""
-
-    problem_ids: list[str] = field(default_factory=list)
-    prompts: list[list[int]] = field(default_factory=list)
-    responses: list[list[int]] = field(default_factory=list)
-    origins: list[str] = field(default_factory=list)
-    reference_logprobs: list[list[float]] = field(default_factory=list)
-    behavior_logprobs: list[list[float]] = field(default_factory=list)
-
-    def add(self, row: dict[str, Any], encoded: Encoded) -> None:
-        self.problem_ids.append(row["problem_id"])
-        self.prompts.append(encoded.prompt)
-        self.responses.append(encoded.response)
-        self.origins.append(row["origin"])
-
-    def examples(self) -> Examples:
-        return Examples.build(
-            self.problem_ids,
-            self.prompts,
-            self.responses,
-            self.origins,
-            self.reference_logprobs or None,
-            self.behavior_logprobs or None,
-        )
+def _build(rows: list[_Row]) -> Examples:
+    problem_ids, prompts, responses, origins, references, behaviors = map(list, zip(*rows, strict=True))
+    return Examples.build(
+        problem_ids, prompts, responses, origins,
+        None if rows[0].reference_logprobs is None else references,
+        None if rows[0].behavior_logprobs is None else behaviors,
+    )  # fmt: skip
 
 
-def _behavior_logprobs(row: dict[str, Any], encoded: Encoded, file: str) -> list[float]:
-    """log b of each response token: 0 where an expert wrote it; of the turn's end, that of the end that was drawn."""
+def _behavior_logprobs(row: dict[str, Any], encoded: EncodedExample, file: str) -> list[float]:
+    """log b of each response token: 0 where an expert wrote it; the final token has that of the end as sampled."""
     if row["origin"] == "expert":
         return [0.0] * len(encoded.response)
     logprobs: list[float] | None = row["behavior_logprobs"]
@@ -106,7 +110,7 @@ def _behavior_logprobs(row: dict[str, Any], encoded: Encoded, file: str) -> list
     if logprobs is None or len(logprobs) != len(row["response_token_ids"]):
         raise InputError(
             f'{problem} has no behavior_logprobs, which train.loss = "is" needs; rewrite with [rewrite] '
-            "behavior_logprobs = true (anew, with --start-over), or choose another train.loss"
+            "behavior_logprobs = true (again, with --start-over), or choose another train.loss"
         )
     if encoded.is_reencoded:
         raise InputError(

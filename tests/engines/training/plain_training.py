@@ -28,7 +28,7 @@ def train_plainly(settings: Train, seed: int, examples: Examples) -> list[dict[s
     options = dict(settings.loss_options)
     refresh_every = options.pop("refresh_every", None)
     loss_of = make_loss(settings.loss, **options).coefficient
-    before = None  # the policy as psft last took it
+    before = None  # the policy at psft's last refresh
     steps: list[dict[str, float]] = []
     total = num_steps(len(examples), settings.global_batch_size, settings.epochs)
     for step in range(total):

@@ -1,7 +1,9 @@
+"""Examples as arrays, their batches, and the tensors of a micro-batch."""
+
 import numpy as np
 import pytest
 
-from ossft_ray.engines.training.batches import Examples, collate, deal_micro_batches, global_batch, num_steps
+from ossft_ray.engines.training.batches import Examples, assign_micro_batches, collate, global_batch, num_steps
 
 EXAMPLES = Examples.build(
     ["a", "b", "c"], [[1, 2], [3], [4, 5, 6]], [[10, 11, 12], [13, 14], [15]], ["self", "expert", "guided"]
@@ -41,50 +43,50 @@ def test_the_heaviest_whole_batch_comes_first() -> None:
     for heavy in range(22):
         lengths = np.where(np.arange(22) == heavy, 99, 1)
         first, *_, last = (global_batch(lengths, 8, seed=5, step=step)[0] for step in range(3))
-        assert heavy in first or (heavy in last and len(last) == 6), "the last, partial batch stays the last"
+        assert heavy in first or (heavy in last and len(last) == 6), "the partial batch stays the last"
 
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 8])
 @pytest.mark.parametrize("max_tokens", [50, 120, 4000])
-def test_dealing_gives_each_example_once_and_all_workers_as_many_passes(packing, num_workers, max_tokens) -> None:
+def test_each_example_is_assigned_once_and_all_workers_get_as_many_passes(packing, num_workers, max_tokens) -> None:
     lengths = np.random.default_rng(0).integers(5, 100, 13).tolist()
-    dealt = deal_micro_batches(lengths, num_workers, max_tokens, 200, packing)
-    assert len({len(micro_batches) for micro_batches in dealt}) == 1 and len(dealt) == num_workers
-    assert sorted(i for worker in dealt for rows in worker for row in rows for i in row) == list(range(13))
-    assert sum(any(worker) for worker in dealt) >= num_workers - 1  # uneven lengths may leave one idle
+    assigned = assign_micro_batches(lengths, num_workers, max_tokens, 200, packing)
+    assert len({len(micro_batches) for micro_batches in assigned}) == 1 and len(assigned) == num_workers
+    assert sorted(i for worker in assigned for rows in worker for row in rows for i in row) == list(range(13))
+    assert sum(any(worker) for worker in assigned) >= num_workers - 1  # uneven lengths may leave one idle
 
 
-def test_packed_row() -> None:
+def test_padded_rows() -> None:
     tensors = collate(EXAMPLES, [2, 0, 1], [[1, 2], [0]])  # rows: a then b, and c
     assert tensors.input_ids_BT.tolist() == [[1, 2, 10, 11, 12, 3, 13, 14], [4, 5, 6, 15, 0, 0, 0, 0]]
     assert tensors.position_ids_BT.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 3, 4, 5, 6, 7]]
-    assert tensors.sources_N.tolist() == [1, 2, 3, 5, 6, 10]
+    assert tensors.predictor_index_N.tolist() == [1, 2, 3, 5, 6, 10]
     assert tensors.targets_N.tolist() == [10, 11, 12, 13, 14, 15]
     assert tensors.response_N.tolist() == [0, 0, 0, 1, 1, 2]
-    assert tensors.places_N.tolist() == [0, 1, 2, 3, 4, 5]
+    assert tensors.response_index_N.tolist() == [0, 1, 2, 3, 4, 5]
     assert tensors.origin_N.tolist() == [0, 0, 0, 2, 2, 1]
-    assert tensors.boundaries is None
+    assert tensors.cu_seqlens is None
 
 
-def test_flat_row() -> None:
-    tensors = collate(EXAMPLES, [2, 0, 1], [[0], [2, 1]], flat=True)  # c, b, a
+def test_packed_row() -> None:
+    tensors = collate(EXAMPLES, [2, 0, 1], [[0], [2, 1]], packed=True)  # c, b, a
     assert tensors.input_ids_BT.tolist() == [[4, 5, 6, 15, 3, 13, 14, 1, 2, 10, 11, 12]]
     assert tensors.position_ids_BT.tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3, 4]]
-    assert tensors.boundaries.tolist() == [0, 4, 7, 12]
-    assert tensors.sources_N.tolist() == [2, 4, 5, 8, 9, 10]
+    assert tensors.cu_seqlens.tolist() == [0, 4, 7, 12]
+    assert tensors.predictor_index_N.tolist() == [2, 4, 5, 8, 9, 10]
     assert tensors.targets_N.tolist() == [15, 13, 14, 10, 11, 12]
-    assert tensors.places_N.tolist() == [5, 3, 4, 0, 1, 2]
+    assert tensors.response_index_N.tolist() == [5, 3, 4, 0, 1, 2]
 
 
-def test_reference_logprobs_stand_for_response_tokens() -> None:
+def test_reference_logprobs_belong_to_response_tokens() -> None:
     built = Examples.build(["a", "b"], [[1, 2], [3]], [[10], [13, 14]], reference_logprobs=[[-1.0], [-2.0, -3.0]])
     assert built.reference_logprobs.tolist() == [-1.0, -2.0, -3.0] and built.response_offsets.tolist() == [0, 1, 3]
     with pytest.raises(ValueError, match="one reference log-probability"):
         Examples.build(["a"], [[1]], [[10, 11]], reference_logprobs=[[-1.0]])
 
 
-def test_empty_micro_batch_trains_on_nothing() -> None:
-    for flat in (False, True):
-        tensors = collate(EXAMPLES, [0], [], flat)
-    assert tensors.input_ids_BT.numel() > 0 and tensors.sources_N.numel() == tensors.targets_N.numel() == 0
+def test_an_empty_micro_batch_has_no_targets() -> None:
+    for packed in (False, True):
+        tensors = collate(EXAMPLES, [0], [], packed)
+        assert tensors.input_ids_BT.numel() > 0 and tensors.predictor_index_N.numel() == tensors.targets_N.numel() == 0

@@ -1,204 +1,29 @@
-"""The engine without Ray: worker processes of one process group train one setting after the other."""
+"""DeepSpeed's settings: which the user may give, and which follow from other keys."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
-from ossft_ray.common.storage import Folder
-from ossft_ray.common.types import ORIGINS
-from ossft_ray.config import Lora, Policy, Power, Psft, Train
-from ossft_ray.engines.training.batches import Examples
-from ossft_ray.engines.training.deepspeed_engine import TAG, Trainer
-from ossft_ray.method.learning_rate import learning_rate_at
-from ossft_ray.policy.chat import load_chat
-from ossft_ray.run_folder.names import COMPLETE
-from ossft_ray.stages.train.checkpoints import make_universal
-from tests.engines.process_group import join_group
-from tests.engines.training.plain_training import train_plainly
-
-SEED = 3
-SETTINGS = Train(
-    loss="sft", learning_rate=1e-3, global_batch_size=8, epochs=2, max_length=256, precision="fp32", zero_stage=2
-)
-FULL, PACKED, TINY = {}, {"micro_batch_tokens": 300}, {"micro_batch_tokens": 60}
-PADDED, RECOMPUTED = {"packing": False}, {"activation_checkpointing": True}
-ADAPTERS = Lora(rank=4, alpha=16.0)
-MOVED = {"psft": {"psft": Psft(clip=0.28, refresh_every=4)}}  # a refresh in the middle of an epoch
-# every loss, and every way of splitting the work with a weighted loss: a path that skips the weight shows up here
-VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
-    1: [
-        {"zero_stage": 0, **FULL},
-        {"zero_stage": 0, **PADDED, "micro_batch_tokens": 500, "loss": "dft"},
-        {"zero_stage": 2, **TINY, "loss": "dft"},
-        {"zero_stage": 2, **FULL, "loss": "iw_sft"},
-        {"zero_stage": 1, **PACKED, **RECOMPUTED, "loss": "eaft"},
-        # at k = 10 these unlikely tokens have gradients of rounding's own size, which Adam blows up
-        {"zero_stage": 3, **PACKED, "offload": "all", "loss": "power", "power": Power(k=2.0)},
-        {"zero_stage": 2, **PACKED, "offload": "optimizer", "loss": "trsft"},
-        {"zero_stage": 0, **PACKED, "lora": ADAPTERS, "loss": "dft"},
-    ],
-    2: [
-        {"zero_stage": 0, **PADDED},
-        {"zero_stage": 1, **PACKED, "loss": "dft"},
-        {"zero_stage": 2, **FULL, "loss": "dft"},
-        {"zero_stage": 3, **TINY, "loss": "iw_sft"},
-        {"zero_stage": 3, **PADDED, **RECOMPUTED, "loss": "dft"},
-        {"zero_stage": 0, **PACKED, "loss": "psft", **MOVED["psft"]},
-        {"zero_stage": 3, **PACKED, "loss": "psft", **MOVED["psft"]},
-        {"zero_stage": 2, **PADDED, "loss": "asft_k3"},
-        {"zero_stage": 3, **PACKED, "loss": "idft"},
-        {"zero_stage": 1, **TINY, "loss": "idft_sg"},
-        {"zero_stage": 2, **PACKED, "loss": "is"},
-        {"zero_stage": 2, **PADDED, "lora": ADAPTERS, "loss": "dft"},
-        {"zero_stage": 3, **PACKED, **RECOMPUTED, "lora": ADAPTERS, "loss": "dft"},
-    ],
-}
-
-
-def make_examples() -> Examples:
-    """22 examples, so that the last batch is partial, with very different lengths, of all origins."""
-    rng = np.random.default_rng(7)
-    prompts = [rng.integers(3, 40, int(rng.integers(5, 60))).tolist() for _ in range(22)]
-    responses = [rng.integers(3, 40, int(rng.integers(1, 120))).tolist() for _ in range(22)]
-    references, behaviors = ([(-4 * rng.random(len(response))).tolist() for response in responses] for _ in range(2))
-    origins = [ORIGINS[index % 3] for index in range(22)]
-    names = [f"problem-{index}" for index in range(22)]
-    return Examples.build(names, prompts, responses, origins, references, behaviors)
-
-
-def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Train each variant of SETTINGS; returns what worker 0 measured. Stops after step 3 and resumes in a new engine
-    where the variant says `resume`."""
-    folder.mkdir()
-    torch.multiprocessing.spawn(_worker, (num_workers, folder, variants), num_workers)
-    return json.loads((folder / "measured.json").read_text())
-
-
-def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> None:
-    """A variant may `save` a checkpoint into a folder after step 3 and end, `load` one, or `resume` in a new engine."""
-    join_group(rank, num_workers, folder)
-    measured = []
-    for number, variant in enumerate(variants):
-        ours = {key: value for key, value in variant.items() if key not in ("resume", "save", "load", "export")}
-        settings = SETTINGS.model_copy(update=ours)
-        loads = variant.get("load")
-        trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples(), universal=loads is not None)
-        if loads is not None:
-            trainer.load_checkpoint(Path(loads), Path(loads) / "universal")
-        steps = []
-        for metrics in trainer.steps():
-            steps.append(metrics)
-            if ("save" in variant or variant.get("resume")) and trainer.step == 3:
-                state = Path(variant.get("save", folder / f"checkpoint-{number}"))
-                trainer.save_checkpoint(state)
-                torch.distributed.barrier()
-                break
-        if "export" in variant:
-            trainer.export(Path(variant["export"]), load_chat(Policy(model="playground")))
-        if variant.get("resume"):
-            trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples())
-            trainer.load_checkpoint(state)
-            steps += trainer.steps()
-        measured.append(steps)
-    if rank == 0:
-        (folder / "measured.json").write_text(json.dumps(measured))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_learning_equals_plain_training_however_the_work_is_split(num_workers: int, tmp_path: Path) -> None:
-    """Same losses and gradient norms for each loss, ZeRO stage, packing, micro-batch size and number of workers."""
-    for variant, steps in zip(
-        VARIANTS[num_workers], run_workers(num_workers, tmp_path / "run", VARIANTS[num_workers]), strict=True
-    ):
-        expected = train_plainly(SETTINGS.model_copy(update=variant), SEED, make_examples())
-        assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
-        assert [step["epoch"] for step in steps] == [1, 1, 1, 2, 2, 2]
-        assert [step["num_examples"] for step in steps] == [8, 8, 6, 8, 8, 6]
-        for name in ("loss", "cross_entropy", "grad_norm"):
-            ours, theirs = ([step[name] for step in curve] for curve in (steps, expected))
-            largest = max(map(abs, theirs))  # idft's loss passes through zero
-            assert ours == pytest.approx(theirs, rel=3e-4, abs=3e-4 * largest), (variant, name)
-        assert all((step["padding_share"] > 0) == (variant.get("packing") is False) for step in steps), variant
-
-
-def test_resumed_training_equals_the_undisturbed_bit_for_bit(tmp_path: Path) -> None:
-    stages = [{"zero_stage": stage} for stage in (0, 2, 3)] + [{"zero_stage": 2, "precision": "bf16"}]
-    stages += [{"zero_stage": 2, "loss": "psft"}]  # the resumed run stands in the middle between two refreshes
-    variants = [variant | resume for variant in stages for resume in ({}, {"resume": True})]
-    curves = run_workers(2, tmp_path / "run", variants)
-    for undisturbed, resumed, variant in zip(curves[::2], curves[1::2], stages, strict=True):
-        for name in ("step", "loss", "cross_entropy", "grad_norm", "learning_rate"):
-            assert [step[name] for step in resumed] == [step[name] for step in undisturbed], (variant, name)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
-def test_another_number_of_workers_goes_on_as_the_undisturbed_run(tmp_path: Path, before: int, after: int) -> None:
-    """Within 1e-4 at each ZeRO stage: sums of another order, which is all that another number of workers changes."""
-    variants = [{"zero_stage": stage, "loss": "dft", "learning_rate": 1e-4} for stage in (1, 2, 3)]
-    saving = [variant | {"save": str(tmp_path / f"stage-{variant['zero_stage']}")} for variant in variants]
-    run_workers(before, tmp_path / "before", saving)
-    for variant in saving:
-        state = Folder.at(variant["save"])
-        state.write_json(COMPLETE, {})
-        make_universal(state, TAG)
-    going_on = [variant | {"load": save["save"]} for variant, save in zip(variants, saving, strict=True)]
-    curves = run_workers(after, tmp_path / "after", going_on)
-    for variant, undisturbed, gone_on in zip(
-        variants, run_workers(after, tmp_path / "plain", variants), curves, strict=True
-    ):
-        assert [step["step"] for step in gone_on] == [4, 5, 6]
-        for name in ("loss", "cross_entropy", "grad_norm", "learning_rate"):
-            ours, theirs = ([step[name] for step in curve[-3:]] for curve in (gone_on, undisturbed))
-            assert ours == pytest.approx(theirs, rel=1e-4), (variant, name)
-
-
-@pytest.mark.parametrize("loss", ["sft", "dft"])
-def test_bf16_stages_agree(tmp_path: Path, loss: str) -> None:
-    learning = {"loss": loss, "learning_rate": 1e-4}
-    variants = [{"zero_stage": stage, "precision": "bf16", **learning} for stage in (0, 1, 2, 3)]
-    variants[-1] |= {"export": str(tmp_path / "model")}
-    curves = run_workers(1, tmp_path / "run", variants)
-    plain = train_plainly(SETTINGS.model_copy(update=learning), SEED, make_examples())
-    expected = [step["loss"] for step in plain]
-    losses = [[step["loss"] for step in curve] for curve in curves]
-    for variant, found in zip(variants, losses, strict=True):
-        assert found[0] == pytest.approx(expected[0], rel=0.01), variant
-        assert found == pytest.approx(losses[0], rel=0.04), variant
-        # in fp32: how far bf16's rounding leads a curve away from it depends on the processor's kernels
-        assert found == pytest.approx(expected, rel=0.1), variant
-    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
-    assert exported.dtype == torch.bfloat16
-    num_bytes = 2 * sum(parameter.numel() for parameter in exported.parameters())  # the tied table once
-    assert num_bytes <= (tmp_path / "model/model.safetensors").stat().st_size < 1.02 * num_bytes
+from ossft_ray.common.errors import InputError
+from ossft_ray.config import Train
+from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings, deepspeed_config
 
 
 @pytest.mark.parametrize(
-    "step, num_steps, warmup_ratio, expected",
+    "settings, message",
     [
-        (0, 10, 0.0, 1.0),
-        (5, 10, 0.0, 0.5),
-        (9, 10, 0.0, 0.02447),
-        (0, 10, 0.1, 0.5),  # one step of warm-up, half-way up
-        (1, 10, 0.1, 1.0),
-        (0, 100, 0.1, 1 / 11),
-        (9, 100, 0.1, 10 / 11),
-        (10, 100, 0.1, 1.0),
-        (55, 100, 0.1, 0.5),
-        (0, 1, 0.1, 1.0),
+        ({"deepspeed": {"bf16": {"enabled": True}}}, r"\[train\.deepspeed\] bf16: is decided by train\.precision"),
+        ({"deepspeed": {"zero_optimization": {"stage": 1}}}, r"zero_optimization\.stage: is decided by train\.zero"),
+        ({"offload": "optimizer", "zero_stage": 0}, r"\[train\] offload: needs zero_stage 1, 2 or 3"),
+        ({"offload": "all", "zero_stage": 2}, r'\[train\] offload: "all" needs zero_stage 3'),
     ],
 )
-def test_learning_rate(step: int, num_steps: int, warmup_ratio: float, expected: float) -> None:
-    assert learning_rate_at(step, num_steps, 1.0, warmup_ratio) == pytest.approx(expected, abs=1e-5)
+def test_contradicting_deepspeed_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_deepspeed_settings(Train(**settings))
 
 
-def test_a_loss_that_is_no_number_stops_every_worker_with_the_step_and_its_problems(tmp_path: Path) -> None:
-    message = r"JobError: train: the (loss|gradient norm) of step \d+ is (nan|inf); its problems: problem-\d+, "
-    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match=message):
-        run_workers(2, tmp_path / "run", [{"learning_rate": 1e36, "weight_decay": 0.0}])
+def test_other_deepspeed_settings_pass_through() -> None:
+    more = {"zero_optimization": {"reduce_bucket_size": 1000}, "wall_clock_breakdown": True}
+    config = deepspeed_config(Train(deepspeed=more), 2)
+    assert config["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 1000} and config["wall_clock_breakdown"]

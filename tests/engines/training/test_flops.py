@@ -1,13 +1,16 @@
+"""Model FLOPs utilisation: the documented formula, and the table of GPUs."""
+
 import pytest
 
-from ossft_ray.engines.training.flops import peak_flops, training_flops
+from ossft_ray.engines.training.flops import ModelSize, peak_flops, training_flops
 
 
 def test_training_flops_are_those_of_the_documented_formula() -> None:
-    """6 a parameter and token, and 12 a layer, width and pair of tokens, half of which causal attention computes."""
-    parameters, layers, width = 1000, 3, 16
+    """6 for each parameter and token; 12 for each layer, channel and pair of tokens, halved by causal attention."""
     by_hand = 6 * 1000 * (10 + 4) + 12 * 3 * 16 * (10**2 + 4**2) / 2
-    assert training_flops(parameters, layers, width, [10, 4]) == pytest.approx(by_hand)
+    assert training_flops(ModelSize(num_parameters=1000, num_layers=3, attention_width=16), [10, 4]) == pytest.approx(
+        by_hand
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The policy as it is trained: an adapter that it sampled with is part of it."""
+"""Loading the policy for training, with the adapter that it sampled with."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Scoring without Ray: what transformers says, however the work is split, and what the trainer's first step sees."""
+"""Scoring without Ray: the values of transformers, however the work is split, and of the trainer's first step."""
 
 import json
 from pathlib import Path
@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Lora, Policy, Train
 from ossft_ray.engines.training.batches import Examples
-from ossft_ray.engines.training.deepspeed_engine import Trainer
 from ossft_ray.engines.training.scoring import Scorer
+from ossft_ray.engines.training.trainer import Trainer
 from tests.engines.process_group import join_group
 
-# of a token's log p, in nats, to plain transformers in float32: of each token, and in the mean over tokens
+# differences of log p, in nats, to plain transformers in float32: for each token, and in the mean over tokens
 LARGEST, MEAN = {"fp32": 1e-4, "bf16": 2.0}, {"fp32": 1e-5, "bf16": 0.1}
 SETTINGS = Train(loss="iw_sft", global_batch_size=11, max_length=256, precision="fp32", zero_stage=2)
 VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
@@ -42,7 +42,7 @@ def build(references: list[list[float]] | None = None) -> Examples:
 
 
 def plain_logprobs() -> list[list[float]]:
-    """One response after the other, all its logits, in float32."""
+    """The values of transformers in float32, one response after the other."""
     model = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32)
     rows = []
     for prompt, response in zip(*make_texts(), strict=True):
@@ -59,7 +59,7 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
         settings, policy = SETTINGS.model_copy(update=variant), Policy(model="playground")
         scorer = Scorer(policy, settings)
         logprobs = scorer.logprobs(build())
-        assert scorer.agree([f"of worker {rank}"]) == ["of worker 0"]
+        assert scorer.broadcast([f"of worker {rank}"]) == ["of worker 0"]
         measured.append((logprobs, next(Trainer(policy, settings, 0, build(logprobs)).steps())))
     (folder / f"measured-{rank}.json").write_text(json.dumps(measured))
     torch.distributed.destroy_process_group()

@@ -15,7 +15,7 @@ from ossft_ray.stages.check.estimate import Interval
 from ossft_ray.stages.check.probe import _write_batches, probe, probe_experiment
 from ossft_ray.stages.check.probed_rows import probed_problems
 from ossft_ray.stages.check.stage import check
-from ossft_ray.stages.train.training_examples import tokenise
+from ossft_ray.stages.train.training_examples import load_training_examples
 
 NUM_PROBLEMS, NUM_PROBED = 240, 48
 # a busy machine may well be so much faster or slower a minute later
@@ -150,6 +150,6 @@ def test_batches_are_whole_and_of_examples_that_fit(tmp_path: Path, rewritten: F
     _write_batches(experiment, rewritten, target, 96)
     from ossft_ray.policy.chat import load_chat
 
-    examples = tokenise(target, load_chat(experiment.policy), experiment).examples
+    examples = load_training_examples(target, load_chat(experiment.policy), experiment).examples
     assert examples.problem_ids == ["a"] * 96
     assert target.read_json("manifest.json")["fingerprint"] == "f"

@@ -17,7 +17,7 @@ from ossft_ray.method.rewriting import stage_prompt
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
 from ossft_ray.stages.rewrite.inputs import rewrite_inputs
-from ossft_ray.stages.train.training_examples import tokenise
+from ossft_ray.stages.train.training_examples import load_training_examples
 from tests.stages.rows import write_examples
 from tests.stages.scripted import experiment as scripted_experiment
 from tests.stages.scripted import rows_by_id
@@ -105,15 +105,17 @@ def test_responses_without_behavior_logprobs_are_refused(tmp_path: Path, changes
         }
     )
     with pytest.raises(InputError, match=rf"part-00000\.parquet: the response of problem {rows[0]['problem_id']} .*"):
-        tokenise(Folder.at(str(tmp_path / "rewrite")), load_chat(settings.policy), settings)
+        load_training_examples(Folder.at(str(tmp_path / "rewrite")), load_chat(settings.policy), settings)
     with pytest.raises(InputError, match=message):
-        tokenise(Folder.at(str(tmp_path / "rewrite")), load_chat(settings.policy), settings)
+        load_training_examples(Folder.at(str(tmp_path / "rewrite")), load_chat(settings.policy), settings)
 
 
 def test_expert_tokens_have_no_behavior_logprobs(tmp_path: Path) -> None:
     write_examples(str(tmp_path), 2)
     settings = scripted_experiment(str(tmp_path), 2, train={"loss": "is"})
-    examples = tokenise(Folder.at(str(tmp_path / "rewrite")), load_chat(Policy(model="playground")), settings).examples
+    examples = load_training_examples(
+        Folder.at(str(tmp_path / "rewrite")), load_chat(Policy(model="playground")), settings
+    ).examples
     assert examples.behavior_logprobs is not None and not examples.behavior_logprobs.any()
 
 

@@ -1,4 +1,4 @@
-"""`score` for real: Ray Train and the playground's policy, on rows written by hand."""
+"""`score` with Ray Train and the playground's policy, on rows written by hand."""
 
 import json
 import math
@@ -18,22 +18,22 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.distributed.progress import ALREADY_COMPLETE
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.policy.example_tokens import Encoded
+from ossft_ray.policy.example_tokens import EncodedExample
 from ossft_ray.run_folder.names import INPUTS, MANIFEST
 from ossft_ray.run_folder.parts import write_counted
 from ossft_ray.run_folder.reader import read_counts
 from ossft_ray.run_folder.stage_folder import finish_stage
-from ossft_ray.stages.score.stage import score, summarise
-from ossft_ray.stages.score.worker import Part, Response, grouped, responses_of, score_group
+from ossft_ray.stages.score.stage import score, summarise_scores
+from ossft_ray.stages.score.worker import UnscoredPart, UnscoredResponse, group_parts, score_group, unscored_part
 from ossft_ray.stages.train.stage import train
 from tests.stages.rows import write_examples
 
 NUM_ROWS, ROWS_OF_A_PART = 30, 2
 TOLERANCE = 1e-4  # of a token's log p in float32, in nats
-ORIGINS = ("self", "guided", "expert")
 
 
 def experiment(output: Path, num_workers: int = 1, **settings: Any) -> Experiment:
@@ -50,7 +50,7 @@ def experiment(output: Path, num_workers: int = 1, **settings: Any) -> Experimen
 
 
 def write_rewritten(output: Path) -> list[dict[str, Any]]:
-    """A rewrite with rows of all origins: the policy's responses say the answer alone."""
+    """A rewrite with rows of all origins; the policy's responses are the boxed answer alone."""
     chat = load_chat(Policy(model="playground"))
     rows = write_examples(str(output), NUM_ROWS)
     for number, row in enumerate(rows):
@@ -144,7 +144,7 @@ def test_complete_scores_are_left_alone_and_others_refused(scored: tuple[Path, l
 
 
 def test_the_ratio_to_the_reference_is_one_at_step_0(scored: tuple[Path, list[dict[str, Any]], Any]) -> None:
-    """The weight of iw_sft is then 1, and the KL term of asft_k3 nothing."""
+    """Then the weight of iw_sft is 1, and the KL term of asft_k3 is 0."""
     output, _, (settings, _) = scored
     alone = settings.model_copy(update={"resources": experiment(output).resources})
     train(alone)
@@ -158,7 +158,7 @@ def test_the_ratio_to_the_reference_is_one_at_step_0(scored: tuple[Path, list[di
 
 
 @pytest.mark.long
-def test_a_killed_run_goes_on_with_the_parts_that_are_missing(
+def test_a_killed_run_resumes_with_the_missing_parts(
     scored: tuple[Path, list[dict[str, Any]], Any], tmp_path: Path
 ) -> None:
     source = str(scored[0].parent / "other" / "rewrite")
@@ -197,8 +197,8 @@ def test_a_killed_run_goes_on_with_the_parts_that_are_missing(
     assert manifest["kept"]["tokens"] == scored[2][1]["kept"]["tokens"]
 
 
-def test_what_is_scored_of_a_part(tmp_path: Path) -> None:
-    """The expert's solution once a problem, as an example of it would be; what is too long is left out and counted."""
+def test_the_responses_of_a_part(tmp_path: Path) -> None:
+    """The expert solution is there once for each problem; responses that are too long are left out and counted."""
     chat = load_chat(Policy(model="playground"))
     (row, other) = write_examples(str(tmp_path), 2)
     kept = [
@@ -206,7 +206,7 @@ def test_what_is_scored_of_a_part(tmp_path: Path) -> None:
         row | {"origin": "self", "response_token_ids": [8, chat.end_of_turn_id]},
         other | {"expert_solution": None},
     ]
-    responses, too_long = responses_of(kept, chat, experiment(tmp_path))
+    _, responses, too_long = unscored_part("part", kept, chat, experiment(tmp_path))
     prompt, solution = chat.render(row["prompt"]), chat.encode_response(row["expert_solution"])
     assert [(r.source, r.origin, r.encoded.response) for r in responses] == [
         ("kept", "self", [7, chat.end_of_turn_id]),  # closed as training closes it
@@ -216,28 +216,29 @@ def test_what_is_scored_of_a_part(tmp_path: Path) -> None:
     ]
     assert responses[0].encoded.prompt == responses[1].encoded.prompt == prompt and too_long == {}
     shorter = experiment(tmp_path, max_length=len(prompt) + len(solution) - 1)
-    responses, too_long = responses_of(kept[:2], chat, shorter)
+    _, responses, too_long = unscored_part("part", kept[:2], chat, shorter)
     assert [r.source for r in responses] == ["kept", "kept"] and too_long == {"expert_original": 1}
 
 
-def to_score(name: str, num_responses: int, first_token: int = 0) -> Part:
+def make_part(name: str, num_responses: int, first_token: int = 0) -> UnscoredPart:
     tokens = range(first_token, first_token + num_responses)
-    responses = [Response(f"{name}-{token}", "self", "kept", Encoded([1, 2], [token, 9], True)) for token in tokens]
-    return Part(name, responses, {"kept": num_responses})
+    encoded = [EncodedExample([1, 2], [token, 9], True) for token in tokens]
+    responses = [UnscoredResponse(f"{name}-{example.response[0]}", "self", "kept", example) for example in encoded]
+    return UnscoredPart(name, responses, {"kept": num_responses})
 
 
 @pytest.mark.parametrize(
-    "sizes, least, expected",
+    "sizes, min_responses, expected",
     [
         ([], 4, []),
         ([5, 5], 4, [[5], [5]]),
         ([2, 2, 2, 2, 2], 4, [[2, 2], [2, 2], [2]]),
         ([0, 0, 9, 1], 4, [[0, 0, 9], [1]]),
     ],
-    ids=["none", "large enough alone", "the last may hold fewer", "empty ones"],
+    ids=["none", "large enough alone", "a smaller last group", "empty parts"],
 )
-def test_small_parts_are_scored_together(sizes: list[int], least: int, expected: list[list[int]]) -> None:
-    groups = grouped((to_score(f"part-{number}", size) for number, size in enumerate(sizes)), least)
+def test_small_parts_are_scored_together(sizes: list[int], min_responses: int, expected: list[list[int]]) -> None:
+    groups = group_parts((make_part(f"part-{number}", size) for number, size in enumerate(sizes)), min_responses)
     assert [[len(part.responses) for part in group] for group in groups] == expected
 
 
@@ -247,7 +248,11 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
             rows = np.split(examples.token_ids, examples.offsets[1:-1])
             return [(-row[start:]).tolist() for row, start in zip(rows, examples.prompt_lengths, strict=True)]
 
-    group = [to_score("part-0.parquet", 2), to_score("part-1.parquet", 0), to_score("part-2.parquet", 3, first_token=5)]
+    group = [
+        make_part("part-0.parquet", 2),
+        make_part("part-1.parquet", 0),
+        make_part("part-2.parquet", 3, first_token=5),
+    ]
     folder = Folder.at(str(tmp_path))
     folder.write_json(INPUTS, {})
     assert score_group(Scorer(), group, folder) == 10
@@ -264,7 +269,7 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
 def test_a_group_without_tokens_has_no_figures(tmp_path: Path) -> None:
     folder = Folder.at(str(tmp_path))
     write_counted(folder, "part-00000.parquet", SCORE_SCHEMA.empty_table(), {"too_long": {"kept": 3}, "seconds": 0.5})
-    manifest = summarise(folder)
+    manifest = summarise_scores(folder)
     empty = {"tokens": 0, "responses": 0, "mean_logprob": None, "perplexity": None, "effective_sample_size": None}
     assert manifest["kept"] == manifest["guided"] == empty
     assert manifest["too_long"] == {"kept": 3, "expert_originals": 0}

@@ -1,4 +1,4 @@
-"""A checkpoint counts when its last file is there, and only the newest ones stay; in folders, without any training."""
+"""Checkpoints as folders: each counts once its last file is written, and only the newest stay."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def names(store: Checkpoints) -> list[str]:
     return sorted(path.name for path in Path(store.folder.path).iterdir())
 
 
-def test_there_is_none_at_first(store: Checkpoints) -> None:
+def test_an_empty_folder_has_no_checkpoint(store: Checkpoints) -> None:
     assert store.newest() is None
     store.prune()
 
@@ -38,7 +38,7 @@ def test_the_two_newest_stay(store: Checkpoints) -> None:
 
 
 @pytest.mark.parametrize("dies_at", [1, 2])  # before any part, and after the parts
-def test_a_half_written_one_is_never_read_and_goes_away(store: Checkpoints, dies_at: int) -> None:
+def test_a_half_written_checkpoint_is_never_read_and_is_removed(store: Checkpoints, dies_at: int) -> None:
     write(store, 2)
     barriers = iter(range(1, 3))
 
@@ -55,13 +55,13 @@ def test_a_half_written_one_is_never_read_and_goes_away(store: Checkpoints, dies
     assert names(store) == ["step-000002"]
 
 
-def test_one_that_was_half_written_is_written_anew(store: Checkpoints) -> None:
+def test_a_half_written_checkpoint_is_written_again(store: Checkpoints) -> None:
     Path(store.folder.path, "step-000002").mkdir(parents=True)
-    Path(store.folder.path, "step-000002", "stale").write_text("of the run that died")
+    Path(store.folder.path, "step-000002", "stale").write_text("left by a run that died")
     write(store, 2)
     assert sorted(path.name for path in Path(store.folder.path, "step-000002").iterdir()) == [COMPLETE, "part"]
 
 
-def test_a_worker_writes_its_part_and_leaves_the_rest_to_the_first(store: Checkpoints) -> None:
+def test_only_the_first_worker_marks_a_checkpoint_as_complete(store: Checkpoints) -> None:
     store.write(3, 1, lambda folder: (folder / "part-1").write_text("mine"), lambda: None)
     assert store.newest() is None

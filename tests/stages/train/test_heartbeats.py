@@ -1,4 +1,4 @@
-"""Who is silent where a run hangs."""
+"""Naming the worker that hangs."""
 
 import os
 import re
@@ -9,32 +9,32 @@ from pathlib import Path
 import pytest
 from test_train_faults import at_step, start, wait_until, workers, write_experiment
 
-from ossft_ray.stages.train.heartbeats import Place, describe_hang
+from ossft_ray.stages.train.heartbeats import Position, describe_hang
 
 
 @pytest.mark.parametrize(
-    "places, silent, expected",
+    "positions, silent, expected",
     [
         (
             {0: (3, 1, 1), 1: (3, 1, 0)},
             [],
-            "worker 1 behind the others, last heard of in step 3, forward of micro-batch 2",
+            "behind the others: worker 1, last seen in step 3, forward of micro-batch 2",
         ),
         (
             {0: (3, 0, 1), 1: (3, 0, 1), 2: (2, 4, 3)},
             [],
-            "worker 2 behind the others, last heard of in step 2, report;",
+            "behind the others: worker 2, last seen in step 2, report;",
         ),
-        ({0: (3, 0, 0), 1: (3, 0, 1), 2: (3, 0, 0)}, [], "workers 0, 2 behind the others"),
-        ({0: (3, 0, 0), 1: (3, 0, 1)}, [1], "worker 1 silent, last heard of in step 3, backward of micro-batch 1"),
-        ({0: (3, 0, 3), 1: (3, 0, 3)}, [1], "worker 1 silent, last heard of in step 3, report"),
-        ({0: (3, 0, 1), 1: (3, 0, 1)}, [], "all workers, in step 3, backward of micro-batch 1; look at the network"),
+        ({0: (3, 0, 0), 1: (3, 0, 1), 2: (3, 0, 0)}, [], "behind the others: worker 0 and 2, last seen"),
+        ({0: (3, 0, 0), 1: (3, 0, 1)}, [1], "silent: worker 1, last seen in step 3, backward of micro-batch 1"),
+        ({0: (3, 0, 3), 1: (3, 0, 3)}, [1], "silent: worker 1, last seen in step 3, report"),
+        ({0: (3, 0, 1), 1: (3, 0, 1)}, [], "all workers are in step 3, backward of micro-batch 1; look at the network"),
     ],
 )
 def test_the_worker_that_is_silent_or_behind_is_named(
-    places: dict[int, Place], silent: list[int], expected: str
+    positions: dict[int, Position], silent: list[int], expected: str
 ) -> None:
-    line = describe_hang(1800.4, places, silent)
+    line = describe_hang(1800.4, positions, silent)
     assert expected in line and "1800 s (train.hang_after)" in line
 
 
@@ -57,5 +57,5 @@ def test_a_worker_that_hangs_is_named_and_the_run_ends(tmp_path: Path) -> None:
     output = (tmp_path / "output.txt").read_text()
     last = output.strip().splitlines()[-1]
     assert re.match(
-        r"error: train: nothing has moved for \d+ s .*: worker [01] silent, last heard of in step \d+", last
+        r"error: train: no worker has moved for \d+ s .*silent: worker [01], last seen in step \d+", last
     ), last

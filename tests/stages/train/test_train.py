@@ -1,4 +1,4 @@
-"""`train` for real: Ray Train, DeepSpeed and the playground's policy, on rows written by hand."""
+"""`train` with Ray Train, DeepSpeed and the playground's policy, on rows written by hand."""
 
 import asyncio
 import json
@@ -18,15 +18,13 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Response
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.distributed.progress import ALREADY_COMPLETE
-from ossft_ray.engines.training.diagnosis import explain_out_of_memory, explain_out_of_memory_in_scoring
-from ossft_ray.engines.training.settings import check_deepspeed_settings, deepspeed_config
 from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.stages.train.reference_logprobs import References, score_folder
+from ossft_ray.stages.train.reference_logprobs import score_folder
 from ossft_ray.stages.train.stage import train
-from ossft_ray.stages.train.training_examples import is_held_out, tokenise
+from ossft_ray.stages.train.training_examples import TrainingExamples, is_held_out, load_training_examples
 from tests.engines.training.plain_training import train_plainly
 from tests.stages.rows import write_examples, write_scores
 
@@ -59,7 +57,7 @@ def read_metrics(output: Path) -> list[dict[str, Any]]:
 
 def assert_equals_plain_training(output: Path, settings: Experiment) -> None:
     chat = load_chat(settings.policy)
-    examples = tokenise(Folder.at(str(output / "rewrite")), chat, settings).examples
+    examples = load_training_examples(Folder.at(str(output / "rewrite")), chat, settings).examples
     expected = train_plainly(settings.train, settings.run.seed, examples)
     measured = read_metrics(output)
     assert [line["step"] for line in measured] == list(range(1, len(expected) + 1))
@@ -69,7 +67,7 @@ def assert_equals_plain_training(output: Path, settings: Experiment) -> None:
 
 
 def kill_a_train_worker() -> bool:
-    """kill -9 of one training worker of this process's own Ray."""
+    """kill -9 of one training worker of the Ray that this process started."""
     for process in psutil.Process().children(recursive=True):
         if process.is_running() and any("RayTrainWorker" in part for part in process.cmdline()):
             os.kill(process.pid, signal.SIGKILL)
@@ -188,8 +186,8 @@ def test_complete_output_is_left_alone(trained: tuple[Path, Experiment, dict[str
 
 @pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_relative_output_is_the_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `make demo` has it; Ray Train's workers start in a folder of their own."""
+def test_a_relative_output_is_relative_to_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `make demo`; Ray Train starts its workers in another folder."""
     monkeypatch.chdir(tmp_path)
     write_examples("runs/relative", 8)
     train(experiment(Path("runs/relative"), epochs=1))
@@ -222,7 +220,7 @@ def test_refusals(tmp_path: Path, make: dict[str, Any] | None, settings: dict[st
         write_examples(str(tmp_path), **make)
     with pytest.raises(InputError, match=message):
         train(experiment(tmp_path, **settings))
-    assert not (tmp_path / "train").exists(), "mended settings would be refused as other ones"
+    assert not (tmp_path / "train").exists(), "corrected settings would be refused as a mismatch"
 
 
 def test_too_long_examples_are_set_aside_never_cut(tmp_path: Path) -> None:
@@ -231,10 +229,10 @@ def test_too_long_examples_are_set_aside_never_cut(tmp_path: Path) -> None:
     chat, folder = load_chat(settings.policy), Folder.at(str(tmp_path / "rewrite"))
     lengths = {row["problem_id"]: len(chat.render(row["prompt"])) + len(row["response_token_ids"]) for row in rows}
     limit = sorted(lengths.values())[7]
-    tokenised = tokenise(folder, chat, experiment(tmp_path, max_length=limit))
-    assert tokenised.too_long == [name for name, length in lengths.items() if length > limit]
+    loaded = load_training_examples(folder, chat, experiment(tmp_path, max_length=limit))
+    assert loaded.too_long == [name for name, length in lengths.items() if length > limit]
     kept = {name: length for name, length in lengths.items() if length <= limit}
-    assert dict(zip(tokenised.examples.problem_ids, tokenised.examples.lengths.tolist(), strict=True)) == kept
+    assert dict(zip(loaded.examples.problem_ids, loaded.examples.lengths.tolist(), strict=True)) == kept
 
 
 @pytest.mark.parametrize(
@@ -244,32 +242,36 @@ def test_too_long_examples_are_set_aside_never_cut(tmp_path: Path) -> None:
             {"response": "12", "response_token_ids": [7, 8, 9]},
             0,
             [7, 8, 9],
-        ),  # on-policy: as sampled, whatever it spells
-        ({"policy": "other", "response": "12"}, 3, "12"),  # ids of another response, so of another tokenizer
+        ),  # on-policy: as sampled, whatever it decodes to
+        ({"policy": "other", "response": "12"}, 3, "12"),  # ids that decode to another response: another tokenizer
         ({"policy": "other"}, 0, None),  # another policy with the same tokenizer
     ],
 )
-def test_responses_are_encoded_anew_only_if_another_tokenizer_wrote_them(
+def test_responses_are_encoded_again_only_if_another_tokenizer_wrote_them(
     tmp_path: Path, changes: dict[str, Any], num_reencoded: int, ids: Any
 ) -> None:
     rows = write_examples(str(tmp_path), 3, **changes)
     settings = experiment(tmp_path)
     chat = load_chat(settings.policy)
-    tokenised = tokenise(Folder.at(str(tmp_path / "rewrite")), chat, settings)
-    examples = tokenised.examples
-    assert tokenised.num_reencoded == num_reencoded
+    loaded = load_training_examples(Folder.at(str(tmp_path / "rewrite")), chat, settings)
+    examples = loaded.examples
+    assert loaded.num_reencoded == num_reencoded
     for index, row in enumerate(rows):
         expected = row["response_token_ids"] if ids is None else chat.encode_response(ids) if ids == "12" else ids
         tokens = examples.token_ids[examples.offsets[index] : examples.offsets[index + 1]].tolist()
         assert tokens == chat.render(row["prompt"]) + expected
 
 
+def load_with_references(output: Path, settings: Experiment) -> TrainingExamples:
+    source = Folder.at(str(output / "rewrite"))
+    return load_training_examples(source, load_chat(settings.policy), settings, score_folder(settings, source))
+
+
 def test_reference_logprobs_are_those_of_the_kept_response(tmp_path: Path) -> None:
     rows = write_examples(str(tmp_path), 3)
     by_problem = write_scores(str(tmp_path), rows)
     settings = experiment(tmp_path, loss="iw_sft")
-    references = References(score_folder(settings, Folder.at(str(tmp_path / "rewrite"))))
-    examples = tokenise(Folder.at(str(tmp_path / "rewrite")), load_chat(settings.policy), settings, references).examples
+    examples = load_with_references(tmp_path, settings).examples
     expected = [value for name in examples.problem_ids for value in by_problem[name]]
     assert examples.reference_logprobs.tolist() == pytest.approx(expected)
 
@@ -280,12 +282,7 @@ def test_a_response_that_was_not_scored_is_named(tmp_path: Path, changes: dict[s
     write_scores(str(tmp_path), rows, **changes)
     settings = experiment(tmp_path, loss="iw_sft")
     with pytest.raises(InputError, match=rf"score: .* of problem {rows[0]['problem_id']} as it is .*`ossft score`"):
-        tokenise(
-            Folder.at(str(tmp_path / "rewrite")),
-            load_chat(settings.policy),
-            settings,
-            References(score_folder(settings, Folder.at(str(tmp_path / "rewrite")))),
-        )
+        load_with_references(tmp_path, settings)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -317,7 +314,7 @@ def test_adapters_are_exported_merged_from_the_best_checkpoint(tmp_path: Path) -
 
     # the exported weights are those that were measured at that step
     chat = load_chat(settings.policy)
-    holdout = tokenise(Folder.at(str(tmp_path / "rewrite")), chat, settings).holdout
+    holdout = load_training_examples(Folder.at(str(tmp_path / "rewrite")), chat, settings).holdout
     assert holdout is not None
     total = 0.0
     for index in range(len(holdout)):
@@ -329,53 +326,16 @@ def test_adapters_are_exported_merged_from_the_best_checkpoint(tmp_path: Path) -
     assert total / holdout.response_lengths.sum() == pytest.approx(measured[best], rel=1e-3)
 
 
-def test_holdout_keeps_problems_apart_and_more_data_moves_none() -> None:
+def test_the_holdout_is_chosen_by_problem_and_more_data_moves_none() -> None:
     ids = [f"problem-{index}" for index in range(2000)]
-    apart = {name for name in ids if is_held_out(name, 0.02, 0)}
-    assert 20 < len(apart) < 70
+    held_out = {name for name in ids if is_held_out(name, 0.02, 0)}
+    assert 20 < len(held_out) < 70
     assert not {name for name in ids if is_held_out(name, 0.0, 0)}
-    assert apart <= {name for name in ids if is_held_out(name, 0.1, 0)}
-    assert apart != {name for name in ids if is_held_out(name, 0.02, 1)}
+    assert held_out <= {name for name in ids if is_held_out(name, 0.1, 0)}
+    assert held_out != {name for name in ids if is_held_out(name, 0.02, 1)}
 
 
 def test_best_without_a_holdout_is_refused(tmp_path: Path) -> None:
     write_examples(str(tmp_path), 3)
     with pytest.raises(InputError, match=r'train\.keep = "best" needs problems .* train\.holdout = 0\.0'):
         train(experiment(tmp_path, keep="best"))
-
-
-@pytest.mark.parametrize(
-    "settings, message",
-    [
-        ({"deepspeed": {"bf16": {"enabled": True}}}, r"\[train\.deepspeed\] bf16: is decided by train\.precision"),
-        ({"deepspeed": {"zero_optimization": {"stage": 1}}}, r"zero_optimization\.stage: is decided by train\.zero"),
-        ({"offload": "optimizer", "zero_stage": 0}, r"\[train\] offload: needs zero_stage 1, 2 or 3"),
-        ({"offload": "all", "zero_stage": 2}, r'\[train\] offload: "all" needs zero_stage 3'),
-    ],
-)
-def test_contradicting_deepspeed_settings_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        check_deepspeed_settings(experiment(tmp_path, **settings).train)
-
-
-def test_other_deepspeed_settings_pass_through(tmp_path: Path) -> None:
-    more = {"zero_optimization": {"reduce_bucket_size": 1000}, "wall_clock_breakdown": True}
-    config = deepspeed_config(experiment(tmp_path, deepspeed=more).train, 2)
-    assert config["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 1000} and config["wall_clock_breakdown"]
-
-
-@pytest.mark.parametrize(
-    "error, message",
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), r"out of memory in step 3; its problems: a, b; lower"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), r"out of memory in step 3"),
-    ],
-)
-def test_out_of_memory_names_the_problems_and_what_to_change(error: Exception, message: str) -> None:
-    with pytest.raises(JobError, match=message), explain_out_of_memory(3, ["a", "b"]):
-        raise error
-    in_scoring = r"score: out of memory in part-1; its problems: a; lower"
-    with pytest.raises(JobError, match=in_scoring), explain_out_of_memory_in_scoring("part-1", ["a"]):
-        raise error
-    with pytest.raises(RuntimeError, match="shape"), explain_out_of_memory(3, ["a"]):
-        raise RuntimeError("shape mismatch")

@@ -1,4 +1,4 @@
-"""Training is killed at the worst moments, and every step's figures are those of a quiet run, bit for bit.
+"""Training that is killed at the worst moments: every step's figures are those of an undisturbed run, bit for bit.
 
 kill -9 of the driver and of workers: before and at the first step, at the epoch's boundary, while a checkpoint is
 being written, and at random moments; and SIGTERM and `stop_after`. Run it alone: `make faults`.
@@ -73,7 +73,7 @@ def workers(driver: int) -> list[psutil.Process]:
 
 
 def kill_driver(driver: subprocess.Popen[bytes]) -> None:
-    """And wait until all its Ray is gone, so that no worker of the dead run still writes."""
+    """Kill it, and wait until its Ray workers are gone, so that none of them still writes."""
     below = workers(driver.pid)
     driver.kill()
     driver.wait()
@@ -90,15 +90,15 @@ def at_step(config: Path, step: int) -> Callable[[], bool]:
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    config = write_experiment(tmp_path_factory.mktemp("quiet"))
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    config = write_experiment(tmp_path_factory.mktemp("undisturbed"))
     assert start(config).wait() == 0, (config.parent / "output.txt").read_text()
     return curve(config)
 
 
-def test_kills_change_no_figure(quiet: list[dict[str, Any]], tmp_path: Path) -> None:
-    assert len(quiet) > 30 and {line["epoch"] for line in quiet} == set(range(1, EPOCHS + 1))
-    boundary = max(line["step"] for line in quiet if line["epoch"] == 1)
+def test_kills_change_no_figure(undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert len(undisturbed) > 30 and {line["epoch"] for line in undisturbed} == set(range(1, EPOCHS + 1))
+    boundary = max(line["step"] for line in undisturbed if line["epoch"] == 1)
     config, rng = write_experiment(tmp_path), random.Random(5)
     driver = start(config)
     wait_until(driver, lambda: bool(workers(driver.pid)), config)
@@ -118,13 +118,13 @@ def test_kills_change_no_figure(quiet: list[dict[str, Any]], tmp_path: Path) -> 
     kill_driver(driver)
     driver = start(config)
     assert driver.wait() == 0, (tmp_path / "output.txt").read_text()
-    assert curve(config) == quiet
+    assert curve(config) == undisturbed
     kept = sorted(path.name for path in (tmp_path / "run/train/checkpoints").glob("step-*"))
-    assert len(kept) == 2 and kept[-1] == f"step-{len(quiet):06d}"
+    assert len(kept) == 2 and kept[-1] == f"step-{len(undisturbed):06d}"
 
 
-def test_workers_may_be_lost_as_often_as_there_is_a_checkpoint_between(
-    quiet: list[dict[str, Any]], tmp_path: Path
+def test_workers_may_be_lost_again_and_again_with_a_checkpoint_in_between(
+    undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     """As on spot machines; Ray Train by itself gives up at the third loss."""
     config = write_experiment(tmp_path)
@@ -133,11 +133,11 @@ def test_workers_may_be_lost_as_often_as_there_is_a_checkpoint_between(
         wait_until(driver, at_step(config, step), config)
         workers(driver.pid)[0].kill()
     assert driver.wait() == 0, (tmp_path / "output.txt").read_text()
-    assert curve(config) == quiet
+    assert curve(config) == undisturbed
 
 
 @pytest.mark.parametrize("way", ["SIGTERM", "stop_after"])
-def test_stopped_runs_go_on_as_if_nothing_had_happened(quiet: list[dict[str, Any]], tmp_path: Path, way: str) -> None:
+def test_a_stopped_run_resumes_undisturbed(undisturbed: list[dict[str, Any]], tmp_path: Path, way: str) -> None:
     config = write_experiment(tmp_path, checkpoint_every=2)
     driver = start(config, *(["--set", "train.stop_after=1s"] if way == "stop_after" else []))
     if way == "SIGTERM":
@@ -145,17 +145,17 @@ def test_stopped_runs_go_on_as_if_nothing_had_happened(quiet: list[dict[str, Any
         driver.terminate()
     assert driver.wait(180) == 130
     output = (tmp_path / "output.txt").read_text()
-    assert "stopped after step" in output and "the same command goes on" in output
+    assert "stopped after step" in output and "run the same command again to resume" in output
     assert not (tmp_path / "run/train/manifest.json").exists()
     stopped_after = len(curve(config))
-    assert 0 < stopped_after < len(quiet), "it stopped neither before the start nor after the end"
+    assert 0 < stopped_after < len(undisturbed), "it stopped before the first step or after the last"
     assert (tmp_path / f"run/train/checkpoints/step-{stopped_after:06d}/complete.json").exists()
     assert start(config).wait() == 0, (tmp_path / "output.txt").read_text()
-    assert curve(config) == quiet
+    assert curve(config) == undisturbed
 
 
-def test_another_number_of_workers_goes_on(quiet: list[dict[str, Any]], tmp_path: Path) -> None:
-    """The same figures but for rounding: another number of workers adds up in another order, which grows with steps."""
+def test_another_number_of_workers_resumes(undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The figures agree up to rounding, which grows with the steps: another number of workers adds in another order."""
     config = write_experiment(tmp_path)
     driver = start(config)
     wait_until(driver, at_step(config, 5), config)
@@ -164,6 +164,6 @@ def test_another_number_of_workers_goes_on(quiet: list[dict[str, Any]], tmp_path
     assert start(config, *fewer).wait() == 0, (tmp_path / "output.txt").read_text()
     measured = curve(config)
     for name in ("loss", "cross_entropy"):
-        ours, theirs = ([line[name] for line in lines] for lines in (measured, quiet))
+        ours, theirs = ([line[name] for line in lines] for lines in (measured, undisturbed))
         assert ours[:10] == pytest.approx(theirs[:10], rel=1e-3), name
         assert ours == pytest.approx(theirs, rel=5e-2), name
