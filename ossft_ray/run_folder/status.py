@@ -1,66 +1,50 @@
-"""`ossft status`: how far is a run, and what goes on with it? From its folder alone, without Ray."""
+"""`ossft status`: how far a run is, from its folder alone, without Ray."""
 
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow as pa
-
-from ossft_ray.common.errors import InputError
-from ossft_ray.run_folder.names import CONFIG, INPUTS
-from ossft_ray.run_folder.rounds import RunFiles, read_run
-from ossft_ray.run_folder.stage_status import Stage, read_stages
-
-_STAGES = ("rewrite", "score", "train", "evaluate")  # those that have a folder
+from ossft_ray.run_folder.reader import open_rounds, storage_errors
+from ossft_ray.run_folder.stage_status import StageStatus, read_stages
 
 
 @dataclass(frozen=True)
 class Status:
-    """A run's rounds, each with its stages in order, and the command that goes on; None where all is done or going."""
+    """A run's rounds, each with its stages in order."""
 
     run: str
     now: float  # Unix time at which this holds
-    rounds: list[list[Stage]]
-    next: str | None
+    rounds: list[list[StageStatus]]
+    next: str | None  # the command that resumes the run; None if all is done, or something is going
 
     def as_json(self) -> dict[str, Any]:
+        """What `ossft status --json` prints."""
         rounds = [{stage.name: asdict(stage) for stage in stages} for stages in self.rounds]
         return {"run": self.run, "now": self.now, "rounds": rounds, "next": self.next}
 
 
 def status(run: str, now: float | None = None) -> Status:
-    """How far the run in a folder is, a local path or an object-store URI; it may be under way.
+    """The status of the run in a folder, a local path or an object-store URI. The run may be under way.
 
     Raises:
-        InputError: there is no such folder, it holds no run, or a file in it is not what its name says.
+        InputError: the folder does not exist or holds no run, or a file in it cannot be read.
     """
-    rounds = read_run(run)
-    _refuse_other_folders(run, rounds[0])
+    rounds = open_rounds(run)
     now = time.time() if now is None else now
-    try:
-        found = [read_stages(files, now) for files in rounds]
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{run}: cannot be read: {str(error).splitlines()[0]}") from error
+    with storage_errors(run):
+        found = [read_stages(each, now) for each in rounds]
     num_rounds = max(len(rounds), rounds[0].experiment.get("loop", {}).get("rounds", 1))
     return Status(run, now, found, next_command(found, num_rounds))
 
 
-def next_command(rounds: list[list[Stage]], num_rounds: int) -> str | None:
-    """What goes on with a run of so many rounds; None where nothing is left to do, or something is being done."""
+def next_command(rounds: list[list[StageStatus]], num_rounds: int) -> str | None:
+    """The command that resumes a run of `num_rounds` rounds; None if nothing is left to do, or something is going."""
     stages = [stage for stages in rounds for stage in stages]
-    num_over = max((number for number, stage in enumerate(stages, start=1) if stage.state == "complete"), default=0)
-    # what was left out before a stage that is complete was not needed, such as a score
-    open_stages = [s for s in stages[:num_over] if s.state == "quiet"] + [s for s in stages[num_over:] if not s.is_over]
-    unfinished = next(iter(open_stages), None)
     if any(stage.state == "going" for stage in stages):
         return None
-    if unfinished is None and len(rounds) == num_rounds:
+    num_over = max((number for number, stage in enumerate(stages, start=1) if stage.state == "complete"), default=0)
+    # A stage that never began before a complete one was not needed, such as scoring for a loss without a reference.
+    pending = [s for s in stages[:num_over] if s.state == "quiet"] + [s for s in stages[num_over:] if not s.is_over]
+    if not pending and len(rounds) == num_rounds:
         return None
-    return "ossft run" if unfinished is None or num_rounds > 1 else f"ossft {unfinished.name}"
-
-
-def _refuse_other_folders(run: str, files: RunFiles) -> None:
-    if files.experiment or any((files.folder / name).exists() for name in _STAGES):
-        return
-    mend = "give the folder above it" if files.folder.exists(INPUTS) else "give a run's folder, its [run] output"
-    raise InputError(f"{run}: holds no run, neither an experiment's {CONFIG} nor a stage's folder; {mend}")
+    return f"ossft {pending[0].name}" if pending and num_rounds == 1 else "ossft run"

@@ -1,4 +1,4 @@
-"""What `ossft show` prints: of a finished run, of one under way, of odd rows; and what it refuses."""
+"""`ossft show` of a finished run, a run under way, and odd rows; and what it refuses."""
 
 import io
 import shutil
@@ -13,9 +13,10 @@ from ossft_ray.common.schema import DROPPED_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Policy
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.terminal import bars
 from ossft_ray.terminal.show import plain
-from tests.export.runs import CHAT, TEXTS, attempt, example, write_run
+from tests.export.runs import CHAT, TEXTS, attempt, example, settings, write_run
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def shown_ids(text: str) -> list[str]:
         (["--problem", "p3"], ["p3"]),
     ],
 )
-def test_the_first_rows_in_order(run: str, shown: Any, options: list[str], ids: list[str]) -> None:
+def test_rows_are_chosen_in_order(run: str, shown: Any, options: list[str], ids: list[str]) -> None:
     assert shown_ids(shown(run, *options)) == ids
 
 
@@ -100,7 +101,7 @@ def test_token_ids_with_their_pieces(run: str, shown: Any) -> None:
     assert [int(word) for word in tokens.split() if word.isdigit()] == token_ids
 
 
-def test_without_the_policy_its_messages_are_shown(tmp_path: Path, shown: Any) -> None:
+def test_the_messages_are_shown_if_the_policy_is_missing(tmp_path: Path, shown: Any) -> None:
     run = write_run(str(tmp_path / "run"), model=str(tmp_path / "gone"))
     text = shown(run, "-n", "1", "--prompt", "--tokens")
     assert "without the policy's tokenizer: [policy] model: no model folder at" in text
@@ -108,7 +109,7 @@ def test_without_the_policy_its_messages_are_shown(tmp_path: Path, shown: Any) -
     assert f"\n{' '.join(map(str, example(0, 'self')['response_token_ids']))}\n" in text
 
 
-def test_a_run_without_config_takes_the_rows_policy(run: str, shown: Any) -> None:
+def test_a_run_without_config_uses_the_policy_named_in_its_rows(run: str, shown: Any) -> None:
     (Path(run) / "config.json").unlink()
     assert "<|im_start|>system" in shown(run, "-n", "1", "--prompt")
 
@@ -126,12 +127,6 @@ def test_a_run_whose_input_is_still_being_read(tmp_path: Path, shown: Any) -> No
     assert shown(run).startswith(f"{run}: 4 problems so far\n")
 
 
-def test_progress_counts_what_it_can(tmp_path: Path, shown: Any) -> None:
-    run = write_run(str(tmp_path / "run"), num_open=3)
-    (tmp_path / "run" / "rewrite" / "problems" / "part-00001.parquet").unlink()
-    assert shown(run).startswith(f"{run}: 2 of 7 problems so far\n")
-
-
 def test_dropped_problems(run: str, shown: Any) -> None:
     row = {name: value for name, value in example(7, "expert").items() if name in DROPPED_SCHEMA.names}
     (Folder.at(run) / "rewrite").write_table("dropped-00001.parquet", to_table([row], DROPPED_SCHEMA))
@@ -144,9 +139,7 @@ def test_dropped_problems(run: str, shown: Any) -> None:
 ODD = "[bold]x[/bold] \x1b[31mred\x07 \x9b1m \x7f\r\u202e :smile:\tend \\boxed{2}" + " long" * 60
 
 
-def test_what_a_model_wrote_does_nothing_to_a_terminal(
-    tmp_path: Path, shown: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_models_text_cannot_control_the_terminal(tmp_path: Path, shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = [attempt("self", 0, "wrong\x1b[2J", ODD)]
     row = example(0, "self", response=ODD, question=ODD, problem_id="p\x1b]0;x\x07", attempts=attempts)
     run = write_run(str(tmp_path / "run"), [[row]])
@@ -182,8 +175,12 @@ def test_control_characters_are_written_out(text: str, expected: str) -> None:
     "arguments, words",
     [
         (["missing"], "missing: no such folder; give a run's folder, its [run] output"),
-        (["empty"], "empty: holds no rewrite/, so no examples; give a run's folder"),
-        (["run/rewrite"], "run/rewrite: holds no rewrite/, so no examples; give the folder above it"),
+        (
+            ["empty"],
+            "empty: holds no run, neither an experiment's config.json nor a stage's folder; give a run's folder",
+        ),
+        (["run/rewrite"], "a stage's folder; give the folder above it"),
+        (["configured"], "configured: holds no rewrite/, so no examples; run `ossft rewrite` first"),
         (["run", "--origin", "dropped"], "run: has no row of origin dropped"),
         (["run", "--problem", "p9", "--origin", "self"], "run: has no row of origin self for problem p9"),
         (["run", "--origin", "mine"], "'mine' is not one of 'self', 'guided', 'expert', 'dropped'"),
@@ -191,7 +188,7 @@ def test_control_characters_are_written_out(text: str, expected: str) -> None:
         (["begun"], "begun: has no row so far"),
         (["broken"], "part-00000.parquet: cannot be read"),
         (["columns"], "part-00000.parquet: column 'completion' is missing"),
-        (["torn"], "torn: its config.json or rewrite/manifest.json is not valid JSON"),
+        (["torn"], "torn/config.json: not valid JSON"),
         (["nowhere://bucket/run"], "nowhere://bucket/run: not a path or URI"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -209,6 +206,7 @@ def test_what_is_refused(
     table = Folder.at("run/rewrite").read_table("part-00000.parquet").drop_columns("completion")
     Folder.at("columns/rewrite").write_table("part-00000.parquet", table)
     Path("torn/config.json").write_text("{")
+    write_config(settings("configured"))
     line = shown(*arguments, code=2)
     assert line.startswith("error: ") and line.count("\n") == 1
     assert words in line

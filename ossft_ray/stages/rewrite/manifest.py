@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,14 +11,11 @@ from ossft_ray.common.types import ORIGINS, Problem, Rewritten, Stage
 from ossft_ray.method.parroting import summarise as parroting_counts
 from ossft_ray.method.rewriting import PROMPT_TOO_LONG
 from ossft_ray.method.suspects import find_suspect
-from ossft_ray.run_folder.names import PARTS
-from ossft_ray.run_folder.reader import read_counts
+from ossft_ray.run_folder.parts import counts_of_parts
 from ossft_ray.run_folder.sessions import session_phases
 from ossft_ray.stages.rewrite.attempt_log import EXTRA_WORK, AttemptLog
 from ossft_ray.stages.rewrite.calibration import CALIBRATION
 from ossft_ray.stages.rewrite.ingest import Layout
-
-_READERS = 32  # of parts at once
 
 
 async def part_counts(
@@ -56,7 +52,7 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
     hosts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     intervals, suspects, parroting = [], [], []
-    for counts in _counts_of_parts(folder):
+    for counts in counts_of_parts(folder):
         intervals.append((counts.pop("started"), counts.pop("ended")))
         hosts[counts.pop("host", "unknown")] += 1
         suspects += counts.pop("suspects")
@@ -92,12 +88,6 @@ def summarise(folder: Folder, layout: Layout) -> dict[str, Any]:
         "seconds": round(_covered_seconds(intervals)),
         "phases": phases,
     }
-
-
-def _counts_of_parts(folder: Folder) -> list[dict[str, Any]]:
-    """What each part was written with. In a store each takes a few round trips, and nothing else goes on meanwhile."""
-    with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(partial(read_counts, folder), folder.names(PARTS)))
 
 
 def _covered_seconds(intervals: list[tuple[float, float]]) -> float:

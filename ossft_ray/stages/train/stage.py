@@ -16,7 +16,7 @@ from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, TRAIN
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
-from ossft_ray.run_folder.revisions import pin
+from ossft_ray.run_folder.revisions import pin_revision
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints
 from ossft_ray.stages.train.heartbeats import Heartbeats, refuse_silence
@@ -67,7 +67,7 @@ def train(
         Stopped: it was asked to stop, by SIGTERM or `stop_after`, and has written a checkpoint.
     """
     check_output(experiment.run.output)
-    experiment = pin(experiment)
+    experiment = pin_revision(experiment)
     folder = Folder.at(experiment.run.output) / TRAIN
     report = on_progress or (lambda metrics: None)
     source = examples_folder(experiment)

@@ -16,7 +16,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.distributed.train_group import begin_worker
 from ossft_ray.policy.chat import Chat, load_chat
-from ossft_ray.run_folder.metrics_log import MetricsLog
+from ossft_ray.run_folder.metrics_log import continue_metrics
 from ossft_ray.run_folder.names import BEST, CHECKPOINTS, MODEL
 from ossft_ray.stages.train.checkpoints import Checkpoints, local_copy, make_universal
 from ossft_ray.stages.train.heartbeats import beater
@@ -65,10 +65,9 @@ def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any, 
 
 def _train(trainer: "Trainer", experiment: Experiment, folder: Folder) -> Exception | None:
     settings, checkpoints = experiment.train, Checkpoints(folder / CHECKPOINTS)
-    log = MetricsLog(folder) if trainer.rank == 0 else None
+    log = continue_metrics(folder, after_step=trainer.step) if trainer.rank == 0 else None
     tracking = Tracking(experiment, folder, trainer.step) if trainer.rank == 0 else None
     if log is not None:
-        log.cut(after_step=trainer.step)
         checkpoints.prune()
     torch.distributed.barrier()
     for metrics in trainer.steps():
@@ -78,7 +77,7 @@ def _train(trainer: "Trainer", experiment: Experiment, folder: Folder) -> Except
         if settings.keep == "best" and trainer.is_best(metrics):
             _export(trainer, folder / BEST, load_chat(experiment.policy))
         if log is not None:
-            log.append(metrics, flush=trainer.is_checkpoint_due)
+            log.append(metrics, flush=trainer.is_checkpoint_due or stops)
         if tracking is not None:
             tracking.log(metrics, flush=trainer.is_checkpoint_due or stops)
         if trainer.is_checkpoint_due or stops:
