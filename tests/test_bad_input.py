@@ -186,7 +186,10 @@ def test_benchmarks_are_refused(refuse: Refuse, command: str, overrides: list[st
         (["report", "--config", "experiment.toml"], "run: no such folder; give a run's folder, its [run] output"),
         (["report"], "'policy.model' is required"),
         (["report", "missing"], "missing: no such folder; give a run's folder, its [run] output"),
-        (["report", "folder"], "folder: holds no run, neither an experiment's config.json nor a stage's folder"),
+        (
+            ["report", "folder"],
+            "folder: holds no run, neither an experiment's config.json nor a stage; give",
+        ),
         (["report", "folder", "--config", "experiment.toml"], "give RUN or --config, not both; see `ossft report"),
         (["demo", "--output", "notes.txt"], "--output notes.txt: cannot be written to"),
         (["verify", "missing.jsonl"], "missing.jsonl: no such file"),

@@ -64,16 +64,9 @@ def average(comparisons: Sequence[Comparison]) -> Comparison:
 
 def _with_interval(difference: float, error: float, degrees: int, resolution: float) -> Comparison:
     """Without degrees of freedom, the interval holds every possible difference."""
-    if not degrees:
-        return Comparison(difference, error, -1.0, 1.0, 1.0, degrees, resolution)
-    margin = float(stdtrit(degrees, (1 + LEVEL) / 2)) * error
-    detectable = margin + float(stdtrit(degrees, POWER)) * error
-    return Comparison(
-        difference,
-        error,
-        max(-1.0, difference - margin),
-        min(1.0, difference + margin),
-        min(1.0, max(detectable, resolution)),
-        degrees,
-        resolution,
-    )
+    low, high, detectable = -1.0, 1.0, 1.0
+    if degrees:
+        margin = float(stdtrit(degrees, (1 + LEVEL) / 2)) * error
+        low, high = max(low, difference - margin), min(high, difference + margin)
+        detectable = min(1.0, max(margin + float(stdtrit(degrees, POWER)) * error, resolution))
+    return Comparison(difference, error, low, high, detectable, degrees, resolution)

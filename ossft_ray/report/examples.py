@@ -1,6 +1,6 @@
 """The examples in the report: a bounded number, spread evenly over origins and parts, so that any run fits a page."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -24,9 +24,9 @@ _COLUMNS = columns(EXAMPLE_SCHEMA, *_TEXTS, "origin", "num_attempts", "num_corre
 class ChosenExamples:
     """The examples of one run that are shown, and how many of each origin exist."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    num_shown: dict[str, int] = field(default_factory=dict)
-    num_all: dict[str, int] = field(default_factory=dict)
+    rows: list[dict[str, Any]]
+    num_shown: dict[str, int]
+    num_all: dict[str, int]
 
 
 def choose_examples(run: RunFolder, num_examples: int, max_bytes: int = MAX_BYTES) -> ChosenExamples:

@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.method import gap
-from ossft_ray.report.logprobs import SOURCES, TokenGroups
 from ossft_ray.report.svg import COLOURS, figure, inline
+from ossft_ray.report.tables import SOURCES, TokenGroups
 
 _EDGES = np.array(gap.EDGES[::2])  # nats; two bins of the sums are drawn as one
 _MAX_POINTS = 300  # of a curve

@@ -7,7 +7,7 @@ escaped, and the page's content security policy lets the browser run no script b
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
 from typing import Any
@@ -24,7 +24,6 @@ from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.report import figures, tables
 from ossft_ray.report.examples import MAX_BYTES, NUM_EXAMPLES, choose_examples
-from ossft_ray.report.logprobs import token_groups
 from ossft_ray.run_folder.names import REPORT
 from ossft_ray.run_folder.reader import RunFolder, open_rounds, storage_errors
 
@@ -63,9 +62,8 @@ def report_runs(runs: Sequence[str], output: str | None = None) -> str:
     try:
         folder.write_bytes(name, html.encode(errors="replace"))
     except OSError as error:
-        raise InputError(
-            f"{output or runs[0]}: cannot be written to: {brief(error)}; choose another --output"
-        ) from error
+        where = output or runs[0]
+        raise InputError(f"{where}: cannot be written to: {brief(error)}; choose another --output") from error
     return join(runs[0], REPORT) if output is None else output
 
 
@@ -79,10 +77,15 @@ def render(runs: list[RunFolder]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": _count, "percent": _percent, "decimal": _decimal, "duration": _duration}
-    environment.filters["readable"] = partial(json.dumps, indent=2, ensure_ascii=False)
-    all_series = tables.series(runs)
-    results = tables.benchmark_rows(all_series)
+    environment.filters |= {
+        "count": _or_dash(lambda value: f"{value:,.0f}"),
+        "percent": _or_dash(lambda value, sign="": f"{100 * value:{sign}.1f}"),
+        "decimal": _or_dash(lambda value, digits=3: f"{value:,.{digits}f}"),
+        "duration": _or_dash(duration),
+        "readable": partial(json.dumps, indent=2, ensure_ascii=False),
+    }
+    by_model = tables.results_by_model(runs)
+    results = tables.benchmark_rows(by_model)
     return environment.get_template("page.html").render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side",
         version=__version__,
@@ -90,9 +93,9 @@ def render(runs: list[RunFolder]) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         views=[_view(run, f"r{number}", len(runs)) for number, run in enumerate(runs)],
-        series=all_series,
+        models=list(by_model),
         results=results,
-        result_figures=_result_figures(results, len(all_series)),
+        result_figures=_result_figures(results, len(by_model)),
         differing=tables.differing_settings(runs) if len(runs) > 1 else [],
         origins=ORIGINS,
     )
@@ -100,7 +103,9 @@ def render(runs: list[RunFolder]) -> str:
 
 def _view(run: RunFolder, anchor: str, num_runs: int) -> dict[str, Any]:
     """What the page shows of one run; `anchor` keeps its ids apart from those of other runs."""
-    groups = token_groups(run)
+    groups = tables.token_groups(run)
+    distributions = (figures.distribution(groups, origin, f"{anchor}-gap") for origin in (*ORIGINS, "all"))
+    curves = (figures.curve(run.metrics, key, f"{anchor}-curve") for key in figures.CURVES)
     return {
         "run": run,
         "anchor": anchor,
@@ -110,8 +115,10 @@ def _view(run: RunFolder, anchor: str, num_runs: int) -> dict[str, Any]:
         "rejected": tables.rejected_rows(run),
         "parroting": run.rewrite_counts.get("parroting"),
         "gap": tables.gap_rows(groups),
-        "distributions": _drawn(figures.distribution(groups, origin, f"{anchor}-gap") for origin in (*ORIGINS, "all")),
-        "curves": _drawn(figures.curve(run.metrics, key, f"{anchor}-curve") for key in figures.CURVES),
+        "distributions": [
+            *filter(None, (figures.distribution(groups, origin, f"{anchor}-gap") for origin in (*ORIGINS, "all")))
+        ],
+        "curves": [*filter(None, (figures.curve(run.metrics, key, f"{anchor}-curve") for key in figures.CURVES))],
         "difference_figures": [
             figures.differences(by_benchmark, f"{anchor}-difference-{number}", f"{model} − base")
             for number, (model, by_benchmark) in enumerate(run.differences.items())
@@ -127,21 +134,6 @@ def _result_figures(rows: list[dict[str, Any]], num_series: int) -> list[Markup]
     return [figures.bars(rows, key, num_series, f"{key}@k") for key in keys] if rows else []
 
 
-def _drawn(found: Iterable[Markup | None]) -> list[Markup]:
-    return [figure for figure in found if figure is not None]
-
-
-def _count(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
-
-
-def _percent(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    return "–" if value is None else f"{100 * value:{'+' if sign else ''}.{digits}f}"
-
-
-def _decimal(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def _duration(seconds: float | None) -> str:
-    return "–" if seconds is None else duration(seconds)
+def _or_dash(convert: Callable[..., str]) -> Callable[..., str]:
+    """A filter of the template that shows a missing value as a dash."""
+    return lambda value, *arguments: "–" if value is None else convert(value, *arguments)

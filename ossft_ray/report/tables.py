@@ -2,15 +2,20 @@
 
 import json
 from dataclasses import dataclass
+from itertools import islice, product
 from typing import Any
 
-from ossft_ray.common.schema import REJECTED_SCHEMA
+import pyarrow.compute as pc
+
+from ossft_ray.common.schema import REJECTED_SCHEMA, SCORE_SCHEMA
 from ossft_ray.common.types import ORIGINS
-from ossft_ray.report.logprobs import SOURCES, TokenGroups
-from ossft_ray.run_folder.names import BASE, REJECTED_PARTS
-from ossft_ray.run_folder.reader import RunFolder
+from ossft_ray.method.gap import LogprobSums
+from ossft_ray.run_folder.names import BASE, PARTS, REJECTED_PARTS, SCORE
+from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
 from ossft_ray.run_folder.stage_folder import differences
 
+SOURCES = {"expert_original": "expert's original", "kept": "kept response"}
+TokenGroups = dict[tuple[str, str], LogprobSums]  # by origin and source
 _INTERVAL = 1.96  # standard errors on either side make a 95% interval
 _NUM_REJECTED = 5  # shown of the rejected rows
 _MAX_VALUE_CHARACTERS = 300
@@ -52,12 +57,29 @@ def funnel(run: RunFolder) -> list[FunnelStep]:
 
 def rejected_rows(run: RunFolder) -> list[dict[str, Any]]:
     """The first few input rows that were rejected."""
-    rows: list[dict[str, Any]] = []
-    for table in run.tables(REJECTED_SCHEMA, REJECTED_PARTS):
-        rows += table.slice(0, _NUM_REJECTED - len(rows)).to_pylist()
-        if len(rows) == _NUM_REJECTED:
-            break
-    return [row | {"content": str(row["content"])[:_MAX_VALUE_CHARACTERS]} for row in rows]
+    rows = (row for table in run.tables(REJECTED_SCHEMA, REJECTED_PARTS) for row in table.to_pylist())
+    return [row | {"content": str(row["content"])[:_MAX_VALUE_CHARACTERS]} for row in islice(rows, _NUM_REJECTED)]
+
+
+def token_groups(run: RunFolder) -> TokenGroups:
+    """The sums over a run's scored tokens by origin and source, and of all origins under `all`.
+
+    An expert's original counts under the origin of the response kept for its problem. Groups without tokens are left
+    out.
+
+    Raises:
+        InputError: a part of `score/` lacks a column or cannot be read.
+    """
+    folder = run.folder / SCORE
+    groups: TokenGroups = {}
+    for name in folder.names(PARTS):
+        table = read_columns(folder, name, columns(SCORE_SCHEMA, "origin", "source", "reference_logprobs"))
+        for origin, source in product(ORIGINS, SOURCES):
+            rows = table.filter(pc.and_(pc.equal(table["origin"], origin), pc.equal(table["source"], source)))
+            sums = LogprobSums.of(pc.list_flatten(rows["reference_logprobs"]).to_numpy())
+            for group in (origin, "all") if sums.tokens else ():
+                groups[group, source] = groups.get((group, source), LogprobSums()) + sums
+    return groups
 
 
 def gap_rows(groups: TokenGroups) -> list[dict[str, Any]]:
@@ -70,33 +92,25 @@ def gap_rows(groups: TokenGroups) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True)
-class Series:
-    """A model's results by benchmark, as one colour of the figures."""
-
-    name: str
-    results: dict[str, dict[str, Any]]
-
-
-def series(runs: list[RunFolder]) -> list[Series]:
-    """The models of all runs. A base model that several runs or rounds share is listed once."""
-    found: list[Series] = []
+def results_by_model(runs: list[RunFolder]) -> dict[str, dict[str, Any]]:
+    """The results of the models of all runs by benchmark. A base model that several runs share is listed once."""
+    found: dict[str, dict[str, Any]] = {}
     for run in runs:
         for model, results in run.accuracies.items():
-            if model != BASE or results not in [known.results for known in found]:
-                found.append(Series(f"{model} ({run.name})" if len(runs) > 1 else model, results))
+            if model != BASE or results not in found.values():
+                found[f"{model} ({run.name})" if len(runs) > 1 else model] = results
     return found
 
 
-def benchmark_rows(all_series: list[Series]) -> list[dict[str, Any]]:
+def benchmark_rows(by_model: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each benchmark and model: values in 0..1, `avg` with its 95% `interval`, `pass` at all samples."""
     rows = []
-    for name in dict.fromkeys(name for each in all_series for name in each.results):
-        for number, each in enumerate(all_series):
-            if (result := each.results.get(name)) is None:
+    for benchmark in dict.fromkeys(benchmark for results in by_model.values() for benchmark in results):
+        for number, (model, results) in enumerate(by_model.items()):
+            if (result := results.get(benchmark)) is None:
                 continue
             margin = _INTERVAL * result["stderr"]
-            row = {"benchmark": name, "model": each.name, "series": number, **result}
+            row = {"benchmark": benchmark, "model": model, "series": number, **result}
             row["interval"] = (max(0.0, result["avg"] - margin), min(1.0, result["avg"] + margin))
             row["pass"] = result["pass"][str(result["samples"])]
             rows.append(row)

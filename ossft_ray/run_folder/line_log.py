@@ -21,7 +21,7 @@ class LineLog:
     def __init__(self, folder: Folder, name: str, lines: Iterable[Any] | None = None) -> None:
         """Open a file for appending. `lines` first replace what it holds, all at once."""
         self._folder, self._name = folder, name
-        self._content = b"".join(map(_encode, lines or ()))
+        self._content = bytearray(b"".join(map(_encode, lines or ())))
         self._written_at = time.monotonic()
         if lines is not None:
             self._write()
@@ -50,7 +50,7 @@ class LineLog:
             self._write()
 
     def _write(self) -> None:
-        self._folder.write_bytes(self._name, self._content)
+        self._folder.write_bytes(self._name, bytes(self._content))
         self._written_at = time.monotonic()
 
 

@@ -142,14 +142,14 @@ class RunFolder:
     def unfinished(self) -> list[str]:
         """The stages that have begun and are not complete."""
         results = (self.rewrite_manifest, self.score_manifest, self.train_manifest, self.accuracies)
-        open_stages = [stage for stage, result in zip(names.STAGES, results, strict=True) if not result]
-        return [stage for stage in open_stages if (self.folder / stage).exists()]
+        pairs = zip(names.STAGES, results, strict=True)
+        return [stage for stage, result in pairs if not result and (self.folder / stage).exists()]
 
     @property
     def is_empty(self) -> bool:
-        """Whether no stage has written a result."""
-        results = (self.rewrite_manifest, self.score_manifest, self.train_manifest, self.accuracies, self.metrics)
-        return not (any(results) or self.rewrite.names(names.PARTS))
+        """Whether no stage has written any rows or results."""
+        written = (self.rewrite.names(names.PARTS), self.score_manifest, self.metrics, self.train_manifest)
+        return not any((*written, self.rewrite_manifest, self.accuracies))
 
 
 def open_rounds(uri: str) -> list[RunFolder]:
@@ -164,11 +164,9 @@ def open_rounds(uri: str) -> list[RunFolder]:
             raise InputError(f"{uri}: no such folder; {where}")
         first = RunFolder(uri, folder)
         if not first.experiment and not any((folder / stage).exists() for stage in names.STAGES):
-            is_stage = folder.exists(names.INPUTS) or folder.exists(names.MANIFEST)
-            raise InputError(
-                f"{uri}: holds no run, neither an experiment's {names.CONFIG} nor a stage's folder; "
-                + ("give the folder above it" if is_stage else where)
-            )
+            if folder.exists(names.INPUTS) or folder.exists(names.MANIFEST):
+                where = "give the folder above this stage"
+            raise InputError(f"{uri}: holds no run, neither an experiment's {names.CONFIG} nor a stage; {where}")
         later = takewhile(lambda number: (folder / names.round_name(number)).exists(), count(2))
         return [first, *(RunFolder(f"{uri}, round {number}", folder / names.round_name(number)) for number in later)]
 
@@ -210,9 +208,7 @@ def read_json(folder: Folder, name: str) -> Json | None:
     try:
         found: Json = folder.read_json(name)
     except ValueError as error:
-        raise InputError(
-            f"{folder.path}/{name}: not valid JSON: {brief(error)}; delete it and run its stage again"
-        ) from error
+        raise InputError(f"{folder.path}/{name}: not valid JSON: {error}; delete it and run its stage again") from error
     return found
 
 
@@ -235,9 +231,9 @@ def read_columns(folder: Folder, name: str, schema: pa.Schema) -> pa.Table:
     return check_table(table, schema, source)
 
 
-def columns(schema: pa.Schema, *names: str) -> pa.Schema:
+def columns(schema: pa.Schema, *column_names: str) -> pa.Schema:
     """Some columns of a schema."""
-    return pa.schema([schema.field(name) for name in names])
+    return pa.schema([schema.field(name) for name in column_names])
 
 
 @contextmanager

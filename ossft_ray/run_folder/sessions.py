@@ -52,9 +52,7 @@ def session_total(folder: Folder, name: str) -> int:
 
 def newest_session_start(folder: Folder) -> float:
     """Unix time at which the command was last given; 0 if it never was."""
-    sessions = folder / SESSIONS
-    lines = [line for name in sessions.names()[-1:] for line in read_lines(sessions, name)]
-    return float(max((line["began"] for line in lines if "began" in line), default=0))
+    return float(max((line["began"] for line in _lines(folder) if "began" in line), default=0))
 
 
 def _lines(folder: Folder) -> Iterator[Any]:

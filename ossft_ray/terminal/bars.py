@@ -1,6 +1,7 @@
 """Progress bars of the stages, with counts, rates and the time left; plain lines where there is no terminal."""
 
 import time
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -41,20 +42,17 @@ class StageBars:
         """The `on_progress` of one stage."""
         if not console.is_terminal:
             console.print(f"{stage} ...")
+        return partial(self._on_progress, stage)
 
-        def on_progress(totals: dict[str, Any]) -> None:
-            name = totals.get("model", stage)
-            if note := totals.get("note"):
-                console.print(f"  {note}", soft_wrap=True)
-            elif totals.get("already_complete"):
-                what = stage if name == stage else f"{stage} ({name})"
-                console.print(f"{what} is already complete; nothing was done")
-            else:
-                self._show(stage, name, totals)
-
-        return on_progress
-
-    def _show(self, stage: str, name: str, totals: dict[str, Any]) -> None:
+    def _on_progress(self, stage: str, totals: dict[str, Any]) -> None:
+        name = totals.get("model", stage)
+        if note := totals.get("note"):
+            console.print(f"  {note}", soft_wrap=True)
+            return
+        if totals.get("already_complete"):
+            what = stage if name == stage else f"{stage} ({name})"
+            console.print(f"{what} is already complete; nothing was done")
+            return
         rate = self._rates.setdefault(name, _SamplingRate())
         done, total, unit, words = _DESCRIBE[stage](totals, rate)
         details = "  ".join(words)
@@ -62,11 +60,9 @@ class StageBars:
             label = stage if name == stage else f"  {name}"
             self._bars[name] = self._progress.add_task(label, total=total, unit=unit, details=details)
         self._progress.update(self._bars[name], completed=done, total=total, details=details)
-        if console.is_terminal:
-            return
         line = f"  {name}: {done}/{total} {unit}  {details}"
         is_due = done == total or time.monotonic() - self._printed_at > _PLAIN_SECONDS
-        if is_due and line != self._printed:
+        if is_due and line != self._printed and not console.is_terminal:
             self._printed, self._printed_at = line, time.monotonic()
             console.print(line, soft_wrap=True)
 

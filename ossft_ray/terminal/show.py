@@ -19,6 +19,7 @@ from ossft_ray.config import Policy
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.names import DROPPED_PARTS, PARTS
 from ossft_ray.run_folder.reader import RunFolder, columns, open_run
+from ossft_ray.terminal.tables import counts_text
 
 Row = dict[str, Any]
 DROPPED = "dropped"
@@ -55,20 +56,16 @@ def show(
         details: what to show of each besides its texts.
 
     Raises:
-        InputError: the folder holds no run, or no such row so far.
+        InputError: the folder holds no run, or no such row so far, or the policy that a prompt or tokens need is gone.
     """
     source, details = open_run(run), details or RowDetails()
     rows = list(itertools.islice(_rows(source, origin, problem), num_rows))
     if not rows:
         of = (f" of origin {origin}" if origin else "") + (f" for problem {problem}" if problem else "")
         raise InputError(f"{run}: has no row{of}{'' if source.rewrite_manifest else ' so far'}")
+    needs_chat = details.tokens or details.prompt
+    chat = load_chat(source.policy or Policy(model=rows[0]["policy"])) if needs_chat else None
     yield _heading(source)
-    chat: Chat | None = None
-    if details.tokens or details.prompt:
-        try:
-            chat = load_chat(source.policy or Policy(model=rows[0]["policy"]))
-        except InputError as error:
-            yield _line(f"without the policy's tokenizer: {error}", "yellow")
     for row in rows:
         yield _line("")
         yield from _row_lines(row, details, chat)
@@ -109,12 +106,12 @@ def _row_lines(row: Row, details: RowDetails, chat: Chat | None) -> Iterator[Tex
     yield from _text("question", row["question"])
     yield from _text("answer", row["answer"])
     yield from _text("expert solution", row["expert_solution"])
-    if details.prompt and "prompt" in row:
+    if chat and details.prompt and "prompt" in row:
         yield from _prompt(row["prompt"], chat)
     if "response" in row and row["response"] != row["expert_solution"]:
         yield from _text("kept response", row["response"])
     yield from _attempts(row["attempts"]) if details.attempts else _attempts_in_short(row)
-    if details.tokens and "response_token_ids" in row:
+    if chat and details.tokens and "response_token_ids" in row:
         yield from _tokens("response", row["response_token_ids"], chat)
 
 
@@ -127,45 +124,29 @@ def _attempts_in_short(row: Row) -> Iterator[Text]:
     reasons: dict[str, Counter[str]] = {}
     for attempt in row["attempts"]:
         reasons.setdefault(attempt["stage"], Counter())[attempt["reason"]] += 1
-    stages = [
-        f"{stage}: {', '.join(f'{count} {reason}' for reason, count in counts.items())}"
-        for stage, counts in reasons.items()
-    ]
+    stages = [f"{stage}: {counts_text(counts)}" for stage, counts in reasons.items()]
     yield _line(f"-- {row['num_attempts']} attempts" + (f" ({'; '.join(stages)})" if stages else ""), "dim")
 
 
 def _attempts(attempts: list[Row]) -> Iterator[Text]:
     yield _line(f"-- {len(attempts)} attempts", "dim")
-    if not attempts:
-        return
-    lines = [["stage", "index", "reason", "finish", "tokens"]]
-    names = ("stage", "index", "reason", "finish_reason", "num_tokens")
-    lines += [[str(attempt[name]) for name in names] for attempt in attempts]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield _line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for attempt in attempts:
+        how = f"{attempt['reason']}, {attempt['num_tokens']} tokens, {attempt['finish_reason']}"
+        yield _line(f"-- attempt {attempt['stage']}/{attempt['index']}: {how}", "dim")
         if attempt["response"] is not None:
-            yield from _text(f"attempt {attempt['stage']}/{attempt['index']}: {attempt['reason']}", attempt["response"])
+            yield from map(_line, attempt["response"].split("\n"))
 
 
-def _prompt(messages: list[dict[str, str]], chat: Chat | None) -> Iterator[Text]:
-    """The prompt as the policy gets it; without the policy, its messages."""
-    if chat is None:
-        for message in messages:
-            yield from _text(f"prompt, message of the {message['role']}", message["content"])
-        return
+def _prompt(messages: list[dict[str, str]], chat: Chat) -> Iterator[Text]:
+    """The prompt as the policy gets it."""
     token_ids = chat.render(messages)
     yield from _text("rendered prompt", chat.tokenizer.decode(token_ids))
     yield from _tokens("prompt", token_ids, chat)
 
 
-def _tokens(label: str, token_ids: list[int], chat: Chat | None) -> Iterator[Text]:
+def _tokens(label: str, token_ids: list[int], chat: Chat) -> Iterator[Text]:
     """Each token's id with its piece as a JSON string; a new line after each piece that holds one."""
     yield _line(f"-- {len(token_ids)} tokens of the {label}", "dim")
-    if chat is None:
-        yield _line(" ".join(map(str, token_ids)))
-        return
     line: list[str] = []
     for token in token_ids:
         piece = str(chat.tokenizer.decode([token]))

@@ -6,8 +6,7 @@ from typing import Any
 from rich.text import Text
 
 from ossft_ray.common.durations import duration
-from ossft_ray.run_folder.stage_status import StageStatus
-from ossft_ray.run_folder.status import Status
+from ossft_ray.run_folder.status import StageStatus, Status
 from ossft_ray.terminal.show import plain
 
 _STYLES = {"complete": "green", "going": "cyan", "quiet": "yellow"}
@@ -18,8 +17,7 @@ def status_lines(status: Status) -> Iterator[Text]:
     for number, stages in enumerate(status.rounds, start=1):
         yield Text(plain(status.run) + (f", round {number}" if len(status.rounds) > 1 else ""), "bold")
         for stage in stages:
-            details = _DETAILS[stage.name](stage.details) if stage.name in _DETAILS else ()
-            words = "; ".join([*_progress(stage), *details, *_left(stage)])
+            words = "; ".join(_words(stage))
             line = Text.assemble(
                 f"{stage.name:<9} ", (f"{stage.state:<10}", _STYLES.get(stage.state, "dim")), f"  {plain(words)}"
             )
@@ -39,15 +37,14 @@ def _next(status: Status) -> str:
     return "nothing while a stage is going" if is_going else "nothing; the run is complete"
 
 
-def _progress(stage: StageStatus) -> list[str]:
-    if stage.done is None:
-        return []
-    of_total = "" if stage.state == "complete" or stage.total is None else f" of {stage.total:,}"
-    return [f"{stage.done:,}{of_total} {stage.unit}"]
-
-
-def _left(stage: StageStatus) -> list[str]:
-    return [f"about {duration(stage.seconds_left)} left"] if stage.seconds_left is not None else []
+def _words(stage: StageStatus) -> Iterator[str]:
+    if stage.done is not None:
+        of_total = "" if stage.state == "complete" or stage.total is None else f" of {stage.total:,}"
+        yield f"{stage.done:,}{of_total} {stage.unit}"
+    if stage.name in _DETAILS:
+        yield from _DETAILS[stage.name](stage.details)
+    if stage.seconds_left is not None:
+        yield f"about {duration(stage.seconds_left)} left"
 
 
 def _rewrite(details: dict[str, Any]) -> Iterator[str]:

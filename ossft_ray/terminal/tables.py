@@ -34,7 +34,7 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
         lines.append(f"besides: {', '.join(others)}")
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
-            lines.append(f"{stage}: {_counts(reasons)}")
+            lines.append(f"{stage}: {counts_text(reasons)}")
     lines += [*parroting_lines(manifest), *_doubtful_answers(manifest)]
     if seconds := manifest.get("phases"):
         lines.append(f"time: {', '.join(f'{phase} {duration(value)}' for phase, value in seconds.items())}")
@@ -56,7 +56,9 @@ def parroting_lines(manifest: dict[str, Any]) -> list[str]:
 def _doubtful_answers(manifest: dict[str, Any]) -> list[str]:
     lines = []
     if bad := manifest.get("bad_golds"):
-        lines.append(f"doubtful gold answers: {_counts(dict(Counter(gold['finding'] for gold in bad).most_common()))}")
+        lines.append(
+            f"doubtful gold answers: {counts_text(dict(Counter(gold['finding'] for gold in bad).most_common()))}"
+        )
     if suspects := manifest.get("suspects"):
         lines.append(f"suspects: {len(suspects):,} problems whose attempts agree on another answer than the gold's")
     return [*lines, "    rewrite/manifest.json lists them"] if lines else []
@@ -93,9 +95,10 @@ def gap_table(manifest: dict[str, Any]) -> Table:
 
 def accuracy_table(results: Results) -> Table:
     """avg@k of each model on each benchmark, with standard errors."""
-    by_benchmark = next(iter(results.values()))
-    table = _table(f"avg@{_num_samples(by_benchmark)} ± standard error, %", *results)
-    for benchmark in by_benchmark:
+    benchmarks = next(iter(results.values()))
+    num_samples = next(iter(benchmarks.values()))["samples"]
+    table = _table(f"avg@{num_samples} ± standard error, %", *results)
+    for benchmark in benchmarks:
         cells = [of_model[benchmark] for of_model in results.values()]
         table.add_row(benchmark, *(f"{100 * cell['avg']:.1f} ± {100 * cell['stderr']:.1f}" for cell in cells))
     return table
@@ -106,7 +109,8 @@ def differences_table(results: Results, model: str, differences: dict[str, dict[
 
     `results` holds both models' entries of `scores.json`, `differences` is the model's entry of `differences.json`.
     """
-    table = _table(f"avg@{_num_samples(results[model])}, %", BASE, model, "difference", "95% interval", "detectable")
+    num_samples = next(iter(results[model].values()))["samples"]
+    table = _table(f"avg@{num_samples}, %", BASE, model, "difference", "95% interval", "detectable")
     table.caption = "detectable: the smallest difference found with 80% power"
     table.caption_justify, table.caption_style = "left", ""
     for benchmark, found in differences.items():
@@ -137,9 +141,6 @@ def _table(first: str, *headings: str) -> Table:
     return table
 
 
-def _counts(counts: dict[str, int]) -> str:
+def counts_text(counts: dict[str, int]) -> str:
+    """Counts in one line, such as `2 wrong, 1 correct`."""
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
-
-
-def _num_samples(by_benchmark: dict[str, dict[str, Any]]) -> int:
-    return int(next(iter(by_benchmark.values()))["samples"])

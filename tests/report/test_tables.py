@@ -10,7 +10,6 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.method.gap import EDGES
 from ossft_ray.report import tables
 from ossft_ray.report.examples import choose_examples, share_evenly
-from ossft_ray.report.logprobs import token_groups
 from ossft_ray.run_folder.parts import write_part
 from ossft_ray.run_folder.reader import RunFolder, open_rounds
 from tests.report.runs import example, write_rewriting, write_run
@@ -58,20 +57,20 @@ def test_the_funnel_of_an_unfinished_run_counts_its_parts(tmp_path: Path) -> Non
     ],
 )
 def test_policy_gap(run: RunFolder, origin: str, source: str, figures: dict[str, float]) -> None:
-    rows = tables.gap_rows(token_groups(run))
+    rows = tables.gap_rows(tables.token_groups(run))
     [found] = [row for row in rows if (row["origin"], row["source"]) == (origin, source)]
     assert {key: found[key] for key in figures} == pytest.approx(figures)
 
 
 def test_histogram_counts_every_token_once(run: RunFolder) -> None:
-    counts = token_groups(run)["expert", "kept"].histogram
+    counts = tables.token_groups(run)["expert", "kept"].histogram
     assert counts.sum() == 2
     assert [EDGES[bin] for bin in np.flatnonzero(counts)] == [-20.0, -4.0], "the first bin holds −30 too"
 
 
 def test_benchmarks_have_intervals_and_a_shared_base_model_is_listed_once(tmp_path: Path) -> None:
     runs = [open_rounds(write_run(str(tmp_path / name), trained=value))[0] for name, value in (("a", 0.5), ("b", 0.97))]
-    rows = tables.benchmark_rows(tables.series(runs))
+    rows = tables.benchmark_rows(tables.results_by_model(runs))
     assert [row["model"].split(" ")[0] for row in rows] == ["base", "trained", "trained"]
     assert [row["interval"] for row in rows] == [
         pytest.approx(each) for each in ((0.152, 0.348), (0.402, 0.598), (0.872, 1.0))

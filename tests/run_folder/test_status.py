@@ -16,8 +16,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
 from ossft_ray.run_folder.parts import write_counted
 from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.stage_status import StageStatus
-from ossft_ray.run_folder.status import next_command, status
+from ossft_ray.run_folder.status import StageStatus, next_command, status
 
 NOW = 2_000_000_000.0
 UNDER_WAY = {"parts": 1, "attempts": 4, "solved": 2}
@@ -317,12 +316,9 @@ def test_the_status_as_json(run: Path, shown: Any) -> None:
     "argument, words",
     [
         ("missing", "missing: no such folder; give a run's folder, its [run] output"),
-        ("empty", "empty: holds no run, neither an experiment's config.json nor a stage's folder; give a run's folder"),
-        ("model", "model: holds no run, neither an experiment's config.json nor a stage's folder; give a run's folder"),
-        (
-            "run/rewrite",
-            "run/rewrite: holds no run, neither an experiment's config.json nor a stage's folder; give",
-        ),
+        ("empty", "empty: holds no run, neither an experiment's config.json nor a stage; give"),
+        ("model", "model: holds no run, neither an experiment's config.json nor a stage; give"),
+        ("run/rewrite", "run/rewrite: holds no run, neither an experiment's config.json nor a stage; give the"),
         ("torn", "torn/rewrite/manifest.json: not valid JSON"),
         ("foreign", "part-00000.parquet: its metadata lacks ossft_counts, so ossft did not write it"),
         ("broken", "broken: cannot be read: "),

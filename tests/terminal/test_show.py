@@ -70,16 +70,16 @@ def test_attempts(run: str, shown: Any) -> None:
     text = shown(run, "-n", "1", "--attempts")
     *_, table = text.partition("-- 2 attempts\n")
     assert table.splitlines() == [
-        "stage  index  reason   finish  tokens",
-        "self   0      wrong    stop    7",
-        "self   1      correct  stop    7",
-        "-- attempt self/0: wrong",
+        "-- attempt self/0: wrong, 7 tokens, stop",
         "no",
-        "-- attempt self/1: correct",
+        "-- attempt self/1: correct, 7 tokens, stop",
         *TEXTS["self"].split("\n"),
     ]
-    assert "guided  0      copies_reference" in shown(run, "--origin", "expert", "--attempts")
-    assert "attempt guided" not in shown(run, "--origin", "expert", "--attempts"), "their texts were not kept"
+    *_, without_texts = shown(run, "--origin", "expert", "--attempts").partition("-- 2 attempts\n")
+    assert without_texts.splitlines() == [
+        "-- attempt self/0: truncated, 7 tokens, stop",
+        "-- attempt guided/0: copies_reference, 7 tokens, stop",
+    ]
 
 
 def test_the_prompt_as_the_template_renders_it(run: str, shown: Any) -> None:
@@ -101,12 +101,10 @@ def test_token_ids_with_their_pieces(run: str, shown: Any) -> None:
     assert [int(word) for word in tokens.split() if word.isdigit()] == token_ids
 
 
-def test_the_messages_are_shown_if_the_policy_is_missing(tmp_path: Path, shown: Any) -> None:
+def test_a_prompt_needs_the_policy(tmp_path: Path, shown: Any) -> None:
     run = write_run(str(tmp_path / "run"), model=str(tmp_path / "gone"))
-    text = shown(run, "-n", "1", "--prompt", "--tokens")
-    assert "without the policy's tokenizer: [policy] model: no model folder at" in text
-    assert "-- prompt, message of the user\nWhat is 1 + 1? (0)\n" in text
-    assert f"\n{' '.join(map(str, example(0, 'self')['response_token_ids']))}\n" in text
+    assert shown_ids(shown(run, "-n", "1")) == ["p0"]
+    assert "[policy] model: no model folder at" in shown(run, "-n", "1", "--prompt", code=2)
 
 
 def test_a_run_without_config_uses_the_policy_named_in_its_rows(run: str, shown: Any) -> None:
@@ -132,7 +130,7 @@ def test_dropped_problems(run: str, shown: Any) -> None:
     (Folder.at(run) / "rewrite").write_table("dropped-00001.parquet", to_table([row], DROPPED_SCHEMA))
     text = shown(run, "--origin", "dropped", "--prompt", "--tokens", "--attempts")
     assert shown_ids(text) == ["p7"]
-    assert "guided  0      copies_reference" in text
+    assert "attempt guided/0: copies_reference" in text
     assert "kept response" not in text
 
 
@@ -175,11 +173,11 @@ def test_control_characters_are_written_out(text: str, expected: str) -> None:
     "arguments, words",
     [
         (["missing"], "missing: no such folder; give a run's folder, its [run] output"),
+        (["empty"], "empty: holds no run, neither an experiment's config.json nor a stage; give a run's folder"),
         (
-            ["empty"],
-            "empty: holds no run, neither an experiment's config.json nor a stage's folder; give a run's folder",
+            ["run/rewrite"],
+            "run/rewrite: holds no run, neither an experiment's config.json nor a stage; give the",
         ),
-        (["run/rewrite"], "a stage's folder; give the folder above it"),
         (["configured"], "configured: holds no rewrite/, so no examples; run `ossft rewrite` first"),
         (["run", "--origin", "dropped"], "run: has no row of origin dropped"),
         (["run", "--problem", "p9", "--origin", "self"], "run: has no row of origin self for problem p9"),

@@ -33,8 +33,7 @@ from ossft_ray.run_folder.names import (
     SIZES,
     TRAIN,
 )
-from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.revisions import pin_revision
+from ossft_ray.run_folder.provenance import pin_revision, write_config
 from ossft_ray.run_folder.sessions import Session, session_phases, session_total
 from ossft_ray.run_folder.stage_folder import begin_stage, fingerprint
 from ossft_ray.stages.evaluate.accuracies import Scores, compare_models, folder_name, score_model

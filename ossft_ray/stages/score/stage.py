@@ -24,9 +24,8 @@ from ossft_ray.method.gap import EDGES, LogprobSums
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.names import PARTS, SCORE
 from ossft_ray.run_folder.parts import read_counts
-from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.provenance import pin_revision, write_config
 from ossft_ray.run_folder.reader import examples_folder
-from ossft_ray.run_folder.revisions import pin_revision
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.score.inputs import score_inputs
 from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, work

@@ -14,9 +14,8 @@ from ossft_ray.distributed.train_group import run_group
 from ossft_ray.policy.chat import load_chat, model_digest
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, TRAIN
-from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.provenance import pin_revision, write_config
 from ossft_ray.run_folder.reader import examples_folder
-from ossft_ray.run_folder.revisions import pin_revision
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints
 from ossft_ray.stages.train.heartbeats import Heartbeats, refuse_silence
