@@ -115,10 +115,8 @@ def _view(run: RunFolder, anchor: str, num_runs: int) -> dict[str, Any]:
         "rejected": tables.rejected_rows(run),
         "parroting": run.rewrite_counts.get("parroting"),
         "gap": tables.gap_rows(groups),
-        "distributions": [
-            *filter(None, (figures.distribution(groups, origin, f"{anchor}-gap") for origin in (*ORIGINS, "all")))
-        ],
-        "curves": [*filter(None, (figures.curve(run.metrics, key, f"{anchor}-curve") for key in figures.CURVES))],
+        "distributions": [*filter(None, distributions)],
+        "curves": [*filter(None, curves)],
         "difference_figures": [
             figures.differences(by_benchmark, f"{anchor}-difference-{number}", f"{model} − base")
             for number, (model, by_benchmark) in enumerate(run.differences.items())

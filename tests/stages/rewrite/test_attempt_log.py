@@ -124,7 +124,7 @@ def test_on_an_object_store_the_log_is_there_after_a_while(monkeypatch: pytest.M
     """pyarrow's mock filesystem appends as little as S3 does."""
     store = Folder(fs._MockFileSystem(), "bucket/rewrite")
     store.write_json(INPUTS, {})
-    monkeypatch.setattr("ossft_ray.common.storage._REWRITE_SECONDS", 0.0)
+    monkeypatch.setattr("ossft_ray.run_folder.line_log._UPLOAD_SECONDS", 0.0)
     log = open_log(store)
     log.begin("p", "self", 0)
     log.of(PROBLEM)["self", 0] = attempt(0, correct=True)
