@@ -19,7 +19,7 @@ class LineLog:
     """
 
     def __init__(self, folder: Folder, name: str, lines: Iterable[Any] | None = None) -> None:
-        """Open a file for appending. `lines` first replace what it holds, all at once."""
+        """Open a file for appending. `lines`, if given, first replace its content."""
         self._folder, self._name = folder, name
         self._content = bytearray(b"".join(map(_encode, lines or ())))
         self._written_at = time.monotonic()

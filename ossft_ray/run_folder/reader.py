@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One round of a run. Its files are read when first asked for; what is not there is None or empty."""
+    """One round of a run. Files are read at first use; a missing one is None or empty."""
 
     name: str  # the run as its user wrote it, with the number of a later round
     folder: Folder

@@ -88,7 +88,7 @@ def next_command(rounds: list[list[StageStatus]], num_rounds: int) -> str | None
 
 @dataclass(frozen=True)
 class _Progress:
-    """What a stage's folder says of its progress."""
+    """A stage's progress as its folder shows it."""
 
     is_complete: bool
     done: int

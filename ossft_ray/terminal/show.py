@@ -71,17 +71,17 @@ def show(
         yield from _row_lines(row, details, chat)
 
 
-def plain(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""Text with each control character but tab and newline written out, so that a terminal does not obey it.
 
-    >>> plain("a\x1b[31mb\n")
+    >>> escape_controls("a\x1b[31mb\n")
     'a\\x1b[31mb\n'
     """
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _line(text: str, style: str = "") -> Text:
-    return Text(plain(text), style)
+    return Text(escape_controls(text), style)
 
 
 def _heading(run: RunFolder) -> Text:
@@ -150,7 +150,7 @@ def _tokens(label: str, token_ids: list[int], chat: Chat) -> Iterator[Text]:
     line: list[str] = []
     for token in token_ids:
         piece = str(chat.tokenizer.decode([token]))
-        if "\ufffd" in piece:  # a part of a character: the tokenizer's name for it says more
+        if "\ufffd" in piece:  # a part of a character: the tokenizer's name for it is more useful
             piece = str(chat.tokenizer.convert_ids_to_tokens(token))
         line.append(f"{token} {json.dumps(piece, ensure_ascii=False)}")
         if "\n" in piece:

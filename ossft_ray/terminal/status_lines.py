@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ossft_ray.common.durations import duration
 from ossft_ray.run_folder.status import StageStatus, Status
-from ossft_ray.terminal.show import plain
+from ossft_ray.terminal.show import escape_controls
 
 _STYLES = {"complete": "green", "going": "cyan", "quiet": "yellow"}
 
@@ -15,11 +15,13 @@ _STYLES = {"complete": "green", "going": "cyan", "quiet": "yellow"}
 def status_lines(status: Status) -> Iterator[Text]:
     """What to print, line by line."""
     for number, stages in enumerate(status.rounds, start=1):
-        yield Text(plain(status.run) + (f", round {number}" if len(status.rounds) > 1 else ""), "bold")
+        yield Text(escape_controls(status.run) + (f", round {number}" if len(status.rounds) > 1 else ""), "bold")
         for stage in stages:
             words = "; ".join(_words(stage))
             line = Text.assemble(
-                f"{stage.name:<9} ", (f"{stage.state:<10}", _STYLES.get(stage.state, "dim")), f"  {plain(words)}"
+                f"{stage.name:<9} ",
+                (f"{stage.state:<10}", _STYLES.get(stage.state, "dim")),
+                f"  {escape_controls(words)}",
             )
             line.rstrip()
             yield line

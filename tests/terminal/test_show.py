@@ -15,7 +15,7 @@ from ossft_ray.config import Policy
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.terminal import bars
-from ossft_ray.terminal.show import plain
+from ossft_ray.terminal.show import escape_controls
 from tests.export.runs import CHAT, TEXTS, attempt, example, settings, write_run
 
 
@@ -166,7 +166,7 @@ def test_a_models_text_cannot_control_the_terminal(tmp_path: Path, shown: Any, m
     ],
 )
 def test_control_characters_are_written_out(text: str, expected: str) -> None:
-    assert plain(text) == expected
+    assert escape_controls(text) == expected
 
 
 @pytest.mark.parametrize(
