@@ -17,12 +17,8 @@ def status_lines(status: Status) -> Iterator[Text]:
     for number, stages in enumerate(status.rounds, start=1):
         yield Text(escape_controls(status.run) + (f", round {number}" if len(status.rounds) > 1 else ""), "bold")
         for stage in stages:
-            words = "; ".join(_words(stage))
-            line = Text.assemble(
-                f"{stage.name:<9} ",
-                (f"{stage.state:<10}", _STYLES.get(stage.state, "dim")),
-                f"  {escape_controls(words)}",
-            )
+            state = (f"{stage.state:<10}", _STYLES.get(stage.state, "dim"))
+            line = Text.assemble(f"{stage.name:<9} ", state, f"  {escape_controls('; '.join(_words(stage)))}")
             line.rstrip()
             yield line
             if stage.state in ("going", "quiet"):
