@@ -126,11 +126,11 @@ def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bo
     from ossft_ray.stages.evaluate.accuracies import read_differences
     from ossft_ray.stages.evaluate.stage import evaluate
     from ossft_ray.terminal.bars import StageBars, console
-    from ossft_ray.terminal.tables import differences_table, scores_table
+    from ossft_ray.terminal.tables import accuracy_table, differences_table
 
     with StageBars() as bars:
         scores = evaluate(experiment, bars.begin("evaluate"), start_over, verbose)
-    console.print(scores_table(scores))
+    console.print(accuracy_table(scores))
     for model, differences in read_differences(experiment.run.output).items():
         console.print()
         console.print(differences_table(scores, model, differences))
@@ -337,9 +337,9 @@ def show(
 ) -> None:
     """Look at a run's rows, also while it is going."""
     from ossft_ray.terminal.bars import console
-    from ossft_ray.terminal.show import Parts, show
+    from ossft_ray.terminal.show import RowDetails, show
 
-    for line in show(run, origin, num_rows, problem, Parts(attempts=attempts, prompt=prompt, tokens=tokens)):
+    for line in show(run, origin, num_rows, problem, RowDetails(attempts=attempts, prompt=prompt, tokens=tokens)):
         console.print(line, soft_wrap=True)
 
 

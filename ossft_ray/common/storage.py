@@ -8,7 +8,6 @@ import fnmatch
 import hashlib
 import json
 import os
-import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from pyarrow import fs
 from ossft_ray.common.uris import filesystem_at
 
 _EDGE_BYTES = 1 << 20
-_REWRITE_SECONDS = 20.0  # between the writes of a growing object in a store
 
 
 @dataclass(frozen=True)
@@ -128,53 +126,6 @@ class Folder:
         """Remove this folder and all in it; nothing happens where there is none."""
         if self.exists():
             self.filesystem.delete_dir(self.path)
-
-
-class LineLog:
-    """A file that grows line by line and outlives the process that writes it, killed or not.
-
-    On a disk each line is there at once, though a kill may tear the last one. An object store cannot append, so there
-    the whole object is written again every 20 seconds, and a kill loses what came since.
-    """
-
-    def __init__(self, folder: Folder, name: str) -> None:
-        self._folder, self._name = folder, name
-        self._content, self._written_at = bytearray(), time.monotonic()
-        self._file: int | None = None
-        if folder.local_path is not None:
-            folder.local_path.mkdir(exist_ok=True)
-            self._file = os.open(folder.local_path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-    def append(self, value: Any) -> None:
-        """Add one line of JSON."""
-        line = json.dumps(value).encode() + b"\n"
-        if self._file is not None:
-            while line:
-                line = line[os.write(self._file, line) :]
-            return
-        self._content += line
-        if time.monotonic() - self._written_at > _REWRITE_SECONDS:
-            self._folder.write_bytes(self._name, bytes(self._content))
-            self._written_at = time.monotonic()
-
-    def close(self, keep: bool = True) -> None:
-        """Write what is still to be written, unless the file is not wanted any more."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-        elif keep and self._content:
-            self._folder.write_bytes(self._name, bytes(self._content))
-
-
-def read_lines(folder: Folder, name: str) -> list[Any]:
-    """The lines of a `LineLog`, but for one that a kill has torn."""
-    values = []
-    for line in folder.read_bytes(name).splitlines():
-        try:
-            values.append(json.loads(line))
-        except ValueError:
-            continue
-    return values
 
 
 class PartWriter:

@@ -100,7 +100,7 @@ def export(
             origins=_by_origin(contents),
             only_origins=tuple(origins),
             progress=source.progress(),
-            manifest=source.manifest,
+            manifest=source.rewrite_manifest,
             policy=policy.model,
             config=source.config,
         ),
@@ -114,7 +114,7 @@ def export(
 
 
 def _check_complete(run: RunFolder, partial: bool) -> None:
-    if run.manifest is None and not partial:
+    if run.rewrite_manifest is None and not partial:
         done, total = run.progress()
         so_far = f"{done} of {total} problems so far" if total is not None else "its input is still being read"
         raise InputError(

@@ -1,4 +1,4 @@
-"""How good is a model, and how sure are we: avg@k, pass@k, maj@k and their standard errors. Values are in 0..1."""
+"""avg@k, pass@k and maj@k of a model on a benchmark, with standard errors. Values are in 0..1."""
 
 import math
 from collections import Counter
@@ -12,13 +12,13 @@ class Sample:
     """One graded response."""
 
     correct: bool
-    extracted: str | None  # the answer that was read from it
-    finished: bool = True  # it ended by itself, not at the limit of tokens; one that was never drawn did not
+    extracted: str | None  # the answer read from it
+    finished: bool = True  # it ended by itself; False if it was cut at the limit of tokens, or never drawn
     num_tokens: int = 0
 
     @property
     def answered(self) -> bool:
-        """An answer was read from it; from one that was found correct in whatever way, it was."""
+        """Whether an answer was read from it; a correct response counts as answered, however it was found correct."""
         return self.correct or self.extracted is not None
 
 
@@ -26,7 +26,7 @@ Samples = Sequence[Sequence[Sample]]  # [problem][sample]
 
 
 @dataclass(frozen=True)
-class Score:
+class BenchmarkResult:
     """A model on one benchmark: `samples` responses to each of `problems`. Shares are means over problems."""
 
     avg: float  # avg@k: mean accuracy over problems and samples
@@ -35,25 +35,25 @@ class Score:
     maj: float  # accuracy of the majority answer
     problems: int
     samples: int
-    finished: float  # share that stopped in time
-    in_form: float  # share that stopped in time and from which an answer was read
-    answered: float  # share from which an answer was read, also where the limit cut it off after that
+    finished: float  # share that ended by itself
+    in_form: float  # share that ended by itself and from which an answer was read
+    answered: float  # share from which an answer was read, even if the limit cut the response after it
     mean_tokens: float  # of a response
 
 
-def score(samples: Samples) -> Score:
-    """Score one benchmark.
+def benchmark_result(samples: Samples) -> BenchmarkResult:
+    """The result of a model on one benchmark.
 
     Raises:
-        ValueError: there is no problem or no sample.
+        ValueError: there is no problem, or a problem without samples.
     """
     if not samples or not all(samples):
-        raise ValueError("nothing to score")
+        raise ValueError("a benchmark's result needs at least one problem, and a sample of each")
     correct = [[sample.correct for sample in row] for row in samples]
     means = [fmean(row) for row in correct]
     num_samples = min(map(len, samples))
     ks = [2**power for power in range(num_samples.bit_length()) if 2**power < num_samples] + [num_samples]
-    return Score(
+    return BenchmarkResult(
         avg=fmean(means),
         stderr=standard_error(means),
         pass_at={k: fmean(pass_at_k(len(row), sum(row), k) for row in correct) for k in ks},
@@ -68,9 +68,9 @@ def score(samples: Samples) -> Score:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of independent values; for per-problem means this is the error clustered by problem.
+    """The standard error of the mean of independent values; of per-problem means, it is clustered by problem.
 
-    0.0 for a single value, of which nothing can be said.
+    It is 0.0 for a single value, which says nothing about the error.
     """
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
@@ -81,7 +81,7 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def majority(correct: Sequence[bool], extracted: Sequence[str | None]) -> float:
-    """1.0 if the most frequent answer is correct; a tie counts by the share of its answers that are.
+    """1.0 if the most frequent answer is correct; in a tie, the share of the tied answers that are.
 
     Samples without an answer do not vote.
     """

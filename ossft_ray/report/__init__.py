@@ -1,4 +1,4 @@
-"""`ossft report`: one self-contained HTML page about runs, from what lies in their folders."""
+"""`ossft report`: one self-contained HTML page about runs, made from their folders."""
 
 from ossft_ray.report.page import report, report_runs
 

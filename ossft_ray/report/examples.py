@@ -1,82 +1,75 @@
-"""Which examples stand in the report? A bounded number, chosen evenly by origin, so that any run fits a page."""
+"""The examples in the report: a bounded number, spread evenly over origins and parts, so that any run fits a page."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from markupsafe import escape
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.common.types import ORIGINS
-from ossft_ray.run_folder.names import REWRITE
-from ossft_ray.run_folder.rounds import RunFiles, columns, read_columns
+from ossft_ray.run_folder.names import PARTS
+from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
 
 NUM_EXAMPLES = 240  # of all runs together
 MAX_BYTES = 2_500_000  # of their texts
 _MAX_CHARACTERS = 6_000  # of one text
 _MAX_ATTEMPT_CHARACTERS = 1_500
-_COLUMNS = columns(
-    EXAMPLE_SCHEMA,
-    "problem_id",
-    "question",
-    "answer",
-    "expert_solution",
-    "response",
-    "origin",
-    "num_attempts",
-    "num_correct",
-    "attempts",
-    "attempt_answers",
-)
+_MARKUP_BYTES = 300  # around one text
+_TEXTS = ("problem_id", "question", "answer", "expert_solution", "response")
+_COLUMNS = columns(EXAMPLE_SCHEMA, *_TEXTS, "origin", "num_attempts", "num_correct", "attempts", "attempt_answers")
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The examples of one run that are shown, and how many of each origin there are."""
+class ChosenExamples:
+    """The examples of one run that are shown, and how many of each origin exist."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    shown: dict[str, int] = field(default_factory=dict)
-    there_are: dict[str, int] = field(default_factory=dict)
+    rows: list[dict[str, Any]]
+    num_shown: dict[str, int]
+    num_all: dict[str, int]
 
 
-def choose(run: RunFiles, num_examples: int, max_bytes: int = MAX_BYTES) -> Chosen:
-    """Examples of a run, of each origin evenly spread over the parts.
+def choose_examples(run: RunFolder, num_examples: int, max_bytes: int = MAX_BYTES) -> ChosenExamples:
+    """Choose examples of a run, those of each origin evenly spread over the parts.
 
-    Only the parts with a chosen row are read in full. Long texts are cut, and say so; once the texts come to
-    `max_bytes`, no more are taken.
+    Only parts with a chosen row are read in full. Long texts are cut and say so. Once the texts come to `max_bytes`, no
+    more are taken.
 
     Raises:
         InputError: a part cannot be read, or lacks a column.
     """
     places: dict[str, list[tuple[str, int]]] = {origin: [] for origin in ORIGINS}
-    for part, _, origins in run.origins:
+    for part in run.rewrite.names(PARTS):
+        origins = read_columns(run.rewrite, part, columns(EXAMPLE_SCHEMA, "origin"))["origin"].to_pylist()
         for index, origin in enumerate(origins):
             places.setdefault(origin, []).append((part, index))
-    quotas = shares({origin: len(found) for origin, found in places.items()}, num_examples)
-    wanted = [place for origin, found in places.items() for place in spread(found, quotas[origin])]
-    by_part: dict[str, list[int]] = {}
+    num_all = {origin: len(found) for origin, found in places.items()}
+    quotas = share_evenly(num_all, num_examples)
+    chosen = [spread(found, quotas[origin]) for origin, found in places.items()]
+    # One of each origin in turn, so that a limit on bytes cuts all origins alike
+    wanted = [place for places_in_turn in zip_longest(*chosen) for place in places_in_turn if place is not None]
+    indices: dict[str, list[int]] = {}
     for part, index in wanted:
-        by_part.setdefault(part, []).append(index)
+        indices.setdefault(part, []).append(index)
     read = {
-        (part, index): _cut(row)
-        for part, indices in by_part.items()
-        for index, row in zip(
-            indices, read_columns(run.folder / REWRITE, part, _COLUMNS).take(indices).to_pylist(), strict=True
-        )
+        (part, index): _shorten_texts(row)
+        for part, of_part in indices.items()
+        for index, row in zip(of_part, read_columns(run.rewrite, part, _COLUMNS).take(of_part).to_pylist(), strict=True)
     }
     rows, num_bytes = [], 0
-    for row in _in_turn([[read[place] for place in spread(found, quotas[o])] for o, found in places.items()]):
-        num_bytes += _size(row)
+    for place in wanted:
+        num_bytes += _num_bytes(read[place])
         if num_bytes > max_bytes:
             break
-        rows.append(row)
-    shown = {origin: sum(row["origin"] == origin for row in rows) for origin in places}
-    return Chosen(rows, shown, {origin: len(found) for origin, found in places.items()})
+        rows.append(read[place])
+    num_shown = {origin: sum(row["origin"] == origin for row in rows) for origin in places}
+    return ChosenExamples(rows, num_shown, num_all)
 
 
-def shares(counts: dict[str, int], total: int) -> dict[str, int]:
-    """`total` places shared evenly; what one kind cannot fill goes to the others.
+def share_evenly(counts: dict[str, int], total: int) -> dict[str, int]:
+    """Share `total` places evenly; the places that one kind cannot fill go to the others.
 
-    >>> shares({"self": 50, "guided": 2, "expert": 50}, 30)
+    >>> share_evenly({"self": 50, "guided": 2, "expert": 50}, 30)
     {'guided': 2, 'self': 14, 'expert': 14}
     """
     given: dict[str, int] = {}
@@ -94,28 +87,21 @@ def spread(items: list[Any], count: int) -> list[Any]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def _in_turn(lists: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    longest = max(map(len, lists), default=0)
-    return [each[number] for number in range(longest) for each in lists if number < len(each)]
-
-
-def _cut(row: dict[str, Any]) -> dict[str, Any]:
+def _shorten_texts(row: dict[str, Any]) -> dict[str, Any]:
     answers = row["attempt_answers"] or [None] * len(row["attempts"] or [])
     attempts = [
-        attempt
-        | {"response": _shortened(attempt["response"], _MAX_ATTEMPT_CHARACTERS), "answer": _shortened(answer, 200)}
+        attempt | {"response": _shorten(attempt["response"], _MAX_ATTEMPT_CHARACTERS), "answer": _shorten(answer, 200)}
         for attempt, answer in zip(row["attempts"] or [], answers, strict=False)
     ]
-    texts = ("problem_id", "question", "answer", "expert_solution", "response")
-    return row | {name: _shortened(row[name], _MAX_CHARACTERS) for name in texts} | {"attempts": attempts}
+    return row | {name: _shorten(row[name], _MAX_CHARACTERS) for name in _TEXTS} | {"attempts": attempts}
 
 
-def _shortened(text: str | None, limit: int) -> str | None:
+def _shorten(text: str | None, limit: int) -> str | None:
     if text is None or len(text) <= limit:
         return text
     return f"{text[:limit]}… [{len(text) - limit:,} more characters]"
 
 
-def _size(row: dict[str, Any]) -> int:
+def _num_bytes(row: dict[str, Any]) -> int:
     texts = [row["question"], row["expert_solution"], row["response"], *(a["response"] for a in row["attempts"])]
-    return sum(len(escape(text or "").encode(errors="replace")) + 300 for text in texts)  # 300: the markup around it
+    return sum(len(escape(text or "").encode(errors="replace")) + _MARKUP_BYTES for text in texts)

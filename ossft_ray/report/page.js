@@ -1,4 +1,4 @@
-// Filters and searches the examples. The page reads well without it.
+// Filters and searches the examples. The page is readable without it.
 (() => {
   const browser = document.getElementById("browser");
   if (!browser) return;
@@ -15,17 +15,17 @@
     const origin = controls.querySelector('[name="origin"]:checked').value;
     const run = chosen("run") ? chosen("run").value : "";
     const words = chosen("words").value.toLowerCase().split(/\s+/).filter(Boolean);
-    let fitting = 0;
+    let matching = 0;
     all.forEach((example, number) => {
-      const fits =
+      const matches =
         (!origin || example.dataset.origin === origin) &&
         (!run || example.dataset.run === run) &&
         words.every((word) => texts[number].includes(word));
-      fitting += fits;
-      example.hidden = !fits || fitting > limit;
+      matching += matches;
+      example.hidden = !matches || matching > limit;
     });
-    more.hidden = fitting <= limit;
-    count.textContent = `${Math.min(fitting, limit)} of ${fitting} that fit, of ${all.length} on this page`;
+    more.hidden = matching <= limit;
+    count.textContent = `${Math.min(matching, limit)} of ${matching} matches, ${all.length} on this page`;
   };
 
   controls.hidden = false;

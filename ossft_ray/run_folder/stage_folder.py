@@ -1,4 +1,4 @@
-"""How a stage begins and ends in its folder: its inputs, their fingerprint, and the manifest that marks it complete."""
+"""Begin and end of a stage in its folder: its inputs, their fingerprint, and the manifest that marks it complete."""
 
 import hashlib
 import json
@@ -10,20 +10,20 @@ from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.run_folder.names import INPUTS, MANIFEST
 
-Extends = Callable[[str, Any, Any], bool]
-"""(key, old value, new value) -> whether what was made stays valid with the new one, and more can be added to it."""
+MayChange = Callable[[str, Any, Any], bool]
+"""(key, old value, new value) -> whether stored rows stay valid with the new value, and more can be added to them."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A key of a stage's inputs that is not what it was."""
+    """A key whose value differs between two nested dicts."""
 
-    key: str
+    key: str  # dotted
     old: Any
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.key} ({_brief(self.old)}, now {_brief(self.new)})"
+        return f"{self.key} ({_shorten(self.old)}, now {_shorten(self.new)})"
 
 
 def fingerprint(inputs: dict[str, Any]) -> str:
@@ -33,12 +33,12 @@ def fingerprint(inputs: dict[str, Any]) -> str:
 
 
 def begin_stage(
-    folder: Folder, inputs: dict[str, Any], start_over: bool = False, extends: Extends | None = None
+    folder: Folder, inputs: dict[str, Any], start_over: bool = False, may_change: MayChange | None = None
 ) -> dict[str, Any] | None:
-    """The manifest if this stage is complete; None if it is to run, now or on from where it was.
+    """The manifest if the stage is complete; None if it has work to do, from the start or from where it stopped.
 
-    Where inputs differ only in ways that `extends` allows, a complete stage is to run again. Its manifest and the
-    inputs as recorded stay until it has found that it can, and replaces them itself.
+    A complete stage has work to do if its inputs changed in ways that `may_change` allows. Its manifest and recorded
+    inputs stay as they are: the stage replaces them once it knows that it can continue.
 
     Raises:
         InputError: the folder holds rows made from other inputs; names the keys that differ.
@@ -46,21 +46,20 @@ def begin_stage(
     try:
         if start_over:
             folder.delete()
-        has_begun = folder.exists(INPUTS)
-        if not has_begun:
+        if not folder.exists(INPUTS):
             folder.write_json(INPUTS, inputs)
+            return None
+        recorded = folder.read_json(INPUTS)
     except OSError as error:
         raise InputError(f"{folder.path} cannot be written to: {brief(error)}; choose another [run] output") from error
-    if has_begun:
-        differing = differences(folder.read_json(INPUTS), json.loads(json.dumps(inputs)))
-        refused = [d for d in differing if extends is None or not extends(d.key, d.old, d.new)]
-        if refused:
-            raise InputError(
-                f"{folder.path} was made with other settings: {'; '.join(map(str, refused))}; "
-                "choose another [run] output, or pass --start-over to make it anew"
-            )
-        return folder.read_json(MANIFEST) if folder.exists(MANIFEST) and not differing else None
-    return None
+    changes = differences(recorded, json.loads(json.dumps(inputs)))
+    refused = [d for d in changes if may_change is None or not may_change(d.key, d.old, d.new)]
+    if refused:
+        raise InputError(
+            f"{folder.path} was made with other settings: {'; '.join(map(str, refused))}; "
+            "choose another [run] output, or pass --start-over to replace it"
+        )
+    return folder.read_json(MANIFEST) if folder.exists(MANIFEST) and not changes else None
 
 
 def finish_stage(folder: Folder, inputs: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +77,6 @@ def differences(old: Any, new: Any, key: str = "") -> list[Difference]:
     return [] if old == new else [Difference(key, old, new)]
 
 
-def _brief(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -1,13 +1,14 @@
-"""What a person sees while a stage works, and when it is done: bars with counts and rates, tables, a summary."""
+"""Progress bars of the stages, with counts, rates and the time left; plain lines where there is no terminal."""
 
 import time
-from types import TracebackType
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ossft_ray.common.durations import duration
+from ossft_ray.common.types import ORIGINS
 
 _PLAIN_SECONDS = 15.0  # between lines where there is no terminal to draw a bar on
 
@@ -15,7 +16,7 @@ console = Console(highlight=False)
 
 
 class StageBars:
-    """A bar for each stage in turn; `begin(stage)` gives the `on_progress` that moves it."""
+    """A bar for each stage in turn; `begin(stage)` returns the `on_progress` that moves it."""
 
     def __init__(self) -> None:
         columns = (
@@ -27,58 +28,53 @@ class StageBars:
         )
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._bars: dict[str, TaskID] = {}
-        self._rates: dict[str, _Rate] = {}
+        self._rates: dict[str, _SamplingRate] = {}
         self._printed, self._printed_at = "", 0.0
 
     def __enter__(self) -> "StageBars":
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     def begin(self, stage: str) -> Any:
         """The `on_progress` of one stage."""
         if not console.is_terminal:
             console.print(f"{stage} ...")
+        return partial(self._on_progress, stage)
 
-        def on_progress(totals: dict[str, Any]) -> None:
-            name = totals.get("model", stage)
-            if note := totals.get("note"):
-                console.print(f"  {note}", soft_wrap=True)
-                return
-            if totals.get("already_complete"):
-                what = stage if name == stage else f"{stage} ({name})"
-                console.print(f"{what} is already complete; nothing was done")
-                return
-            rate = self._rates.setdefault(name, _Rate())
-            done, total, unit, details = _DESCRIBE[stage](totals, rate)
-            if name not in self._bars:
-                label = stage if name == stage else f"  {name}"
-                self._bars[name] = self._progress.add_task(label, total=total, unit=unit, details=details)
-            self._progress.update(self._bars[name], completed=done, total=total, details=details)
-            if not console.is_terminal:
-                self._print_plainly(f"  {name}: {done}/{total} {unit}  {details}", finished=done == total)
-
-        return on_progress
-
-    def _print_plainly(self, line: str, finished: bool) -> None:
-        is_due = finished or time.monotonic() - self._printed_at > _PLAIN_SECONDS
-        if is_due and line != self._printed:
+    def _on_progress(self, stage: str, totals: dict[str, Any]) -> None:
+        name = totals.get("model", stage)
+        if note := totals.get("note"):
+            console.print(f"  {note}", soft_wrap=True)
+            return
+        if totals.get("already_complete"):
+            what = stage if name == stage else f"{stage} ({name})"
+            console.print(f"{what} is already complete; nothing was done")
+            return
+        rate = self._rates.setdefault(name, _SamplingRate())
+        done, total, unit, words = _DESCRIBE[stage](totals, rate)
+        details = "  ".join(words)
+        if name not in self._bars:
+            label = stage if name == stage else f"  {name}"
+            self._bars[name] = self._progress.add_task(label, total=total, unit=unit, details=details)
+        self._progress.update(self._bars[name], completed=done, total=total, details=details)
+        line = f"  {name}: {done}/{total} {unit}  {details}"
+        is_due = done == total or time.monotonic() - self._printed_at > _PLAIN_SECONDS
+        if is_due and line != self._printed and not console.is_terminal:
             self._printed, self._printed_at = line, time.monotonic()
             console.print(line, soft_wrap=True)
 
 
-class _Rate:
-    """How fast it goes, counted from when the first tokens came."""
+class _SamplingRate:
+    """Tokens a second, counted from the first tokens on."""
 
     def __init__(self) -> None:
         self._start: float | None = None
 
     def __call__(self, totals: dict[str, Any], num_left: int) -> list[str]:
-        """Tokens a second of each policy, and the time left for `num_left` problems at this session's pace."""
+        """The rate of each policy, and the time left for `num_left` problems at this session's pace."""
         num_tokens, num_done = totals.get("generated_tokens", 0), totals.get("problems", 0)
         if not num_tokens:
             return ["loading"]
@@ -89,57 +85,54 @@ class _Rate:
             return []
         num_policies = totals.get("policies", 1)
         of_each = f" by each of {num_policies} policies" if num_policies > 1 else ""
-        words = [f"{num_tokens / seconds / num_policies:,.0f} tokens/s{of_each}"]
-        if num_done and num_left:
-            words.append(f"{duration(seconds / num_done * num_left)} left")
-        return words
+        left = _left(seconds / num_done * num_left) if num_done and num_left else []
+        return [f"{num_tokens / seconds / num_policies:,.0f} tokens/s{of_each}", *left]
 
 
-def _rewriting(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
+_Bar = tuple[int, int, str, list[str]]  # done, in all, their unit, details
+
+
+def _rewrite(totals: dict[str, Any], rate: _SamplingRate) -> _Bar:
     problems = totals.get("problems", 0)
-    shares = [f"{origin} {totals.get(origin, 0) / problems:.0%}" for origin in ("self", "guided", "expert") if problems]
-    done = min(totals["total"], totals["done_before"] + problems)
-    return done, totals["total"], "problems", "  ".join([*shares, *rate(totals, totals["total"] - done)])
+    shares = [f"{origin} {totals.get(origin, 0) / problems:.0%}" for origin in ORIGINS if problems]
+    return _sampling(totals, rate, shares)
 
 
-def _evaluating(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
+def _evaluate(totals: dict[str, Any], rate: _SamplingRate) -> _Bar:
     samples = totals.get("samples", 0)
-    accuracy = [f"accuracy {totals['correct'] / samples:.1%}"] if samples else []
-    done = min(totals["total"], totals["done_before"] + totals.get("problems", 0))
-    return done, totals["total"], "problems", "  ".join([*accuracy, *rate(totals, totals["total"] - done)])
+    return _sampling(totals, rate, [f"accuracy {totals['correct'] / samples:.1%}"] if samples else [])
 
 
-def _training(metrics: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
-    details = (
-        f"loss {metrics['loss']:.4f}  cross-entropy {metrics['cross_entropy']:.4f}  "
-        f"{metrics['tokens_per_second']:,.0f} tokens/s"
-    )
-    if left := metrics["num_steps"] - metrics["step"]:
-        details += f"  {duration(left * metrics['seconds'])} left"
-    return metrics["step"], metrics["num_steps"], "steps", details
+def _sampling(totals: dict[str, Any], rate: _SamplingRate, details: list[str]) -> _Bar:
+    total = totals["total"]
+    done = min(total, totals["done_before"] + totals.get("problems", 0))
+    return done, total, "problems", [*details, *rate(totals, total - done)]
 
 
-def _scoring(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
+def _train(metrics: dict[str, Any], rate: _SamplingRate) -> _Bar:
+    step, num_steps = metrics["step"], metrics["num_steps"]
+    details = [f"loss {metrics['loss']:.4f}", f"cross-entropy {metrics['cross_entropy']:.4f}"]
+    details.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    return step, num_steps, "steps", details + _left((num_steps - step) * metrics["seconds"])
+
+
+def _score(totals: dict[str, Any], rate: _SamplingRate) -> _Bar:
     total, parts, seconds = totals["total"], totals["parts"], totals["seconds"]
     done = totals["done_before"] + parts
     details = [f"{totals['tokens'] / seconds:,.0f} tokens/s"] if seconds else ["loading"]
-    if parts and done < total:
-        details.append(f"{duration(seconds / parts * (total - done))} left")
-    return done, total, "parts", "  ".join(details)
+    return done, total, "parts", details + (_left(seconds / parts * (total - done)) if parts else [])
 
 
-def _verifying(totals: dict[str, Any], rate: _Rate) -> tuple[int, int, str, str]:
+def _verify(totals: dict[str, Any], rate: _SamplingRate) -> _Bar:
     rows, total, seconds = totals["rows"], totals["total"], totals["seconds"]
-    details = [f"correct {totals['correct'] / rows:.1%}", f"{rows / seconds:,.0f} verdicts/s"] if rows else []
-    if 0 < rows < total:
-        details.append(f"{duration(seconds / rows * (total - rows))} left")
-    return rows, total, "rows", "  ".join(details)
+    if not rows:
+        return rows, total, "rows", []
+    details = [f"correct {totals['correct'] / rows:.1%}", f"{rows / seconds:,.0f} verdicts/s"]
+    return rows, total, "rows", details + _left(seconds / rows * (total - rows))
 
 
-_DESCRIBE = {
-    "rewrite": _rewriting,
-    "score": _scoring,
-    "evaluate": _evaluating,
-    "train": _training,
-    "verify": _verifying,
-}
+def _left(seconds: float) -> list[str]:
+    return [f"{duration(seconds)} left"] if seconds > 0 else []
+
+
+_DESCRIBE = {"rewrite": _rewrite, "score": _score, "evaluate": _evaluate, "train": _train, "verify": _verify}

@@ -1,4 +1,4 @@
-"""How far a run is, as lines for a terminal: one a stage, and what to do next."""
+"""A run's status as lines for a terminal: one for each stage, and the command that comes next."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 from rich.text import Text
 
 from ossft_ray.common.durations import duration
-from ossft_ray.run_folder.stage_status import Stage
-from ossft_ray.run_folder.status import Status
-from ossft_ray.terminal.show import plain
+from ossft_ray.run_folder.status import StageStatus, Status
+from ossft_ray.terminal.show import escape_controls
 
 _STYLES = {"complete": "green", "going": "cyan", "quiet": "yellow"}
 
@@ -16,85 +15,71 @@ _STYLES = {"complete": "green", "going": "cyan", "quiet": "yellow"}
 def status_lines(status: Status) -> Iterator[Text]:
     """What to print, line by line."""
     for number, stages in enumerate(status.rounds, start=1):
-        yield Text(plain(status.run) + (f", round {number}" if len(status.rounds) > 1 else ""), "bold")
+        yield Text(escape_controls(status.run) + (f", round {number}" if len(status.rounds) > 1 else ""), "bold")
         for stage in stages:
-            words = "; ".join([*_progress(stage), *_DETAILS.get(stage.name, _nothing)(stage.details), *_left(stage)])
-            line = Text.assemble(
-                f"{stage.name:<9} ", (f"{stage.state:<10}", _STYLES.get(stage.state, "dim")), f"  {plain(words)}"
-            )
+            state = (f"{stage.state:<10}", _STYLES.get(stage.state, "dim"))
+            line = Text.assemble(f"{stage.name:<9} ", state, f"  {escape_controls('; '.join(_words(stage)))}")
             line.rstrip()
             yield line
             if stage.state in ("going", "quiet"):
-                yield Text(f"{'':<22}{_written(stage, status.now)}")
-    yield _next(status)
+                ago = f"last written to {duration(max(0.0, status.now - (stage.written_at or status.now)))} ago"
+                hint = "" if stage.state == "going" else ": interrupted, or loading; the same command resumes it"
+                yield Text(f"{'':<22}{ago}{hint}")
+    yield Text(f"next: {_next(status)}", "bold")
 
 
-def _next(status: Status) -> Text:
+def _next(status: Status) -> str:
     if status.next is not None:
-        return Text(f"next: {status.next} --config FILE.toml", "bold")
+        return f"{status.next} --config FILE.toml"
     is_going = any(stage.state == "going" for stages in status.rounds for stage in stages)
-    return Text("next: nothing; it is going" if is_going else "next: nothing; all is done", "bold")
+    return "nothing while a stage is going" if is_going else "nothing; the run is complete"
 
 
-def _progress(stage: Stage) -> list[str]:
-    if stage.done is None:
-        return []
-    if stage.state == "complete" or stage.total is None:
-        return [f"{stage.done:,} {stage.unit}"]
-    return [f"{stage.done:,} of {stage.total:,} {stage.unit}"]
+def _words(stage: StageStatus) -> Iterator[str]:
+    if stage.done is not None:
+        of_total = "" if stage.state == "complete" or stage.total is None else f" of {stage.total:,}"
+        yield f"{stage.done:,}{of_total} {stage.unit}"
+    if stage.name in _DETAILS:
+        yield from _DETAILS[stage.name](stage.details)
+    if stage.seconds_left is not None:
+        yield f"about {duration(stage.seconds_left)} left"
 
 
-def _left(stage: Stage) -> list[str]:
-    return [f"about {duration(stage.seconds_left)} left"] if stage.seconds_left is not None else []
-
-
-def _written(stage: Stage, now: float) -> str:
-    ago = f"last written to {duration(max(0.0, now - (stage.written_at or now)))} ago"
-    return ago if stage.state == "going" else f"{ago}: interrupted, or loading; the same command goes on"
-
-
-def _nothing(details: dict[str, Any]) -> list[str]:
-    return []
-
-
-def _rewriting(details: dict[str, Any]) -> list[str]:
+def _rewrite(details: dict[str, Any]) -> Iterator[str]:
     origins = {**details.get("origins", {}), "dropped": details.get("dropped")}
-    words = [", ".join(f"{count:,} {origin}" for origin, count in origins.items() if count)]
+    if any(origins.values()):
+        yield ", ".join(f"{count:,} {origin}" for origin, count in origins.items() if count)
     if details.get("parts_total"):
-        words.append(f"parts {details['parts']:,} of {details['parts_total']:,}")
+        yield f"parts {details['parts']:,} of {details['parts_total']:,}"
     if details.get("generated_tokens"):
-        words.append(f"{details['generated_tokens']:,} tokens in {details['attempts']:,} attempts")
+        yield f"{details['generated_tokens']:,} tokens in {details['attempts']:,} attempts"
     if (under_way := details.get("under_way")) and under_way["parts"]:
-        words.append(
-            f"{under_way['parts']:,} parts under way with {under_way['solved']:,} problems solved "
+        yield (
+            f"{under_way['parts']:,} parts in progress with {under_way['solved']:,} problems solved "
             f"in {under_way['attempts']:,} attempts"
         )
-    return [word for word in words if word]
 
 
-def _scoring(details: dict[str, Any]) -> list[str]:
-    return [f"{details['tokens']:,} tokens"] if details.get("tokens") else []
+def _score(details: dict[str, Any]) -> Iterator[str]:
+    if details.get("tokens"):
+        yield f"{details['tokens']:,} tokens"
 
 
-def _training(details: dict[str, Any]) -> list[str]:
-    words = []
+def _train(details: dict[str, Any]) -> Iterator[str]:
     if details.get("loss") is not None:
-        words.append(f"loss {details['loss']:.4f}, cross-entropy {details['cross_entropy']:.4f}")
+        yield f"loss {details['loss']:.4f}, cross-entropy {details['cross_entropy']:.4f}"
     if details.get("tokens_per_second") is not None:
-        words.append(f"{details['tokens_per_second']:,.0f} tokens/s")
+        yield f"{details['tokens_per_second']:,.0f} tokens/s"
     if details.get("checkpoint") is not None:
-        words.append(f"checkpoint of step {details['checkpoint']:,}")
-    return words
+        yield f"checkpoint of step {details['checkpoint']:,}"
 
 
-def _evaluating(details: dict[str, Any]) -> list[str]:
-    words = []
+def _evaluate(details: dict[str, Any]) -> Iterator[str]:
     for model, benchmarks in details.get("models", {}).items():
         done = sum(benchmark["parts_done"] >= benchmark["parts"] for benchmark in benchmarks.values())
         average = details["averages"].get(model)
         mean = f", {100 * average:.1f}% on average" if average is not None else ""
-        words.append(f"{model}: {done} of {len(benchmarks)} benchmarks{mean}")
-    return words
+        yield f"{model}: {done} of {len(benchmarks)} benchmarks{mean}"
 
 
-_DETAILS = {"rewrite": _rewriting, "score": _scoring, "train": _training, "evaluate": _evaluating}
+_DETAILS = {"rewrite": _rewrite, "score": _score, "train": _train, "evaluate": _evaluate}

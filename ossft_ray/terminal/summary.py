@@ -1,4 +1,4 @@
-"""How a run ends on the terminal: what was kept, base against trained model, where the files are, what to do next."""
+"""The end of a run on the terminal: kept solutions, base against trained model, files, and what to do next."""
 
 from rich.table import Table
 
@@ -12,7 +12,7 @@ from ossft_ray.terminal.tables import differences_table, origins_table, parrotin
 
 
 def print_summary(first: Experiment, last: Experiment) -> None:
-    """Print what the run came to: its first round's data, and its last round's model against the first's base."""
+    """Print the results of a run: the data of its first round, and the model of its last against the first's base."""
     folder, last_folder = Folder.at(first.run.output), Folder.at(last.run.output)
     console.print()
     manifest = (folder / REWRITE).read_json(MANIFEST)
@@ -23,28 +23,26 @@ def print_summary(first: Experiment, last: Experiment) -> None:
     base, trained = folder / EVALUATE / BASE, last_folder / EVALUATE / TRAINED
     console.print(comparison_table(base, trained, first.evaluate.benchmarks))
     output = last.run.output
-    files = {
+    lines = {
         "examples": join(first.run.output, REWRITE),
         "model": join(output, TRAIN, MODEL),
         "scores": join(output, EVALUATE, ACCURACIES),
         "report": join(output, REPORT),
     }
-    console.print()
-    for name, path in files.items():
-        console.print(f"{name:<9} {path}", soft_wrap=True)
     if first.policy.model == "playground":
-        console.print(
-            "next      your own problems and model: copy one of jobs/configs, then `ossft check`", soft_wrap=True
-        )
+        lines["next"] = "your own problems and model: copy one of jobs/configs, then `ossft check`"
+    console.print()
+    for name, text in lines.items():
+        console.print(f"{name:<9} {text}", soft_wrap=True)
 
 
 def comparison_table(base: Folder, trained: Folder, benchmarks: list[str]) -> Table:
-    """avg@k of both models in percent, their paired differences with intervals, and what the gain consists of.
+    """avg@k of two models in percent, from their folders of samples, with the paired differences and their intervals.
 
     The last row is the mean over benchmarks.
 
     Raises:
         ValueError: the two models did not answer the same problems.
     """
-    scores = {name: score_model(folder, benchmarks) for name, folder in (("base", base), ("trained", trained))}
-    return differences_table(scores, "trained", compare_models(base, trained, benchmarks))
+    results = {name: score_model(folder, benchmarks) for name, folder in ((BASE, base), (TRAINED, trained))}
+    return differences_table(results, TRAINED, compare_models(base, trained, benchmarks))

@@ -1,4 +1,4 @@
-"""What a finished stage comes to, as tables and lines for the terminal."""
+"""The results of a finished stage, as tables and lines for the terminal."""
 
 from collections import Counter
 from statistics import fmean
@@ -7,16 +7,15 @@ from typing import Any
 from rich.table import Table
 
 from ossft_ray.common.durations import duration
+from ossft_ray.common.types import ORIGINS
+from ossft_ray.run_folder.names import BASE
 
-Scores = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark
+Results = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark, as in `evaluate/scores.json`
 
 
 def origins_table(manifest: dict[str, Any]) -> Table:
-    """How many problems kept whose solution."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("kept solution")
-    table.add_column("problems", justify="right")
-    table.add_column("share", justify="right")
+    """The number of problems by whose solution was kept."""
+    table = _table("kept solution", "problems", "share")
     words = {"self": "the policy's own", "guided": "re-solved with guidance", "expert": "the expert's"}
     for origin, count in manifest["origins"].items():
         table.add_row(f"{words[origin]} ({origin})", str(count), f"{count / manifest['problems']:.0%}")
@@ -27,26 +26,23 @@ def origins_table(manifest: dict[str, Any]) -> Table:
 
 
 def rewriting_costs(manifest: dict[str, Any]) -> str:
-    """What a rewrite took, and what it turned away, in a few lines."""
+    """The cost of a rewrite and the reasons of its attempts, in a few lines."""
     lines = [f"{manifest['attempts']:,} attempts, {manifest['generated_tokens']:,} tokens generated"]
-    others = [
-        f"{manifest[f'{kind}_attempts']:,} {what}"
-        for kind, what in (("redone", "made again after an interruption"), ("speculative", "begun early in vain"))
-        if manifest.get(f"{kind}_attempts")
-    ]
+    extra = {"redone": "repeated after an interruption", "speculative": "begun early and not needed"}
+    others = [f"{count:,} {words}" for kind, words in extra.items() if (count := manifest.get(f"{kind}_attempts"))]
     if others:
-        lines.append(f"beside them {' and '.join(others)}")
+        lines.append(f"besides: {', '.join(others)}")
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
-            lines.append(f"{stage}: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}")
-    lines += [*parroting_lines(manifest), *_golds(manifest)]
+            lines.append(f"{stage}: {counts_text(reasons)}")
+    lines += [*parroting_lines(manifest), *_doubtful_answers(manifest)]
     if seconds := manifest.get("phases"):
         lines.append(f"time: {', '.join(f'{phase} {duration(value)}' for phase, value in seconds.items())}")
     return "\n".join(lines)
 
 
 def parroting_lines(manifest: dict[str, Any]) -> list[str]:
-    """How often guided responses repeated a wrong answer of their guide; nothing where that was not probed."""
+    """How often guided responses repeated a wrong answer of their guide; empty without the probe."""
     found = manifest.get("parroting")
     if not found or not found["samples"]:
         return []
@@ -57,89 +53,71 @@ def parroting_lines(manifest: dict[str, Any]) -> list[str]:
     ]
 
 
-def _golds(manifest: dict[str, Any]) -> list[str]:
-    """What there is to say about gold answers."""
+def _doubtful_answers(manifest: dict[str, Any]) -> list[str]:
     lines = []
     if bad := manifest.get("bad_golds"):
-        findings = Counter(gold["finding"] for gold in bad)
-        lines.append(f"doubtful gold answers: {', '.join(f'{n:,} {what}' for what, n in findings.most_common())}")
+        lines.append(
+            f"doubtful gold answers: {counts_text(dict(Counter(gold['finding'] for gold in bad).most_common()))}"
+        )
     if suspects := manifest.get("suspects"):
         lines.append(f"suspects: {len(suspects):,} problems whose attempts agree on another answer than the gold's")
-    return [*lines, "    they are listed in rewrite/manifest.json"] if lines else []
+    return [*lines, "    rewrite/manifest.json lists them"] if lines else []
 
 
 def verify_table(reasons: dict[str, int]) -> Table:
-    """How many rows got which verdict."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("verdict")
-    table.add_column("rows", justify="right")
-    table.add_column("share", justify="right")
+    """The number of rows by verdict."""
+    table = _table("verdict", "rows", "share")
     for reason, count in reasons.items():
         table.add_row(reason, f"{count:,}", f"{count / sum(reasons.values()):.1%}")
     return table
 
 
 def gap_table(manifest: dict[str, Any]) -> Table:
-    """How likely the kept responses and the experts' solutions are under the policy, from `score/manifest.json`."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("responses")
-    for heading in ("number", "tokens", "mean log p", "perplexity", "effective sample size"):
-        table.add_column(heading, justify="right")
-    words = {"kept": "all kept", "expert_originals": "experts' originals"}
-    for group in ("self", "guided", "expert", *words):
+    """The probability of kept responses and expert solutions under the policy, from `score/manifest.json`."""
+    table = _table("responses", "number", "tokens", "mean log p", "perplexity", "effective sample size")
+    groups: dict[str, str] = {origin: f"kept, {origin}" for origin in ORIGINS}
+    for group, words in (groups | {"kept": "all kept", "expert_originals": "experts' originals"}).items():
         figures = manifest[group]
         if figures["tokens"]:
             table.add_row(
-                words.get(group, f"kept, {group}"),
+                words,
                 f"{figures['responses']:,}",
                 f"{figures['tokens']:,}",
                 f"{figures['mean_logprob']:.3f}",
                 f"{figures['perplexity']:,.2f}",
                 f"{figures['effective_sample_size']:.3f}",
             )
-    if any(manifest["too_long"].values()):
-        too_long = manifest["too_long"]
+    too_long = manifest["too_long"]
+    if any(too_long.values()):
         table.add_row("left out as too long", f"{too_long['kept']:,} kept, {too_long['expert_originals']:,} experts'")
     return table
 
 
-def scores_table(scores: Scores) -> Table:
+def accuracy_table(results: Results) -> Table:
     """avg@k of each model on each benchmark, with standard errors."""
-    table = Table(box=None, pad_edge=False)
-    first = next(iter(next(iter(scores.values())).values()))
-    table.add_column(f"avg@{first['samples']} ± standard error, %")
-    for model in scores:
-        table.add_column(model, justify="right")
-    for benchmark in next(iter(scores.values())):
-        cells = [by_benchmark[benchmark] for by_benchmark in scores.values()]
+    benchmarks = next(iter(results.values()))
+    num_samples = next(iter(benchmarks.values()))["samples"]
+    table = _table(f"avg@{num_samples} ± standard error, %", *results)
+    for benchmark in benchmarks:
+        cells = [of_model[benchmark] for of_model in results.values()]
         table.add_row(benchmark, *(f"{100 * cell['avg']:.1f} ± {100 * cell['stderr']:.1f}" for cell in cells))
     return table
 
 
-def differences_table(scores: Scores, model: str, differences: dict[str, dict[str, Any]]) -> Table:
-    """How `model` differs from the base model: with its 95% interval, and what the difference consists of.
+def differences_table(results: Results, model: str, differences: dict[str, dict[str, Any]]) -> Table:
+    """The differences of `model` from the base model, with 95% intervals and the smallest detectable difference.
 
-    `scores` holds both models' entries of `scores.json`, `differences` is the model's entry of `differences.json`.
+    `results` holds both models' entries of `scores.json`, `differences` is the model's entry of `differences.json`.
     """
-    least = ", ".join(f"{name} {100 * found['smallest_detectable']:.1f}" for name, found in differences.items())
-    table = Table(
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),  # it fits into 80 columns
-        caption=f"The gain is that in stopping in time, giving the answer in form, and solving. "
-        f"Smallest gain that would show in four of five cases: {least}.",
-        caption_justify="left",
-        caption_style="",
-    )
-    first = next(iter(scores[model].values()))
-    table.add_column(f"avg@{first['samples']}, %")
-    for heading in ("base", model, "gain", "95% interval", "stopping", "form", "solving"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    num_samples = next(iter(results[model].values()))["samples"]
+    table = _table(f"avg@{num_samples}, %", BASE, model, "difference", "95% interval", "detectable")
+    table.caption = "detectable: the smallest difference found with 80% power"
+    table.caption_justify, table.caption_style = "left", ""
     for benchmark, found in differences.items():
-        is_average = benchmark not in scores[model]
+        is_average = benchmark not in results[model]
         means = [
-            fmean(entry["avg"] for entry in scores[name].values()) if is_average else scores[name][benchmark]["avg"]
-            for name in ("base", model)
+            fmean(entry["avg"] for entry in results[name].values()) if is_average else results[name][benchmark]["avg"]
+            for name in (BASE, model)
         ]
         if is_average:
             table.add_section()
@@ -148,7 +126,21 @@ def differences_table(scores: Scores, model: str, differences: dict[str, dict[st
             *(f"{100 * mean:.1f}" for mean in means),
             f"{100 * found['difference']:+.1f}",
             f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f}",
-            *(f"{100 * part:+.1f}" for part in found["gain"].values()),
+            f"{100 * found['smallest_detectable']:.1f}",
             style="bold" if is_average else "",
         )
     return table
+
+
+def _table(first: str, *headings: str) -> Table:
+    """A table without lines: the first column of text, the others of numbers."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def counts_text(counts: dict[str, int]) -> str:
+    """Counts in one line, such as `2 wrong, 1 correct`."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())

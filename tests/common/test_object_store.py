@@ -11,12 +11,13 @@ from pyarrow import fs
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.playground_paths import POLICY_FOLDER
-from ossft_ray.common.storage import Folder, LineLog, read_lines
+from ossft_ray.common.storage import Folder
 from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Evaluate, Policy, Train
 from ossft_ray.data.problems import benchmark_digest, read_benchmark
 from ossft_ray.data.records import find_files, read_records
 from ossft_ray.policy.chat import load_chat, model_digest, model_path
+from ossft_ray.run_folder.line_log import LineLog, read_lines
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints, local_copy
 from tests.s3 import BUCKET, Store, credentials, serve

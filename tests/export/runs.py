@@ -1,5 +1,6 @@
 """A run's folder as `ossft rewrite` leaves it, or as it stands in the middle, written by hand."""
 
+from collections import Counter
 from typing import Any
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, PROBLEM_SCHEMA, to_table
@@ -7,6 +8,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.parts import write_counted
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.stage_folder import finish_stage
 
@@ -73,7 +75,8 @@ def write_run(output: str, parts: list[list[dict[str, Any]]] | None = None, num_
     num_problems = sum(map(len, problems))
     folder.write_json("problems.json", {"problems": num_problems, "rejected": 1})
     for number, rows in enumerate(parts):
-        folder.write_table(f"part-{number:05d}.parquet", to_table(rows, EXAMPLE_SCHEMA))
+        counts = Counter(row["origin"] for row in rows)
+        write_counted(folder, f"part-{number:05d}.parquet", to_table(rows, EXAMPLE_SCHEMA), counts)
     if not num_open:
         origins = [row["origin"] for part in parts for row in part]
         manifest = {

@@ -1,4 +1,4 @@
-"""Scores against values worked out by hand."""
+"""Results of benchmarks against values worked out by hand."""
 
 import itertools
 import math
@@ -7,13 +7,23 @@ import statistics
 
 import pytest
 
-from ossft_ray.method.metrics import Sample, Score, majority, paired_difference, pass_at_k, score, standard_error
+from ossft_ray.method.metrics import (
+    BenchmarkResult,
+    Sample,
+    benchmark_result,
+    majority,
+    paired_difference,
+    pass_at_k,
+    standard_error,
+)
 
 T, F = True, False
 
 
-def scored(correct: list[list[bool]], extracted: list[list[str | None]]) -> Score:
-    return score([[Sample(*pair) for pair in zip(*rows, strict=True)] for rows in zip(correct, extracted, strict=True)])
+def result_of(correct: list[list[bool]], extracted: list[list[str | None]]) -> BenchmarkResult:
+    return benchmark_result(
+        [[Sample(*pair) for pair in zip(*rows, strict=True)] for rows in zip(correct, extracted, strict=True)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +46,7 @@ def scored(correct: list[list[bool]], extracted: list[list[str | None]]) -> Scor
         ([[T]], [["1"]], 1.0, 0.0, {1: 1.0}, 1.0),
     ],
 )
-def test_score(
+def test_benchmark_result(
     correct: list[list[bool]],
     extracted: list[list[str | None]],
     avg: float,
@@ -44,7 +54,7 @@ def test_score(
     pass_at: dict[int, float],
     maj: float,
 ) -> None:
-    found = scored(correct, extracted)
+    found = result_of(correct, extracted)
     assert found.avg == pytest.approx(avg)
     assert found.stderr == pytest.approx(stderr)
     assert found.pass_at == pytest.approx(pass_at)
@@ -64,9 +74,7 @@ def test_score(
         ([F, F], [None, None], 0.0),
     ],
 )
-def test_majority_shares_a_tie_and_lets_only_answers_vote(
-    correct: list[bool], extracted: list[str | None], expected: float
-) -> None:
+def test_the_majority_of_answers_with_ties(correct: list[bool], extracted: list[str | None], expected: float) -> None:
     assert majority(correct, extracted) == pytest.approx(expected)
 
 
@@ -92,26 +100,26 @@ def test_paired_difference(before: list[float], after: list[float], mean: float,
 
 
 def test_shares_of_responses_that_finish_and_answer() -> None:
-    found = score(
+    found = benchmark_result(
         [
             [Sample(T, "1", finished=T, num_tokens=10), Sample(F, None, finished=T, num_tokens=20)],
             [Sample(T, "1", finished=F, num_tokens=40), Sample(F, None, finished=F, num_tokens=40)],
             [Sample(F, "2", finished=F, num_tokens=40), Sample(T, None, finished=T, num_tokens=0)],
         ]
     )
-    # finished: 3 of 6; of those 2 with an answer (what is correct was read); answered: those 2 and 2 that were cut off
+    # 3 of 6 finished, 2 of them with an answer (a correct one counts as read); 2 more answered before they were cut
     assert (found.finished, found.in_form, found.answered) == (pytest.approx(3 / 6), 2 / 6, pytest.approx(4 / 6))
     assert found.mean_tokens == 25
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_clustered_error_is_that_of_drawing_problems_anew(seed: int) -> None:
-    """A bootstrap over problems, each with all its samples, has the same error but for its factor of (n - 1) / n."""
+def test_clustered_error_agrees_with_a_bootstrap_over_problems(seed: int) -> None:
+    """The two differ only by the bootstrap's factor of (n - 1) / n in the variance."""
     rng = random.Random(seed)
     rows = [[Sample(rng.random() < rate, None) for _ in range(4)] for rate in (0.1, 0.2, 0.5, 0.6, 0.9, 0.95)]
     means = [sum(s.correct for s in row) / 4 for row in rows]
     drawn = [sum(rng.choice(means) for _ in means) / len(means) for _ in range(20_000)]
-    assert statistics.stdev(drawn) / math.sqrt(5 / 6) == pytest.approx(score(rows).stderr, rel=0.03)
+    assert statistics.stdev(drawn) / math.sqrt(5 / 6) == pytest.approx(benchmark_result(rows).stderr, rel=0.03)
 
 
 def test_standard_error_is_that_of_the_mean() -> None:
@@ -119,9 +127,9 @@ def test_standard_error_is_that_of_the_mean() -> None:
 
 
 @pytest.mark.parametrize("correct", [[], [[]], [[T], []]])
-def test_nothing_to_score_is_an_error(correct: list[list[bool]]) -> None:
-    with pytest.raises(ValueError, match="nothing to score"):
-        scored(correct, [[None for _ in row] for row in correct])
+def test_a_result_without_samples_is_an_error(correct: list[list[bool]]) -> None:
+    with pytest.raises(ValueError, match="at least one problem"):
+        result_of(correct, [[None for _ in row] for row in correct])
 
 
 def test_problems_of_unequal_length_cannot_be_paired() -> None:

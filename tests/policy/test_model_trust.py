@@ -128,14 +128,13 @@ EACH = """
     from ossft_ray.config import resolve
     from ossft_ray.policy.chat import load_chat, model_digest
     from ossft_ray.engines.training.policy_model import load_model
-    from ossft_ray.run_folder.provenance import write_config
-    from ossft_ray.run_folder.revisions import pin
+    from ossft_ray.run_folder.provenance import pin_revision, write_config
 
     for branch, asked, output, anew, _ in json.loads(sys.argv[1]):
         Path("hub/models--owner--tiny/refs/main").write_text(branch)
         policy = {"model": "owner/tiny", "revision": asked}
         experiment = resolve({"run": {"output": output}, "policy": policy, "data": {"path": "p.jsonl"}})
-        pinned = pin(experiment, anew)
+        pinned = pin_revision(experiment, anew)
         write_config(pinned)
         model, _ = load_model(pinned.policy, pinned.train)
         config = json.loads(Path(output, "config.json").read_text())

@@ -1,13 +1,15 @@
-"""A run's folder with all that a report looks at, written by hand: small, and with figures that are easy to check."""
+"""A run's folder with everything that a report reads, written by hand: small, with figures that are easy to check."""
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA, SCORE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
+from ossft_ray.run_folder.parts import write_counted
 from ossft_ray.run_folder.provenance import write_config
 
 ORIGINS = ("self", "guided", "expert", "self")
@@ -38,10 +40,12 @@ def example(number: int, origin: str, **changes: Any) -> dict[str, Any]:
 
 
 def write_rewriting(output: str, rows: list[dict[str, Any]], finished: bool = True, rows_per_part: int = 2) -> None:
-    """Examples in parts; unfinished, there are four more problems still to do."""
+    """Examples in parts. Without `finished`, four more problems are still to do."""
     folder = Folder.at(output) / "rewrite"
+    folder.write_json("inputs.json", {})
     for number, start in enumerate(range(0, len(rows), rows_per_part)):
-        folder.write_table(f"part-{number:05d}.parquet", to_table(rows[start : start + rows_per_part], EXAMPLE_SCHEMA))
+        part = rows[start : start + rows_per_part]
+        write_counted(folder, f"part-{number:05d}.parquet", to_table(part, EXAMPLE_SCHEMA), counts_of(part))
     rejected = {"problem_id": None, "source": "in.jsonl", "row": 3, "reason": "no_answer", "content": "{}"}
     folder.write_table("rejected-00000.parquet", to_table([rejected], REJECTED_SCHEMA))
     num_problems = len(rows) + (0 if finished else 4)
@@ -62,6 +66,15 @@ def write_rewriting(output: str, rows: list[dict[str, Any]], finished: bool = Tr
         folder.write_json("manifest.json", manifest)
     else:
         folder.write_json("problems.json", {"problems": num_problems, "rejected": 1})
+
+
+def counts_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a part of these rows is written with: it counts problems, of which several rows may be kept."""
+    problems = {row["problem_id"]: row for row in rows}.values()
+    reasons: dict[str, Counter[str]] = {}
+    for found in (found for row in problems for found in row["attempts"]):
+        reasons.setdefault(found["stage"], Counter())[found["reason"]] += 1
+    return {**Counter(row["origin"] for row in problems), "reasons": reasons}
 
 
 def write_run(output: str, gpus: int = 2, trained: float = 0.5, loss: str = "dft") -> str:

@@ -1,4 +1,4 @@
-"""`config.json` keeps what earlier stages noted."""
+"""`config.json` keeps what earlier stages recorded."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from ossft_ray.run_folder.names import CONFIG
 from ossft_ray.run_folder.provenance import write_config
 
 
-def test_machines_stay_until_a_stage_runs_on_others(tmp_path: Path) -> None:
+def test_machines_are_kept_until_a_stage_runs_on_others(tmp_path: Path) -> None:
     settings = {"run": {"output": str(tmp_path)}, "policy": {"model": "x"}, "data": {"path": "p.jsonl"}}
-    experiment, noted = resolve(settings), []
+    experiment, recorded = resolve(settings), []
     for machines in (None, {"nodes": 1, "cpus": 8, "gpus": 2}, None, {"nodes": 2, "cpus": 16, "gpus": 4}, None):
         write_config(experiment, machines)
         found = Folder.at(str(tmp_path)).read_json(CONFIG)["machines"]
-        noted.append(found and found["gpus"])
-    assert noted == [None, 2, 2, 4, 4]
+        recorded.append(found and found["gpus"])
+    assert recorded == [None, 2, 2, 4, 4]

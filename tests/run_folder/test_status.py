@@ -1,4 +1,4 @@
-"""What `ossft status` tells from folders: not begun, under way, torn, complete, of several rounds; what it refuses."""
+"""`ossft status` of runs that have not begun, are under way, torn, complete or of several rounds; and its refusals."""
 
 import json
 import os
@@ -16,12 +16,10 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
 from ossft_ray.run_folder.parts import write_counted
 from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.stage_status import Stage
-from ossft_ray.run_folder.status import next_command, status
+from ossft_ray.run_folder.status import StageStatus, next_command, status
 
 NOW = 2_000_000_000.0
 UNDER_WAY = {"parts": 1, "attempts": 4, "solved": 2}
-Tell = Callable[..., dict[str, Any]]
 
 
 def write_settings(run: Path, **sections: Any) -> None:
@@ -42,7 +40,7 @@ def log_of(problem: str) -> bytes:
 
 
 def write_rewriting(run: Path) -> None:
-    """Two of four parts are done, one is under way; the session began after the first of them."""
+    """Two of four parts are done, one is in progress; the newest session began after the first was done."""
     folder = Folder.at(str(run / "rewrite"))
     folder.write_json("inputs.json", {})
     folder.write_json("problems.json", {"problems": 60, "num_parts": 4})
@@ -50,9 +48,9 @@ def write_rewriting(run: Path) -> None:
     write_part(run / "rewrite", 0, **kept, started=NOW - 9000, ended=NOW - 8900)
     kept = {"self": 10, "dropped": 6, "attempts": 30, "generated_tokens": 234, "reasons": {"self": {"correct": 10}}}
     write_part(run / "rewrite", 1, **kept, started=NOW - 100, ended=NOW - 20)
-    for writer in ("dead", "living"):
+    for writer in ("killed", "running"):
         (folder / "unfinished").write_bytes(f"part-00002.{writer}.jsonl", log_of(writer))
-    (folder / "unfinished").write_bytes("part-00001.living.jsonl", log_of("not deleted yet"))
+    (folder / "unfinished").write_bytes("part-00001.running.jsonl", log_of("not deleted yet"))
     (folder / "sessions").write_bytes("1.jsonl", json.dumps({"began": NOW - 9100}).encode() + b"\n")
     (folder / "sessions").write_bytes("2.jsonl", json.dumps({"began": NOW - 120}).encode() + b'\n{"pha')
 
@@ -83,7 +81,7 @@ def finish_training(run: Path) -> None:
 
 
 def write_evaluation(run: Path) -> None:
-    """The base model has all of one benchmark and a part of the other."""
+    """The base model has answered all of one benchmark and a part of the other."""
     folder = Folder.at(str(run / "evaluate/base"))
     folder.write_json("sizes.json", {"aime24": {"problems": 30, "parts": 4}, "amc23": {"problems": 40, "parts": 5}})
     for benchmark, number in [*(("aime24", number) for number in range(4)), ("amc23", 3)]:
@@ -99,7 +97,7 @@ def finish_evaluation(run: Path) -> None:
 
 
 def finish_all(run: Path) -> None:
-    """Every stage, the evaluation of the trained model too."""
+    """Every stage, including the evaluation of the trained model."""
     for write in (write_rewriting, finish_rewriting, write_scoring, write_training, finish_training):
         write(run)
     Folder.at(str(run / "score")).write_json(
@@ -114,7 +112,7 @@ def finish_all(run: Path) -> None:
 
 
 def age(run: Path, seconds: float) -> None:
-    """Let every file have been written so long ago."""
+    """Set every file's time of writing back by `seconds`."""
     for path in run.rglob("*"):
         if path.is_file():
             os.utime(path, (NOW - seconds, NOW - seconds))
@@ -126,12 +124,12 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def stage(run: Path, name: str) -> Stage:
+def stage(run: Path, name: str) -> StageStatus:
     (stages,) = status(str(run), NOW).rounds
     return next(found for found in stages if found.name == name)
 
 
-def test_nothing_is_begun(run: Path) -> None:
+def test_a_run_that_has_not_begun(run: Path) -> None:
     found = status(str(run), NOW)
     assert [(each.name, each.state) for each in found.rounds[0]] == [
         ("rewrite", "not begun"),
@@ -146,7 +144,7 @@ def test_nothing_is_begun(run: Path) -> None:
 @pytest.mark.parametrize(
     "write, name, done, total, unit, left, details",
     [
-        # 16 problems in 80 seconds, 28 left, and 20 seconds of that are over
+        # 16 problems took 80 seconds, 28 are left, and 20 seconds have passed since
         (write_rewriting, "rewrite", 32, 60, "problems", 28 * 80 / 16 - 20, {"parts": 2, "under_way": UNDER_WAY}),
         (write_training, "train", 5, 9, "steps", 40.0, {"checkpoint": 2, "loss": 0.5, "tokens_per_second": 1234.5}),
         (write_evaluation, "evaluate", 5, 9, "parts", None, {"averages": {}}),
@@ -168,7 +166,7 @@ def test_a_stage_under_way(
     assert stage(run, name).seconds_left is None
 
 
-def test_rewriting_adds_up_its_parts(run: Path) -> None:
+def test_the_counts_of_finished_parts_add_up(run: Path) -> None:
     write_rewriting(run)
     details = stage(run, "rewrite").details
     assert details["origins"] == {"self": 19, "guided": 5, "expert": 2}
@@ -182,7 +180,7 @@ def test_rewriting_whose_input_is_still_being_read(run: Path) -> None:
     assert (found.done, found.total, found.seconds_left) == (32, None, None)
 
 
-def test_scoring_is_measured_by_the_parts_of_examples(run: Path) -> None:
+def test_the_progress_of_scoring_is_in_parts_of_examples(run: Path) -> None:
     write_rewriting(run)
     write_scoring(run)
     age(run, 1)
@@ -191,7 +189,7 @@ def test_scoring_is_measured_by_the_parts_of_examples(run: Path) -> None:
     assert found.details == {"tokens": 700}
 
 
-def test_a_slow_step_is_not_yet_silence(run: Path) -> None:
+def test_a_stage_with_slow_steps_stays_going_for_longer(run: Path) -> None:
     write_training(run)
     text = (run / "train/metrics.jsonl").read_text().replace('"seconds": 10.0', '"seconds": 100.0')
     (run / "train/metrics.jsonl").write_text(text)
@@ -220,7 +218,7 @@ def test_training_before_its_first_step(run: Path) -> None:
         ([finish_all, lambda run: shutil.rmtree(run / "evaluate/trained")], "ossft evaluate"),
         ([finish_all, lambda run: (run / "evaluate/base/amc23/part-00002.parquet").unlink()], "ossft evaluate"),
         ([finish_all, lambda run: (run / "train/manifest.json").unlink()], "ossft train"),
-        ([finish_all, lambda run: shutil.rmtree(run / "score")], None),  # nothing that came later needed it
+        ([finish_all, lambda run: shutil.rmtree(run / "score")], None),  # no later stage needed it
         ([write_rewriting, finish_rewriting, write_training, finish_training], "ossft evaluate"),
     ],
 )
@@ -250,16 +248,7 @@ def test_a_run_in_an_object_store(run: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert status("s3://bucket/run", NOW).rounds == [expected]
 
 
-def test_an_evaluation_that_did_not_write_down_its_sizes(run: Path) -> None:
-    finish_all(run)
-    for model in ("base", "trained"):
-        (run / "evaluate" / model / "sizes.json").unlink()
-    found = stage(run, "evaluate")
-    assert (found.state, found.done, found.total) == ("complete", 18, 18)
-    assert found.details["models"]["trained"]["amc23"]["parts_done"] == 5
-
-
-def test_rounds(run: Path) -> None:
+def test_several_rounds(run: Path) -> None:
     write_settings(run, loop={"rounds": 3})
     finish_all(run)
     assert status(str(run), NOW).next == "ossft run", "round 2 is still to come"
@@ -273,7 +262,7 @@ def test_rounds(run: Path) -> None:
     assert found.next == "ossft run"
 
 
-def test_training_on_the_rows_of_another_run_needs_no_rewriting(run: Path, tmp_path: Path) -> None:
+def test_training_on_rows_of_another_run_needs_no_rewriting(run: Path, tmp_path: Path) -> None:
     write_rewriting(tmp_path / "other")
     write_settings(run, train={"examples": str(tmp_path / "other/rewrite")})
     write_scoring(run)
@@ -284,23 +273,23 @@ def test_training_on_the_rows_of_another_run_needs_no_rewriting(run: Path, tmp_p
 
 
 def test_nothing_is_next_while_a_later_stage_is_going() -> None:
-    stages = [Stage("rewrite", "quiet"), Stage("train", "going")]
+    stages = [StageStatus("rewrite", "quiet"), StageStatus("train", "going")]
     assert next_command([stages], 1) is None
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, command: Callable[[str], Callable[..., str]]) -> Callable[..., str]:
+def shown(monkeypatch: pytest.MonkeyPatch, command: Callable[[str], Callable[..., str]]) -> Callable[..., str]:
     monkeypatch.setattr("time.time", lambda: NOW)
     return command("status")
 
 
-def test_on_the_terminal(run: Path, told: Any) -> None:
+def test_the_status_on_a_terminal(run: Path, shown: Any) -> None:
     for write in (write_rewriting, finish_rewriting, write_training, write_evaluation):
         write(run)
     age(run / "rewrite", 9000)
     age(run / "train", 15)
     age(run / "evaluate", 7500)
-    assert told(str(run)).splitlines() == [
+    assert shown(str(run)).splitlines() == [
         str(run),
         "rewrite   complete    60 problems; 30 self, 20 guided, 10 expert; 4,321 tokens in 99 attempts",
         "score     not begun",
@@ -308,16 +297,16 @@ def test_on_the_terminal(run: Path, told: Any) -> None:
         "about 40 s left",
         "                      last written to 15 s ago",
         "evaluate  quiet       5 of 9 parts; base: 1 of 2 benchmarks",
-        "                      last written to 2 h 5 min ago: interrupted, or loading; the same command goes on",
+        "                      last written to 2 h 5 min ago: interrupted, or loading; the same command resumes it",
         "report    not begun",
-        "next: nothing; it is going",
+        "next: nothing while a stage is going",
     ]
 
 
-def test_for_programs(run: Path, told: Any) -> None:
+def test_the_status_as_json(run: Path, shown: Any) -> None:
     write_training(run)
     age(run, 1000)
-    found = json.loads(told(str(run), "--json"))
+    found = json.loads(shown(str(run), "--json"))
     assert (found["run"], found["now"], found["next"]) == (str(run), NOW, "ossft rewrite")
     train = found["rounds"][0]["train"]
     assert (train["state"], train["done"], train["total"], train["written_at"]) == ("quiet", 5, 9, NOW - 1000)
@@ -327,19 +316,18 @@ def test_for_programs(run: Path, told: Any) -> None:
     "argument, words",
     [
         ("missing", "missing: no such folder; give a run's folder, its [run] output"),
-        ("empty", "empty: holds no run, neither an experiment's config.json nor a stage's folder; give a run's folder"),
-        ("model", "model: holds no run, neither an experiment's config.json nor a stage's folder; give a run's folder"),
-        (
-            "run/rewrite",
-            "run/rewrite: holds no run, neither an experiment's config.json nor a stage's folder; give",
-        ),
+        ("empty", "empty: holds no run, neither an experiment's config.json nor a stage; give"),
+        ("model", "model: holds no run, neither an experiment's config.json nor a stage; give"),
+        ("run/rewrite", "run/rewrite: holds no run, neither an experiment's config.json nor a stage; give the"),
         ("torn", "torn/rewrite/manifest.json: not valid JSON"),
-        ("foreign", "part-00000.parquet: its metadata lacks ossft_counts; it is no part that ossft wrote"),
+        ("foreign", "part-00000.parquet: its metadata lacks ossft_counts, so ossft did not write it"),
         ("broken", "broken: cannot be read: "),
         ("nowhere://bucket/run", "nowhere://bucket/run: not a path or URI"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, told: Any, argument: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_refused(
+    tmp_path: Path, shown: Any, argument: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("model").mkdir()
@@ -350,6 +338,6 @@ def test_what_is_refused(tmp_path: Path, told: Any, argument: str, words: str, m
     Path("torn/rewrite/manifest.json").write_text("{")
     Folder.at("foreign/rewrite").write_table("part-00000.parquet", to_table([], EXAMPLE_SCHEMA))
     Path("broken/rewrite/part-00001.parquet").write_text("no Parquet")
-    line = told(argument, code=2)
+    line = shown(argument, code=2)
     assert line.startswith("error: ") and line.count("\n") == 1
     assert words in line

@@ -1,4 +1,4 @@
-"""What `ossft show` prints: of a finished run, of one under way, of odd rows; and what it refuses."""
+"""`ossft show` of a finished run, a run under way, and odd rows; and what it refuses."""
 
 import io
 import shutil
@@ -13,9 +13,10 @@ from ossft_ray.common.schema import DROPPED_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Policy
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.terminal import bars
-from ossft_ray.terminal.show import plain
-from tests.export.runs import CHAT, TEXTS, attempt, example, write_run
+from ossft_ray.terminal.show import escape_controls
+from tests.export.runs import CHAT, TEXTS, attempt, example, settings, write_run
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def shown_ids(text: str) -> list[str]:
         (["--problem", "p3"], ["p3"]),
     ],
 )
-def test_the_first_rows_in_order(run: str, shown: Any, options: list[str], ids: list[str]) -> None:
+def test_rows_are_chosen_in_order(run: str, shown: Any, options: list[str], ids: list[str]) -> None:
     assert shown_ids(shown(run, *options)) == ids
 
 
@@ -69,16 +70,16 @@ def test_attempts(run: str, shown: Any) -> None:
     text = shown(run, "-n", "1", "--attempts")
     *_, table = text.partition("-- 2 attempts\n")
     assert table.splitlines() == [
-        "stage  index  reason   finish  tokens",
-        "self   0      wrong    stop    7",
-        "self   1      correct  stop    7",
-        "-- attempt self/0: wrong",
+        "-- attempt self/0: wrong, 7 tokens, stop",
         "no",
-        "-- attempt self/1: correct",
+        "-- attempt self/1: correct, 7 tokens, stop",
         *TEXTS["self"].split("\n"),
     ]
-    assert "guided  0      copies_reference" in shown(run, "--origin", "expert", "--attempts")
-    assert "attempt guided" not in shown(run, "--origin", "expert", "--attempts"), "their texts were not kept"
+    *_, without_texts = shown(run, "--origin", "expert", "--attempts").partition("-- 2 attempts\n")
+    assert without_texts.splitlines() == [
+        "-- attempt self/0: truncated, 7 tokens, stop",
+        "-- attempt guided/0: copies_reference, 7 tokens, stop",
+    ]
 
 
 def test_the_prompt_as_the_template_renders_it(run: str, shown: Any) -> None:
@@ -100,15 +101,13 @@ def test_token_ids_with_their_pieces(run: str, shown: Any) -> None:
     assert [int(word) for word in tokens.split() if word.isdigit()] == token_ids
 
 
-def test_without_the_policy_its_messages_are_shown(tmp_path: Path, shown: Any) -> None:
+def test_a_prompt_needs_the_policy(tmp_path: Path, shown: Any) -> None:
     run = write_run(str(tmp_path / "run"), model=str(tmp_path / "gone"))
-    text = shown(run, "-n", "1", "--prompt", "--tokens")
-    assert "without the policy's tokenizer: [policy] model: no model folder at" in text
-    assert "-- prompt, message of the user\nWhat is 1 + 1? (0)\n" in text
-    assert f"\n{' '.join(map(str, example(0, 'self')['response_token_ids']))}\n" in text
+    assert shown_ids(shown(run, "-n", "1")) == ["p0"]
+    assert "[policy] model: no model folder at" in shown(run, "-n", "1", "--prompt", code=2)
 
 
-def test_a_run_without_config_takes_the_rows_policy(run: str, shown: Any) -> None:
+def test_a_run_without_config_uses_the_policy_named_in_its_rows(run: str, shown: Any) -> None:
     (Path(run) / "config.json").unlink()
     assert "<|im_start|>system" in shown(run, "-n", "1", "--prompt")
 
@@ -126,27 +125,19 @@ def test_a_run_whose_input_is_still_being_read(tmp_path: Path, shown: Any) -> No
     assert shown(run).startswith(f"{run}: 4 problems so far\n")
 
 
-def test_progress_counts_what_it_can(tmp_path: Path, shown: Any) -> None:
-    run = write_run(str(tmp_path / "run"), num_open=3)
-    (tmp_path / "run" / "rewrite" / "problems" / "part-00001.parquet").unlink()
-    assert shown(run).startswith(f"{run}: 2 of 7 problems so far\n")
-
-
 def test_dropped_problems(run: str, shown: Any) -> None:
     row = {name: value for name, value in example(7, "expert").items() if name in DROPPED_SCHEMA.names}
     (Folder.at(run) / "rewrite").write_table("dropped-00001.parquet", to_table([row], DROPPED_SCHEMA))
     text = shown(run, "--origin", "dropped", "--prompt", "--tokens", "--attempts")
     assert shown_ids(text) == ["p7"]
-    assert "guided  0      copies_reference" in text
+    assert "attempt guided/0: copies_reference" in text
     assert "kept response" not in text
 
 
 ODD = "[bold]x[/bold] \x1b[31mred\x07 \x9b1m \x7f\r\u202e :smile:\tend \\boxed{2}" + " long" * 60
 
 
-def test_what_a_model_wrote_does_nothing_to_a_terminal(
-    tmp_path: Path, shown: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_models_text_cannot_control_the_terminal(tmp_path: Path, shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = [attempt("self", 0, "wrong\x1b[2J", ODD)]
     row = example(0, "self", response=ODD, question=ODD, problem_id="p\x1b]0;x\x07", attempts=attempts)
     run = write_run(str(tmp_path / "run"), [[row]])
@@ -175,15 +166,19 @@ def test_what_a_model_wrote_does_nothing_to_a_terminal(
     ],
 )
 def test_control_characters_are_written_out(text: str, expected: str) -> None:
-    assert plain(text) == expected
+    assert escape_controls(text) == expected
 
 
 @pytest.mark.parametrize(
     "arguments, words",
     [
         (["missing"], "missing: no such folder; give a run's folder, its [run] output"),
-        (["empty"], "empty: holds no rewrite/, so no examples; give a run's folder"),
-        (["run/rewrite"], "run/rewrite: holds no rewrite/, so no examples; give the folder above it"),
+        (["empty"], "empty: holds no run, neither an experiment's config.json nor a stage; give a run's folder"),
+        (
+            ["run/rewrite"],
+            "run/rewrite: holds no run, neither an experiment's config.json nor a stage; give the",
+        ),
+        (["configured"], "configured: holds no rewrite/, so no examples; run `ossft rewrite` first"),
         (["run", "--origin", "dropped"], "run: has no row of origin dropped"),
         (["run", "--problem", "p9", "--origin", "self"], "run: has no row of origin self for problem p9"),
         (["run", "--origin", "mine"], "'mine' is not one of 'self', 'guided', 'expert', 'dropped'"),
@@ -191,7 +186,7 @@ def test_control_characters_are_written_out(text: str, expected: str) -> None:
         (["begun"], "begun: has no row so far"),
         (["broken"], "part-00000.parquet: cannot be read"),
         (["columns"], "part-00000.parquet: column 'completion' is missing"),
-        (["torn"], "torn: its config.json or rewrite/manifest.json is not valid JSON"),
+        (["torn"], "torn/config.json: not valid JSON"),
         (["nowhere://bucket/run"], "nowhere://bucket/run: not a path or URI"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -209,6 +204,7 @@ def test_what_is_refused(
     table = Folder.at("run/rewrite").read_table("part-00000.parquet").drop_columns("completion")
     Folder.at("columns/rewrite").write_table("part-00000.parquet", table)
     Path("torn/config.json").write_text("{")
+    write_config(settings("configured"))
     line = shown(*arguments, code=2)
     assert line.startswith("error: ") and line.count("\n") == 1
     assert words in line

@@ -1,4 +1,4 @@
-"""Base against trained model: the summary's figures against hand-computed ones."""
+"""Base against trained model: the summary's figures against values worked out by hand."""
 
 from pathlib import Path
 
@@ -34,8 +34,7 @@ def test_differences_are_paired_by_problem(folders: tuple[Folder, Folder]) -> No
     found = compare_models(*folders, ["easy"])["easy"]
     # base means 0.5 and 0.0, trained 1.0 and 0.5: every problem gains 0.5, so that difference has no error
     assert (found["difference"], found["stderr"], found["low"], found["high"]) == (0.5, 0.0, 0.5, 0.5)
-    assert found["gain"] == {"stopping": 0.0, "form": 0.0, "solving": 0.5}
-    assert set(compare_models(*folders, ["easy"])) == {"easy"}, "of one benchmark there is no average"
+    assert set(compare_models(*folders, ["easy"])) == {"easy"}, "a single benchmark has no average"
 
 
 def test_a_table_of_two_benchmarks_and_their_average(folders: tuple[Folder, Folder]) -> None:
@@ -43,15 +42,14 @@ def test_a_table_of_two_benchmarks_and_their_average(folders: tuple[Folder, Fold
     console.print(comparison_table(*folders, ["easy", "hard"]))
     text = console.export_text()
     easy, hard, average = (line.split() for line in text.splitlines() if "+" in line)
-    assert "four of five cases: easy 25.0, hard 100.0, average 100.0." in " ".join(text.split())
-    assert easy == "easy 25.0 75.0 +50.0 +50.0 to +50.0 +0.0 +0.0 +50.0".split()  # noqa: SIM905
-    # hard: differences 0 and 1, mean 0.5, error 0.5, so with one degree of freedom anything may be
-    assert hard == "hard 0.0 50.0 +50.0 -100.0 to +100.0 +0.0 +0.0 +50.0".split()  # noqa: SIM905
+    assert easy == "easy 25.0 75.0 +50.0 +50.0 to +50.0 25.0".split()  # noqa: SIM905
+    # hard: differences 0 and 1, mean 0.5, error 0.5, so with one degree of freedom the interval excludes nothing
+    assert hard == "hard 0.0 50.0 +50.0 -100.0 to +100.0 100.0".split()  # noqa: SIM905
     # the mean of errors 0 and 0.5 in quadrature is 0.25, still with one degree of freedom
-    assert average == "average 12.5 62.5 +50.0 -100.0 to +100.0 +0.0 +0.0 +50.0".split()  # noqa: SIM905
+    assert average == "average 12.5 62.5 +50.0 -100.0 to +100.0 100.0".split()  # noqa: SIM905
 
 
-def test_models_scored_on_different_problems_are_not_compared(folders: tuple[Folder, Folder]) -> None:
+def test_models_with_different_problems_are_not_compared(folders: tuple[Folder, Folder]) -> None:
     base, trained = folders
     write(trained, "easy", {"a": [True, True], "c": [True, False]})
     with pytest.raises(ValueError, match="different problems"):

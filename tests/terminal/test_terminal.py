@@ -1,4 +1,4 @@
-"""What one sees while a stage works: counts, shares, the rate of each policy, the time left; and what it cost."""
+"""Progress on the terminal: counts, shares, the rate of each policy, the time left; and tables of results."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from ossft_ray.terminal import bars, tables
 
 
 @pytest.mark.parametrize(
-    "seconds, said", [(0.4, "0 s"), (42, "42 s"), (200, "3 min 20 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min")]
+    "seconds, text", [(0.4, "0 s"), (42, "42 s"), (200, "3 min 20 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min")]
 )
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def lines_of(monkeypatch: pytest.MonkeyPatch, reports: list[tuple[float, dict[str, Any]]]) -> list[str]:
-    """What `rewrite` reports print where there is no terminal, each given at its time in seconds."""
+    """The lines of `rewrite` without a terminal, from reports that each arrive at a time in seconds."""
     lines: list[str] = []
     clock = [0.0]
     monkeypatch.setattr(bars.time, "monotonic", lambda: 1000 + clock[0])
@@ -27,7 +27,7 @@ def lines_of(monkeypatch: pytest.MonkeyPatch, reports: list[tuple[float, dict[st
     return lines
 
 
-def test_progress_tells_shares_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_shows_shares_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     half = {"problems": 40, "self": 10, "guided": 20, "expert": 10, "generated_tokens": 8000, "policies": 2}
     lines = lines_of(monkeypatch, [(0, {}), (20, {"generated_tokens": 1, "policies": 2}), (60, half)])
     assert lines == [
@@ -38,13 +38,13 @@ def test_progress_tells_shares_rate_and_time_left(monkeypatch: pytest.MonkeyPatc
     ]
 
 
-def test_one_policy_needs_no_division(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_of_a_single_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     done = {"problems": 80, "self": 80, "generated_tokens": 8000, "policies": 1}
     *_, last = lines_of(monkeypatch, [(0, {"generated_tokens": 1, "policies": 1}), (20, done)])
     assert last == "  rewrite: 100/100 problems  self 100%  guided 0%  expert 0%  400 tokens/s"
 
 
-def test_costs_name_what_was_turned_away() -> None:
+def test_costs_list_extra_attempts_and_reasons() -> None:
     manifest = {
         "attempts": 1200,
         "generated_tokens": 34000,
@@ -57,7 +57,7 @@ def test_costs_name_what_was_turned_away() -> None:
     }
     assert tables.rewriting_costs(manifest).splitlines() == [
         "1,200 attempts, 34,000 tokens generated",
-        "beside them 7 made again after an interruption",
+        "besides: 7 repeated after an interruption",
         "self: 900 wrong, 100 correct",
         "guided: 2 copies_reference",
         "time: reading data 1 s, rewriting 3 min 20 s",
@@ -67,16 +67,16 @@ def test_costs_name_what_was_turned_away() -> None:
 @pytest.mark.parametrize(
     "totals, expected",
     [
-        ({"parts": 0, "tokens": 0, "seconds": 0.0}, (2, 10, "parts", "loading")),
-        ({"parts": 3, "tokens": 900, "seconds": 6.0}, (5, 10, "parts", "150 tokens/s  10 s left")),
-        ({"parts": 8, "tokens": 900, "seconds": 6.0}, (10, 10, "parts", "150 tokens/s")),
+        ({"parts": 0, "tokens": 0, "seconds": 0.0}, (2, 10, "parts", ["loading"])),
+        ({"parts": 3, "tokens": 900, "seconds": 6.0}, (5, 10, "parts", ["150 tokens/s", "10 s left"])),
+        ({"parts": 8, "tokens": 900, "seconds": 6.0}, (10, 10, "parts", ["150 tokens/s"])),
     ],
 )
-def test_scoring_tells_parts_rate_and_time_left(totals: dict[str, Any], expected: tuple[Any, ...]) -> None:
-    assert bars._scoring({"total": 10, "done_before": 2} | totals, bars._Rate()) == expected
+def test_scoring_shows_parts_rate_and_time_left(totals: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    assert bars._score({"total": 10, "done_before": 2} | totals, bars._SamplingRate()) == expected
 
 
-def test_the_gap_shows_groups_that_have_tokens() -> None:
+def test_the_gap_table_shows_groups_with_tokens() -> None:
     none = {"tokens": 0, "responses": 0, "mean_logprob": None, "perplexity": None, "effective_sample_size": None}
     some = {
         "tokens": 1200,

@@ -6,7 +6,7 @@ from typing import Any
 from ossft_ray.common.schema import SAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.method.comparison import Comparison, average, compare
-from ossft_ray.method.metrics import Sample, Score, score
+from ossft_ray.method.metrics import BenchmarkResult, Sample, benchmark_result
 from ossft_ray.run_folder.names import DIFFERENCES, EVALUATE, PARTS
 
 AVERAGE = "average"  # over benchmarks, in differences.json
@@ -20,9 +20,8 @@ def folder_name(benchmark: str) -> str:
 
 def score_model(model_folder: Folder, benchmarks: list[str]) -> dict[str, dict[str, Any]]:
     """A model's entry of `scores.json`."""
-    return {
-        folder_name(name): _score_as_json(score(list(read_samples(model_folder, name).values()))) for name in benchmarks
-    }
+    results = {name: benchmark_result(list(read_samples(model_folder, name).values())) for name in benchmarks}
+    return {folder_name(name): _result_as_json(result) for name, result in results.items()}
 
 
 def compare_models(before: Folder, after: Folder, benchmarks: list[str]) -> dict[str, dict[str, Any]]:
@@ -61,8 +60,8 @@ def _compare_on(before: Folder, after: Folder, benchmark: str) -> Comparison:
     return compare(list(old.values()), [new[problem_id] for problem_id in old])
 
 
-def _score_as_json(score: Score) -> dict[str, Any]:
-    values = asdict(score)
+def _result_as_json(result: BenchmarkResult) -> dict[str, Any]:
+    values = asdict(result)
     return {"avg": values.pop("avg"), "stderr": values.pop("stderr"), "pass": values.pop("pass_at"), **values}
 
 

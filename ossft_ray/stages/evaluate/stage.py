@@ -33,8 +33,7 @@ from ossft_ray.run_folder.names import (
     SIZES,
     TRAIN,
 )
-from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.revisions import pin
+from ossft_ray.run_folder.provenance import pin_revision, write_config
 from ossft_ray.run_folder.sessions import Session, session_phases, session_total
 from ossft_ray.run_folder.stage_folder import begin_stage, fingerprint
 from ossft_ray.stages.evaluate.accuracies import Scores, compare_models, folder_name, score_model
@@ -61,7 +60,7 @@ def evaluate(
     """
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
-    experiment = pin(experiment)
+    experiment = pin_revision(experiment)
     benchmarks = {
         name: read_benchmark(name, experiment.evaluate, experiment.verify.kind)
         for name in experiment.evaluate.benchmarks
@@ -71,7 +70,7 @@ def evaluate(
     folder = Folder.at(experiment.run.output) / EVALUATE
     scores: Scores = {}
     found = models(experiment)
-    found |= {name: pin(each) for name, each in other_models(experiment).items()}
+    found |= {name: pin_revision(each) for name, each in other_models(experiment).items()}
     for with_policy in found.values():
         load_chat(with_policy.policy)  # none is sampled before all are known to be usable
     for model, with_policy in found.items():
@@ -192,7 +191,7 @@ def _draw(
         "done_before": PART_PROBLEMS * (num_parts - len(missing)),
     }
     start_ray(experiment, verbose)
-    session = Session.begin(folder)
+    session = Session(folder)
     totals = run_workers(
         EvaluateWorker,
         experiment,
@@ -204,8 +203,8 @@ def _draw(
         benchmarks=benchmarks,
         folder=folder,
     )
-    session.note(EVALUATE, totals)
-    session.end()
+    session.end_phase(EVALUATE, totals)
+    session.close()
 
 
 def _num_parts(problems: list[Problem]) -> int:

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ossft_ray.common.schema import PROBLEM_SCHEMA
-from ossft_ray.common.storage import Folder, LineLog, read_lines
+from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Attempt, Problem, Response, Stage
+from ossft_ray.run_folder.line_log import LineLog, read_lines
 from ossft_ray.run_folder.names import BEFORE, UNFINISHED
-from ossft_ray.run_folder.parts import delete_part, read_dropped
-from ossft_ray.run_folder.reader import read_counts
+from ossft_ray.run_folder.parts import delete_part, read_counts, read_dropped
 from ossft_ray.stages.rewrite.regrading import GradingKey
 
 EXTRA_WORK = ("redone_attempts", "redone_tokens", "speculative_attempts", "speculative_tokens")

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,14 +11,12 @@ from ossft_ray.common.types import ORIGINS, Problem, RewriteResult, Stage
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
 from ossft_ray.method.parroting import summarise_outcomes
 from ossft_ray.method.suspects import find_suspect
-from ossft_ray.run_folder.names import PARTS
-from ossft_ray.run_folder.reader import read_counts
+from ossft_ray.run_folder.parts import counts_of_parts
 from ossft_ray.run_folder.sessions import session_phases
 from ossft_ray.stages.rewrite.attempt_log import EXTRA_WORK, AttemptLog
 from ossft_ray.stages.rewrite.ingest import InputManifest
 
 _WORK = ("attempts", "generated_tokens", "prompt_tokens")
-_READERS = 32  # parts read at once; an object store needs a few round trips for each
 
 
 async def part_counts(
@@ -55,9 +52,7 @@ def manifest_figures(folder: Folder, input_manifest: InputManifest) -> dict[str,
     hosts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     intervals, suspects, parroting = [], [], []
-    with ThreadPoolExecutor(_READERS) as readers:
-        counts_of_parts = list(readers.map(partial(read_counts, folder), folder.names(PARTS)))
-    for counts in counts_of_parts:
+    for counts in counts_of_parts(folder):
         intervals.append((counts.pop("started"), counts.pop("ended")))
         hosts[counts.pop("host", "unknown")] += 1
         suspects += counts.pop("suspects")

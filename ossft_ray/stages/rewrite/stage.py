@@ -16,8 +16,7 @@ from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.names import BEFORE, PARTS, REWRITE, UNFINISHED, part_number
-from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.revisions import pin
+from ossft_ray.run_folder.provenance import pin_revision, write_config
 from ossft_ray.run_folder.sessions import Session
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.rewrite.ingest import part_capacity, shard_input
@@ -45,7 +44,7 @@ def rewrite(
     """
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
-    experiment = pin(experiment, anew=start_over)
+    experiment = pin_revision(experiment, refresh=start_over)
     chat = load_chat(experiment.policy)
     inputs = rewrite_inputs(experiment)
     folder = Folder.at(experiment.run.output) / REWRITE
@@ -54,10 +53,10 @@ def rewrite(
         report(ALREADY_COMPLETE)
         return manifest
 
-    session = Session.begin(folder)
+    session = Session(folder)
     input_manifest = shard_input(experiment, chat, folder)
     record_growth(folder, inputs)
-    session.note("reading data")
+    session.end_phase("reading data")
     write_config(experiment)
     finished = set(folder.names(PARTS))
     # Large parts first, because small ones spread better over many policies at the end.
@@ -74,8 +73,8 @@ def rewrite(
         lambda totals: report(counts | totals),
         verbose,
     )
-    session.note("rewriting", totals)
-    session.end()
+    session.end_phase("rewriting", totals)
+    session.close()
     manifest = finish_stage(folder, inputs, manifest_figures(folder, input_manifest))
     for name in (UNFINISHED, BEFORE):
         (folder / name).delete()

@@ -22,9 +22,9 @@ from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
 from ossft_ray.policy.chat import load_chat, model_digest
 from ossft_ray.run_folder.names import MANIFEST, PARTS, SCORE
-from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.reader import examples_folder, read_counts
-from ossft_ray.run_folder.revisions import pin
+from ossft_ray.run_folder.parts import read_counts
+from ossft_ray.run_folder.provenance import pin_revision, write_config
+from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, run_worker
 
@@ -48,7 +48,7 @@ def score(
         JobError: a worker failed; the same command resumes the run.
     """
     check_output(experiment.run.output)
-    experiment = pin(experiment)
+    experiment = pin_revision(experiment)
     folder = Folder.at(experiment.run.output) / SCORE
     report = on_progress or (lambda totals: None)
     source = examples_folder(experiment)

@@ -15,9 +15,8 @@ from ossft_ray.engines.training.trainer import holdout_value
 from ossft_ray.policy.chat import load_chat, model_digest
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, TRAIN
-from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.provenance import pin_revision, write_config
 from ossft_ray.run_folder.reader import examples_folder
-from ossft_ray.run_folder.revisions import pin
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints
 from ossft_ray.stages.train.heartbeats import Heartbeats, raise_if_hung
@@ -55,7 +54,7 @@ def train(
         Stopped: SIGTERM or `stop_after` asked for it; a checkpoint is written.
     """
     check_output(experiment.run.output)
-    experiment = pin(experiment)
+    experiment = pin_revision(experiment)
     folder = Folder.at(experiment.run.output) / TRAIN
     report = on_progress or (lambda metrics: None)
     source = examples_folder(experiment)

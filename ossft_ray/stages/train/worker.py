@@ -19,7 +19,7 @@ from ossft_ray.engines.training.checkpoint_state import PROGRESS, TAG, load_stat
 from ossft_ray.engines.training.model_export import export_model
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import Chat, load_chat
-from ossft_ray.run_folder.metrics_log import MetricsLog
+from ossft_ray.run_folder.metrics_log import continue_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, MODEL
 from ossft_ray.stages.train.checkpoints import UNIVERSAL, Checkpoints, local_copy, make_universal
 from ossft_ray.stages.train.heartbeats import make_heartbeat
@@ -61,8 +61,8 @@ def _train(trainer: Trainer, experiment: Experiment, folder: Folder, heartbeats:
     settings, checkpoints, chat = experiment.train, Checkpoints(folder / CHECKPOINTS), load_chat(experiment.policy)
     log, tracking = None, None
     if trainer.rank == 0:
-        log, tracking = MetricsLog(folder), Tracking(experiment, folder, trainer.step)
-        log.cut(after_step=trainer.step)
+        log = continue_metrics(folder, after_step=trainer.step)
+        tracking = Tracking(experiment, folder, trainer.step)
         checkpoints.prune()
     torch.distributed.barrier()
     stops = False
@@ -74,7 +74,7 @@ def _train(trainer: Trainer, experiment: Experiment, folder: Folder, heartbeats:
         if settings.keep == "best" and trainer.is_best(metrics):
             _export(trainer, folder / MODEL, chat)
         if log is not None and tracking is not None:
-            log.append(metrics, flush=trainer.is_checkpoint_due)
+            log.append(metrics, flush=is_due)
             tracking.log(metrics, flush=is_due)
         if is_due:
             checkpoints.write(

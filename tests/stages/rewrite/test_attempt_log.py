@@ -126,7 +126,7 @@ def test_on_an_object_store_the_log_is_written_after_a_while(monkeypatch: pytest
     """pyarrow's mock filesystem cannot append, like S3."""
     store = Folder(fs._MockFileSystem(), "bucket/rewrite")
     store.write_json(INPUTS, {})
-    monkeypatch.setattr("ossft_ray.common.storage._REWRITE_SECONDS", 0.0)
+    monkeypatch.setattr("ossft_ray.run_folder.line_log._UPLOAD_SECONDS", 0.0)
     log = open_log(store)
     log.begin("p", "self", 0)
     log.end(PROBLEM, attempt(0, correct=True))

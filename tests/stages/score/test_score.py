@@ -24,8 +24,7 @@ from ossft_ray.distributed.progress import ALREADY_COMPLETE
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.example_tokens import EncodedExample
 from ossft_ray.run_folder.names import INPUTS, MANIFEST
-from ossft_ray.run_folder.parts import write_counted
-from ossft_ray.run_folder.reader import read_counts
+from ossft_ray.run_folder.parts import read_counts, write_counted
 from ossft_ray.run_folder.stage_folder import finish_stage
 from ossft_ray.stages.score.stage import score, summarise_scores
 from ossft_ray.stages.score.worker import UnscoredPart, UnscoredResponse, group_parts, score_group, unscored_part

@@ -1,0 +1,73 @@
+"""Files of JSON lines that survive a kill of their writer: attempts in progress, sessions, training metrics."""
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ossft_ray.common.storage import Folder
+
+_UPLOAD_SECONDS = 20.0  # between two writes of a growing object in a store
+
+
+class LineLog:
+    """A file that grows line by line.
+
+    On a disk, each line is in the file once it is appended, and a kill can tear only the last one. An object store
+    cannot append: the whole object is written again every 20 seconds, and a kill loses the lines since then.
+    """
+
+    def __init__(self, folder: Folder, name: str, lines: Iterable[Any] | None = None) -> None:
+        """Open a file for appending. `lines`, if given, first replace its content."""
+        self._folder, self._name = folder, name
+        self._content = bytearray(b"".join(map(_encode, lines or ())))
+        self._written_at = time.monotonic()
+        if lines is not None:
+            self._write()
+        self._file: int | None = None
+        if folder.local_path is not None:
+            folder.local_path.mkdir(exist_ok=True)  # its parents are not made: a deleted run does not come back
+            self._file = os.open(folder.local_path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def append(self, value: Any, flush: bool = False) -> None:
+        """Add one line; `flush` brings an object store up to date at once."""
+        line = _encode(value)
+        if self._file is not None:
+            while line:
+                line = line[os.write(self._file, line) :]
+            return
+        self._content += line
+        if flush or time.monotonic() - self._written_at > _UPLOAD_SECONDS:
+            self._write()
+
+    def close(self, keep: bool = True) -> None:
+        """Write what an object store still lacks, unless the file is about to be deleted (`keep=False`)."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        elif keep and self._content:
+            self._write()
+
+    def _write(self) -> None:
+        self._folder.write_bytes(self._name, bytes(self._content))
+        self._written_at = time.monotonic()
+
+
+def read_lines(folder: Folder, name: str) -> list[Any]:
+    """The lines of a `LineLog`, without one that a kill has torn; empty where there is no file."""
+    try:
+        content = folder.read_bytes(name)
+    except FileNotFoundError:
+        return []
+    values = []
+    for line in content.splitlines():
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            continue
+    return values
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value).encode() + b"\n"
