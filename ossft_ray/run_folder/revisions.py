@@ -4,8 +4,8 @@ from pathlib import Path
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, Policy
-from ossft_ray.policy.chat import model_path
 from ossft_ray.policy.hub_models import check_hub_weights, resolve_commit
+from ossft_ray.policy.location import model_path
 from ossft_ray.run_folder.provenance import note_revision, read_revisions
 
 

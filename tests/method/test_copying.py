@@ -1,12 +1,9 @@
 """A response that was guided is told by what it says of the reference, or by what it copied; mathematics is neither."""
 
-import json
 import random
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,9 +18,7 @@ from ossft_ray.method.acceptance import (
     copied_share,
     mentions_reference,
 )
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no benchmark files in {DATA}")
+from tests.data_folder import needs_data, read_data
 
 
 @pytest.mark.parametrize(
@@ -219,19 +214,15 @@ def test_few_honest_responses_exceed_the_calibrated_limit() -> None:
         assert exceeded > aim / 4, "the limit must not be far above what is needed"
 
 
-def rows(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def solutions(name: str) -> list[str]:
-    return [row["answer" if name == "gsm8k_train" else "solution"] for row in rows(name)]
+    return [row["answer" if name == "gsm8k_train" else "solution"] for row in read_data(name)]
 
 
 @needs_data
 def test_hardly_any_text_that_saw_no_reference_mentions_one() -> None:
     def texts() -> Iterator[str]:
         for name in ("gsm8k_train", "math500", "minerva_math", "olympiadbench", "aime24", "amc23"):
-            for row in rows(name):
+            for row in read_data(name):
                 for value in row.values():
                     yield from (
                         part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)
@@ -258,7 +249,7 @@ def test_solutions_of_different_problems_share_nothing(name: str) -> None:
 
 @needs_data
 def test_two_solutions_of_one_problem_share_little() -> None:
-    several = [row["solution"] for row in rows("olympiadbench") if len(row["solution"]) > 1]
+    several = [row["solution"] for row in read_data("olympiadbench") if len(row["solution"]) > 1]
     shares = sorted(copied_share(a, b, ngram=8) for texts in several for a in texts for b in texts if a is not b)
     assert len(shares) > 400
     assert shares[len(shares) // 2] < 0.05

@@ -1,4 +1,4 @@
-"""Several experts, some of whom err."""
+"""The playground's experts, some of whom make mistakes."""
 
 import pytest
 
@@ -24,11 +24,11 @@ PROBLEM = ArithmeticProblem((Term(1, 7, 8), Term(-1, 17), Term(1, 4)), "Compute 
         ),
     ],
 )
-def test_style(expert: Expert, solution: str):
+def test_style_of_each_expert(expert: Expert, solution: str) -> None:
     assert PROBLEM.solution_of(expert) == solution
 
 
-def test_experts_take_turns_and_err():
+def test_experts_take_turns_and_make_mistakes() -> None:
     plain = training_problems(200, seed=3)
     mixed = training_problems(200, seed=3, experts=("lines", "sentences", "leaps"), mistakes=0.2)
     assert [row["question"] for row in mixed] == [row["question"] for row in plain], "the problems are the same"

@@ -12,7 +12,7 @@ from ossft_ray.engines.tied_embedding import TiedEmbedding
 from ossft_ray.engines.token_loss import Context, LossHead
 from ossft_ray.engines.training.batches import Tensors
 from ossft_ray.method.coefficients import Loss
-from ossft_ray.policy.chat import model_path
+from ossft_ray.policy.location import model_path
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _PROBE = 4  # tokens of each of two examples

@@ -20,8 +20,8 @@ from ossft_ray.config import Experiment
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.gold_check import gold_pool
 from ossft_ray.data.problems import Rejection, noted_row, source_digests
-from ossft_ray.data.screening import Tally, screen_problems
-from ossft_ray.data.seen_problems import Seen
+from ossft_ray.data.screening import InputCounts, screen_problems
+from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import Chat
 from ossft_ray.run_folder.names import BEFORE, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS
 from ossft_ray.run_folder.parts import move_part
@@ -88,9 +88,9 @@ def lay_out_problems(experiment: Experiment, chat: Chat, folder: Folder) -> Layo
 
 
 def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout | None, sources: str) -> Layout:
-    tally = Tally()
+    tally = InputCounts()
     with (
-        closing(Seen()) as seen,
+        closing(ProblemIndex()) as seen,
         tempfile.TemporaryDirectory(prefix="ossft-intake-") as spool,
         gold_pool(experiment) as pool,
     ):
@@ -101,18 +101,18 @@ def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout 
         problems = _ProblemWriter(folder / PROBLEMS, before.num_parts if before else 0)
         for name in part_names(before) if before else []:
             for row in (folder / PROBLEMS).read_table(name).to_pylist():
-                seen.hold(Problem(**row))
+                seen.add_existing(Problem(**row))
         for item in screen_problems(experiment, chat, seen, tally, pool):
             if isinstance(item, Rejection):
                 rejected.write(item.as_row())
                 continue
             for note in item.notes:
                 flagged.write(noted_row(item.record, note, item.problem.problem_id))
-            if item.standing == "new":
+            if item.status == "new":
                 problems.write(vars(item.problem))
-            elif item.standing == "corrected":
+            elif item.status == "corrected":
                 corrected[item.problem.problem_id] = item.problem
-        if (missing := seen.missing()) is not None:
+        if (missing := seen.first_missing()) is not None:
             raise InputError(
                 f"[data] path: problem '{missing}', which {folder.path} holds, is gone from {experiment.data.path}; "
                 "problems can only be added: choose another [run] output, or pass --start-over"
@@ -131,7 +131,7 @@ def _lay_out(experiment: Experiment, chat: Chat, folder: Folder, before: Layout 
         not_checked=tally.not_checked,
         num_parts=problems.number,
         sources=sources,
-        golds=dict(tally.golds),
+        golds=dict(tally.gold_findings),
         bad_golds=tally.bad_golds,
     )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
-from ossft_ray.policy.chat import model_digest
+from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.names import MANIFEST
 
 
