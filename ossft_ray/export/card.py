@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ossft_ray.common.uris import join
+from ossft_ray.export.data_file import ExportCounts
 from ossft_ray.export.formats import COMMON_COLUMNS, ExportFormat
 from ossft_ray.run_folder.names import MODEL, TRAIN
+from ossft_ray.run_folder.reader import RunFolder
 
 CARD, TAG = "README.md", "ossft-ray"
 UNKNOWN_LICENSE = "unknown"
@@ -19,52 +21,55 @@ _SAMPLING_KEYS = ("num_samples", "temperature", "top_p", "max_tokens", "hide_ans
 
 @dataclass(frozen=True)
 class CardFacts:
-    """The facts of an export that its card states."""
+    """The facts about an export that its card states."""
 
+    run: RunFolder
+    counts: ExportCounts
+    file: str
+    format: ExportFormat
     name: str  # heading: the repository's or the folder's name
     location: str  # of the data set: on the Hub, or the folder of the export
     is_remote: bool  # in an object store, which `load_dataset` reads file by file
-    file: str
     license: str
-    num_rows: int
-    origins: dict[str, int]  # exported rows
     only_origins: tuple[str, ...]  # the selected ones; empty: all
-    progress: tuple[int, int | None]  # problems done, and in all
-    manifest: dict[str, Any] | None  # None: the rewriting was not complete
-    policy: str
-    config: dict[str, Any]  # the run's config.json
+
+    @property
+    def policy(self) -> str:
+        policy = self.run.policy
+        return policy.model if policy else self.counts.by_policy.most_common(1)[0][0]
+
+    @property
+    def load_arguments(self) -> str:
+        """The first arguments of `load_dataset`."""
+        if not self.is_remote:
+            return json.dumps(self.location)
+        kind = "parquet" if self.format.suffix == ".parquet" else "json"
+        return f'"{kind}", data_files={json.dumps(join(self.location, self.file))}'
 
 
-def render_card(facts: CardFacts, format: ExportFormat) -> str:
+def render_card(facts: CardFacts) -> str:
     """The whole README.md."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
+    num_rows = facts.counts.num_rows
     metadata = DatasetCardData(
         license=facts.license,
         pretty_name=facts.name,
         task_categories=["text-generation"],
-        size_categories=[next((name for limit, name in _SIZES if facts.num_rows < limit), "other")],
+        size_categories=[next((name for limit, name in _SIZES if num_rows < limit), "other")],
         tags=[TAG, "sft", "on-policy", "synthetic", "arxiv:2509.15157"],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": facts.file}]}],
     )
-    source = json.dumps(facts.location)
-    if facts.is_remote:
-        kind = "parquet" if format.suffix == ".parquet" else "json"
-        source = f'"{kind}", data_files={json.dumps(join(facts.location, facts.file))}'
     card = DatasetCard.from_template(
         metadata,
         template_path=str(_TEMPLATE),
         facts=facts,
-        format=format,
-        columns=format.columns | COMMON_COLUMNS,
-        manifest=facts.manifest,
-        experiment=facts.config.get("experiment"),
-        policy=_without_folders(facts.policy),
-        progress=" of ".join(thousands(number) for number in facts.progress if number is not None),
+        columns=facts.format.columns | COMMON_COLUMNS,
+        progress=" of ".join(thousands(number) for number in facts.run.progress() if number is not None),
         funnel=_funnel(facts),
         settings=_settings(facts),
-        prompts=_prompts(facts),
-        source=source,
+        prompts=_prompts(facts.run.experiment),
+        policy=_without_folders(facts.policy),
         thousands=thousands,
         code=code,
         fence=fence,
@@ -74,7 +79,7 @@ def render_card(facts: CardFacts, format: ExportFormat) -> str:
 
 def _funnel(facts: CardFacts) -> dict[str, int | None]:
     """Counts from the rows of the input to the exported rows, where the manifest states them."""
-    manifest = facts.manifest or {}
+    manifest = facts.run.manifest or {}
     problems, rejected, origins = manifest.get("problems"), manifest.get("rejected"), manifest.get("origins", {})
     return {
         "rows of the input": None if problems is None or rejected is None else problems + rejected,
@@ -87,18 +92,16 @@ def _funnel(facts: CardFacts) -> dict[str, int | None]:
         "dropped: no correct solution": manifest.get("dropped"),
         "attempts": manifest.get("attempts"),
         "tokens generated": manifest.get("generated_tokens"),
-        **{f"exported rows of origin `{origin}`": number for origin, number in facts.origins.items()},
+        **{f"exported rows of origin `{origin}`": number for origin, number in facts.counts.origins.items()},
     }
 
 
 def _settings(facts: CardFacts) -> dict[str, Any]:
     """The settings that the data depends on, where the run's config states them."""
-    experiment = facts.config.get("experiment", {})
+    experiment, config, manifest = facts.run.experiment, facts.run.config, facts.run.manifest or {}
     policy, data, rewrite = (experiment.get(section, {}) for section in ("policy", "data", "rewrite"))
-    manifest = facts.manifest or {}
     sources = data.get("path") or []
     overlaps = ", ".join(f"{name} {number}" for name, number in manifest.get("contamination", {}).items())
-    versions = facts.config.get("versions", {})
     return {
         "policy": _without_folders(facts.policy),
         "revision of the policy": policy.get("revision"),
@@ -110,14 +113,13 @@ def _settings(facts: CardFacts) -> dict[str, Any]:
         "fallback": rewrite.get("fallback"),
         "overlap with benchmarks": overlaps and f"{overlaps} ({data.get('contamination')})",
         "correct means": f"verified as {experiment.get('verify', {}).get('kind')}",
-        "seed": facts.config.get("seeds", {}).get("run"),
-        "fingerprint": facts.config.get("fingerprints", {}).get("rewrite") or manifest.get("fingerprint"),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "seed": config.get("seeds", {}).get("run"),
+        "fingerprint": config.get("fingerprints", {}).get("rewrite") or manifest.get("fingerprint"),
+        "versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
     }
 
 
-def _prompts(facts: CardFacts) -> dict[str, str | None]:
-    experiment = facts.config.get("experiment", {})
+def _prompts(experiment: dict[str, Any]) -> dict[str, str | None]:
     prompts = experiment.get("prompts", {})
     return {
         "system message": prompts.get("system"),

@@ -66,21 +66,18 @@ def export(
     file = _write_data(source, folder, output, format, origins, overwrite, counts)
 
     facts = CardFacts(
+        run=source,
+        counts=counts,
+        file=file,
+        format=FORMATS[format],
         name=(push_to_hub or folder.path).rpartition("/")[2],
         location=push_to_hub or output.rstrip("/"),
         is_remote=folder.local_path is None,
-        file=file,
         license=license,
-        num_rows=counts.num_rows,
-        origins=counts.origins,
         only_origins=tuple(origins),
-        progress=source.progress(),
-        manifest=source.manifest,
-        policy=source.policy.model if source.policy else counts.by_policy.most_common(1)[0][0],
-        config=source.config,
     )
     texts = {DATASET_INFO: _dataset_info(file)} if format == "sharegpt" else {}
-    texts[CARD] = render_card(facts, FORMATS[format])
+    texts[CARD] = render_card(facts)
     for name, text in texts.items():
         folder.write_bytes(name, text.encode())
     names = (file, *texts)
@@ -119,7 +116,7 @@ def _write_data(
             folder.delete_file(name)
         return write_rows(folder, FORMATS[format], itertools.chain([first], batches))
     except OSError as error:
-        raise InputError(f"{output}: cannot be written: {brief(error)}") from error
+        raise InputError(f"{output}: cannot be written to: {brief(error)}") from error
 
 
 def _files_to_replace(folder: Folder, output: str, overwrite: bool) -> list[str]:
@@ -131,7 +128,7 @@ def _files_to_replace(folder: Folder, output: str, overwrite: bool) -> list[str]
     try:
         found = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
     except OSError as error:
-        raise InputError(f"{output}: is not a folder that can be written: {brief(error)}") from error
+        raise InputError(f"{output}: is not a folder that can be written to: {brief(error)}") from error
     names = [info.base_name for info in found if info.type == fs.FileType.File]
     if found and not overwrite:
         raise InputError(

@@ -55,23 +55,18 @@ def push(folder: Path, names: Sequence[str], repo: str, private: bool) -> str:
 def _hub_errors(repo: str, folder: Path) -> Iterator[None]:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # the version that the client uses
 
     command = f"hf upload {repo} {shlex.quote(str(folder))} --repo-type dataset"
     hint = f"the export is in {folder}; `{command}` uploads it later"
     try:
         yield
-    except HfHubHTTPError as error:
-        code = error.response.status_code if error.response is not None else None
+    except Exception as error:  # HfHubHTTPError, or an error of the Hub's HTTP client
+        code = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
         if code in _ACCESS_ERRORS:
             raise InputError(
                 f"--push-to-hub {repo}: the Hub {_ACCESS_ERRORS[code]} ({code}); run `hf auth login` with a token that "
                 f"may write, or set HF_TOKEN; {hint}"
             ) from error
-        raise JobError(f"--push-to-hub {repo}: the Hub refused it: {brief(error)}; {hint}") from error
-    except httpx.TransportError as error:
         raise JobError(
-            f"--push-to-hub {repo}: {constants.ENDPOINT} cannot be reached: {brief(error)}; {hint}"
+            f"--push-to-hub {repo}: the upload to {constants.ENDPOINT} failed: {brief(error)}; {hint}"
         ) from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise JobError(f"--push-to-hub {repo}: the upload failed: {brief(error)}; {hint}") from error

@@ -138,7 +138,7 @@ def test_other_files_in_the_folder_are_not_uploaded(
     [
         ((401, "Invalid credentials"), 2, "the Hub does not know the token (401); run `hf auth login`"),
         ((403, "Forbidden"), 2, "the Hub does not let this token write there (403)"),
-        ((500, "Out of order"), 1, "the Hub refused it: Server error '500 Internal Server Error'"),
+        ((500, "Out of order"), 1, "failed: Server error '500 Internal Server Error'"),
     ],
     ids=["unknown token", "read-only token", "broken Hub"],
 )
@@ -168,7 +168,7 @@ def test_an_unreachable_hub_is_one_line(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert command(monkeypatch, run, str(tmp_path / "out"), "--format", "trl", "--push-to-hub", "owner/name") == 1
     line = capsys.readouterr().err
-    assert line.count("\n") == 1 and "http://127.0.0.1:9 cannot be reached" in line
+    assert line.count("\n") == 1 and "the upload to http://127.0.0.1:9 failed: " in line
 
 
 @pytest.mark.parametrize(

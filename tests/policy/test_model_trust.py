@@ -110,8 +110,8 @@ def test_a_folder_of_pickles_is_refused(key: str, tmp_path: Path) -> None:
             load_model(Policy(**settings), Train())
 
 
-# A row: the commit that the Hub's main branch moves to first, the requested revision, the run's folder, whether to start
-# over, and the expected commit.
+# A row: the commit that the Hub's main branch moves to first, the requested revision, the run's folder, whether the run
+# starts over, and the expected commit.
 A, B = "a" * 40, "b" * 40
 ON_THE_HUB = [
     (A, None, "first", False, A),
