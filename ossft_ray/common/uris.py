@@ -30,7 +30,7 @@ def filesystem_at(location: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (OSError, ValueError, ImportError, pa.ArrowException) as error:
-        raise InputError(f"{location}: not a path or URI that can be read or written: {brief(error)}") from error
+        raise InputError(f"{location}: not a path or URI that can be read or written to: {brief(error)}") from error
     return filesystem, path
 
 

@@ -88,11 +88,7 @@ def _is_from_hub(name: str, settings: Evaluate) -> bool:
 
 
 def _benchmark_file(name: str, settings: Evaluate) -> str:
-    """The file behind a benchmark's name.
-
-    Raises:
-        InputError: the name is unknown, or the file is missing; suggests the nearest valid name.
-    """
+    """The file behind a benchmark's name; an InputError suggests the nearest valid name."""
     if name in playground_paths.BENCHMARKS:
         return str(playground_paths.BENCHMARKS[name])
     if name in PAPER_BENCHMARKS:

@@ -5,6 +5,7 @@ LaTeX markup and punctuation do not count. An evaluation question that is shorte
 training question that equals it. With so few words the signs count too, or `3 + 4` would equal `3 - 4`.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 
@@ -86,11 +87,9 @@ def index_benchmarks(data: Data, evaluate: Evaluate) -> BenchmarkIndex:
 
 def benchmark_digests(data: Data, evaluate: Evaluate) -> dict[str, str]:
     """The digests of the benchmarks that `index_benchmarks` reads; empty for a benchmark that cannot be read."""
-    return {} if data.contamination == "ignore" else {name: _digest(name, evaluate) for name in evaluate.benchmarks}
-
-
-def _digest(name: str, evaluate: Evaluate) -> str:
-    try:
-        return benchmark_digest(name, evaluate)
-    except InputError:
-        return ""
+    digests = {}
+    for name in evaluate.benchmarks if data.contamination != "ignore" else []:
+        digests[name] = ""
+        with contextlib.suppress(InputError):
+            digests[name] = benchmark_digest(name, evaluate)
+    return digests

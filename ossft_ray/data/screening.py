@@ -5,13 +5,13 @@ it overlaps with no benchmark, its question is new. A row that one check sets as
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.types import Problem
-from ossft_ray.config import Experiment, Prompts
+from ossft_ray.config import Experiment
 from ossft_ray.data.contamination import index_benchmarks
 from ossft_ray.data.gold_check import GoldCheck, check_gold_answers
 from ossft_ray.data.problems import Rejection, read_problems
@@ -20,10 +20,6 @@ from ossft_ray.data.seen_problems import ProblemIndex, ProblemStatus
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.policy.chat import Chat
 from ossft_ray.verification import VerifierPool
-
-# A tokenizer makes at most one token of a byte, but may expand the text first: ASCII hardly, other characters to at
-# most 11 times as many bytes (Unicode's NFKC).
-_MAX_TOKENS_PER_ASCII_BYTE, _MAX_TOKENS_PER_BYTE = 4, 12
 
 
 @dataclass(frozen=True)
@@ -86,9 +82,9 @@ class _Screen:
     """The checks of a row that has been read: each returns notes, or raises a Rejection."""
 
     def __init__(self, experiment: Experiment, chat: Chat, index: ProblemIndex, counts: InputCounts) -> None:
-        self.data, self.chat, self.index, self.counts = experiment.data, chat, index, counts
+        self.data, self.prompts, self.chat = experiment.data, experiment.prompts, chat
+        self.index, self.counts = index, counts
         self.benchmarks = index_benchmarks(experiment.data, experiment.evaluate)
-        self.prompt_tokens = _prompt_counter(chat, experiment.prompts)
         counts.contamination = dict.fromkeys(self.benchmarks.names, 0)
         counts.not_checked = self.benchmarks.not_checked
 
@@ -114,7 +110,8 @@ class _Screen:
         return status
 
     def _check_prompt(self, record: Record, problem: Problem) -> None:
-        if (num_tokens := self.prompt_tokens(problem.question)) >= self.chat.context_length:
+        num_tokens = len(self.chat.render(solve_prompt(problem.question, self.prompts.system, self.prompts.solve)))
+        if num_tokens >= self.chat.context_length:
             reason = f"prompt_too_long: {num_tokens} tokens, and the policy's context is {self.chat.context_length}"
             raise Rejection(reason, record, problem.problem_id)
 
@@ -145,22 +142,3 @@ class _Screen:
         if self.data.duplicates == "drop":
             raise Rejection(note, record, problem.problem_id)
         return [note]
-
-
-def _prompt_counter(chat: Chat, prompts: Prompts) -> Callable[[str], int]:
-    """A function that counts the tokens of a question's plain prompt.
-
-    It returns an upper bound without tokenising the question, if that bound is below the policy's context.
-    """
-
-    def render(question: str) -> int:
-        return len(chat.render(solve_prompt(question, prompts.system, prompts.solve)))
-
-    template_tokens, times = render(""), prompts.solve.count("{question}")
-
-    def count(question: str) -> int:
-        factor = _MAX_TOKENS_PER_ASCII_BYTE if question.isascii() else _MAX_TOKENS_PER_BYTE
-        bound = template_tokens + times * factor * len(question.encode())
-        return bound if bound < chat.context_length else render(question)
-
-    return count

@@ -57,13 +57,22 @@ def export(
     """
     folder = Folder.at(output)
     if push_to_hub is not None:
-        if folder.local_path is None:
-            raise InputError(f"--push-to-hub: {output} is not on this machine's disk; export into a local folder first")
-        check_can_push(push_to_hub)
+        check_can_push(push_to_hub, folder)
     source = open_run(run)
     _check_complete(source, partial)
+    old = _files_to_replace(folder, output, overwrite)
     counts = ExportCounts()
-    file = _write_data(source, folder, output, format, origins, overwrite, counts)
+    batches = read_rows(source, origins, counts)
+    first = next(batches, None)
+    if first is None:
+        of_origin = f" of origin {' or '.join(origins)}" if origins else ""
+        raise InputError(f"{source.rewrite.path}: has no examples{of_origin} so far")
+    try:
+        for name in old:
+            folder.delete_file(name)
+        file = write_rows(folder, FORMATS[format], itertools.chain([first], batches))
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written to: {brief(error)}") from error
 
     facts = CardFacts(
         run=source,
@@ -93,30 +102,6 @@ def _check_complete(run: RunFolder, partial: bool) -> None:
             f"{run.rewrite.path}: is not complete ({so_far}); let `ossft rewrite` finish it, or pass --partial "
             "to export the examples so far"
         )
-
-
-def _write_data(
-    source: RunFolder,
-    folder: Folder,
-    output: str,
-    format: str,
-    origins: Sequence[str],
-    overwrite: bool,
-    counts: ExportCounts,
-) -> str:
-    """Write the data file in place of an earlier export, and count its rows; returns its name."""
-    old = _files_to_replace(folder, output, overwrite)
-    batches = read_rows(source, origins, counts)
-    first = next(batches, None)
-    if first is None:
-        of_origin = f" of origin {' or '.join(origins)}" if origins else ""
-        raise InputError(f"{source.rewrite.path}: has no examples{of_origin} so far")
-    try:
-        for name in old:
-            folder.delete_file(name)
-        return write_rows(folder, FORMATS[format], itertools.chain([first], batches))
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written to: {brief(error)}") from error
 
 
 def _files_to_replace(folder: Folder, output: str, overwrite: bool) -> list[str]:

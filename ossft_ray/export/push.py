@@ -7,21 +7,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ossft_ray.common.errors import InputError, JobError, brief
+from ossft_ray.common.storage import Folder
 
 _REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _ACCESS_ERRORS = {401: "does not know the token", 403: "does not let this token write there"}
 
 
-def check_can_push(repo: str) -> None:
+def check_can_push(repo: str, folder: Folder) -> None:
     """Check, before anything is written, that a push can succeed.
 
     Raises:
-        InputError: `repo` is not OWNER/NAME, nobody is logged in, or the Hub is switched off (HF_HUB_OFFLINE).
+        InputError: `repo` is not OWNER/NAME, `folder` is in an object store, nobody is logged in, or the Hub is
+            switched off (HF_HUB_OFFLINE).
     """
     from huggingface_hub import constants, get_token
 
     if not _REPO.fullmatch(repo):
         raise InputError(f"--push-to-hub {repo}: write it as OWNER/NAME")
+    if folder.local_path is None:
+        raise InputError(
+            f"--push-to-hub: {folder.path} is not on a local disk; export into a local folder first"
+        )
     if constants.is_offline_mode():
         raise InputError(f"--push-to-hub {repo}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
     if get_token() is None:

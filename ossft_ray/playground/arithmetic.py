@@ -201,12 +201,7 @@ def _leap(numbers: list[int]) -> str:
     return " + ".join(map(str, numbers)) + (f" = {sum(numbers)}" if len(numbers) > 1 else "")
 
 
-def write_heldout() -> None:
-    """Write the five held-out sets into the package."""
+if __name__ == "__main__":  # write the five held-out sets into the package
     for level, path in enumerate(BENCHMARKS.values(), start=1):
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in heldout_problems(level)))
-
-
-if __name__ == "__main__":
-    write_heldout()

@@ -138,46 +138,31 @@ def test_a_changed_existing_problem_is_refused(tmp_path: Path, chat: Chat) -> No
         screen(experiment, chat, Problem("1", "r", "2", "s"))
 
 
-class Counting:
-    """A chat that counts how often it renders; each character of a question is `expansion` tokens."""
+class CharacterChat:
+    """A chat whose prompts have a token for each character of the question, and ten more."""
 
-    def __init__(self, context_length: int, expansion: int = 1) -> None:
-        self.context_length, self.expansion, self.rendered = context_length, expansion, 0
+    def __init__(self, context_length: int) -> None:
+        self.context_length = context_length
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
-        self.rendered += 1
-        return [0] * (10 + self.expansion * len(messages[-1]["content"]))
+        return [0] * (10 + len(messages[-1]["content"]))
 
 
 @pytest.mark.parametrize(
-    "question, context_length, expansion, fits, num_rendered",
-    [
-        ("x" * 100, 10 + 401, 1, True, 1),  # only the frame: 4 tokens a character at most
-        ("x" * 100, 10 + 400, 1, True, 2),
-        ("x" * 100, 10 + 101, 1, True, 2),
-        ("x" * 100, 10 + 100, 1, False, 2),
-        ("é" * 100, 10 + 2401, 1, True, 1),  # two bytes, each 12 tokens at most
-        ("é" * 100, 10 + 2400, 24, False, 2),
-        ("\ufdfa" * 100, 10 + 3000, 33, False, 2),  # what NFKC makes of it has 33 bytes
-    ],
+    "template, context_length, num_tokens",
+    [("{question}", 111, None), ("{question}", 110, 110), ("{question}{question}", 210, 210)],
 )
-def test_prompts_are_tokenised_only_where_they_may_not_fit(
-    tmp_path: Path, question: str, context_length: int, expansion: int, fits: bool, num_rendered: int
+def test_a_prompt_must_leave_a_token_for_the_response(
+    tmp_path: Path, template: str, context_length: int, num_tokens: int | None
 ) -> None:
-    experiment = experiment_on(tmp_path, [row(1, question), row(2, "x")], contamination="ignore")
-    prompts = experiment.prompts.model_copy(update={"solve": "{question}", "system": ""})
-    counting = Counting(context_length, expansion)
-    (item, _), _ = screen(experiment.model_copy(update={"prompts": prompts}), counting)  # type: ignore[arg-type]
-    assert isinstance(item, UsableProblem) is fits
-    assert counting.rendered == num_rendered
-
-
-def test_a_prompt_with_the_question_twice_counts_it_twice(tmp_path: Path) -> None:
     experiment = experiment_on(tmp_path, [row(1, "x" * 100), row(2, "x")], contamination="ignore")
-    prompts = experiment.prompts.model_copy(update={"solve": "{question}{question}", "system": ""})
-    (item, _), _ = screen(experiment.model_copy(update={"prompts": prompts}), Counting(450, 3))  # type: ignore[arg-type]
-    assert isinstance(item, Rejection)
-    assert item.reason == "prompt_too_long: 610 tokens, and the policy's context is 450"
+    prompts = experiment.prompts.model_copy(update={"solve": template, "system": ""})
+    (item, _), _ = screen(
+        experiment.model_copy(update={"prompts": prompts}),
+        CharacterChat(context_length),  # type: ignore[arg-type]
+    )
+    expected = f"prompt_too_long: {num_tokens} tokens, and the policy's context is {context_length}"
+    assert outcome(item) == ("ok" if num_tokens is None else expected)
 
 
 def test_input_without_a_usable_row_is_refused_with_the_first_reason(tmp_path: Path, chat: Chat) -> None:

@@ -139,7 +139,7 @@ def test_an_export_from_and_to_an_object_store(store: Path, run: str) -> None:
     card = (store / "out" / "README.md").read_text()
     location = f"store://out/{data_file(store / 'out').name}"
     assert f'load_dataset("parquet", data_files="{location}", split="train")' in card
-    with pytest.raises(InputError, match="is not on this machine's disk; export into a local folder first"):
+    with pytest.raises(InputError, match="is not on a local disk; export into a local folder first"):
         export("store://run", "trl", "store://other", push_to_hub="owner/name")
 
 
