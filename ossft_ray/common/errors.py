@@ -18,7 +18,7 @@ class Stopped(Exception):
 
 
 def brief(error: BaseException) -> str:
-    """An error in one line: the first line of its message, or its type where it has none.
+    """An error in one line: the first line of its message, or its type if it has none.
 
     For a failed read or write this is the file and the reason, and for a full disk also how to fix it.
 

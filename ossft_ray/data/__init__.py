@@ -1,6 +1,6 @@
 """Problems from files, object stores and the Hub, read row by row; unusable rows are set aside.
 
-records.py        the rows of JSONL and Parquet files, whatever their columns
+records.py        the rows of JSONL and Parquet files
 hub.py            the rows of a Hub data set
 layouts.py        the columns of known data sets: NuminaMath, GSM8K, chats, or as configured
 problems.py       training problems from these rows

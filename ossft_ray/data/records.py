@@ -1,6 +1,6 @@
-"""Rows of JSONL and Parquet files, whatever their columns; a broken row is data, not an error.
+"""Rows of JSONL and Parquet files with any columns; a broken row is data, not an error.
 
-Files lie on disks or in object stores. A path names one file, or several by a glob (`**` for folders of any depth).
+Files are on disks or in object stores. A path names one file, or several by a glob (`**` for folders of any depth).
 JSONL may be compressed (.gz, .zst). Rows are streamed: memory does not grow with a file.
 """
 
@@ -118,7 +118,7 @@ def _matches(names: list[str], parts: list[str]) -> bool:
 
 @contextmanager
 def _input_errors(what: str, filesystem: fs.FileSystem) -> Iterator[None]:
-    """Turn a filesystem's errors into an InputError; each client of fsspec raises errors of its own types."""
+    """Turn a filesystem's errors into an InputError; each client of fsspec has its own types of errors."""
     kinds = (Exception,) if isinstance(filesystem, fs.PyFileSystem) else (OSError, pa.ArrowException)
     try:
         yield

@@ -105,7 +105,7 @@ class _Screen:
             raise InputError(
                 f"{record.source}, row {record.row}: problem '{problem.problem_id}' asks another question than the "
                 "problem that this run has under that id; answers may be corrected, but new problems can only be added "
-                "(without ids of their own, after the others): choose another [run] output, or pass --start-over"
+                "(at the end, if the rows have no ids); choose another [run] output, or pass --start-over"
             )
         return status
 

@@ -25,9 +25,7 @@ def check_can_push(repo: str, folder: Folder) -> None:
     if not _REPO.fullmatch(repo):
         raise InputError(f"--push-to-hub {repo}: write it as OWNER/NAME")
     if folder.local_path is None:
-        raise InputError(
-            f"--push-to-hub: {folder.path} is not on a local disk; export into a local folder first"
-        )
+        raise InputError(f"--push-to-hub: {folder.path} is not on a local disk; export into a local folder first")
     if constants.is_offline_mode():
         raise InputError(f"--push-to-hub {repo}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
     if get_token() is None:

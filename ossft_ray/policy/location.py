@@ -18,7 +18,7 @@ def model_path(name: str, weights: bool = False) -> str:
     A folder in an object store is downloaded, its weights only if `weights=True`.
 
     Raises:
-        InputError: `name` is a path or a URI, and no model lies there.
+        InputError: `name` is a path or a URI, and holds no model.
     """
     if name == playground_paths.POLICY:
         return str(playground_paths.POLICY_FOLDER)

@@ -1,6 +1,6 @@
 """The files of a model: safetensors only, and each node downloads those of an object store once.
 
-Weights in other formats are pickles, and loading a pickle runs whatever code its author put into it.
+Weights in other formats are pickles, and loading a pickle runs any code that its author put into it.
 """
 
 import fcntl

@@ -61,7 +61,7 @@ def read(row: dict[str, Any], **columns: str) -> ProblemTexts:
             ProblemTexts("1+1?", GSM8K_SOLUTION, "72"),
         ),
         ({"chat": TURN}, {"messages": "chat"}, ProblemTexts("1+1?", BOX, "2")),
-        # configured columns are used, whatever else the row has
+        # configured columns take precedence over the other layouts
         ({"problem": "p", "solution": "s", "messages": TURN}, {"messages": "messages"}, ProblemTexts("1+1?", BOX, "2")),
         ({**COT, "q": "asked", "messages": TURN}, {"question": "q"}, ProblemTexts("asked", BOX, "2")),
         ({"messages": TURN, "gold": "4"}, {"answer": "gold"}, ProblemTexts("1+1?", BOX, "4")),

@@ -60,9 +60,9 @@ def test_a_models_own_code_runs_on_request(with_code: Path, tmp_path: Path) -> N
 
 def test_vllm_gets_the_same_settings() -> None:
     policy = Policy(model="playground", revision="v1")
-    made = engine_settings(policy, load_chat(policy))
-    assert made["trust_remote_code"] is False
-    assert {made[key] for key in ("revision", "tokenizer_revision", "code_revision")} == {"v1"}
+    arguments = engine_settings(policy, load_chat(policy))
+    assert arguments["trust_remote_code"] is False
+    assert {arguments[key] for key in ("revision", "tokenizer_revision", "code_revision")} == {"v1"}
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ EACH = """
     from ossft_ray.run_folder.provenance import write_config
     from ossft_ray.run_folder.revisions import pin
 
-    for branch, asked, output, anew, _ in json.loads(sys.argv[1]):
+    for branch, asked, output, start_over, _ in json.loads(sys.argv[1]):
         Path("hub/models--owner--tiny/refs/main").write_text(branch)
         policy = {"model": "owner/tiny", "revision": asked}
         experiment = resolve({"run": {"output": output}, "policy": policy, "data": {"path": "p.jsonl"}})
-        pinned = pin(experiment, anew)
+        pinned = pin(experiment, start_over)
         write_config(pinned)
         model, _ = load_model(pinned.policy, pinned.train)
         config = json.loads(Path(output, "config.json").read_text())
