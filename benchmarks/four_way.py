@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fourway import page
-from fourway.lab import BASE, EXPERTS, Lab, Method, OutOfTime, Size
+from fourway.experts import EXPERTS
+from fourway.lab import BASE, Lab, Method, OutOfTime, Size
 from fourway.statistics import estimate
 
 from ossft_ray.common.storage import Folder

@@ -1,6 +1,6 @@
 r"""Verification: how fast next to Math-Verify itself, and how right on the official solutions of real benchmarks?
 
-    python benchmarks/verification.py [--data ../shared/data] [--no-pairs] [--rounds 5]
+    python benchmarks/verification.py [--data DIR] [--no-pairs] [--rounds 5]
 
 1. Throughput a core: verdicts by second of processor time, the pool's (this process, its worker, and the pipe between
    them) against Math-Verify's called directly in one process, on the same answers, in turn. Both are warm (parsers and
@@ -8,8 +8,8 @@ r"""Verification: how fast next to Math-Verify itself, and how right on the offi
 2. Official solutions against official answers: how many state an answer, and how many of those verify.
 3. Official solutions against 20 other problems' answers each: how many are accepted, truly equal answers left out.
 
-Without the data folder (it holds math500.jsonl and so on) the throughput is measured on answers made here, and 2 and 3
-are skipped with a line. Prints tables and, as its last line, one JSON object.
+Without a data folder (`--data`, else `OSSFT_TEST_DATA`; it holds math500.jsonl and so on) the throughput is measured on
+answers made here, and 2 and 3 are skipped with a line. Prints tables and, as its last line, one JSON object.
 """
 
 import argparse
@@ -36,7 +36,6 @@ from ossft_ray.verification.kinds.number import read_number
 
 NUM_OTHERS = 20
 NUM_TIMED = 400  # problems, of each three responses are graded
-DATA = Path(__file__).parents[2] / "shared" / "data"
 console = Console(highlight=False, width=120)
 
 
@@ -220,11 +219,13 @@ def bare(text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with the benchmarks' files")
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("OSSFT_TEST_DATA"), help="folder of benchmark files"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of the throughput")
     parser.add_argument("--no-pairs", action="store_true", help="leave out part 3, which takes minutes")
     options = parser.parse_args()
-    solved = read_solved(options.data) if options.data.is_dir() else []
+    solved = read_solved(options.data) if options.data and options.data.is_dir() else []
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its timeouts are off
     figures: dict[str, Any] = throughput(solved or make_solved(), options.rounds)
     console.print(

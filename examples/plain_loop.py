@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from ossft_ray.config import Policy
 from ossft_ray.engines.token_loss import token_loss
 from ossft_ray.method.coefficients import make_loss
-from ossft_ray.policy.chat import load_chat, model_path
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.policy.location import model_path
 
 
 def train(folder: str, name: str, loss_name: str, num_steps: int, batch_size: int = 8) -> list[float]:

@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -206,7 +205,7 @@ def check(
     tally, data = findings.tally, experiment.data
     click.echo(f"problems:   {tally.problems} usable; set aside: {_counts(tally.rejected)}")
     click.echo(f"duplicates: {tally.duplicates} ({data.duplicates})")
-    golds = "not checked" if data.bad_golds == "ignore" else _counts(tally.golds)
+    golds = "not checked" if data.bad_golds == "ignore" else _counts(tally.gold_findings)
     click.echo(f"golds:      {golds} ({data.bad_golds})")
     for bad in tally.bad_golds[:_NUM_SHOWN]:
         says = f", the solution says {bad['solution_says']}" if "solution_says" in bad else ""
@@ -384,7 +383,7 @@ def status(run: str, as_json: bool) -> None:
 @click.option("--private", is_flag=True, help="Let a data set that --push-to-hub makes be private.")
 @_options()
 def export(run: str, output: str, layout: str, push_to_hub: str | None, private: bool, **options: Any) -> None:
-    """Write a run's examples into DIR as other trainers read them, with a card and a command to train."""
+    """Write a run's examples into DIR as other trainers read them, with a data-set card."""
     if private and not push_to_hub:
         raise click.UsageError("--private needs --push-to-hub")
     from ossft_ray.export import export
@@ -392,12 +391,8 @@ def export(run: str, output: str, layout: str, push_to_hub: str | None, private:
     exported = export(run, layout, output, push_to_hub=push_to_hub, private=private, **options)
     origins = ", ".join(f"{count} {origin}" for origin, count in exported.origins.items())
     click.echo(f"{exported.num_rows} examples ({origins}) in {output}: {', '.join(exported.files)}")
-    for remark in exported.remarks:
-        click.echo(f"note: {remark}")
     if exported.url:
         click.echo(f"pushed: {exported.url}")
-    if "://" not in output:
-        click.echo(f"train: bash {shlex.quote(output.rstrip('/') + '/train.sh')}")
 
 
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:

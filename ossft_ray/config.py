@@ -21,7 +21,7 @@ from ossft_ray.common.prompt_templates import (
     SYSTEM_PROMPT,
     TEMPLATES,
 )
-from ossft_ray.common.secrets import MEND, find_secret
+from ossft_ray.common.secrets import HINT, find_secret
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -391,7 +391,7 @@ def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experim
             holds a secret.
     """
     if (key := find_secret(settings)) is not None:
-        raise InputError(f"{source}: '{key}' holds a secret, which would be written into files and logs; {MEND}")
+        raise InputError(f"{source}: '{key}' holds a secret, which would be written into files and logs; {HINT}")
     try:
         return Experiment.model_validate(settings)
     except ValidationError as error:

@@ -18,8 +18,8 @@ from ossft_ray.common.schema import REJECTED_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.data.problems import Rejection
-from ossft_ray.data.screening import Tally, screen_problems
-from ossft_ray.data.seen_problems import Seen
+from ossft_ray.data.screening import InputCounts, screen_problems
+from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.stages.rewrite.ingest import shard_input
 
@@ -271,7 +271,7 @@ def test_a_prompt_is_too_long_when_no_token_of_a_response_fits(tmp_path: Path, f
     chat = load_chat(experiment.policy)
     num_tokens = len(chat.render([{"role": "user", "content": "1" * 1000}]))
     chat = type(chat)(chat.tokenizer, chat.end_of_turn_id, context_length=num_tokens + fits)
-    _, item = screen_problems(experiment, chat, Seen(), Tally())
+    _, item = screen_problems(experiment, chat, ProblemIndex(), InputCounts())
     assert isinstance(item, Rejection) is not fits
     if isinstance(item, Rejection):
         assert item.reason == f"prompt_too_long: {num_tokens} tokens, and the policy's context is {num_tokens}"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fourway.experts import EXPERTS, mixed_problems
 from ossft_ray.common.playground_paths import POLICY
 from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.storage import Folder
@@ -24,15 +25,15 @@ from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
 from ossft_ray.method.gap import LogprobSums
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
 from ossft_ray.method.rewriting import derive_seed, rewrite_problem
-from ossft_ray.playground.arithmetic import LEVELS, Expert, heldout_problems, sample_problem, training_problems
-from ossft_ray.policy.chat import Chat, load_chat, model_path
+from ossft_ray.playground.arithmetic import LEVELS, heldout_problems, sample_problem, training_problems
+from ossft_ray.policy.chat import Chat, load_chat
+from ossft_ray.policy.location import model_path
 from ossft_ray.verification import Verdict
 from ossft_ray.verification.kinds import number
 
 BASE = "base"
 TUNING_SEED = 1000  # of the problems that learning rates are chosen on
 MAX_TOKENS = 128
-EXPERTS: tuple[Expert, ...] = ("lines", "sentences", "leaps")  # they take turns
 _FROM_BASE = ("iw_sft", "asft_k3")  # losses that need the base's log-probabilities
 Row = dict[str, Any]
 
@@ -182,7 +183,7 @@ class Lab:
         print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)
 
     def _problems(self, seed: int) -> list[Problem]:
-        rows = training_problems(self.size.num_problems, seed, EXPERTS, self.size.mistakes)
+        rows = mixed_problems(self.size.num_problems, seed, self.size.mistakes)
         return [Problem(row["id"], row["question"], row["answer"], row["expert_solution"]) for row in rows]
 
     def _expert_row(self, problem: Problem) -> Row:

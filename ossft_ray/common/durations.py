@@ -2,9 +2,14 @@
 
 import re
 
+_SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
 
 def parse_duration(text: str) -> float:
-    """Seconds. Raises ValueError for what is no duration.
+    """A duration in seconds.
+
+    Raises:
+        ValueError: the text is not a duration.
 
     >>> parse_duration("3h45m"), parse_duration("90s")
     (13500.0, 90.0)
@@ -16,7 +21,7 @@ def parse_duration(text: str) -> float:
 
 
 def duration(seconds: float) -> str:
-    """About how long, in the two largest units.
+    """A duration as text, in its two largest units.
 
     >>> duration(42), duration(200), duration(7500)
     ('42 s', '3 min 20 s', '2 h 5 min')
@@ -26,6 +31,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes_left} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-_SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}

@@ -1,16 +1,16 @@
-r"""Where are the boxes of a LaTeX text? For what hides answers (`method`) and what reads them (`verification`)."""
+r"""The boxes of a LaTeX text. `method` hides the answers in them, and `verification` reads these answers."""
 
 import re
 
-# Escaped characters (`\{`, and the `\\` before a brace) are taken whole, so they neither open nor close anything.
+# Escaped characters (`\{`, and the `\\` before a brace) are matched whole, so they neither open nor close anything.
 _TOKEN = re.compile(r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
 
 
 def find_boxes(text: str, unclosed: bool = False) -> list[tuple[int, int]]:
-    r"""Spans of what stands in each outermost `\boxed{...}`, `\fbox{...}` or `\framebox{...}`, in order.
+    r"""Spans of the contents of each outermost `\boxed{...}`, `\fbox{...}` or `\framebox{...}`, in order.
 
-    Nested braces are allowed. A box that is never closed is passed over (a complete one inside it counts), or
-    taken to run to the end of the text if `unclosed`. One pass: linear in the text, whatever it holds.
+    Braces may nest. A box that is never closed is ignored (a complete box inside it counts), or extends to the end of
+    the text if `unclosed`. The time is linear in the length of any text.
 
     >>> [r"x \boxed{\frac{1}{2}}"[start:end] for start, end in find_boxes(r"x \boxed{\frac{1}{2}}")]
     ['\\frac{1}{2}']
@@ -33,6 +33,6 @@ def find_boxes(text: str, unclosed: bool = False) -> list[tuple[int, int]]:
 
 
 def _close(boxes: list[tuple[int, int]], start: int, end: int) -> None:
-    while boxes and boxes[-1][0] > start:  # inner boxes give way to the one around them
+    while boxes and boxes[-1][0] > start:  # the outer box replaces the boxes inside it
         boxes.pop()
     boxes.append((start, end))

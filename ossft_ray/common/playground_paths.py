@@ -1,8 +1,8 @@
-"""What comes with the package under a name of its own: the playground's policy and its held-out sets, as paths."""
+"""The playground's policy and held-out problem sets, which are part of the package: their names and paths."""
 
 from pathlib import Path
 
-PLAYGROUND = Path(__file__).parents[1] / "playground"
 POLICY = "playground"
-POLICY_FOLDER = PLAYGROUND / "policy"
-BENCHMARKS = {f"playground/level{level}": PLAYGROUND / "heldout" / f"level{level}.jsonl" for level in range(1, 6)}
+_PLAYGROUND = Path(__file__).parents[1] / "playground"
+POLICY_FOLDER = _PLAYGROUND / "policy"
+BENCHMARKS = {f"playground/level{level}": _PLAYGROUND / "heldout" / f"level{level}.jsonl" for level in range(1, 6)}

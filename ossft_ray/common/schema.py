@@ -1,10 +1,10 @@
-"""What rows look like: every column named once, as pyarrow schemas. Written rows are cast, read rows checked."""
+"""Pyarrow schemas of all rows: each column is named here once. Rows are cast when written and checked when read."""
 
 from typing import Any
 
 import pyarrow as pa
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, brief
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -14,7 +14,7 @@ PROBLEM_SCHEMA = pa.schema(
         ("question", pa.string()),
         ("answer", pa.string()),
         ("expert_solution", pa.string()),  # null in benchmarks
-        ("verifier", pa.string()),  # the kind of verification of this row; empty for the run's
+        ("verifier", pa.string()),  # the kind of verification of this row; empty for the run's own
     ]
 )
 
@@ -57,14 +57,14 @@ EXAMPLE_SCHEMA = pa.schema(
         ("policy", pa.string()),
         ("kept_index", pa.int32()),  # of the kept attempt within its stage; null for expert
         ("verifier", pa.string()),  # as in PROBLEM
-        ("attempt_answers", pa.list_(pa.string())),  # the answer read from each of `attempts`; null where none was
-        ("behavior_logprobs", pa.list_(pa.float32())),  # of response_token_ids as they were drawn; null for expert
+        ("attempt_answers", pa.list_(pa.string())),  # the answer read from each of `attempts`, or null
+        ("behavior_logprobs", pa.list_(pa.float32())),  # of response_token_ids when sampled; null for expert
     ]
 )
-# Columns that a file may lack: they are null then.
-_LATER = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs")
+# Columns that older files lack; they are read as nulls.
+_OPTIONAL = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs")
 
-# A problem that stayed unsolved where [rewrite] fallback = "drop": what was tried, and no example.
+# An unsolved problem of a run with [rewrite] fallback = "drop": its attempts, and no example.
 DROPPED_SCHEMA = pa.schema(
     [
         EXAMPLE_SCHEMA.field(name)
@@ -99,7 +99,7 @@ SAMPLE_SCHEMA = pa.schema(
 
 
 def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of exactly this schema; keys that the schema lacks are an error, missing ones are null."""
+    """Rows as a table of exactly this schema; unknown keys are an error, and missing ones become null."""
     unknown = {key for row in rows for key in row} - set(schema.names)
     if unknown:
         raise ValueError(f"columns {sorted(unknown)} are not in the schema")
@@ -107,13 +107,13 @@ def to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def check_table(table: pa.Table, schema: pa.Schema, source: str) -> pa.Table:
-    """The schema's columns of `table`, cast; more columns may follow, and those of `_LATER` may be missing.
+    """The schema's columns of `table`, cast; the table may have more columns, and may lack those of `_OPTIONAL`.
 
     Raises:
-        InputError: a column is missing or cannot be cast; names it and `source`.
+        InputError: a column is missing or cannot be cast; the message names it and `source`.
     """
     missing = [name for name in schema.names if name not in table.column_names]
-    while missing and missing[0] in _LATER:
+    while missing and missing[0] in _OPTIONAL:
         field = schema.field(missing.pop(0))
         table = table.append_column(field, pa.nulls(len(table), field.type))
     if missing:
@@ -121,4 +121,4 @@ def check_table(table: pa.Table, schema: pa.Schema, source: str) -> pa.Table:
     try:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise InputError(f"{source}: columns do not have the expected types: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{source}: columns do not have the expected types: {brief(error)}") from error

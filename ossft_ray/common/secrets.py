@@ -1,7 +1,8 @@
-"""What is a secret, and how is it kept out of what is written and said?
+"""Keep secrets out of files, logs and messages.
 
-An experiment travels to every worker and into `config.json`, rows, logs and the report. So one that carries a secret is
-refused (`find_secret`), and the environment is the place for it; `mask` is for text that others wrote, such as errors.
+An experiment travels to every worker and into `config.json`, rows, logs and the report. An experiment that contains a
+secret is therefore refused (`find_secret`), and secrets belong in the environment. `mask` cleans text from other
+programs, such as error messages.
 """
 
 import os
@@ -10,18 +11,18 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 MASK = "***"
-MEND = "give it in the environment instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, HF_TOKEN, WANDB_API_KEY, ...)"
+HINT = "give it in the environment instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, HF_TOKEN, WANDB_API_KEY, ...)"
 _PASSWORD = re.compile(r"""(?<=://)[^/\s"':@?#]*:[^/\s"'@?#]+(?=@)""")  # user:password@ of a URI
 _OPTION = re.compile(
     r"""(?i)(?<=[?&])((?:[\w.-]*(?:secret|token|password|signature|credential|access_?key)|sig)=)[^&\s"']+"""
 )
 _KEY = re.compile(r"(?i)(?:^|[_-])(?:token|secret|password|api_?key|access_key)$")
 _VARIABLE = re.compile(r"(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY|ACCESS_KEY_ID)$")
-_LEAST_CHARACTERS = 8  # a shorter value may be any word
+_MIN_CHARACTERS = 8  # a shorter value may be an ordinary word
 
 
 def has_secret(text: str) -> bool:
-    """Whether a URI carries a password or a key.
+    """Whether a URI contains a password or a key.
 
     >>> has_secret("s3://KEY:SECRET@bucket/run"), has_secret("s3://bucket/run?endpoint_override=http://host:9000")
     (True, False)
@@ -30,7 +31,7 @@ def has_secret(text: str) -> bool:
 
 
 def find_secret(settings: Any, key: str = "") -> str | None:
-    """The dotted key of the first setting that is a secret, or a URI with one in it; None where there is none."""
+    """The dotted key of the first setting that is a secret or a URI with a secret; None if there is none."""
     if isinstance(settings, dict):
         pairs = [(f"{key}.{name}".strip("."), value) for name, value in settings.items()]
         return next((found for name, value in pairs if (found := find_secret(value, name))), None)
@@ -42,15 +43,15 @@ def find_secret(settings: Any, key: str = "") -> str | None:
 
 
 def mask(text: str) -> str:
-    """The text without the passwords of its URIs, and without the secrets of this process's environment."""
+    """The text without the passwords and keys in its URIs, and without the secrets in this process's environment."""
     for name, value in os.environ.items():
-        if _VARIABLE.search(name) and len(value) >= _LEAST_CHARACTERS:
+        if _VARIABLE.search(name) and len(value) >= _MIN_CHARACTERS:
             text = text.replace(value, MASK)
     return _OPTION.sub(rf"\g<1>{MASK}", _PASSWORD.sub(MASK, text))
 
 
 def split_password(uri: str) -> tuple[str, str | None, str | None]:
-    """A URI without its user and password, and these two.
+    """A URI without its user and password, then the user and the password.
 
     >>> split_password("https://me:word@host:5000/x")
     ('https://host:5000/x', 'me', 'word')

@@ -1,8 +1,4 @@
-"""Where a run's files live: atomic parts, manifests and fingerprints, on local paths and object stores alike.
-
-A stage begins by writing what its rows depend on (`inputs.json`), writes its parts one by one, and ends with its
-manifest: a manifest means done. Started again with the same inputs it goes on; with others it refuses.
-"""
+"""Folders with atomic writes, on local disks and in object stores alike, and files that grow row by row."""
 
 import fnmatch
 import hashlib
@@ -41,7 +37,7 @@ class Folder:
 
     @classmethod
     def of_file(cls, path: str) -> tuple["Folder", str]:
-        """The folder that a file stands in, and the file's name there."""
+        """The folder of a file, and the file's name in it."""
         filesystem, inner = filesystem_at(path)
         folder, _, name = inner.rpartition("/")
         return cls(filesystem, folder or "/"), name
@@ -51,11 +47,11 @@ class Folder:
 
     @property
     def local_path(self) -> Path | None:
-        """The path on this machine's disk, None for an object store."""
+        """The path on this machine's disk; None in an object store."""
         return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Sorted names of the files directly in this folder that match; none where there is no folder."""
+        """Sorted names of the matching files directly in this folder; empty if the folder does not exist."""
         infos = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         files = [info.base_name for info in infos if info.type == fs.FileType.File]
         return sorted(name for name in files if fnmatch.fnmatch(name, pattern))
@@ -65,10 +61,10 @@ class Folder:
         return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
     def write_bytes(self, name: str, content: bytes | memoryview) -> None:
-        """Write one file atomically: a temporary name, then a rename (an object store's put is atomic by itself).
+        """Write one file atomically: under a temporary name, then renamed (an object store's put is atomic anyway).
 
-        A store's stream must get the whole content at once: closing it makes what it has got so far an object, also
-        where an exception closes it.
+        A store's stream gets the whole content at once. Closing the stream, even by an exception, would otherwise turn
+        a partial content into an object.
         """
         self.filesystem.create_dir(self.path, recursive=True)
         if self.local_path is None:
@@ -110,12 +106,12 @@ class Folder:
             return dict(pq.ParquetFile(file).schema_arrow.metadata or {})
 
     def read_tables(self, pattern: str, schema: pa.Schema) -> pa.Table:
-        """All matching parts as one table, in the order of their names; an empty one if there are none."""
+        """All matching parts as one table, in the order of their names; an empty table if no part matches."""
         tables = [self.read_table(name) for name in self.names(pattern)]
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def move(self, name: str, to: "Folder") -> None:
-        """Move one file to another folder of the same filesystem, where it replaces one of its name."""
+        """Move one file to another folder of the same filesystem; a file of the same name there is replaced."""
         self.filesystem.create_dir(to.path, recursive=True)
         self.filesystem.move(f"{self.path}/{name}", f"{to.path}/{name}")
 
@@ -123,13 +119,13 @@ class Folder:
         self.filesystem.delete_file(f"{self.path}/{name}")
 
     def delete(self) -> None:
-        """Remove this folder and all in it; nothing happens where there is none."""
+        """Remove this folder and all its contents, if it exists."""
         if self.exists():
             self.filesystem.delete_dir(self.path)
 
 
 class PartWriter:
-    """Writes rows as numbered Parquet files of equal size; `flush` writes what is left."""
+    """Writes rows as numbered Parquet files of equal size; `flush` writes the rows that remain."""
 
     def __init__(self, folder: Folder, prefix: str, schema: pa.Schema, rows_per_file: int) -> None:
         self.folder, self.prefix, self.schema, self.rows_per_file = folder, prefix, schema, rows_per_file
@@ -150,7 +146,7 @@ class PartWriter:
 
 
 def digest_files(folder: Folder, names: Iterable[str]) -> str:
-    """One digest of files' names, sizes, and first and last MiB (enough to tell models apart, cheap for any size)."""
+    """A digest of the files' names, sizes, and first and last MiB: cheap, and enough to distinguish models."""
     digest = hashlib.sha256()
     for name in sorted(names):
         with folder.filesystem.open_input_file(f"{folder.path}/{name}") as file:

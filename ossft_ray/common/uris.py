@@ -1,7 +1,7 @@
-"""What does a path or a URI name? Its filesystem, and what lies below it.
+"""Local paths and URIs: the filesystem behind a location, and locations below it.
 
-A URI may end with options, as pyarrow has them: `s3://bucket/run?endpoint_override=http://host:9000&scheme=http`. What
-lies below it has the same options. Secrets are no part of it: it is written into files and logs.
+A URI may end with pyarrow's options: `s3://bucket/run?endpoint_override=http://host:9000&scheme=http`. Locations below
+it keep these options. A URI must not contain secrets, because it is written into files and logs.
 """
 
 import os
@@ -9,8 +9,8 @@ import os
 import pyarrow as pa
 from pyarrow import fs
 
-from ossft_ray.common.errors import InputError
-from ossft_ray.common.secrets import MEND, has_secret, mask
+from ossft_ray.common.errors import InputError, brief
+from ossft_ray.common.secrets import HINT, has_secret, mask
 
 
 def is_uri(location: str) -> bool:
@@ -21,22 +21,21 @@ def filesystem_at(location: str) -> tuple[fs.FileSystem, str]:
     """The filesystem behind a local path or a URI, and the path within it.
 
     Raises:
-        InputError: the URI's scheme or an option is unknown, its client is not installed, or it carries a secret.
+        InputError: the URI's scheme or an option is unknown, its client is not installed, or it contains a secret.
     """
     if not is_uri(location):
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(location))
     if has_secret(location):
-        raise InputError(f"{mask(location)}: a URI with a secret in it would be written into files and logs; {MEND}")
+        raise InputError(f"{mask(location)}: a URI with a secret in it would be written into files and logs; {HINT}")
     try:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (OSError, ValueError, ImportError, pa.ArrowException) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{location}: not a path or URI that can be read or written to: {reason}") from error
+        raise InputError(f"{location}: not a path or URI that can be read or written to: {brief(error)}") from error
     return filesystem, path
 
 
 def join(location: str, *names: str) -> str:
-    """What lies below a folder.
+    """The location of a file or folder below another location.
 
     >>> join("runs/a", "train", "model"), join("s3://bucket/run/?scheme=http", "round-2")
     ('runs/a/train/model', 's3://bucket/run/round-2?scheme=http')
@@ -46,13 +45,13 @@ def join(location: str, *names: str) -> str:
 
 
 def split_options(location: str) -> tuple[str, str]:
-    """A URI without its options, and these with their question mark; a path has none."""
+    """A URI without its options, and the options with their question mark; a path has none."""
     bare, mark, options = location.partition("?") if is_uri(location) else (location, "", "")
     return bare, mark + options
 
 
 def absolute(location: str) -> str:
-    """The same place from any working directory: a local path in full, a URI of a store as it is.
+    """The location, independent of the working directory: an absolute local path, or another URI as is.
 
     Raises:
         InputError: see `filesystem_at`.

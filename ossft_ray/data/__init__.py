@@ -1,9 +1,12 @@
-"""Where do problems come from? Files, object stores and the Hub, row by row; what cannot be used is set aside.
+"""Problems from files, object stores and the Hub, read row by row; unusable rows are set aside.
 
-records.py        the rows of JSONL and Parquet files, whatever their columns
+records.py        the rows of JSONL and Parquet files
 hub.py            the rows of a Hub data set
-layouts.py        which columns hold what: NuminaMath, GSM8K, chats, or as configured
-problems.py       rows as problems; benchmarks
-seen.py           which problems and questions came before, on disk
-contamination.py  which questions overlap with the evaluation sets
+layouts.py        the columns of known data sets: NuminaMath, GSM8K, chats, or as configured
+problems.py       training problems from these rows
+benchmarks.py     evaluation problems: the playground's, the paper's, or those of a file
+screening.py      checks that decide which training problems a run uses
+gold_check.py     the check of gold answers
+contamination.py  the check for overlap with the benchmarks
+seen_problems.py  the index of ids and questions that came before, on disk
 """

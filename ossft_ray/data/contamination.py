@@ -1,17 +1,18 @@
-"""Does a training problem overlap with the evaluation sets? By n-grams of words, as decontamination usually goes.
+"""Overlap of training problems with the evaluation sets, by n-grams of words as is usual for decontamination.
 
-Two questions overlap when they share `ngram` words in a row. Words are lower-case runs of letters and digits, so that
-LaTeX's marks and punctuation play no part. An evaluation question that is shorter than that must be the whole of the
-training question; with so few words the signs count too, or `3 + 4` would be `3 - 4`.
+Two questions overlap if they share `ngram` consecutive words. Words are lower-case runs of letters and digits, so
+LaTeX markup and punctuation do not count. An evaluation question that is shorter than `ngram` overlaps only with a
+training question that equals it. With so few words the signs count too, or `3 + 4` would equal `3 - 4`.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Data, Evaluate
-from ossft_ray.data.problems import benchmark_digest, read_benchmark
+from ossft_ray.data.benchmarks import benchmark_digest, read_benchmark
 
 _WORD = re.compile(r"[^\W_]+")
 _WORD_OR_SIGN = re.compile(r"[^\W_]+|[-+*/=<>!]")
@@ -19,7 +20,7 @@ _WORD_OR_SIGN = re.compile(r"[^\W_]+|[-+*/=<>!]")
 
 @dataclass(frozen=True)
 class Overlap:
-    """A benchmark's problem, and the words that a training question shares with it."""
+    """A problem of a benchmark, and the words that it shares with a training question."""
 
     benchmark: str
     problem_id: str
@@ -31,22 +32,21 @@ class Overlap:
 
 @dataclass(frozen=True)
 class BenchmarkIndex:
-    """What the evaluation questions consist of: word n-grams, and whole questions where they are shorter."""
+    """An index of evaluation questions by their word n-grams; shorter questions are indexed as a whole."""
 
     ngram: int
-    not_checked: list[str] = field(default_factory=list)  # benchmarks whose problems are not here
+    not_checked: list[str] = field(default_factory=list)  # benchmarks that cannot be read
     names: list[str] = field(default_factory=list)
     _keys: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)  # words -> (benchmark, id) of each
 
     def add(self, benchmark: str, problems: list[Problem]) -> None:
-        """Index a benchmark; of problems that share a key the first is named."""
+        """Add a benchmark; for problems that share a key, the first one is named."""
         self.names.append(benchmark)
         for problem in problems:
-            place = (benchmark, problem.problem_id)
             for key in self._keys_of(problem.question):
                 others = self._keys.get(key, ())
                 if all(name != benchmark for name, _ in others):
-                    self._keys[key] = (*others, place)
+                    self._keys[key] = (*others, (benchmark, problem.problem_id))
 
     def overlaps(self, question: str) -> list[Overlap]:
         """The first overlap with each benchmark."""
@@ -65,10 +65,10 @@ class BenchmarkIndex:
 
 
 def index_benchmarks(data: Data, evaluate: Evaluate) -> BenchmarkIndex:
-    """The index that `[data] contamination` asks for: of all benchmarks that can be read, empty for `ignore`.
+    """The index for `[data] contamination`: of all benchmarks that can be read, or empty for `ignore`.
 
     Raises:
-        InputError: overlapping problems are to be dropped, and a benchmark cannot be read.
+        InputError: contaminated problems are to be dropped, and a benchmark cannot be read.
     """
     index = BenchmarkIndex(data.contamination_ngram)
     if data.contamination == "ignore":
@@ -86,12 +86,10 @@ def index_benchmarks(data: Data, evaluate: Evaluate) -> BenchmarkIndex:
 
 
 def benchmark_digests(data: Data, evaluate: Evaluate) -> dict[str, str]:
-    """What identifies the benchmarks that `index_benchmarks` would read; empty text for one that is not there."""
-    return {} if data.contamination == "ignore" else {name: _digest(name, evaluate) for name in evaluate.benchmarks}
-
-
-def _digest(name: str, evaluate: Evaluate) -> str:
-    try:
-        return benchmark_digest(name, evaluate)
-    except InputError:
-        return ""
+    """The digests of the benchmarks that `index_benchmarks` reads; empty for a benchmark that cannot be read."""
+    digests = {}
+    for name in evaluate.benchmarks if data.contamination != "ignore" else []:
+        digests[name] = ""
+        with contextlib.suppress(InputError):
+            digests[name] = benchmark_digest(name, evaluate)
+    return digests

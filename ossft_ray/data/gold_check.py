@@ -1,17 +1,17 @@
-"""Are the gold answers themselves right? A wrong one silently turns good responses into failures.
+"""A check of the gold answers, because a wrong one silently turns good responses into failures.
 
-Before anything is sampled, each answer is checked against itself (can it be compared with at all?) and each expert
-solution against its answer (do the two agree?). What is found is counted and listed in the manifest; `[data] bad_golds`
-says whether such a problem is kept, kept and flagged, or set aside.
+Before any response is sampled, each answer is compared with itself, which shows whether it can be compared at all, and
+each expert solution is graded against its answer. The findings are counted and listed in the manifest, and
+`[data] bad_golds` decides whether a problem with a bad answer is kept, kept and flagged, or set aside.
 
 | finding             | meaning                                                                                 | bad |
 |---------------------|-----------------------------------------------------------------------------------------|-----|
 | `sound`             | the expert's solution states this answer                                                |     |
-| `not_stated`        | the expert's solution states no answer in any form that is read                         |     |
+| `not_stated`        | the expert's solution states no answer in a form that can be read                       |     |
 | `contradicted`      | the expert's solution states another answer                                             | yes |
 | `unparsed`          | the answer cannot be read, or does not equal itself, so right responses would be wrong  | yes |
-| `solution_unparsed` | the answer that the expert's solution states cannot be read                             | yes |
-| `timeout`, ...      | checking ran into a limit, or the verifier failed                                       | yes |
+| `solution_unparsed` | the answer in the expert's solution cannot be read                                      | yes |
+| `timeout`, ...      | the check ran into a limit, or the verifier failed                                      | yes |
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,12 +27,12 @@ from ossft_ray.data.records import Record
 from ossft_ray.verification import Task, Verdict, VerifierPool
 
 SOUND, NOT_STATED, CONTRADICTED = "sound", "not_stated", "contradicted"
-Item = tuple[Record, Problem] | Rejection
+InputItem = tuple[Record, Problem] | Rejection
 
 
 @dataclass(frozen=True)
 class GoldCheck:
-    """What was found of one gold answer; `stated` is the answer that the expert's solution gives."""
+    """The finding about one gold answer; `stated` is the answer in the expert's solution."""
 
     finding: str
     stated: str | None = None
@@ -45,22 +45,24 @@ class GoldCheck:
         return f"bad_gold: {self.finding}" + (f": the solution says {self.stated}" if self.stated else "")
 
     def as_json(self, problem: Problem) -> dict[str, Any]:
-        """How the manifest lists it."""
+        """The entry in the manifest."""
         found = {"problem_id": problem.problem_id, "finding": self.finding, "answer": problem.answer}
         return found | ({"solution_says": self.stated} if self.stated else {})
 
 
 def gold_pool(experiment: Experiment) -> AbstractContextManager[VerifierPool | None]:
-    """What checks the gold answers of a run; None where it does not ask for that.
+    """The verifiers that check a run's gold answers; None with `[data] bad_golds = "ignore"`.
 
     Raises:
-        InputError: there is no such kind of verifier.
+        InputError: the kind of verifier is unknown.
     """
     return nullcontext() if experiment.data.bad_golds == "ignore" else VerifierPool.of(experiment.verify)
 
 
-def check_golds(items: Iterable[Item], pool: VerifierPool | None) -> Iterator[tuple[Item, GoldCheck | None]]:
-    """Each item with its check, in their order; None for what has no answer, and for all without a pool."""
+def check_gold_answers(
+    items: Iterable[InputItem], pool: VerifierPool | None
+) -> Iterator[tuple[InputItem, GoldCheck | None]]:
+    """Each item with the check of its gold answer, in order; None if it has no answer, or if there is no pool."""
     if pool is None:
         yield from ((item, None) for item in items)
         return
@@ -68,7 +70,7 @@ def check_golds(items: Iterable[Item], pool: VerifierPool | None) -> Iterator[tu
         yield item, _gold_check(*verdicts) if verdicts else None
 
 
-def _tasks(item: Item) -> list[Task]:
+def _tasks(item: InputItem) -> list[Task]:
     if isinstance(item, Rejection) or not item[1].answer:
         return []
     problem = item[1]
@@ -81,5 +83,5 @@ def _gold_check(answer: Verdict, solution: Verdict) -> GoldCheck:
         return GoldCheck(answer.reason if answer.reason in NO_VERDICT else UNPARSED)
     if solution.correct:
         return GoldCheck(SOUND)
-    names = {NO_ANSWER: NOT_STATED, UNPARSED: "solution_unparsed"} | {reason: reason for reason in NO_VERDICT}
-    return GoldCheck(names.get(solution.reason, CONTRADICTED), solution.extracted)
+    findings = {NO_ANSWER: NOT_STATED, UNPARSED: "solution_unparsed"} | {reason: reason for reason in NO_VERDICT}
+    return GoldCheck(findings.get(solution.reason, CONTRADICTED), solution.extracted)

@@ -1,4 +1,4 @@
-r"""Which texts of an input row are the question, the answer and the expert's solution?
+r"""The layouts of known data sets: which texts of a row are the question, the answer and the expert's solution.
 
 A file has the first of these layouts that its first row fits:
 
@@ -10,11 +10,11 @@ A file has the first of these layouts that its first row fits:
 | GSM8K          | `question`, `answer` with a `####`   | `question` | `answer`          | what follows the `####`  |
 | chat           | `messages`: system?, user, assistant | the user's | the assistant's   | `answer`, else the box   |
 
-The box is the last `\boxed{}` of the expert's solution, or its `####` tail. NuminaMath's two are what the defaults of
-`[data] columns` fit. Whoever configures `question` or `expert_solution` gets exactly these columns, and whoever
-configures `messages` gets chats. Where a row has a column for the answer, that alone counts: if it is empty, or says
-`proof` or `notfound`, the row has no answer whatever its solution's box says, for nothing vouches for that box. The
-system message of a chat is left out: `[prompts] system` says what the policy is told.
+The box is the last `\boxed{}` of the expert's solution, or its `####` tail. The defaults of `[data] columns` fit both
+NuminaMath layouts. If `question` or `expert_solution` is configured, exactly these columns are read; if `messages` is
+configured, the rows are chats. Where a row has a column for the answer, only that column counts: if it is empty,
+`proof` or `notfound`, the row has no answer, even if its solution has a box, because nobody has checked that box. The
+system message of a chat is left out, because `[prompts] system` takes its place.
 """
 
 from dataclasses import dataclass
@@ -24,32 +24,31 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.config import Columns
 from ossft_ray.verification.answers import answer_text, final_answer
 
-Values = dict[str, Any]
-_NO_ANSWERS = ("proof", "notfound")  # what NuminaMath-1.5 writes where there is nothing to compare with
+_NO_ANSWERS = ("proof", "notfound")  # NuminaMath-1.5 writes these where a problem has no answer to compare with
 
 
-class Unusable(Exception):
-    """A row without the texts that a problem needs; the message is the reason."""
+class UnusableRow(Exception):
+    """A row that lacks a text of a problem; the message is the reason."""
 
 
 @dataclass(frozen=True)
-class Texts:
-    """What a problem is made of; `answer` is empty where the row has none that could be checked."""
+class ProblemTexts:
+    """The texts of a problem; `answer` is empty where the row has none that could be checked."""
 
     question: str
     expert_solution: str
     answer: str
 
 
-def choose_columns(values: Values, configured: Columns, source: str) -> tuple[Columns, bool]:
-    """The columns to read a file by, judged by its first row, and whether its rows are chats.
+def choose_columns(values: dict[str, Any], configured: Columns, source: str) -> tuple[Columns, bool]:
+    """The columns of a file, judged by the values of its first row, and whether its rows are chats.
 
     Raises:
-        InputError: neither the configured columns nor those of a known layout are there.
+        InputError: the row has neither the configured columns nor those of a known layout.
     """
     explicit = configured.model_fields_set
     if "messages" in explicit:
-        _demand(values, configured, ("messages",), source)
+        _require(values, configured, ("messages",), source)
         return configured, True
     missing = [key for key in ("question", "expert_solution") if getattr(configured, key) not in values]
     if missing and not explicit & {"question", "expert_solution"}:
@@ -57,53 +56,53 @@ def choose_columns(values: Values, configured: Columns, source: str) -> tuple[Co
             return configured.model_copy(update={"question": "question", "expert_solution": "answer"}), False
         if configured.messages in values:
             return configured, True
-    _demand(values, configured, ("question", "expert_solution"), source)
+    _require(values, configured, ("question", "expert_solution"), source)
     return configured, False
 
 
-def read_texts(values: Values, columns: Columns, is_chat: bool, kind: str = "math") -> Texts:
-    """The texts of one row whose answer is of a kind of verification.
+def read_texts(values: dict[str, Any], columns: Columns, is_chat: bool, kind: str = "math") -> ProblemTexts:
+    """The texts of one row; `kind` is the kind of verification of its answer.
 
     Raises:
-        Unusable: `no_question`, `no_expert_solution` or `not_one_turn`.
+        UnusableRow: `no_question`, `no_expert_solution` or `not_one_turn`.
     """
     if is_chat:
-        question, solution = _one_turn(values.get(columns.messages))
+        question, solution = _read_chat(values.get(columns.messages))
     else:
         question, solution = values.get(columns.question), values.get(columns.expert_solution)
     if not isinstance(question, str) or not question.strip():
-        raise Unusable("no_question")
+        raise UnusableRow("no_question")
     if not isinstance(solution, str) or not solution.strip():
-        raise Unusable("no_expert_solution")
-    has_own = columns.answer in values and columns.answer != columns.expert_solution
-    answer = gold_answer(values[columns.answer], kind) if has_own else final_answer(solution)
-    return Texts(question, solution, answer if answer and answer.lower() not in _NO_ANSWERS else "")
+        raise UnusableRow("no_expert_solution")
+    has_column = columns.answer in values and columns.answer != columns.expert_solution
+    answer = gold_answer(values[columns.answer], kind) if has_column else final_answer(solution)
+    return ProblemTexts(question, solution, answer if answer and answer.lower() not in _NO_ANSWERS else "")
 
 
 def gold_answer(value: Any, kind: str = "math") -> str:
-    """An answer cell as text; of a whole solution in GSM8K's layout, what follows `####`."""
+    """An answer cell as text; if the cell is a whole solution in GSM8K's layout, the text after its `####`."""
     text = answer_text(value, kind)
     return final_answer(text) or text if "####" in text else text
 
 
-def _one_turn(messages: Any) -> tuple[Any, Any]:
-    """What the user and the assistant of a chat say, if each speaks once."""
+def _read_chat(messages: Any) -> tuple[Any, Any]:
+    """The texts of the user and the assistant in a chat of one turn."""
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise Unusable("no_question")
+        raise UnusableRow("no_question")
     turns = [(message.get("role"), message.get("content")) for message in messages]
     if turns and turns[0][0] == "system":
         turns = turns[1:]
     roles = [role for role, _ in turns]
     if "user" not in roles:
-        raise Unusable("no_question")
+        raise UnusableRow("no_question")
     if "assistant" not in roles:
-        raise Unusable("no_expert_solution")
+        raise UnusableRow("no_expert_solution")
     if roles != ["user", "assistant"]:
-        raise Unusable("not_one_turn")
+        raise UnusableRow("not_one_turn")
     return turns[0][1], turns[1][1]
 
 
-def _demand(values: Values, columns: Columns, keys: tuple[str, ...], source: str) -> None:
+def _require(values: dict[str, Any], columns: Columns, keys: tuple[str, ...], source: str) -> None:
     for key in keys:
         name = getattr(columns, key)
         if name not in values:

@@ -1,56 +1,52 @@
-"""Which rows of the input become problems? Each is usable, perhaps with something to note, or set aside.
+"""Screening of the input: each row becomes a usable problem, perhaps with notes, or is set aside.
 
-Looked at in this order, and a row that is set aside counts for nothing that comes after: can it be read, is its id
-new, does its prompt fit the policy, is its gold answer sound, does it overlap with a benchmark, is its question new.
+The checks come in this order: the row can be read, its id is new, its prompt fits the policy, its gold answer is sound,
+it overlaps with no benchmark, its question is new. A row that one check sets aside does not reach the next one.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.types import Problem
-from ossft_ray.config import Experiment, Prompts
+from ossft_ray.config import Experiment
 from ossft_ray.data.contamination import index_benchmarks
-from ossft_ray.data.gold_check import GoldCheck, check_golds
+from ossft_ray.data.gold_check import GoldCheck, check_gold_answers
 from ossft_ray.data.problems import Rejection, read_problems
 from ossft_ray.data.records import Record
-from ossft_ray.data.seen_problems import Seen, Standing
+from ossft_ray.data.seen_problems import ProblemIndex, ProblemStatus
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.policy.chat import Chat
 from ossft_ray.verification import VerifierPool
 
-# No tokenizer makes more tokens than bytes out of a text, but some rewrite it first: ASCII hardly, other characters
-# into at most 11 times as many bytes (Unicode's NFKC).
-_MOST_TOKENS_OF_ASCII, _MOST_TOKENS_OF_A_BYTE = 4, 12
-
 
 @dataclass(frozen=True)
-class Usable:
-    """A problem with the row it came from, and whether the run held it before, as it is or with another gold."""
+class UsableProblem:
+    """A problem with the row that it came from, and its status in the run."""
 
     record: Record
     problem: Problem
-    standing: Standing = "new"
-    notes: tuple[str, ...] = ()  # `contaminated`, `bad_gold`, `duplicate_question`: ..., where that is only reported
+    status: ProblemStatus = "new"
+    notes: tuple[str, ...] = ()  # findings that are only reported: `contaminated: ...`, `bad_gold: ...` and so on
 
 
 @dataclass
-class Tally:
-    """What was seen of the input so far."""
+class InputCounts:
+    """Counts of the input so far."""
 
     problems: int = 0
     rejected: Counter[str] = field(default_factory=Counter)  # by the reason's first word
-    duplicates: int = 0  # questions that came before, kept or dropped
+    duplicates: int = 0  # repeated questions, kept or dropped
     contamination: dict[str, int] = field(default_factory=dict)  # by benchmark, kept or dropped
-    not_checked: list[str] = field(default_factory=list)  # benchmarks that could not be compared with
-    golds: Counter[str] = field(default_factory=Counter)  # gold answers by what was found of them, kept or set aside
-    bad_golds: list[dict[str, Any]] = field(default_factory=list)  # those that are bad
+    not_checked: list[str] = field(default_factory=list)  # benchmarks that could not be read
+    gold_findings: Counter[str] = field(default_factory=Counter)  # of all gold answers, kept or set aside
+    bad_golds: list[dict[str, Any]] = field(default_factory=list)  # the bad gold answers
     first_rejection: Rejection | None = None
 
-    def count(self, item: Usable | Rejection) -> None:
-        if isinstance(item, Usable):
+    def count(self, item: UsableProblem | Rejection) -> None:
+        if isinstance(item, UsableProblem):
             self.problems += 1
         else:
             self.rejected[item.reason.partition(":")[0]] += 1
@@ -58,79 +54,91 @@ class Tally:
 
 
 def screen_problems(
-    experiment: Experiment, chat: Chat, seen: Seen, tally: Tally, pool: VerifierPool | None = None
-) -> Iterator[Usable | Rejection]:
-    """The rows of `[data]`, in their order; counts them in `tally` and remembers the problems in `seen`.
+    experiment: Experiment, chat: Chat, index: ProblemIndex, counts: InputCounts, pool: VerifierPool | None = None
+) -> Iterator[UsableProblem | Rejection]:
+    """Stream the rows of `[data]` in order, add the usable problems to `index`, and count all rows in `counts`.
 
-    `pool` checks the gold answers; they are not checked without one.
+    `pool` checks the gold answers; without it they are not checked.
 
     Raises:
-        InputError: the data cannot be used, or no row of it; a benchmark to compare with is not there; or a problem is
-            not what `seen` holds under its id.
+        InputError: the data or none of its rows can be used, a benchmark to compare with cannot be read, or `index`
+            has another question under a problem's id.
     """
-    data = experiment.data
-    benchmarks = index_benchmarks(data, experiment.evaluate)
-    tally.contamination = dict.fromkeys(benchmarks.names, 0)
-    tally.not_checked = benchmarks.not_checked
-    prompt_tokens = _prompt_counter(chat, experiment.prompts)
-
-    def screen(record: Record, problem: Problem, gold: GoldCheck | None) -> Usable:
-        standing = seen.standing(problem)
-        if standing == "repeated":
-            raise Rejection("duplicate_id", record, problem.problem_id)
-        if standing == "changed":
-            raise InputError(
-                f"{record.source}, row {record.row}: problem '{problem.problem_id}' asks another question than what "
-                "this run holds under that id; answers may be corrected, but new problems can only be added (without "
-                "ids of their own, after the others): choose another [run] output, or pass --start-over"
-            )
-        if (num_tokens := prompt_tokens(problem.question)) >= chat.context_length:
-            reason = f"prompt_too_long: {num_tokens} tokens, and the policy's context is {chat.context_length}"
-            raise Rejection(reason, record, problem.problem_id)
-        if gold is not None:
-            tally.golds[gold.finding] += 1
-        if is_bad := gold is not None and gold.is_bad:
-            tally.bad_golds.append(gold.as_json(problem))
-            if data.bad_golds == "reject":
-                raise Rejection(str(gold), record, problem.problem_id)
-        overlaps = benchmarks.overlaps(problem.question)
-        for overlap in overlaps:
-            tally.contamination[overlap.benchmark] += 1
-        if overlaps and data.contamination == "drop":
-            raise Rejection(str(overlaps[0]), record, problem.problem_id)
-        notes = [str(overlap) for overlap in overlaps] + ([str(gold)] if is_bad and data.bad_golds == "flag" else [])
-        if (same := seen.same_question(problem)) is not None:
-            tally.duplicates += 1
-            notes.append(f"duplicate_question: same as {same}")
-            if data.duplicates == "drop":
-                raise Rejection(notes[-1], record, problem.problem_id)
-        seen.meet(problem)
-        return Usable(record, problem, standing, tuple(notes))
-
-    for item, gold in check_golds(read_problems(data, experiment.verify.kind), pool):
-        result: Usable | Rejection
+    screen = _Screen(experiment, chat, index, counts)
+    for item, gold in check_gold_answers(read_problems(experiment.data, experiment.verify.kind), pool):
+        result: UsableProblem | Rejection
         try:
-            result = item if isinstance(item, Rejection) else screen(*item, gold)
+            result = item if isinstance(item, Rejection) else screen.check(*item, gold)
         except Rejection as rejection:
             result = rejection
-        tally.count(result)
+        counts.count(result)
         yield result
-    if tally.problems == 0:
-        why = tally.first_rejection or "it is empty"
-        raise InputError(f"[data] path: {data.path} holds no usable problem; {why}")
+    if counts.problems == 0:
+        why = counts.first_rejection or "it is empty"
+        raise InputError(f"[data] path: {experiment.data.path} holds no usable problem; {why}")
 
 
-def _prompt_counter(chat: Chat, prompts: Prompts) -> Callable[[str], int]:
-    """The tokens of a question's plain prompt: exactly where they may fill the context, else a number below it."""
+class _Screen:
+    """The checks of a row that has been read: each returns notes, or raises a Rejection."""
 
-    def render(question: str) -> int:
-        return len(chat.render(solve_prompt(question, prompts.system, prompts.solve)))
+    def __init__(self, experiment: Experiment, chat: Chat, index: ProblemIndex, counts: InputCounts) -> None:
+        self.data, self.prompts, self.chat = experiment.data, experiment.prompts, chat
+        self.index, self.counts = index, counts
+        self.benchmarks = index_benchmarks(experiment.data, experiment.evaluate)
+        counts.contamination = dict.fromkeys(self.benchmarks.names, 0)
+        counts.not_checked = self.benchmarks.not_checked
 
-    frame, times = render(""), prompts.solve.count("{question}")
+    def check(self, record: Record, problem: Problem, gold: GoldCheck | None) -> UsableProblem:
+        """Apply all checks in order and add the problem to the index."""
+        status = self._check_id(record, problem)
+        self._check_prompt(record, problem)
+        gold_notes = self._check_gold(record, problem, gold)
+        notes = [*self._check_overlap(record, problem), *gold_notes, *self._check_question(record, problem)]
+        self.index.add(problem)
+        return UsableProblem(record, problem, status, tuple(notes))
 
-    def count(question: str) -> int:
-        factor = _MOST_TOKENS_OF_ASCII if question.isascii() else _MOST_TOKENS_OF_A_BYTE
-        most = frame + times * factor * len(question.encode())
-        return most if most < chat.context_length else render(question)
+    def _check_id(self, record: Record, problem: Problem) -> ProblemStatus:
+        status = self.index.status(problem)
+        if status == "repeated":
+            raise Rejection("duplicate_id", record, problem.problem_id)
+        if status == "changed":
+            raise InputError(
+                f"{record.source}, row {record.row}: problem '{problem.problem_id}' asks another question than the "
+                "problem that this run has under that id; answers may be corrected, but new problems can only be added "
+                "(at the end, if the rows have no ids); choose another [run] output, or pass --start-over"
+            )
+        return status
 
-    return count
+    def _check_prompt(self, record: Record, problem: Problem) -> None:
+        num_tokens = len(self.chat.render(solve_prompt(problem.question, self.prompts.system, self.prompts.solve)))
+        if num_tokens >= self.chat.context_length:
+            reason = f"prompt_too_long: {num_tokens} tokens, and the policy's context is {self.chat.context_length}"
+            raise Rejection(reason, record, problem.problem_id)
+
+    def _check_gold(self, record: Record, problem: Problem, gold: GoldCheck | None) -> list[str]:
+        if gold is None:
+            return []
+        self.counts.gold_findings[gold.finding] += 1
+        if not gold.is_bad:
+            return []
+        self.counts.bad_golds.append(gold.as_json(problem))
+        if self.data.bad_golds == "reject":
+            raise Rejection(str(gold), record, problem.problem_id)
+        return [str(gold)] if self.data.bad_golds == "flag" else []
+
+    def _check_overlap(self, record: Record, problem: Problem) -> list[str]:
+        overlaps = self.benchmarks.overlaps(problem.question)
+        for overlap in overlaps:
+            self.counts.contamination[overlap.benchmark] += 1
+        if overlaps and self.data.contamination == "drop":
+            raise Rejection(str(overlaps[0]), record, problem.problem_id)
+        return [str(overlap) for overlap in overlaps]
+
+    def _check_question(self, record: Record, problem: Problem) -> list[str]:
+        if (other := self.index.same_question(problem)) is None:
+            return []
+        self.counts.duplicates += 1
+        note = f"duplicate_question: same as {other}"
+        if self.data.duplicates == "drop":
+            raise Rejection(note, record, problem.problem_id)
+        return [note]

@@ -1,9 +1,8 @@
-"""How does each trainer want its examples? The columns and file of TRL, ShareGPT (LLaMA-Factory, Axolotl) and verl.
+"""The formats of an export: the columns and the file that TRL, ShareGPT's readers and verl expect.
 
-As read by TRL 1.16 (prompt-completion, conversational), LLaMA-Factory's sharegpt converter of August 2026
-(`src/llamafactory/data/converter.py`), Axolotl's `chat_template` type of July 2026, and verl 0.10.0.dev, whose
-`verl/utils/dataset/multiturn_sft_dataset.py` is its only SFT data set since the single-turn one with its prompt and
-response columns was removed.
+They are read by TRL 1.16 (prompt-completion, conversational), LLaMA-Factory's sharegpt converter of August 2026
+(`src/llamafactory/data/converter.py`), Axolotl's `chat_template` type of July 2026, and verl 0.10.0.dev
+(`verl/utils/dataset/multiturn_sft_dataset.py`, its only SFT data set).
 """
 
 from collections.abc import Callable
@@ -21,25 +20,25 @@ _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One trainer's form of the examples."""
+class ExportFormat:
+    """One format of the examples."""
 
-    suffix: str  # of its one file, which is called train-DIGEST
+    suffix: str  # of the data file
     schema: pa.Schema
-    convert: Callable[[Row], Row]  # an EXAMPLE row into one of `schema`
-    trainers: str
-    columns: dict[str, str]  # what the trainer reads, in words
+    convert: Callable[[Row], Row]  # from an EXAMPLE row to a row of `schema`
+    trainers: dict[str, str]  # that read it, with the address of their documentation
+    columns: dict[str, str]  # that the trainers read, each explained
 
 
-def _trl(row: Row) -> Row:
+def _to_trl(row: Row) -> Row:
     return {name: row[name] for name in ("prompt", "completion", "problem_id", "origin")}
 
 
-def _verl(row: Row) -> Row:
+def _to_verl(row: Row) -> Row:
     return {"messages": [*row["prompt"], *row["completion"]], "problem_id": row["problem_id"], "origin": row["origin"]}
 
 
-def _sharegpt(row: Row) -> Row:
+def _to_sharegpt(row: Row) -> Row:
     turns = []
     for message in [*row["prompt"], *row["completion"]]:
         if message["role"] not in _SPEAKERS:
@@ -51,35 +50,34 @@ def _sharegpt(row: Row) -> Row:
     return {"conversations": turns, "problem_id": row["problem_id"], "origin": row["origin"]}
 
 
-_ENDING = [EXAMPLE_SCHEMA.field("problem_id"), EXAMPLE_SCHEMA.field("origin")]
-
-LAYOUTS = {
-    "trl": Layout(
+_LAST_FIELDS = [EXAMPLE_SCHEMA.field("problem_id"), EXAMPLE_SCHEMA.field("origin")]
+COMMON_COLUMNS = {
+    "problem_id": "the problem, as in the run",
+    "origin": "the author of the response: `self`, `guided` or `expert`",
+}
+FORMATS = {
+    "trl": ExportFormat(
         ".parquet",
-        pa.schema([EXAMPLE_SCHEMA.field("prompt"), EXAMPLE_SCHEMA.field("completion"), *_ENDING]),
-        _trl,
-        "TRL",
+        pa.schema([EXAMPLE_SCHEMA.field("prompt"), EXAMPLE_SCHEMA.field("completion"), *_LAST_FIELDS]),
+        _to_trl,
+        {"TRL": "https://huggingface.co/docs/trl/sft_trainer"},
         {
-            "prompt": "what the policy was asked: messages with `role` and `content`",
+            "prompt": "the question to the policy: messages with `role` and `content`",
             "completion": "the kept response: one message of the assistant, the only one with a loss",
         },
     ),
-    "sharegpt": Layout(
+    "sharegpt": ExportFormat(
         ".jsonl",
-        pa.schema([("conversations", _TURNS), *_ENDING]),
-        _sharegpt,
-        "LLaMA-Factory or Axolotl",
+        pa.schema([("conversations", _TURNS), *_LAST_FIELDS]),
+        _to_sharegpt,
+        {"LLaMA-Factory": "https://llamafactory.readthedocs.io", "Axolotl": "https://docs.axolotl.ai"},
         {"conversations": "turns with `from` (system, human, gpt) and `value`; the response is the last"},
     ),
-    "verl": Layout(
+    "verl": ExportFormat(
         ".parquet",
-        pa.schema([("messages", MESSAGES), *_ENDING]),
-        _verl,
-        "verl",
+        pa.schema([("messages", MESSAGES), *_LAST_FIELDS]),
+        _to_verl,
+        {"verl": "https://verl.readthedocs.io"},
         {"messages": "messages with `role` and `content`; the response is the last, the only one with a loss"},
     ),
-}
-COMMON_COLUMNS = {
-    "problem_id": "the problem, as in the run",
-    "origin": "whose solution it is: `self`, `guided` or `expert`",
 }

@@ -1,23 +1,20 @@
 r"""The arithmetic world: problems in five levels, the policy's own style of solving, and the expert's.
 
-A problem is a chain of additions, subtractions and, from level 4 on, products. The policy's own style keeps a
-running total, one small step a line. The expert works out the products, gathers what is added and what is taken
-away, sums each in one leap, and subtracts: a correct solution, but with another order of steps, another wording,
-and leaps that a small policy cannot follow. That is the paper's policy gap (arXiv 2509.15157, Section 1).
+A problem is a chain of additions, subtractions and, from level 4, products. The policy's own style keeps a running
+total, one small step a line. The expert computes the products, gathers the gains and the losses, sums each in one leap,
+and subtracts. This solution is correct, but it has another order of steps, another wording, and leaps that a small
+policy cannot follow: the paper's policy gap (arXiv 2509.15157, Section 1).
 
-The policy does not know the multiplication table's harder part (`TABLE`): alone it can only guess there, while the
-expert's solution states the product. That is what guided re-solving is for. Every expression belongs to exactly one
-split (by its hash), so held-out problems were never seen by anyone.
-
-Real collections have many authors, and some err. So there are two more experts: one tells the policy's own steps in
-sentences, one writes them in lines as the policy does, but for the last.
+The policy does not know the harder part of the multiplication table (`TABLE`). Alone it can only guess there, while the
+expert's solution states the product, so guided alignment can help. The hash of an expression assigns it to exactly one
+split, so no policy and no expert has seen a held-out problem.
 """
 
 import hashlib
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,22 +22,21 @@ from ossft_ray.common.playground_paths import BENCHMARKS
 
 Split = Literal["pretrain", "train", "heldout"]
 Products = Literal["none", "easy", "wide", "table"]
-Expert = Literal["lines", "sentences", "leaps"]
 
 TABLE = [(a, b) for a in range(6, 13) for b in range(6, 10)]  # in problems to solve, never in pre-training
-EASY = [(a, b) for a in range(2, 13) for b in (2, 3)]  # what the policy has learnt by itself
-WIDE = [(a, b) for a in range(4, 31) for b in range(4, 10) if (a, b) not in TABLE]  # seen only with a guide
+EASY = [(a, b) for a in range(2, 13) for b in (2, 3)]  # the policy has learnt these
+WIDE = [(a, b) for a in range(4, 31) for b in range(4, 10) if (a, b) not in TABLE]  # only in guided pre-training
 PRODUCTS: dict[Products, list[tuple[int, int]]] = {"none": [], "easy": EASY, "wide": WIDE, "table": TABLE}
 
 
 @dataclass(frozen=True)
 class Level:
-    """How a level's problems are made: how many products, and how many plain terms of which size."""
+    """The number of products in a level's problems, and the number and size of its plain terms."""
 
     num_products: int
-    fewest_terms: int
-    most_terms: int
-    largest_term: int
+    min_terms: int
+    max_terms: int
+    max_term: int
 
 
 LEVELS = {
@@ -50,7 +46,7 @@ LEVELS = {
     4: Level(1, 1, 2, 50),
     5: Level(2, 4, 6, 50),
 }
-LARGEST_TOTAL = 300  # running totals stay within 0 ... 300, so that every step is a small one
+LARGEST_TOTAL = 300  # running totals stay within 0 ... 300, so that every step is small
 NUM_HELDOUT = 80  # problems in each of playground/level1 ... playground/level5
 HELDOUT_SEED = 2024
 WORDINGS = ("What is {chain}?", "Compute {chain}.", "Work out {chain}.")
@@ -80,7 +76,7 @@ class Term:
 
 @dataclass(frozen=True)
 class ArithmeticProblem:
-    """A chain such as 7 * 8 + 48 - 17, as its terms, and the words of its question."""
+    """A chain such as 7 * 8 + 48 - 17, as its terms, and the wording of its question."""
 
     terms: tuple[Term, ...]
     wording: str
@@ -100,11 +96,12 @@ class ArithmeticProblem:
 
     @property
     def own_solution(self) -> str:
-        """The policy's style: a running total, one step a line, each product worked out where it is needed."""
-        return "\n".join([*self._own_steps, f"The answer is \\boxed{{{self.answer}}}."])
+        """The policy's style: a running total, one step a line, and each product just before it is needed."""
+        return "\n".join([*self.own_steps, f"The answer is \\boxed{{{self.answer}}}."])
 
     @property
-    def _own_steps(self) -> list[str]:
+    def own_steps(self) -> list[str]:
+        """The lines of the policy's solution, without the last one."""
         total, lines = 0, []
         for index, term in enumerate(self.terms):
             if term.factor:
@@ -113,29 +110,6 @@ class ArithmeticProblem:
                 lines.append(f"{total}{term.value:+d}={total + term.value}")
             total += term.value
         return lines
-
-    def solution_of(self, expert: Expert) -> str:
-        """A correct solution in the style of one of the experts."""
-        if expert == "leaps":
-            return self.expert_solution
-        if expert == "lines":
-            return "\n".join([*self._own_steps, f"So we get \\boxed{{{self.answer}}}"])
-        return f"{' '.join(self._sentences)} The result is \\boxed{{{self.answer}}}"
-
-    @property
-    def _sentences(self) -> list[str]:
-        """The policy's steps, told."""
-        total, sentences = 0, []
-        for index, term in enumerate(self.terms):
-            if term.factor:
-                sentences.append(f"We know {term.text} = {term.size}.")
-            if index:
-                step = f"Adding {term.size} to" if term.sign > 0 else f"Taking {term.size} from"
-                sentences.append(f"{step} {total} gives {total + term.value}.")
-            else:
-                sentences.append(f"Begin with {term.size}.")
-            total += term.value
-        return sentences
 
     @property
     def expert_solution(self) -> str:
@@ -155,7 +129,7 @@ class ArithmeticProblem:
 
     @property
     def split(self) -> Split:
-        """Which split the expression belongs to: one in eight is held out, one in eight is for training."""
+        """The split of the expression: one in eight is held out, and one in eight is for training."""
         bucket = hashlib.sha256(self.chain.encode()).digest()[0] % 8
         return "heldout" if bucket == 0 else "train" if bucket == 1 else "pretrain"
 
@@ -169,19 +143,19 @@ def sample_problem(level: int, split: Split, rng: random.Random, products: Produ
 
 
 def training_problems(
-    num_problems: int, seed: int = 0, experts: Sequence[Expert] = ("leaps",), mistakes: float = 0.0
+    num_problems: int, seed: int = 0, solve: Callable[[int, ArithmeticProblem], str] | None = None
 ) -> list[dict[str, str]]:
-    """Distinct problems with expert solutions, levels in the demo's mix; none is in a held-out set.
+    """Distinct problems with solutions, levels in the demo's mix; none of them is held out.
 
-    The `experts` take turns; a share `mistakes` of the solutions ends in a wrong result.
+    `solve` writes the solution of a problem, given its number; by default the expert does.
     """
     rng = random.Random(seed)
     levels = rng.choices(list(TRAINING_MIX), list(TRAINING_MIX.values()), k=num_problems)
-    return _rows(levels, "train", f"train-{seed}", experts, mistakes)
+    return _rows(levels, "train", f"train-{seed}", solve)
 
 
 def corrupt(solution: str, rng: random.Random) -> str:
-    """A solution with another result in its box."""
+    """The solution with a wrong result in its box."""
     return re.sub(r"(?<=\\boxed\{)\d+", lambda match: str(int(match[0]) + rng.randint(1, 20)), solution)
 
 
@@ -191,15 +165,15 @@ def heldout_problems(level: int, num_problems: int = NUM_HELDOUT) -> list[dict[s
 
 
 def _sample(level: Level, rng: random.Random, products: list[tuple[int, int]]) -> ArithmeticProblem:
-    """A product comes first; a second one stands anywhere. Terms that leave the range are drawn anew."""
-    num_terms = level.num_products + rng.randint(level.fewest_terms, level.most_terms)
+    """Sample a problem: a product comes first, a second one anywhere, and terms that leave the range are redrawn."""
+    num_terms = level.num_products + rng.randint(level.min_terms, level.max_terms)
     places = {0, *rng.sample(range(1, num_terms), level.num_products - 1)} if level.num_products else set()
     total = 0
     terms: list[Term] = []
     while len(terms) < num_terms:
         sign = 1 if not terms or rng.random() < 0.5 else -1
         is_product = len(terms) in places
-        term = Term(sign, *rng.choice(products)) if is_product else Term(sign, rng.randint(1, level.largest_term))
+        term = Term(sign, *rng.choice(products)) if is_product else Term(sign, rng.randint(1, level.max_term))
         if 0 <= total + term.value <= LARGEST_TOTAL:
             terms.append(term)
             total += term.value
@@ -207,35 +181,27 @@ def _sample(level: Level, rng: random.Random, products: list[tuple[int, int]]) -
 
 
 def _rows(
-    levels: list[int], split: Split, name: str, experts: Sequence[Expert] = ("leaps",), mistakes: float = 0.0
+    levels: list[int], split: Split, name: str, solve: Callable[[int, ArithmeticProblem], str] | None = None
 ) -> list[dict[str, str]]:
     rng = random.Random(name)
-    slips = random.Random(f"{name} slips")  # of its own, so that the problems are the same with and without
     seen: set[str] = set()
     rows: list[dict[str, str]] = []
     for level in levels:
         while (problem := sample_problem(level, split, rng)).chain in seen:
             pass
         seen.add(problem.chain)
-        solution = problem.solution_of(experts[len(rows) % len(experts)])
-        if slips.random() < mistakes:
-            solution = corrupt(solution, slips)
+        solution = solve(len(rows), problem) if solve else problem.expert_solution
         row = {"question": problem.question, "answer": problem.answer, "expert_solution": solution}
         rows.append({"id": f"{name}-{len(rows):05d}", **row, "level": str(level)})
     return rows
 
 
 def _leap(numbers: list[int]) -> str:
-    """A sum in one go: "3 + 48 = 51"; a single number stands alone."""
+    """A sum in one leap, such as "3 + 48 = 51"; a single number stays as is."""
     return " + ".join(map(str, numbers)) + (f" = {sum(numbers)}" if len(numbers) > 1 else "")
 
 
-def write_heldout() -> None:
-    """Write the five held-out sets into the package."""
+if __name__ == "__main__":  # write the five held-out sets into the package
     for level, path in enumerate(BENCHMARKS.values(), start=1):
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in heldout_problems(level)))
-
-
-if __name__ == "__main__":
-    write_heldout()

@@ -1,11 +1,11 @@
-"""Pre-train the tiny policy: `python -m ossft_ray.playground.pretrain [--output DIR] [--steps N]`.
+"""Pre-training of the tiny policy: `python -m ossft_ray.playground.pretrain [--output DIR] [--steps N]`.
 
 A Qwen2 of about 0.6 million parameters over a byte-level tokenizer learns from scratch to solve problems in its own
-style, and to re-solve them in its own style with the expert's solution in view. Both end somewhere. Alone it sees
-chains of at most four terms and easy products; guided it also sees one product of a wide range, which it can only take
-from the guide. Products of the problems to solve (`TABLE`) and chains as long as level 5's are in neither. In some
-guided examples the expert's result is wrong while the solution to write stays right, so that the policy learns to
-digest a guide, not to repeat its last line.
+style, alone and with the expert's solution in view. Both abilities have limits. Alone it sees chains of at most four
+terms and easy products. Guided it also sees one product of a wide range, which it can only read in the guide. Products
+of the problems to solve (`TABLE`) and chains as long as level 5's are in neither. In some guided examples the expert's
+result is wrong while the target solution stays right, so that the policy learns to use a guide and not to repeat its
+last line.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from ossft_ray.playground.arithmetic import ArithmeticProblem, Products, corrupt
 
 VOCABULARY_SIZE = 512
 CONTEXT = 2048
-Mix = dict[tuple[int, Products], float]
+Mix = dict[tuple[int, Products], float]  # weight of each level and kind of products
 ALONE: Mix = {(1, "none"): 0.30, (2, "none"): 0.34, (3, "none"): 0.20, (4, "easy"): 0.16}
 GUIDED: Mix = {(1, "none"): 0.10, (2, "none"): 0.15, (3, "none"): 0.20, (4, "easy"): 0.05, (4, "wide"): 0.50}
 CORRUPTED_GUIDES = 0.1  # share of guided examples whose guide ends in a wrong result
@@ -34,17 +34,17 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-Example = tuple[list[int], list[int]]
+TokenPair = tuple[list[int], list[int]]  # prompt and response
 
 
 def draw_problem(mix: Mix, rng: random.Random) -> ArithmeticProblem:
-    """A problem of the pre-training split, its level and kind of products drawn with the given weights."""
+    """A problem of the pre-training split, its level and kind of products drawn by the weights."""
     ((level, products),) = rng.choices(list(mix), list(mix.values()))
     return sample_problem(level, "pretrain", rng, products)
 
 
 def draw_example(guided: bool, rng: random.Random) -> tuple[list[dict[str, str]], str]:
-    """A prompt and the response to learn, in the policy's own style either way."""
+    """A prompt, guided or not, and the response to learn, which is always in the policy's own style."""
     problem = draw_problem(GUIDED if guided else ALONE, rng)
     if not guided:
         return solve_prompt(problem.question), problem.own_solution
@@ -55,20 +55,15 @@ def draw_example(guided: bool, rng: random.Random) -> tuple[list[dict[str, str]]
 
 
 def build_tokenizer(rng: random.Random) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: every text can be written, digits stay single, the world's own words are short."""
+    """A byte-level BPE that can encode every text, with single digits and short codes for the world's own words."""
     tokenizer = Tokenizer(models.BPE())
-    words = Regex(r"\d| ?[A-Za-z]+| ?[^\sA-Za-z\d]+|\s+")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(words, behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(r"\d| ?[A-Za-z]+| ?[^\sA-Za-z\d]+|\s+"), behavior="isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
-    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY_SIZE,
-        special_tokens=specials,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -89,6 +84,7 @@ def build_tokenizer(rng: random.Random) -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """The policy with random weights."""
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -105,20 +101,20 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
         attn_implementation="sdpa",
     )
     model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(
-        eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id], pad_token_id=tokenizer.pad_token_id
-    )
+    ends = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     return model
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], response: str) -> Example:
+def tokenize(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], response: str) -> TokenPair:
+    """The tokens of the prompt and of the response, the latter with its end token."""
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-    return encode(prompt), [*encode(response), tokenizer.eos_token_id]
+    prompt_ids, response_ids = tokenizer([prompt, response], add_special_tokens=False)["input_ids"]
+    return prompt_ids, [*response_ids, tokenizer.eos_token_id]
 
 
-def response_loss(model: Qwen2ForCausalLM, batch: list[Example]) -> tuple[torch.Tensor, int]:
-    """Summed cross-entropy of the response tokens in nats, and their number; the head sees only those."""
+def response_loss(model: Qwen2ForCausalLM, batch: list[TokenPair]) -> tuple[torch.Tensor, int]:
+    """Summed cross-entropy of the response tokens in nats, and their number; logits exist for these tokens only."""
     length = max(len(prompt) + len(response) for prompt, response in batch)
     tokens_BT = torch.zeros(len(batch), length, dtype=torch.long)
     is_response_BT = torch.zeros(len(batch), length, dtype=torch.bool)
@@ -126,7 +122,7 @@ def response_loss(model: Qwen2ForCausalLM, batch: list[Example]) -> tuple[torch.
         end = len(prompt) + len(response)
         tokens_BT[row, :end] = torch.tensor(prompt + response)
         is_response_BT[row, len(prompt) : end] = True
-    # Padding stands on the right and attention is causal, so no mask is needed.
+    # Padding is on the right and attention is causal, so no mask is needed.
     hidden_BTC = model.model(input_ids=tokens_BT).last_hidden_state
     targets = is_response_BT[:, 1:]
     logits_NV = model.lm_head(hidden_BTC[:, :-1][targets])
@@ -140,23 +136,20 @@ def pretrain(output: Path, steps: int, seed: int = 0) -> None:
     rng = random.Random(seed)
     tokenizer = build_tokenizer(rng)
     model = build_model(tokenizer)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-        lr=PEAK_LEARNING_RATE,
-        betas=(0.9, 0.98),
-    )
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98))
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP_STEPS, max(FINAL_SHARE, 1 - step / steps))
     )
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {steps} steps", flush=True)
     start = time.monotonic()
     for step in range(1, steps + 1):
-        alone = [tokenize(tokenizer, *draw_example(False, rng)) for _ in range(NUM_ALONE)]
-        guided = [tokenize(tokenizer, *draw_example(True, rng)) for _ in range(NUM_GUIDED)]
         losses = []
-        for batch in (alone, guided):
+        for guided, num_examples in ((False, NUM_ALONE), (True, NUM_GUIDED)):
+            batch = [tokenize(tokenizer, *draw_example(guided, rng)) for _ in range(num_examples)]
             loss, num_tokens = response_loss(model, batch)
             (loss / num_tokens / 2).backward()
             losses.append(loss.item() / num_tokens)

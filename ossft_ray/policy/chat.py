@@ -1,7 +1,7 @@
-"""How messages become the policy's tokens, and which token ends a turn: decided here once, for every stage.
+"""Messages to the policy's tokens, and the token that ends a turn: decided here, once for every stage.
 
-Sampling stops on the end-of-turn token and on the tokenizer's end-of-text; every training row ends with the
-end-of-turn token; the exported model's generation config agrees.
+Sampling stops on the end-of-turn token and on the tokenizer's end-of-text token. Every training row ends with the
+end-of-turn token, and the exported model's generation config agrees.
 """
 
 import json
@@ -11,20 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ossft_ray.common import playground_paths
-from ossft_ray.common.errors import InputError
-from ossft_ray.common.storage import Folder, digest_files
-from ossft_ray.common.uris import is_uri
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Policy
 from ossft_ray.policy.hub_models import resolve_commit
-from ossft_ray.policy.model_files import check_weights, fetch_model
+from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_files import check_weights
 
 _PROBE_USER, _PROBE_ASSISTANT = "What?", "ossft-probe"
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A policy's tokenizer with its chat template and end tokens settled."""
+    """A policy's tokenizer with its chat template and its end tokens."""
 
     tokenizer: Any  # a transformers PreTrainedTokenizerBase
     end_of_turn_id: int
@@ -33,28 +31,25 @@ class Chat:
 
     @cached_property
     def stop_token_ids(self) -> list[int]:
-        """End of turn first, then end of text where it is another token."""
+        """The end-of-turn token, then the end-of-text token if that is another one."""
         ids = [self.end_of_turn_id, self.tokenizer.eos_token_id]
         return list(dict.fromkeys(token for token in ids if token is not None))
 
     @cached_property
     def opens_thinking(self) -> bool:
-        """Whether the template itself opens a `<think>` block, in which every response then begins."""
-        messages = [{"role": "user", "content": _PROBE_USER}]
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return str(text).rstrip().endswith("<think>")
+        """Whether the template itself opens a `<think>` block, so that every response begins inside it."""
+        return self._prompt([{"role": "user", "content": _PROBE_USER}]).rstrip().endswith("<think>")
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of the prompt, up to where the assistant's response begins."""
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._encode(self._prompt(messages))
 
     def encode_response(self, response: str) -> list[int]:
-        """Token ids of a response that somebody else wrote, end-of-turn token included."""
-        return [*self.tokenizer(response, add_special_tokens=False)["input_ids"], self.end_of_turn_id]
+        """Token ids of a response that the policy did not sample, with the end-of-turn token."""
+        return [*self._encode(response), self.end_of_turn_id]
 
     def close_turn(self, token_ids: list[int]) -> list[int]:
-        """Sampled tokens as a training row ends: with the end-of-turn token, also where the policy ended the text."""
+        """Sampled tokens as a training row needs them: an end-of-text token becomes the end-of-turn token."""
         if token_ids and token_ids[-1] in self.stop_token_ids:
             return [*token_ids[:-1], self.end_of_turn_id]
         return token_ids
@@ -63,88 +58,69 @@ class Chat:
         """Text of a response without its special tokens."""
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
+    def _prompt(self, messages: list[dict[str, str]]) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
-def model_path(name: str, weights: bool = False) -> str:
-    """What transformers and vLLM load for `[policy] model`: the playground's folder, a folder, or a Hub id.
-
-    A folder in an object store comes onto this machine for it; its weights do only where they are wanted.
-
-    Raises:
-        InputError: `name` looks like a path or a URI but no such folder holds a model.
-    """
-    if name == playground_paths.POLICY:
-        return str(playground_paths.POLICY_FOLDER)
-    if is_uri(name):
-        local = Folder.at(name).local_path
-        return model_path(str(local)) if local is not None else fetch_model(name, weights)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(f"[policy] model: {name} holds no config.json; give a Hugging Face model folder")
-        return str(path)
-    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise InputError(f"[policy] model: no model folder at {name}; give a folder, a Hub id, or 'playground'")
-    return name
-
-
-def model_digest(policy: Policy) -> str:
-    """What identifies the model's weights and tokenizer in a fingerprint: file contents, or Hub id and revision."""
-    path = model_path(policy.model)
-    lora = f" with {_digest_folder(policy.lora)}" if policy.lora else ""
-    if not Path(path).is_dir():
-        return f"{policy.model}@{policy.revision or 'main'}{lora}"
-    return _digest_folder(policy.model if is_uri(policy.model) else path) + lora
-
-
-def _digest_folder(path: str) -> str:
-    folder = Folder.at(path)
-    return digest_files(folder, [name for name in folder.names() if name.endswith((".json", ".safetensors", ".jinja"))])
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def load_chat(policy: Policy) -> Chat:
-    """Load the policy's tokenizer and settle its template, end tokens and context length.
+    """Load the policy's tokenizer and determine its chat template, end tokens and context length.
 
     Raises:
-        InputError: the model cannot be found, has no chat template, or no end token can be settled; says why.
+        InputError: the model cannot be found, has no chat template, or has no end token; says why.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     path = model_path(policy.model)
-    if policy.lora and not (Path(policy.lora).expanduser() / "adapter_config.json").is_file():
-        raise InputError(
-            f"[policy] lora: {policy.lora} holds no adapter_config.json; give a folder that peft has saved"
-        )
-    if Path(path).is_dir():
-        check_weights(os.listdir(path), policy.model)
-    if policy.lora:
-        check_weights(os.listdir(Path(policy.lora).expanduser()), policy.lora, "[policy] lora")
-    try:
-        where: dict[str, Any] = {"revision": policy.revision, "trust_remote_code": policy.trust_remote_code}
-        tokenizer = AutoTokenizer.from_pretrained(path, **where)
-        config = AutoConfig.from_pretrained(path, **where)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "trust_remote_code" in str(error):
-            raise InputError(
-                f"[policy] model: {policy.model} comes with Python code of its own, which is not run unless asked for; "
-                "if you trust its author, set [policy] trust_remote_code = true and a [policy] revision"
-            ) from error
-        mend = "" if Path(path).is_dir() else "; there is no such folder here, and as a Hub id it cannot be had"
-        raise InputError(f"[policy] model: cannot load {policy.model}: {reason}{mend}") from error
+    _check_folders(policy, path)
+    tokenizer, config = _load(policy, path)
     if not tokenizer(_PROBE_USER, add_special_tokens=False)["input_ids"]:  # transformers may make up an empty one
         raise InputError(f"[policy] model: {policy.model} holds no tokenizer; its folder needs a tokenizer.json")
     if policy.chat_template is not None:
         tokenizer.chat_template = _read_template(policy.chat_template)
     if not tokenizer.chat_template:
         raise InputError(f"[policy] model: {policy.model} has no chat template; give one as [policy] chat_template")
-    text_config = config.get_text_config()
-    context = policy.engine.get("max_model_len") or getattr(text_config, "max_position_embeddings", None)
-    if isinstance(context, str) and not context.isdigit():
-        raise InputError(f"[policy.engine] max_model_len: a whole number of tokens is wanted, not '{context}'")
-    if not context:
-        raise InputError(f"[policy] model: {policy.model} states no context length; set policy.engine.max_model_len")
+    context_length = _context_length(policy, config)
     commit = None if Path(path).is_dir() else resolve_commit(path, policy.revision)
-    return Chat(tokenizer, _end_of_turn(tokenizer, policy.model), int(context), commit)
+    return Chat(tokenizer, _end_of_turn(tokenizer, policy.model), context_length, commit)
+
+
+def _check_folders(policy: Policy, path: str) -> None:
+    if Path(path).is_dir():
+        check_weights(os.listdir(path), policy.model)
+    if policy.lora:
+        adapter = Path(policy.lora).expanduser()
+        if not (adapter / "adapter_config.json").is_file():
+            raise InputError(
+                f"[policy] lora: {policy.lora} holds no adapter_config.json; give a folder that peft has saved"
+            )
+        check_weights(os.listdir(adapter), policy.lora, "[policy] lora")
+
+
+def _load(policy: Policy, path: str) -> tuple[Any, Any]:
+    """The tokenizer and the configuration, both of transformers."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    where: dict[str, Any] = {"revision": policy.revision, "trust_remote_code": policy.trust_remote_code}
+    try:
+        return AutoTokenizer.from_pretrained(path, **where), AutoConfig.from_pretrained(path, **where)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"[policy] model: {policy.model} contains its own Python code, which runs only on request; "
+                "if you trust its author, set [policy] trust_remote_code = true and a [policy] revision"
+            ) from error
+        hint = "" if Path(path).is_dir() else "; it is neither a folder here nor a model that the Hub gives"
+        raise InputError(f"[policy] model: cannot load {policy.model}: {brief(error)}{hint}") from error
+
+
+def _context_length(policy: Policy, config: Any) -> int:
+    length = policy.engine.get("max_model_len") or getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(length, str) and not length.isdigit():
+        raise InputError(f"[policy.engine] max_model_len: '{length}' is not a whole number of tokens")
+    if not length:
+        raise InputError(f"[policy] model: {policy.model} states no context length; set policy.engine.max_model_len")
+    return int(length)
 
 
 def _read_template(template: str) -> str:
@@ -161,22 +137,21 @@ def _end_of_turn(tokenizer: Any, name: str) -> int:
     messages = [{"role": "user", "content": _PROBE_USER}, {"role": "assistant", "content": _PROBE_ASSISTANT}]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception as error:  # a template is a program: whatever it raises, it cannot be used
-        raise InputError(f"[policy] chat_template: {name}'s template fails: {error}") from error
+    except Exception as error:  # a template is a program, which may raise anything
+        raise InputError(f"[policy] chat_template: {name}'s template fails: {brief(error)}") from error
     _, written, tail = text.rpartition(_PROBE_ASSISTANT)
     if not written:
         raise InputError(
-            f"[policy] chat_template: {name}'s template leaves out what the assistant says; give one that writes it"
+            f"[policy] chat_template: {name}'s template leaves out the assistant's message; give one that writes it"
         )
-    special = set(tokenizer.all_special_ids) | {
-        token for token, added in tokenizer.added_tokens_decoder.items() if added.special
-    }
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    special |= set(tokenizer.all_special_ids)
     for token in tokenizer(tail, add_special_tokens=False)["input_ids"]:
         if token in special:
             return int(token)
     if tokenizer.eos_token_id is None:
         raise InputError(
-            f"[policy] model: {name} has no end token: its chat template closes the assistant's turn with no special "
-            "token and its tokenizer has no eos_token; give a [policy] chat_template that closes the turn"
+            f"[policy] model: {name} has no end token: its chat template closes the assistant's turn without a special "
+            "token, and its tokenizer has no eos_token; give a [policy] chat_template that closes the turn"
         )
     return int(tokenizer.eos_token_id)

@@ -1,20 +1,21 @@
-"""Can this machine read a model: is its folder here, or may it be had from the Hub?"""
+"""Check that this machine can read a model: its folder is here, or the Hub gives it."""
 
 from pathlib import Path
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Policy
-from ossft_ray.policy.chat import model_digest, model_path
+from ossft_ray.policy.location import model_digest, model_path
+from ossft_ray.policy.model_files import CONFIG
 
-_CONFIG = "config.json"
+_HUB_SECONDS = 10
 
 
 def model_refusal(policy: Policy) -> str | None:
-    """Why the model cannot be read here, in one line with how to mend it; None if it can."""
+    """Why this machine cannot read the model, in one line with how to fix it; None if it can."""
     try:
         path = model_path(policy.model)
     except InputError as refusal:
-        return f"{refusal} that every node has"
+        return f"{refusal}, and make it available on every node"
     if not Path(path).is_dir():
         return hub_refusal(path, policy.revision)
     try:
@@ -22,12 +23,12 @@ def model_refusal(policy: Policy) -> str | None:
         if not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
             return f"[policy] model: {policy.model} holds no weights here; copy the whole model to every node"
     except OSError as error:
-        return f"[policy] model: {policy.model} cannot be read here: {error.strerror or error}; mend its permissions"
+        return f"[policy] model: {policy.model} cannot be read here: {brief(error)}; fix its permissions"
     return None
 
 
 def hub_refusal(name: str, revision: str | None = None, endpoint: str | None = None) -> str | None:
-    """Why a model of the Hub cannot be had from here; None if it can, or lies in the cache of this machine."""
+    """Why this machine cannot get a model from the Hub; None if it can, or has the model in its cache."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -36,32 +37,24 @@ def hub_refusal(name: str, revision: str | None = None, endpoint: str | None = N
         RevisionNotFoundError,
     )
 
-    at = f"[policy] model: {name}"
-    is_cached = isinstance(try_to_load_from_cache(name, _CONFIG, revision=revision), str)
+    model = f"[policy] model: {name}"
+    is_cached = isinstance(try_to_load_from_cache(name, CONFIG, revision=revision), str)
     if constants.is_offline_mode():
-        return None if is_cached else f"{at} is not in this node's cache, and HF_HUB_OFFLINE is set; unset it"
-    url = hf_hub_url(name, _CONFIG, revision=revision, endpoint=endpoint)
+        return None if is_cached else f"{model} is not in this node's cache, and HF_HUB_OFFLINE is set; unset it"
     try:
-        get_hf_file_metadata(url, timeout=10)
+        get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision, endpoint=endpoint), timeout=_HUB_SECONDS)
     except GatedRepoError:
         return (
-            f"{at} is gated, and this node has no access; accept its licence on its page, and give HF_TOKEN to every "
-            "node (or to the job's runtime_env)"
+            f"{model} is gated, and this node has no access; accept its licence on its page, and give HF_TOKEN to "
+            "every node (or to the job's runtime_env)"
         )
     except RevisionNotFoundError:
-        return f"{at} has no revision '{revision}'; mend [policy] revision"
+        return f"{model} has no revision '{revision}'; fix [policy] revision"
     except RepositoryNotFoundError:
-        return f"{at}: the Hub has no such model, or it is private and this node's HF_TOKEN has no access"
+        return f"{model}: the Hub has no such model, or it is private and this node's HF_TOKEN has no access"
     except EntryNotFoundError:
-        return f"{at} holds no {_CONFIG}; choose a model that transformers can load"
-    except Exception as error:  # HfHubHTTPError, or the HTTP client's own, which is not ours to name
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        return _unreached(at, reason, is_cached)
+        return f"{model} holds no {CONFIG}; choose a model that transformers can load"
+    except Exception as error:  # HfHubHTTPError, or an error of the Hub's HTTP client
+        if not is_cached:
+            return f"{model}: this node cannot reach the Hub: {brief(error)}; allow access, or copy the model here"
     return None
-
-
-def _unreached(at: str, reason: str, is_cached: bool) -> str | None:
-    """A model that was fetched before serves without the Hub."""
-    return (
-        None if is_cached else f"{at}: the Hub cannot be reached from here: {reason}; open the way, or copy the model"
-    )

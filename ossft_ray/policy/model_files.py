@@ -1,6 +1,6 @@
-"""Which files is a model made of, and how do those of an object store come onto this machine? Once a node, whole.
+"""The files of a model: safetensors only, and each node downloads those of an object store once.
 
-Weights are safetensors. Others are pickles, which run whatever code their author put into them when they are loaded.
+Weights in other formats are pickles, and loading a pickle runs any code that its author put into it.
 """
 
 import fcntl
@@ -15,9 +15,10 @@ from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder, digest_files
 from ossft_ray.common.uris import is_uri
 
+CONFIG = "config.json"
 _WEIGHTS = ".safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_CACHE_VARIABLE = "OSSFT_CACHE"
+_DEFAULT_CACHE = "~/.cache/ossft_ray"
 
 
 def check_weights(names: list[str], model: str, key: str = "[policy] model") -> None:
@@ -29,34 +30,35 @@ def check_weights(names: list[str], model: str, key: str = "[policy] model") -> 
     pickles = [name for name in names if name.endswith(_PICKLES)]
     if pickles and not any(name.endswith(_WEIGHTS) for name in names):
         raise InputError(
-            f"{key}: {model} holds its weights as pickles ({pickles[0]}), which may run any code when they are loaded, "
-            "and not as .safetensors; load it where its author is trusted, and save it again with save_pretrained"
+            f"{key}: {model} holds its weights only as pickles ({pickles[0]}), and loading them may run any code; "
+            "load the model where you trust its author, and save it as safetensors with save_pretrained"
         )
 
 
-def fetch_model(uri: str, weights: bool) -> str:
-    """A model folder of an object store as a local one, downloaded if it is not there; without its weights if so asked.
+def download_model(uri: str, weights: bool) -> str:
+    """Download a model folder of an object store, unless this machine has it already; returns the local folder.
 
-    The local folder is named after what the store's files hold, in `$OSSFT_CACHE/models` or
-    `~/.cache/ossft_ray/models`. Processes that ask at the same time wait for the first one.
+    The local folder is named after a digest of the files, in `$OSSFT_CACHE/models` or `~/.cache/ossft_ray/models`.
+    Processes that ask for the same model at the same time wait for the first one. Weights are downloaded only if
+    `weights` is true.
 
     Raises:
-        InputError: the store cannot be read, or the folder holds no model that can be used.
+        InputError: the store cannot be read, or the folder holds no usable model.
     """
     source = Folder.at(uri)
     try:
         names = source.names()
-        if "config.json" not in names:
-            raise InputError(f"[policy] model: {uri} holds no config.json; give a Hugging Face model folder")
+        if CONFIG not in names:
+            raise InputError(f"[policy] model: {uri} holds no {CONFIG}; give a Hugging Face model folder")
         check_weights(names, uri)
         digest = digest_files(source, names)
         wanted = [name for name in names if not name.endswith(_PICKLES) and (weights or not name.endswith(_WEIGHTS))]
-        return str(_copy(source, wanted, _cache() / (digest if weights else f"{digest}-without-weights")))
+        return str(_download(source, wanted, _cache() / (digest if weights else f"{digest}-without-weights")))
     except OSError as error:
-        raise InputError(f"[policy] model: {uri} cannot be had: {brief(error)}") from error
+        raise InputError(f"[policy] model: {uri} cannot be downloaded: {brief(error)}") from error
 
 
-def _copy(source: Folder, names: list[str], target: Path) -> Path:
+def _download(source: Folder, names: list[str], target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -73,5 +75,5 @@ def _copy(source: Folder, names: list[str], target: Path) -> Path:
 
 
 def _cache() -> Path:
-    root = os.environ.get(_CACHE_VARIABLE) or "~/.cache/ossft_ray"
-    return Path("~/.cache/ossft_ray" if is_uri(root) else root).expanduser() / "models"
+    root = os.environ.get("OSSFT_CACHE") or _DEFAULT_CACHE
+    return Path(_DEFAULT_CACHE if is_uri(root) else root).expanduser() / "models"

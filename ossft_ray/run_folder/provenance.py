@@ -9,8 +9,8 @@ from typing import Any
 from ossft_ray.common.secrets import mask
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
-from ossft_ray.policy.chat import model_path
 from ossft_ray.policy.hub_models import check_hub_weights, resolve_commit
+from ossft_ray.policy.location import model_path
 from ossft_ray.run_folder.names import CONFIG, MANIFEST, REWRITE, SCORE, TRAIN
 
 # The libraries that influence a run's rows and weights

@@ -1,4 +1,4 @@
-"""A run's folder in an object store, against a real S3 protocol: what a URI means, parts, checkpoints, models."""
+"""A run's folder in an object store, over a real S3 protocol: URIs, parts, checkpoints, models."""
 
 import json
 import os
@@ -14,9 +14,10 @@ from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Evaluate, Policy, Train
-from ossft_ray.data.problems import benchmark_digest, read_benchmark
+from ossft_ray.data.benchmarks import benchmark_digest, read_benchmark
 from ossft_ray.data.records import find_files, read_records
-from ossft_ray.policy.chat import load_chat, model_digest, model_path
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.policy.location import model_digest, model_path
 from ossft_ray.run_folder.line_log import LineLog, read_lines
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints, local_copy
@@ -50,7 +51,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
     ],
 )
-def test_what_lies_below_a_location(location: str, names: list[str], expected: str) -> None:
+def test_join(location: str, names: list[str], expected: str) -> None:
     assert join(location, *names) == expected
 
 
@@ -62,7 +63,7 @@ def test_what_lies_below_a_location(location: str, names: list[str], expected: s
         ("s3://b/x?endpoint_override=http://h:1", "s3://b/x?endpoint_override=http://h:1"),
     ],
 )
-def test_a_location_from_any_working_directory(location: str, expected: str) -> None:
+def test_absolute(location: str, expected: str) -> None:
     assert absolute(location) == expected
 
 
@@ -77,14 +78,14 @@ def test_the_servers_address_comes_from_the_uri_or_the_environment(
     folder = Folder.at(uri) / "rewrite"
     folder.write_json("a.json", [variable])
     assert Folder.at(join(uri, "rewrite")).read_json("a.json") == [variable]
-    beside, name = Folder.of_file(join(uri, "rewrite", "a.json"))
-    assert (beside.path, name, beside.exists(name)) == (f"{BUCKET}/where/run/rewrite", "a.json", True)
+    parent, name = Folder.of_file(join(uri, "rewrite", "a.json"))
+    assert (parent.path, name, parent.exists(name)) == (f"{BUCKET}/where/run/rewrite", "a.json", True)
     assert folder.names() == ["a.json"]
     folder.delete()
     assert not folder.exists()
 
 
-def test_a_stage_begins_goes_on_and_is_complete(store: Store) -> None:
+def test_a_stage_in_a_store_begins_resumes_and_completes(store: Store) -> None:
     folder = Folder.at(store.uri("stages")) / "rewrite"
     assert begin_stage(folder, {"seed": 0}) is None
     folder.write_table("part-00000.parquet", pa.table({"x": [1, 2]}))
@@ -104,7 +105,7 @@ def test_a_stage_begins_goes_on_and_is_complete(store: Store) -> None:
     [(100, "any part"), (100, "completion"), (40 << 20, "later parts"), (40 << 20, "completion")],
 )
 @pytest.mark.parametrize("old", [None, b"old"], ids=["new", "replaced"])
-def test_an_upload_that_breaks_off_leaves_no_file_or_the_old_one(
+def test_an_interrupted_upload_leaves_no_file_or_the_old_one(
     store: Store, num_bytes: int, fails_at: str, old: bytes | None
 ) -> None:
     folder, name = Folder.at(store.uri("broken")) / "rewrite", "part-00000.parquet"
@@ -127,7 +128,7 @@ def test_an_upload_that_breaks_off_leaves_no_file_or_the_old_one(
             folder.write_bytes(name, bytes(num_bytes))
     finally:
         store.fails = lambda request: False
-    assert store.num_failed > before, "the failure was met"
+    assert store.num_failed > before, "the failure occurred"
     assert folder.names() == ([name] if old else [])
     assert folder.exists(name) == bool(old)
     if old:
@@ -136,7 +137,7 @@ def test_an_upload_that_breaks_off_leaves_no_file_or_the_old_one(
     assert folder.read_bytes(name) == b"again"
 
 
-def test_checkpoints_are_whole_or_not_there_and_the_two_newest_stay(store: Store) -> None:
+def test_checkpoints_are_complete_or_absent_and_the_two_newest_stay(store: Store) -> None:
     checkpoints = Checkpoints(Folder.at(store.uri("training")) / "checkpoints")
     assert checkpoints.newest() is None
     for step in (2, 4, 6):
@@ -190,22 +191,24 @@ def test_training_loads_a_model_of_a_store(store: Store, cache: Path) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) > 100_000
 
 
-def test_a_model_is_fetched_once_and_anew_when_it_changes(store: Store, cache: Path) -> None:
+def test_a_model_is_downloaded_once_and_again_when_it_changes(store: Store, cache: Path) -> None:
     uri, folder = store.uri("models/tiny"), Folder.at(store.uri("models/tiny"))
     upload_policy(folder)
-    assert model_digest(Policy(model=uri)) == model_digest(Policy(model="playground")), "the files are what counts"
+    assert model_digest(Policy(model=uri)) == model_digest(Policy(model="playground")), (
+        "the digest depends on the files alone"
+    )
     assert load_chat(Policy(model=uri)).end_of_turn_id == load_chat(Policy(model="playground")).end_of_turn_id
     (without,) = cache.glob("*-without-weights")
     assert not (without / "model.safetensors").exists(), "a driver needs the tokenizer alone"
     local = Path(model_path(uri, weights=True))
     assert (local / "model.safetensors").read_bytes() == (POLICY_FOLDER / "model.safetensors").read_bytes()
 
-    def takes_whole(request: dict) -> bool:
-        """Neither a listing nor a file's edges, by which a change is seen."""
+    def reads_whole_file(request: dict) -> bool:
+        """Whether a request reads a whole file; listings and reads of a file's edges only detect changes."""
         is_listing = "list-type" in request.get("QUERY_STRING", "")
         return request["REQUEST_METHOD"] == "GET" and not is_listing and "bytes=" not in request.get("HTTP_RANGE", "")
 
-    store.fails = takes_whole
+    store.fails = reads_whole_file
     try:
         assert model_path(uri, weights=True) == str(local)
     finally:
@@ -222,7 +225,7 @@ def test_a_model_is_fetched_once_and_anew_when_it_changes(store: Store, cache: P
         (["config.json", "pytorch_model.bin"], r"pickles \(pytorch_model\.bin\).*save_pretrained"),
     ],
 )
-def test_a_folder_of_a_store_that_is_no_model(store: Store, cache: Path, files: list[str], words: str) -> None:
+def test_a_store_folder_without_a_model_is_refused(store: Store, cache: Path, files: list[str], words: str) -> None:
     folder = Folder.at(store.uri(f"models/{len(files)}"))
     for name in files:
         folder.write_bytes(name, b"{}")
@@ -230,7 +233,7 @@ def test_a_folder_of_a_store_that_is_no_model(store: Store, cache: Path, files: 
         load_chat(Policy(model=store.uri(f"models/{len(files)}")))
 
 
-def test_a_store_that_cannot_be_reached_is_a_clear_line(store: Store) -> None:
+def test_an_unreachable_store_is_one_line(store: Store) -> None:
     store.fails = lambda request: "refused" in request["PATH_INFO"]
     try:
         with pytest.raises(InputError, match=r"bucket/refused/rewrite cannot be") as caught:
@@ -240,6 +243,6 @@ def test_a_store_that_cannot_be_reached_is_a_clear_line(store: Store) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_bucket_that_is_not_there_is_a_clear_line(store: Store) -> None:
+def test_a_missing_bucket_is_one_line(store: Store) -> None:
     with pytest.raises(InputError, match=r"other/run/rewrite cannot be written to.*choose another \[run\] output"):
         begin_stage(Folder.at(f"s3://other/run?endpoint_override={store.url}") / "rewrite", {})

@@ -1,4 +1,4 @@
-"""Rows are written as exactly their schema and checked against it when read."""
+"""Rows are written with exactly their schema, and checked against it when read."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from ossft_ray.common.schema import (
     to_table,
 )
 
-# The columns and types of the public contract (DESIGN.md, section 6), and with which others follow.
+# The columns and types of the public contract (DESIGN.md, section 6)
 CONTRACT = {
     "problem_id": "string",
     "question": "string",
@@ -52,16 +52,16 @@ def test_score_columns_are_the_contracts() -> None:
     assert {field.name: str(field.type) for field in SCORE_SCHEMA} == SCORES
 
 
-def test_rejected_rows_say_where_and_why() -> None:
+def test_rejected_rows_have_a_place_and_a_reason() -> None:
     assert {"source", "row", "reason"} <= set(REJECTED_SCHEMA.names)
 
 
 @pytest.mark.parametrize("schema", [PROBLEM_SCHEMA, REJECTED_SCHEMA, EXAMPLE_SCHEMA, SAMPLE_SCHEMA, SCORE_SCHEMA])
-def test_no_rows_are_still_a_table_of_the_schema(schema: pa.Schema) -> None:
+def test_an_empty_table_has_the_schema(schema: pa.Schema) -> None:
     assert to_table([], schema).schema == schema
 
 
-def test_a_file_may_lack_the_columns_that_came_later() -> None:
+def test_a_file_may_lack_the_optional_columns() -> None:
     table = to_table([ROW | {"verifier": None}], PROBLEM_SCHEMA)
     assert check_table(table.drop_columns(["verifier"]), PROBLEM_SCHEMA, "part.parquet") == table
 
@@ -90,7 +90,7 @@ def test_columns_are_cast(column: str, values: Any) -> None:
     assert checked[column].to_pylist() == values.to_pylist()
 
 
-def test_more_columns_may_follow_and_their_order_is_free() -> None:
+def test_a_table_may_have_more_columns_in_any_order() -> None:
     table = (
         to_table([ROW], PROBLEM_SCHEMA)
         .append_column("more", pa.array([1]))
@@ -109,7 +109,7 @@ def test_more_columns_may_follow_and_their_order_is_free() -> None:
         ),
     ],
 )
-def test_a_table_of_another_kind_is_refused(table: pa.Table, words: str) -> None:
+def test_a_table_with_other_columns_is_refused(table: pa.Table, words: str) -> None:
     with pytest.raises(InputError) as caught:
         check_table(table, PROBLEM_SCHEMA, "part.parquet")
     assert words in str(caught.value)

@@ -1,4 +1,4 @@
-"""What counts as a secret; an experiment with one is refused; what others wrote is masked."""
+"""Secrets are recognised, experiments that contain one are refused, and text from other programs is masked."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ SOUND: dict[str, Any] = {"policy": {"model": "playground"}, "data": {"path": "p.
         ("gs://bucket/x?access_token=abc", True),
     ],
 )
-def test_which_uris_hold_a_secret(uri: str, expected: bool) -> None:
+def test_uris_that_contain_a_secret(uri: str, expected: bool) -> None:
     assert has_secret(uri) == expected
     assert (mask(uri) != uri) == expected
 
@@ -64,7 +64,7 @@ def test_an_experiment_with_a_secret_is_refused(key: str, value: Any) -> None:
     assert "S3cret" not in said and "\n" not in said
 
 
-def test_engine_arguments_that_are_no_secrets_pass(tmp_path: Path) -> None:
+def test_engine_arguments_without_secrets_pass(tmp_path: Path) -> None:
     engine = {"hf_token": True, "max_num_batched_tokens": 8, "tokenizer": "x", "skip_tokenizer_init": False}
     assert resolve({**SOUND, "policy": {"model": "x", "engine": engine}}).policy.engine == engine
     with pytest.raises(InputError, match="hf_token"):
@@ -72,12 +72,12 @@ def test_engine_arguments_that_are_no_secrets_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("use", [Folder.at, find_files])
-def test_a_location_with_a_secret_is_refused_wherever_it_comes_from(use: Any) -> None:
+def test_a_location_with_a_secret_is_refused(use: Any) -> None:
     with pytest.raises(InputError, match=r"s3://\*\*\*@bucket/x\.jsonl: a URI with a secret"):
         use("s3://KEY:S3cret@bucket/x.jsonl")
 
 
-def test_what_others_wrote_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_from_other_programs_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     monkeypatch.setenv("OTHER_TOKEN", "short")
     said = mask(f"401 for https://me:word@host/x?token=abc&y=1 with {SECRET}; a short word stays")
@@ -106,7 +106,7 @@ def test_a_uri_without_its_password(uri: str, expected: tuple[str, str | None, s
     assert split_password(uri) == expected
 
 
-def test_mlflow_gets_its_password_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_gets_its_password_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     from ossft_ray.stages.train.tracking import _hide_password
 
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):

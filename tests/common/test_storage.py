@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; a stage goes on, is complete, or is refused by what its rows depend on."""
+"""Files are complete or absent; a stage begins, resumes, completes, or refuses other inputs."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
     folder.write_bytes("a.bin", b"old")
 
     def fail(*arguments: Any) -> None:
-        assert len(os.listdir(folder.path)) == 2, "the new file must be written beside the old one first"
+        assert len(os.listdir(folder.path)) == 2, "the new file must be written next to the old one first"
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
@@ -44,7 +44,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
     assert folder.read_bytes("a.bin") == b"old"
 
 
-def test_names_are_sorted_matched_and_of_this_folder_only(folder: Folder) -> None:
+def test_names_are_sorted_and_only_those_of_this_folder(folder: Folder) -> None:
     assert folder.names() == []
     for name in ("part-00001.parquet", "part-00000.parquet", "rejected-00000.parquet", "manifest.json"):
         folder.write_bytes(name, b"")
@@ -53,7 +53,7 @@ def test_names_are_sorted_matched_and_of_this_folder_only(folder: Folder) -> Non
     assert len(folder.names()) == 4
 
 
-def test_a_write_under_way_is_not_a_part(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_write_is_not_a_part(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *paths: (seen.append(folder.names("part-*.parquet")), replace(*paths)))
@@ -61,7 +61,7 @@ def test_a_write_under_way_is_not_a_part(folder: Folder, monkeypatch: pytest.Mon
     assert seen == [[]]
 
 
-def test_json_and_tables_come_back_as_they_were(folder: Folder) -> None:
+def test_json_and_tables_round_trip(folder: Folder) -> None:
     folder.write_json("a.json", {"π": [1, 2.5, None, "é"]})
     assert folder.read_json("a.json") == {"π": [1, 2.5, None, "é"]}
     rows = [
@@ -93,10 +93,10 @@ def test_uris() -> None:
         Folder.at("nowhere://bucket")
 
 
-def test_a_stage_begins_goes_on_and_is_complete(folder: Folder) -> None:
+def test_a_stage_begins_resumes_and_completes(folder: Folder) -> None:
     assert begin_stage(folder, INPUTS) is None
     folder.write_bytes("part-00000.parquet", b"kept")
-    assert begin_stage(folder, INPUTS) is None, "the same command goes on where it was"
+    assert begin_stage(folder, INPUTS) is None, "the same command resumes"
     assert folder.exists("part-00000.parquet")
     manifest = finish_stage(folder, INPUTS, {"problems": 3})
     assert manifest == {"problems": 3, "fingerprint": fingerprint(INPUTS), "complete": True}
@@ -132,7 +132,7 @@ def test_other_inputs_are_refused_with_the_keys_named(
     assert folder.exists("part-00000.parquet"), "a refusal costs nothing"
 
 
-def test_start_over_discards_what_was_there(folder: Folder) -> None:
+def test_start_over_discards_the_folder(folder: Folder) -> None:
     begin_stage(folder, INPUTS)
     folder.write_bytes("part-00000.parquet", b"old")
     finish_stage(folder, INPUTS, {})
@@ -165,7 +165,7 @@ def test_fingerprints_are_equal_exactly_when_the_inputs_are(
 
 
 def test_fingerprints_stay_the_same_from_release_to_release() -> None:
-    # written down: another value here makes every finished run's stages be refused
+    # a constant: with another value, every finished run would be refused
     expected = "301ae413f731fdece829481e3627ba355e33307d68972174f405d0fa59766743"
     assert fingerprint({"run": {"seed": 0}, "name": "é"}) == expected
 

@@ -1,4 +1,4 @@
-"""Overlap of training questions with evaluation questions: which, of how many words, with which benchmarks."""
+"""Overlap of training questions with evaluation questions."""
 
 import json
 import random
@@ -11,11 +11,12 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.playground_paths import BENCHMARKS
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Columns, Data, Evaluate
+from ossft_ray.data.benchmarks import PAPER_BENCHMARKS
 from ossft_ray.data.contamination import BenchmarkIndex, benchmark_digests, index_benchmarks
-from ossft_ray.data.problems import PAPER_BENCHMARKS, Rejection, read_problems
+from ossft_ray.data.problems import Rejection, read_problems
 from ossft_ray.playground.arithmetic import training_problems
+from tests.data_folder import DATA, needs_data
 
-SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 NAMES = Columns(question="question", expert_solution="expert_solution")
 
@@ -56,7 +57,7 @@ def test_overlap(evaluation: str, training: str, overlap: str | None) -> None:
 
 
 @pytest.mark.parametrize("ngram, num_found", [(1, 1), (3, 1), (4, 0)])
-def test_the_number_of_words_that_count(ngram: int, num_found: int) -> None:
+def test_ngram_sets_how_many_words_must_match(ngram: int, num_found: int) -> None:
     assert len(index("a b c d e f", ngram=ngram).overlaps("x y b c d z")) == num_found
 
 
@@ -75,21 +76,21 @@ def write(path: Path, *questions: str) -> str:
     return str(path)
 
 
-def test_benchmarks_that_are_not_there_are_named_or_refused(tmp_path: Path) -> None:
+def test_unreadable_benchmarks_are_listed_or_refused(tmp_path: Path) -> None:
     evaluate = Evaluate(benchmarks=[write(tmp_path / "x.jsonl", LONG), "math500", "playground/level1"])
     found = index_benchmarks(Data(path="x"), evaluate)
     assert found.names == [str(tmp_path / "x.jsonl"), "playground/level1"]
     assert found.not_checked == ["math500"]
     assert len(found.overlaps(LONG)) == 1
     with pytest.raises(
-        InputError, match=r"'math500': .* from the Hub it cannot be read .*contamination = \"drop\" compares"
+        InputError, match=r"'math500': .* the Hub's data set cannot be read .*contamination = \"drop\" compares"
     ):
         index_benchmarks(Data(path="x", contamination="drop"), evaluate)
     ignoring = index_benchmarks(Data(path="x", contamination="ignore"), evaluate)
     assert (ignoring.names, ignoring.not_checked, ignoring.overlaps(LONG)) == ([], [], [])
 
 
-def test_digests_tell_benchmarks_apart(tmp_path: Path) -> None:
+def test_digests_distinguish_benchmarks(tmp_path: Path) -> None:
     evaluate = Evaluate(benchmarks=[write(tmp_path / "x.jsonl", LONG), "math500"])
     name = evaluate.benchmarks[0]
     first = benchmark_digests(Data(path="x"), evaluate)
@@ -112,7 +113,7 @@ def count(data: Data, evaluate: Evaluate) -> dict[str, int]:
     return counts
 
 
-def test_the_demos_problems_are_not_taken_for_held_out_ones(tmp_path: Path) -> None:
+def test_demo_problems_do_not_overlap_with_held_out_ones(tmp_path: Path) -> None:
     rows = training_problems(960)
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = Data(path=str(tmp_path / "x.jsonl"), columns=NAMES)
@@ -120,11 +121,12 @@ def test_the_demos_problems_are_not_taken_for_held_out_ones(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_held_out_set_is_wholly_found_in_itself(name: str) -> None:
+def test_every_problem_of_a_held_out_set_overlaps_with_itself(name: str) -> None:
     data = Data(path=str(BENCHMARKS[name]), columns=NAMES)
     assert count(data, Evaluate(benchmarks=[name])) == {name: 80}
 
 
+@needs_data
 @pytest.mark.parametrize(
     "file, benchmarks, counts",
     [
@@ -134,14 +136,12 @@ def test_a_held_out_set_is_wholly_found_in_itself(name: str) -> None:
     ],
 )
 def test_real_data(file: str, benchmarks: list[str], counts: list[int]) -> None:
-    if not (SHARED_DATA / f"{file}.jsonl").is_file():
-        pytest.skip(f"needs {SHARED_DATA}")
-    evaluate = Evaluate(benchmarks=benchmarks, data_dir=str(SHARED_DATA))
-    found = count(Data(path=str(SHARED_DATA / f"{file}.jsonl")), evaluate)
+    evaluate = Evaluate(benchmarks=benchmarks, data_dir=str(DATA))
+    found = count(Data(path=str(DATA / f"{file}.jsonl")), evaluate)
     assert found == dict(zip(benchmarks, counts, strict=True))
 
 
-def test_an_evaluation_question_in_the_middle_of_another_text_is_found_among_many() -> None:
+def test_an_evaluation_question_inside_a_longer_text_is_found() -> None:
     rng = random.Random(0)
     questions: list[Any] = [" ".join(str(rng.randint(0, 99)) for _ in range(40)) for _ in range(200)]
     found = index(*questions)

@@ -1,4 +1,4 @@
-"""Gold answers are checked before anything is spent: a finding a row, and what becomes of the bad ones."""
+"""The check of gold answers: a finding for each row, and the treatment of bad ones."""
 
 import json
 from contextlib import closing
@@ -12,13 +12,13 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.data.gold_check import gold_pool
 from ossft_ray.data.problems import Rejection
-from ossft_ray.data.screening import Tally, Usable, screen_problems
-from ossft_ray.data.seen_problems import Seen
+from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
+from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.rewrite.ingest import shard_input
 
-# id, answer, the expert's solution, a verifier of its own, what is found
+# id, answer, expert solution, verifier, finding
 ROWS = [
     ("sound", "5", r"So \boxed{5}.", None, "sound"),
     ("words", r"\text{Evelyn}", r"It is \boxed{Evelyn}.", None, "sound"),
@@ -50,33 +50,34 @@ def experiment_on(tmp_path: Path, rows: list[tuple[Any, ...]] = ROWS, **data: An
     )
 
 
-def screen(experiment: Experiment) -> tuple[list[Usable | Rejection], Tally]:
-    tally = Tally()
-    with closing(Seen()) as seen, gold_pool(experiment) as pool:
-        return list(screen_problems(experiment, load_chat(experiment.policy), seen, tally, pool)), tally
+def screen(experiment: Experiment) -> tuple[list[UsableProblem | Rejection], InputCounts]:
+    counts = InputCounts()
+    with closing(ProblemIndex()) as seen, gold_pool(experiment) as pool:
+        return list(screen_problems(experiment, load_chat(experiment.policy), seen, counts, pool)), counts
 
 
 @pytest.fixture(scope="module")
-def flagged(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Usable | Rejection], Tally]:
+def flagged(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[UsableProblem | Rejection], InputCounts]:
     return screen(experiment_on(tmp_path_factory.mktemp("golds")))
 
 
 @pytest.mark.parametrize(("problem_id", "finding"), [(row[0], row[4]) for row in ROWS])
-def test_a_finding(flagged: tuple[list[Usable | Rejection], Tally], problem_id: str, finding: str) -> None:
-    items, tally = flagged
-    item = next(item for item in items if isinstance(item, Usable) and item.problem.problem_id == problem_id)
-    listed = [bad["finding"] for bad in tally.bad_golds if bad["problem_id"] == problem_id]
+def test_finding(flagged: tuple[list[UsableProblem | Rejection], InputCounts], problem_id: str, finding: str) -> None:
+    items, counts = flagged
+    item = next(item for item in items if isinstance(item, UsableProblem) and item.problem.problem_id == problem_id)
+    listed = [bad["finding"] for bad in counts.bad_golds if bad["problem_id"] == problem_id]
     assert listed == ([finding] if problem_id in BAD else [])
     assert [note.split(": ")[:2] for note in item.notes] == [["bad_gold", finding] for finding in listed]
 
 
-def test_they_are_counted_and_listed_with_what_the_solution_says(
-    flagged: tuple[list[Usable | Rejection], Tally],
+def test_findings_are_counted_and_bad_golds_are_listed(
+    flagged: tuple[list[UsableProblem | Rejection], InputCounts],
 ) -> None:
-    _, tally = flagged
-    assert sum(tally.golds.values()) == len(ROWS)
-    assert (tally.golds["sound"], tally.golds["not_stated"], tally.golds["contradicted"]) == (4, 2, 1)
-    contradicted = next(bad for bad in tally.bad_golds if bad["finding"] == "contradicted")
+    _, counts = flagged
+    assert sum(counts.gold_findings.values()) == len(ROWS)
+    findings = counts.gold_findings
+    assert (findings["sound"], findings["not_stated"], findings["contradicted"]) == (4, 2, 1)
+    contradicted = next(bad for bad in counts.bad_golds if bad["finding"] == "contradicted")
     assert contradicted == {"problem_id": "other", "finding": "contradicted", "answer": "5", "solution_says": "6"}
 
 
@@ -84,19 +85,19 @@ def test_they_are_counted_and_listed_with_what_the_solution_says(
     ("bad_golds", "num_usable", "num_noted", "num_listed"),
     [("keep", 10, 0, 4), ("flag", 10, 4, 4), ("reject", 6, 0, 4), ("ignore", 10, 0, 0)],
 )
-def test_what_becomes_of_bad_ones(
+def test_bad_golds_are_kept_flagged_or_rejected(
     tmp_path: Path, bad_golds: str, num_usable: int, num_noted: int, num_listed: int
 ) -> None:
-    items, tally = screen(experiment_on(tmp_path, bad_golds=bad_golds))
-    usable = [item for item in items if isinstance(item, Usable)]
+    items, counts = screen(experiment_on(tmp_path, bad_golds=bad_golds))
+    usable = [item for item in items if isinstance(item, UsableProblem)]
     rejected = [item for item in items if isinstance(item, Rejection)]
     assert (len(usable), sum(bool(item.notes) for item in usable)) == (num_usable, num_noted)
     assert [rejection.problem_id for rejection in rejected] == (BAD if bad_golds == "reject" else [])
     assert all(rejection.reason.startswith("bad_gold: ") for rejection in rejected)
-    assert len(tally.bad_golds) == num_listed and tally.problems == num_usable
+    assert len(counts.bad_golds) == num_listed and counts.problems == num_usable
 
 
-def test_the_layout_keeps_the_findings_and_the_files_the_rows(tmp_path: Path) -> None:
+def test_findings_are_stored_with_the_input(tmp_path: Path) -> None:
     experiment = experiment_on(tmp_path)
     folder = Folder.at(experiment.run.output) / "rewrite"
     layout = shard_input(experiment, load_chat(experiment.policy), folder)
@@ -108,7 +109,7 @@ def test_the_layout_keeps_the_findings_and_the_files_the_rows(tmp_path: Path) ->
     assert rows[0]["reason"] == "bad_gold: contradicted: the solution says 6"
 
 
-def test_rows_of_an_unknown_kind_are_set_aside_and_an_unknown_kind_of_the_run_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_verifier_rejects_a_row_but_refuses_a_run(tmp_path: Path) -> None:
     experiment = experiment_on(tmp_path, [("a", "5", r"\boxed{5}", "maths", ""), ("b", "5", r"\boxed{5}", None, "")])
     items, _ = screen(experiment)
     assert isinstance(items[0], Rejection) and items[0].reason.startswith("unknown_verifier: 'maths'; kinds: choice")
@@ -116,5 +117,5 @@ def test_rows_of_an_unknown_kind_are_set_aside_and_an_unknown_kind_of_the_run_is
         check(experiment.model_copy(update={"verify": experiment.verify.model_copy(update={"kind": "maths"})}))
 
 
-def test_check_finds_them_too(tmp_path: Path) -> None:
+def test_ossft_check_reports_bad_golds(tmp_path: Path) -> None:
     assert len(check(experiment_on(tmp_path)).tally.bad_golds) == len(BAD)

@@ -1,4 +1,4 @@
-"""Data sets on the Hub: which paths mean one, its rows as records, and every failure as one clear line."""
+"""Data sets on the Hub: the paths that name them, their rows as records, and each failure in one line."""
 
 import json
 import logging
@@ -14,8 +14,9 @@ import pytest
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Data, Evaluate
-from ossft_ray.data.hub import is_hub_id, read_hub_benchmark, read_hub_records
-from ossft_ray.data.problems import read_benchmark, read_problems, source_digests
+from ossft_ray.data.benchmarks import read_benchmark, read_hub_benchmark
+from ossft_ray.data.hub import is_hub_id, read_hub_records
+from ossft_ray.data.problems import read_problems, source_digests
 from ossft_ray.data.records import Record
 
 
@@ -41,7 +42,7 @@ from ossft_ray.data.records import Record
         ("", False),
     ],
 )
-def test_paths_that_mean_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, is_id: bool) -> None:
+def test_paths_that_name_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, is_id: bool) -> None:
     (tmp_path / "here" / "now").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert is_hub_id(path) is is_id
@@ -49,7 +50,7 @@ def test_paths_that_mean_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def data_set(tmp_path: Path) -> str:
-    """A data set in a folder as it lies on the Hub: two subsets, one of them with two splits."""
+    """A data set in a folder, as the Hub stores it: two subsets, one of them with two splits."""
     folder = tmp_path / "data_set"
     for name, numbers in {"one/train": range(3), "one/test": range(5, 6), "two/train": range(7, 9)}.items():
         file = folder / f"{name}.jsonl"
@@ -85,18 +86,18 @@ def test_a_real_data_set(data_set: str, settings: dict[str, str], numbers: list[
         ),
     ],
 )
-def test_a_real_data_set_that_lacks_what_is_asked_for(
-    data_set: str, settings: dict[str, str], words: list[str]
-) -> None:
+def test_a_missing_subset_or_split_is_refused(data_set: str, settings: dict[str, str], words: list[str]) -> None:
     pytest.importorskip("datasets", reason="needs the extra `hub`")
     with pytest.raises(InputError) as caught:
         list(read_hub_records(data_set, Data(path="owner/name", **settings)))
     line = str(caught.value)
-    assert line.startswith(f"[data] path: {data_set}: there is no such file here, and from the Hub it cannot be read")
+    assert line.startswith(
+        f"[data] path: {data_set}: there is no such file here, and the Hub's data set cannot be read"
+    )
     assert "\n" not in line and all(word in line for word in words), line
 
 
-def test_a_broken_data_set_says_so_once(data_set: str) -> None:
+def test_a_broken_data_set_is_reported_once(data_set: str) -> None:
     pytest.importorskip("datasets", reason="needs the extra `hub`")
     logger, heard = logging.getLogger("datasets"), logging.handlers.BufferingHandler(100)
     logger.setLevel(logging.WARNING)
@@ -140,12 +141,12 @@ def test_failures_of_the_hub(monkeypatch: pytest.MonkeyPatch, error: Exception, 
     with pytest.raises(InputError) as caught:
         list(read_problems(Data(path="owner/name", revision="v2")))
     line = str(caught.value)
-    assert line.startswith("[data] path: owner/name: there is no such file here, and from the Hub it cannot be read")
+    assert line.startswith("[data] path: owner/name: there is no such file here, and the Hub's data set cannot be read")
     assert "(subset default, split train, revision v2)" in line
     assert words in line and "\n" not in line and len(line) < 500
 
 
-def test_a_stream_that_breaks_off_says_after_which_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_stream_names_the_last_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def rows() -> Iterator[dict[str, Any]]:
         yield {"problem": "q", "solution": r"\boxed{1}"}
         raise ConnectionError("reset by peer")
@@ -157,7 +158,7 @@ def test_a_stream_that_breaks_off_says_after_which_row(monkeypatch: pytest.Monke
         next(problems)
 
 
-def test_what_is_asked_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_of_load_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def load_dataset(*arguments: Any, **keywords: Any) -> list[dict[str, Any]]:
@@ -180,13 +181,13 @@ def test_what_is_asked_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_without_the_library_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"owner/name: there is no such file here, .*: pip install 'ossft-ray\[hub\]'"):
         list(read_problems(Data(path="owner/name")))
 
 
-def test_a_digest_knows_the_data_set_without_reading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_digest_needs_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     stub(monkeypatch, raising(AssertionError("not to be read")))
     changes: list[dict[str, str]] = [{}, {"path": "owner/other"}, {"subset": "s"}, {"split": "test"}, {"revision": "r"}]
     digests = [source_digests(Data(**{"path": "owner/name", **change})) for change in changes]  # type: ignore[arg-type]
@@ -194,7 +195,7 @@ def test_a_digest_knows_the_data_set_without_reading_it(monkeypatch: pytest.Monk
     assert digests[0] == source_digests(Data(path="owner/name", limit=3, no_answer="expert"))
 
 
-# A row of each of the paper's benchmarks in its columns on the Hub, where from, and the problem it means.
+# For each of the paper's benchmarks: its data set on the Hub, a row of it, and the problem of that row.
 HUB_BENCHMARKS = [
     (
         "math500",
@@ -253,5 +254,5 @@ def test_the_papers_benchmarks_by_name(
     read_hub_benchmark.cache_clear()
     stub(monkeypatch, load_dataset)
     assert read_benchmark(name, Evaluate()) == [problem] == read_benchmark(name, Evaluate())
-    assert asked == [(*place, False)], "once, and kept on the disk"
+    assert asked == [(*place, False)], "read once, and kept on the disk"
     read_hub_benchmark.cache_clear()

@@ -1,4 +1,4 @@
-"""Which texts of a row are the question, the answer and the solution: the table of `layouts.py`, and its refusals."""
+"""The texts of a row in each layout of the table in `layouts.py`, and refusals."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Columns
-from ossft_ray.data.layouts import Texts, Unusable, choose_columns, read_texts
+from ossft_ray.data.layouts import ProblemTexts, UnusableRow, choose_columns, read_texts
 
 GSM8K_SOLUTION = "48/2 = <<48/2=24>>24\n48+24 = 72\n#### 72"
 BOX = r"It is \boxed{2}."
@@ -18,7 +18,7 @@ SYSTEM = {"role": "system", "content": "Think."}
 TURN = [USER, ASSISTANT]
 
 
-def read(row: dict[str, Any], **columns: str) -> Texts:
+def read(row: dict[str, Any], **columns: str) -> ProblemTexts:
     return read_texts(row, *choose_columns(row, Columns(**columns), "x.jsonl"))
 
 
@@ -26,48 +26,48 @@ def read(row: dict[str, Any], **columns: str) -> Texts:
     "row, columns, texts",
     [
         # as configured
-        ({"q": "1+1?", "how": BOX}, {"question": "q", "expert_solution": "how"}, Texts("1+1?", BOX, "2")),
+        ({"q": "1+1?", "how": BOX}, {"question": "q", "expert_solution": "how"}, ProblemTexts("1+1?", BOX, "2")),
         (
             {"q": "1+1?", "how": "add", "a": 2},
             {"question": "q", "expert_solution": "how", "answer": "a"},
-            Texts("1+1?", "add", "2"),
+            ProblemTexts("1+1?", "add", "2"),
         ),
         # NuminaMath-1.5
-        ({**NUMINA_1_5, "answer": "3"}, {}, Texts("1+1?", BOX, "3")),
-        ({**NUMINA_1_5, "answer": "proof"}, {}, Texts("1+1?", BOX, "")),
-        ({**NUMINA_1_5, "answer": " Proof "}, {}, Texts("1+1?", BOX, "")),
-        ({**NUMINA_1_5, "answer": "notfound"}, {}, Texts("1+1?", BOX, "")),
-        ({**NUMINA_1_5, "answer": "NotFound"}, {}, Texts("1+1?", BOX, "")),
-        ({**NUMINA_1_5, "answer": None}, {}, Texts("1+1?", BOX, "")),
-        ({**NUMINA_1_5, "answer": "waterproof"}, {}, Texts("1+1?", BOX, "waterproof")),
+        ({**NUMINA_1_5, "answer": "3"}, {}, ProblemTexts("1+1?", BOX, "3")),
+        ({**NUMINA_1_5, "answer": "proof"}, {}, ProblemTexts("1+1?", BOX, "")),
+        ({**NUMINA_1_5, "answer": " Proof "}, {}, ProblemTexts("1+1?", BOX, "")),
+        ({**NUMINA_1_5, "answer": "notfound"}, {}, ProblemTexts("1+1?", BOX, "")),
+        ({**NUMINA_1_5, "answer": "NotFound"}, {}, ProblemTexts("1+1?", BOX, "")),
+        ({**NUMINA_1_5, "answer": None}, {}, ProblemTexts("1+1?", BOX, "")),
+        ({**NUMINA_1_5, "answer": "waterproof"}, {}, ProblemTexts("1+1?", BOX, "waterproof")),
         # NuminaMath-CoT
-        ({**COT, "messages": [{"role": "user", "content": "other"}, ASSISTANT]}, {}, Texts("1+1?", BOX, "2")),
-        ({**COT, "solution": "no box"}, {}, Texts("1+1?", "no box", "")),
+        ({**COT, "messages": [{"role": "user", "content": "other"}, ASSISTANT]}, {}, ProblemTexts("1+1?", BOX, "2")),
+        ({**COT, "solution": "no box"}, {}, ProblemTexts("1+1?", "no box", "")),
         # GSM8K
-        ({"question": "How many?", "answer": GSM8K_SOLUTION}, {}, Texts("How many?", GSM8K_SOLUTION, "72")),
+        ({"question": "How many?", "answer": GSM8K_SOLUTION}, {}, ProblemTexts("How many?", GSM8K_SOLUTION, "72")),
         (
             {"question": "How many?", "answer": GSM8K_SOLUTION},
             {"question": "question", "expert_solution": "answer"},
-            Texts("How many?", GSM8K_SOLUTION, "72"),
+            ProblemTexts("How many?", GSM8K_SOLUTION, "72"),
         ),
         # chat
-        ({"messages": TURN}, {}, Texts("1+1?", BOX, "2")),
-        ({"messages": [SYSTEM, *TURN]}, {}, Texts("1+1?", BOX, "2")),
-        ({"messages": TURN, "answer": "3"}, {}, Texts("1+1?", BOX, "3")),
-        ({"messages": TURN, "answer": "proof"}, {}, Texts("1+1?", BOX, "")),
+        ({"messages": TURN}, {}, ProblemTexts("1+1?", BOX, "2")),
+        ({"messages": [SYSTEM, *TURN]}, {}, ProblemTexts("1+1?", BOX, "2")),
+        ({"messages": TURN, "answer": "3"}, {}, ProblemTexts("1+1?", BOX, "3")),
+        ({"messages": TURN, "answer": "proof"}, {}, ProblemTexts("1+1?", BOX, "")),
         (
             {"messages": [USER, TAIL]},
             {},
-            Texts("1+1?", GSM8K_SOLUTION, "72"),
+            ProblemTexts("1+1?", GSM8K_SOLUTION, "72"),
         ),
-        ({"chat": TURN}, {"messages": "chat"}, Texts("1+1?", BOX, "2")),
-        # whoever configures columns gets them, whatever else is there
-        ({"problem": "p", "solution": "s", "messages": TURN}, {"messages": "messages"}, Texts("1+1?", BOX, "2")),
-        ({**COT, "q": "asked", "messages": TURN}, {"question": "q"}, Texts("asked", BOX, "2")),
-        ({"messages": TURN, "gold": "4"}, {"answer": "gold"}, Texts("1+1?", BOX, "4")),
+        ({"chat": TURN}, {"messages": "chat"}, ProblemTexts("1+1?", BOX, "2")),
+        # configured columns take precedence over the other layouts
+        ({"problem": "p", "solution": "s", "messages": TURN}, {"messages": "messages"}, ProblemTexts("1+1?", BOX, "2")),
+        ({**COT, "q": "asked", "messages": TURN}, {"question": "q"}, ProblemTexts("asked", BOX, "2")),
+        ({"messages": TURN, "gold": "4"}, {"answer": "gold"}, ProblemTexts("1+1?", BOX, "4")),
     ],
 )
-def test_layouts(row: dict[str, Any], columns: dict[str, str], texts: Texts) -> None:
+def test_layouts(row: dict[str, Any], columns: dict[str, str], texts: ProblemTexts) -> None:
     assert read(row, **columns) == texts
 
 
@@ -93,8 +93,8 @@ def test_layouts(row: dict[str, Any], columns: dict[str, str], texts: Texts) -> 
         ({"problem": "1+1?", "solution": None}, "no_expert_solution"),
     ],
 )
-def test_rows_without_the_texts_of_a_problem(row: dict[str, Any], reason: str) -> None:
-    with pytest.raises(Unusable) as caught:
+def test_unusable_rows(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnusableRow) as caught:
         read(row)
     assert str(caught.value) == reason
 
@@ -112,7 +112,7 @@ def test_rows_without_the_texts_of_a_problem(row: dict[str, Any], reason: str) -
         ({}, {}, "no column 'problem'; found: none"),
     ],
 )
-def test_columns_that_are_not_there(row: dict[str, Any], columns: dict[str, str], words: str) -> None:
+def test_missing_columns_are_refused(row: dict[str, Any], columns: dict[str, str], words: str) -> None:
     with pytest.raises(InputError) as caught:
         read(row, **columns)
     assert str(caught.value).startswith("x.jsonl: ") and words in str(caught.value)

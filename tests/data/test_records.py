@@ -1,4 +1,4 @@
-"""Rows of JSONL and Parquet files, on disks and in stores, however they end their lines; a broken row is data."""
+"""Rows of JSONL and Parquet files, on disks and in object stores; a broken row is data, not an error."""
 
 import gzip
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def test_a_file_without_rows(tmp_path: Path, content: bytes) -> None:
     ],
     ids=["cut", "quotes", "two", "list", "number", "null", "deep", "huge integer", "not UTF-8"],
 )
-def test_a_broken_line_is_a_row_with_what_is_wrong(tmp_path: Path, line: bytes, words: str) -> None:
+def test_a_broken_line_is_a_row_with_the_reason(tmp_path: Path, line: bytes, words: str) -> None:
     file = tmp_path / "x.jsonl"
     file.write_bytes(A + b"\n" + line + b"\n" + B)
     first, broken, last = read(file)
@@ -99,7 +99,7 @@ def test_compressed_lines(tmp_path: Path, suffix: str) -> None:
     assert [record.values for record in read(file)] == [{"a": 1}, {"a": 2}]
 
 
-def test_a_compressed_file_that_is_cut_off(tmp_path: Path) -> None:
+def test_a_truncated_compressed_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl.gz"
     file.write_bytes(gzip.compress(b"\n".join([A] * 1000))[:-12])
     with pytest.raises(InputError, match=r"x\.jsonl\.gz: cannot be read") as caught:
@@ -107,7 +107,7 @@ def test_a_compressed_file_that_is_cut_off(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_parquet_cell_that_is_no_text_breaks_its_row_alone(tmp_path: Path) -> None:
+def test_a_parquet_cell_that_is_not_utf8_breaks_only_its_row(tmp_path: Path) -> None:
     file = tmp_path / "x.parquet"
     texts = [b"%d" % number for number in range(600)]
     texts[300] = b"bad \xff"
@@ -135,7 +135,7 @@ def test_a_large_row_group_is_read_in_pieces(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet at all, but long enough to have a footer"])
-def test_a_file_that_is_no_parquet(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.parquet"
     file.write_bytes(content)
     with pytest.raises(InputError, match="cannot be read") as caught:
@@ -154,12 +154,11 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "paths, names",
+    "path, names",
     [
         ("a.jsonl", ["a.jsonl"]),
         ("*.jsonl", ["a.jsonl", "b.jsonl"]),
-        (["c.parquet", "[ab].jsonl"], ["c.parquet", "a.jsonl", "b.jsonl"]),
-        (["b.jsonl", "a.jsonl"], ["b.jsonl", "a.jsonl"]),
+        ("[ab].jsonl", ["a.jsonl", "b.jsonl"]),
         ("*/*.jsonl", ["deep/d.jsonl"]),
         ("deep/*/*.jsonl", ["deep/er/e.jsonl"]),
         ("d*/e*/[!d].jsonl", ["deep/er/e.jsonl"]),
@@ -169,23 +168,21 @@ def files(tmp_path: Path) -> Path:
         (".hidden/*.jsonl", [".hidden/h.jsonl"]),
         (".h*/*.jsonl", [".hidden/h.jsonl"]),
         ("deep/.*.jsonl", ["deep/.f.jsonl"]),
-        ([], []),
     ],
 )
 @pytest.mark.parametrize("place", ["", "file://"])
-def test_find_files(files: Path, paths: str | list[str], names: list[str], place: str) -> None:
-    wanted = f"{place}{files}/{paths}" if isinstance(paths, str) else [f"{place}{files}/{path}" for path in paths]
-    assert find_files(wanted) == [f"{place}{files}/{name}" for name in names]
+def test_find_files(files: Path, path: str, names: list[str], place: str) -> None:
+    assert find_files(f"{place}{files}/{path}") == [f"{place}{files}/{name}" for name in names]
 
 
-def test_a_name_with_a_wildcard_in_it_is_a_file_if_it_exists(tmp_path: Path) -> None:
+def test_an_existing_file_with_a_wildcard_in_its_name(tmp_path: Path) -> None:
     for name in ("x[1].jsonl", "x1.jsonl"):
         (tmp_path / name).touch()
     assert find_files(f"{tmp_path}/x[1].jsonl") == [f"{tmp_path}/x[1].jsonl"]
     assert find_files(f"{tmp_path}/x?.jsonl") == [f"{tmp_path}/x1.jsonl"]
 
 
-def test_names_that_a_uri_must_encode(tmp_path: Path) -> None:
+def test_names_are_percent_encoded_in_uris(tmp_path: Path) -> None:
     (tmp_path / "a b%.jsonl").write_bytes(A)
     (found,) = find_files(f"file://{tmp_path}/*.jsonl")
     assert found.endswith("/a%20b%25.jsonl")
@@ -231,7 +228,7 @@ def test_an_object_store(bucket: str, path: str, names: list[str], values: list[
         ("data", "bucket/data: is a folder; name its files, for instance fsspec+memory://bucket/data/*.parquet"),
     ],
 )
-def test_an_object_store_that_lacks_a_file(bucket: str, path: str, words: str) -> None:
+def test_missing_files_in_an_object_store(bucket: str, path: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
         find_files(f"{bucket}/{path}")
     assert words in str(caught.value)
@@ -244,14 +241,14 @@ def test_an_object_store_that_lacks_a_file(bucket: str, path: str, words: str) -
         ("hf://nothing/x.jsonl", "hf://nothing/x.jsonl: "),
     ],
 )
-def test_stores_that_refuse(path: str, words: str) -> None:
+def test_stores_that_cannot_be_listed(path: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
         find_files(path)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 class Unreachable(fsspec.AbstractFileSystem):
-    """A store whose client raises an error of its own kind, whatever is asked of it."""
+    """A store whose client always raises its own type of error."""
 
     def info(self, path: str, **keywords: Any) -> Any:
         raise RuntimeError(f"no way to {path}\nat all")
@@ -267,7 +264,7 @@ class Unreachable(fsspec.AbstractFileSystem):
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "*.jsonl"])
-def test_a_store_that_fails_in_its_own_way(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_error_of_a_stores_client_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     filesystem = fs.PyFileSystem(fs.FSSpecHandler(Unreachable()))
     monkeypatch.setattr("ossft_ray.data.records.filesystem_at", lambda uri: (filesystem, uri.removeprefix("own://")))
     for use in (find_files, lambda uri: list(read_records(uri))):
@@ -275,7 +272,7 @@ def test_a_store_that_fails_in_its_own_way(monkeypatch: pytest.MonkeyPatch, name
             use(f"own://bucket/{name}")
 
 
-def test_the_options_of_a_uri_are_no_part_of_a_files_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_options_of_a_uri_are_not_part_of_file_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert filesystem_at("s3://bucket/a/x.jsonl?region=us-east-1")[1] == "bucket/a/x.jsonl"
     listed = fs._MockFileSystem()
     for name in ("x-1.jsonl", "x-2.jsonl", "x-3.txt"):
@@ -293,16 +290,14 @@ def test_the_options_of_a_uri_are_no_part_of_a_files_name(monkeypatch: pytest.Mo
         ("*.json", "*.json: no such file"),
         ("", "/: is a folder; name its files, for instance"),
         ("notes.txt", "notes.txt: unknown kind of file; give .jsonl or .parquet"),
-        (["a.jsonl", "missing.jsonl"], "missing.jsonl: no such file"),
     ],
 )
-def test_files_that_are_not_there(files: Path, path: str | list[str], words: str) -> None:
-    paths = f"{files}/{path}" if isinstance(path, str) else [f"{files}/{name}" for name in path]
+def test_missing_files_are_refused(files: Path, path: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        find_files(paths)
+        find_files(f"{files}/{path}")
     assert words in str(caught.value)
 
 
-def test_a_scheme_that_nobody_knows() -> None:
+def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(InputError, match=r"nowhere://bucket/a\.jsonl: not a path or URI"):
         find_files("nowhere://bucket/a.jsonl")

@@ -1,18 +1,18 @@
-"""Ids and questions that came before, in one reading of the input or in a run that grows."""
+"""The index of ids and questions, for one reading of the input and for a run that grows."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from ossft_ray.common.types import Problem
-from ossft_ray.data.seen_problems import Seen, normalise_question
+from ossft_ray.data.seen_problems import ProblemIndex, normalise_question
 
 
 @pytest.fixture
-def seen() -> Iterator[Seen]:
-    seen = Seen()
-    yield seen
-    seen.close()
+def index() -> Iterator[ProblemIndex]:
+    index = ProblemIndex()
+    yield index
+    index.close()
 
 
 def problem(problem_id: str, question: str = "", answer: str = "2", solution: str | None = "s") -> Problem:
@@ -33,32 +33,32 @@ def problem(problem_id: str, question: str = "", answer: str = "2", solution: st
         ("What is 1 1?", "What is 11?", False),
     ],
 )
-def test_questions_that_are_the_same(seen: Seen, one: str, other: str, same: bool) -> None:
+def test_same_questions(index: ProblemIndex, one: str, other: str, same: bool) -> None:
     assert (normalise_question(one) == normalise_question(other)) is same
-    seen.meet(problem("a", one))
-    assert seen.same_question(problem("b", other)) == ("a" if same else None)
+    index.add(problem("a", one))
+    assert index.same_question(problem("b", other)) == ("a" if same else None)
 
 
-def test_a_repeated_question_is_the_first_ones(seen: Seen) -> None:
+def test_a_repeated_question_names_the_first_problem(index: ProblemIndex) -> None:
     for name in "abc":
-        seen.meet(problem(name, "q"))
-    assert seen.same_question(problem("d", "q")) == "a"
-    assert seen.same_question(problem("a", "q")) is None
+        index.add(problem(name, "q"))
+    assert index.same_question(problem("d", "q")) == "a"
+    assert index.same_question(problem("a", "q")) is None
 
 
-def test_an_id_stands_for_one_problem(seen: Seen) -> None:
-    assert seen.standing(problem("a")) == "new"
-    assert seen.standing(problem("a")) == "new", "asking is not meeting"
-    seen.meet(problem("a"))
-    assert seen.standing(problem("a")) == "repeated"
-    assert seen.standing(problem("a", "other")) == "repeated"
-    assert seen.standing(problem("A")) == "new"
+def test_an_id_belongs_to_one_problem(index: ProblemIndex) -> None:
+    assert index.status(problem("a")) == "new"
+    assert index.status(problem("a")) == "new", "a query does not add the problem"
+    index.add(problem("a"))
+    assert index.status(problem("a")) == "repeated"
+    assert index.status(problem("a", "other")) == "repeated"
+    assert index.status(problem("A")) == "new"
 
 
 @pytest.mark.parametrize(
-    "now, standing",
+    "now, status",
     [
-        (problem("a", "q", "2", "s"), "held"),
+        (problem("a", "q", "2", "s"), "existing"),
         (problem("a", "Q", "2", "s"), "changed"),
         (problem("a", "q", "3", "s"), "corrected"),
         (problem("a", "q", "2", "t"), "corrected"),
@@ -66,26 +66,26 @@ def test_an_id_stands_for_one_problem(seen: Seen) -> None:
         (problem("b", "q", "2", "s"), "new"),
     ],
 )
-def test_what_a_run_holds(seen: Seen, now: Problem, standing: str) -> None:
-    seen.hold(problem("a", "q", "2", "s"))
-    assert seen.standing(now) == standing
+def test_status_of_an_existing_problem(index: ProblemIndex, now: Problem, status: str) -> None:
+    index.add_existing(problem("a", "q", "2", "s"))
+    assert index.status(now) == status
 
 
-def test_what_is_held_counts_as_first_wherever_it_comes(seen: Seen) -> None:
-    seen.hold(problem("z", "q"))
-    assert seen.same_question(problem("a", "q")) == "z"
-    seen.meet(problem("a", "q"))
-    assert seen.same_question(problem("z", "q")) is None
+def test_an_existing_problem_comes_first_in_any_order(index: ProblemIndex) -> None:
+    index.add_existing(problem("z", "q"))
+    assert index.same_question(problem("a", "q")) == "z"
+    index.add(problem("a", "q"))
+    assert index.same_question(problem("z", "q")) is None
 
 
-def test_the_first_that_is_missing(seen: Seen) -> None:
-    assert seen.missing() is None
+def test_first_missing(index: ProblemIndex) -> None:
+    assert index.first_missing() is None
     for name in ("c", "b", "a"):
-        seen.hold(problem(name))
-    assert seen.missing() == "c"
-    seen.meet(problem("c"))
-    seen.meet(problem("new"))
-    assert seen.missing() == "b"
+        index.add_existing(problem(name))
+    assert index.first_missing() == "c"
+    index.add(problem("c"))
+    index.add(problem("new"))
+    assert index.first_missing() == "b"
     for name in "ab":
-        seen.meet(problem(name))
-    assert seen.missing() is None
+        index.add(problem(name))
+    assert index.first_missing() is None

@@ -218,7 +218,8 @@ def test_engine_arguments(
 def test_a_lora_adapter_gets_the_room_that_it_needs(rank: int, room: int, tmp_path: Path) -> None:
     from ossft_ray.config import Policy
     from ossft_ray.engines.vllm_policy import engine_settings
-    from ossft_ray.policy.chat import load_chat, model_digest
+    from ossft_ray.policy.chat import load_chat
+    from ossft_ray.policy.location import model_digest
 
     settings = Policy(model="playground", lora=lora(tmp_path, rank))
     made = engine_settings(settings, load_chat(settings))

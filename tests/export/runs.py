@@ -1,4 +1,4 @@
-"""A run's folder as `ossft rewrite` leaves it, or as it stands in the middle, written by hand."""
+"""A run's folder as `ossft rewrite` writes it, complete or in progress."""
 
 from collections import Counter
 from typing import Any
@@ -64,7 +64,7 @@ def settings(output: str, **policy: Any) -> Experiment:
 
 
 def write_run(output: str, parts: list[list[dict[str, Any]]] | None = None, num_open: int = 0, **policy: Any) -> str:
-    """A run whose rewriting made these parts; complete, unless `num_open` parts of a problem each are still to come."""
+    """A run with these parts; complete, unless another `num_open` parts of one problem each are still missing."""
     if parts is None:
         parts = [[example(0, "self"), example(1, "guided")], [example(2, "expert"), example(3, "self")]]
     folder = Folder.at(output) / "rewrite"

@@ -1,7 +1,6 @@
-"""Exports: each trainer's columns, what is refused, and that a folder never looks like an export it is not."""
+"""Exports: the columns of each format, refusals, and folders that never look like an export that they are not."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +15,9 @@ from pyarrow import fs
 from ossft_ray.cli import main
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
+from ossft_ray.export import data_file as export_data_file
 from ossft_ray.export import export
-from ossft_ray.export import files as export_files
-from ossft_ray.export.formats import LAYOUTS
+from ossft_ray.export.formats import FORMATS
 from tests.export.runs import ORIGINS, TEXTS, example, write_run
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -72,25 +71,25 @@ def data_file(folder: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_rows_are_as_the_trainer_reads_them(tmp_path: Path, run: str, layout: str) -> None:
-    exported = export(run, layout, str(tmp_path / "out"))
-    assert read(tmp_path / "out") == [ROWS[layout](number, origin) for number, origin in enumerate(ORIGINS)]
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_have_the_trainers_columns(tmp_path: Path, run: str, format: str) -> None:
+    exported = export(run, format, str(tmp_path / "out"))
+    assert read(tmp_path / "out") == [ROWS[format](number, origin) for number, origin in enumerate(ORIGINS)]
     assert exported.num_rows == 4
     assert exported.origins == {"self": 2, "guided": 1, "expert": 1}
     assert sorted(exported.files) == sorted(path.name for path in (tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_folder_loads_as_a_data_set(tmp_path: Path, run: str, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    export(run, layout, str(tmp_path / "out"))
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_folder_loads_as_a_data_set(tmp_path: Path, run: str, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(run, format, str(tmp_path / "out"))
     (tmp_path / "out" / "trained").mkdir()
     (tmp_path / "out" / "trained" / "metrics.json").write_text("{}")  # the card says which files are the data
     rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
-    assert rows.to_list() == [ROWS[layout](number, origin) for number, origin in enumerate(ORIGINS)]
+    assert rows.to_list() == [ROWS[format](number, origin) for number, origin in enumerate(ORIGINS)]
 
 
-def test_a_later_export_is_not_taken_for_an_earlier_one(tmp_path: Path, run: str) -> None:
+def test_datasets_does_not_confuse_two_exports(tmp_path: Path, run: str) -> None:
     def load(folder: Path) -> list[str]:
         rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
         return list(rows["problem_id"])
@@ -107,7 +106,7 @@ def test_a_later_export_is_not_taken_for_an_earlier_one(tmp_path: Path, run: str
     "origins, kept",
     [((), [0, 1, 2, 3]), (("self",), [0, 3]), (("guided", "expert"), [1, 2])],
 )
-def test_origins_are_chosen(tmp_path: Path, run: str, origins: tuple[str, ...], kept: list[int]) -> None:
+def test_origins_are_selected(tmp_path: Path, run: str, origins: tuple[str, ...], kept: list[int]) -> None:
     export(run, "trl", str(tmp_path / "out"), origins=origins)
     assert [row["problem_id"] for row in read(tmp_path / "out")] == [f"p{number}" for number in kept]
     card = (tmp_path / "out" / "README.md").read_text()
@@ -115,14 +114,14 @@ def test_origins_are_chosen(tmp_path: Path, run: str, origins: tuple[str, ...], 
 
 
 def test_rows_are_written_in_batches(tmp_path: Path, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_files, "_ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(export_data_file, "_MIN_BATCH_ROWS", 1)
     export(run, "trl", str(tmp_path / "out"))
     assert pq.ParquetFile(data_file(tmp_path / "out")).num_row_groups == 2, "one for each part"
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What stands for `store://` URIs: a filesystem that is not this machine's disk."""
+    """A filesystem behind `store://` URIs that is not this machine's disk."""
     at = Folder.at
 
     def find(uri: str) -> Folder:
@@ -133,14 +132,14 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_object_store_gives_and_takes(store: Path, run: str) -> None:
+def test_an_export_from_and_to_an_object_store(store: Path, run: str) -> None:
     exported = export("store://run", "trl", "store://out/")
     assert len(read(store / "out")) == 4
     assert sorted(path.name for path in (store / "out").iterdir()) == sorted(exported.files)
     card = (store / "out" / "README.md").read_text()
     location = f"store://out/{data_file(store / 'out').name}"
     assert f'load_dataset("parquet", data_files="{location}", split="train")' in card
-    with pytest.raises(InputError, match="is not on this machine's disk; export into a local folder first"):
+    with pytest.raises(InputError, match="is not on a local disk; export into a local folder first"):
         export("store://run", "trl", "store://other", push_to_hub="owner/name")
 
 
@@ -155,7 +154,7 @@ def test_a_failed_write_leaves_no_data_in_a_store(store: Path) -> None:
 UNFINISHED = "is not complete (4 of 6 problems so far); let `ossft rewrite` finish it, or pass --partial"
 
 
-def test_an_unfinished_rewrite_is_refused_or_exported_as_such(tmp_path: Path) -> None:
+def test_an_incomplete_rewrite_is_refused_or_marked_on_the_card(tmp_path: Path) -> None:
     run, out = write_run(str(tmp_path / "run"), num_open=2), tmp_path / "out"
     with pytest.raises(InputError, match=r"rewrite: is not complete") as refused:
         export(run, "trl", str(out))
@@ -165,7 +164,7 @@ def test_an_unfinished_rewrite_is_refused_or_exported_as_such(tmp_path: Path) ->
     assert "**The rewriting was not complete** when this was exported: 4 of 6" in (out / "README.md").read_text()
 
 
-def test_nothing_to_export_leaves_nothing(tmp_path: Path) -> None:
+def test_an_empty_export_writes_nothing(tmp_path: Path) -> None:
     run = write_run(str(tmp_path / "run"), [[example(0, "self")]])
     with pytest.raises(InputError, match="has no examples of origin guided or expert"):
         export(run, "trl", str(tmp_path / "out"), origins=("guided", "expert"))
@@ -191,9 +190,13 @@ def fill_with(*names: str) -> Callable[[Path], None]:
     "fill, overwrite, words",
     [
         (fill_with("notes.txt"), False, "is not empty; give another folder, or --overwrite"),
-        (fill_with("notes.txt"), True, "holds files that no export wrote; give another folder"),
-        (fill_with("train.sh", "train-00000-of-00001.parquet"), True, "holds files that no export wrote"),
-        (fill_with("README.md", "train.sh"), True, "holds files that no export wrote"),
+        (fill_with("notes.txt"), True, "holds files that are not from an export; give another folder"),
+        (
+            fill_with("dataset_info.json", "train-00000-of-00001.parquet"),
+            True,
+            "holds files that are not from an export",
+        ),
+        (fill_with("README.md", "dataset_info.json"), True, "holds files that are not from an export"),
         (lambda folder: (folder / "data").mkdir(), False, "is not empty"),
     ],
     ids=["a file", "a file, overwriting", "another's data", "another's README", "a folder"],
@@ -223,7 +226,7 @@ def test_an_export_that_was_killed_is_replaced(tmp_path: Path, run: str) -> None
     out.mkdir()
     (out / "train-0123abcd.jsonl").write_text("half")
     (out / ".train.0123.tmp").write_text("half")
-    (out / "train.sh").write_text("half")
+    (out / "dataset_info.json").write_text("half")
     exported = export(run, "trl", str(out), overwrite=True)
     assert {path.name for path in out.iterdir()} == set(exported.files)
 
@@ -234,7 +237,7 @@ def front_matter(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_card_tells_how_the_data_was_made(tmp_path: Path, run: str) -> None:
+def test_the_card_describes_how_the_data_was_made(tmp_path: Path, run: str) -> None:
     out = tmp_path / "out"
     export(run, "trl", str(out), license="cc-by-4.0")
     matter, card = front_matter(out), (out / "README.md").read_text()
@@ -249,7 +252,7 @@ def test_the_card_tells_how_the_data_was_made(tmp_path: Path, run: str) -> None:
         "| rows of the input | 5 |",
         "| rejected: no_answer | 1 |",
         "| the policy's own solution (`self`) | 2 |",
-        "| re-solved with guidance (`guided`) | 1 |",
+        "| written with the expert's solution in view (`guided`) | 1 |",
         "| the expert's solution (`expert`) | 1 |",
         "| dropped: no correct solution | 0 |",
         "| tokens generated | 56 |",
@@ -260,7 +263,7 @@ def test_the_card_tells_how_the_data_was_made(tmp_path: Path, run: str) -> None:
         f"| fingerprint | `{fingerprint}` |",
         "transformers ",
         SYSTEM,
-        "bash train.sh",
+        "- [TRL](https://huggingface.co/docs/trl/sft_trainer)",
         "`cc-by-4.0`, as given",
         "arXiv:2509.15157",
     ):
@@ -288,17 +291,24 @@ def test_llama_factory_finds_the_data(tmp_path: Path, run: str) -> None:
     }
 
 
-def test_a_run_without_its_settings_is_exported_with_defaults(tmp_path: Path, run: str) -> None:
+def test_a_run_without_its_config_is_exported_and_its_card_says_so(tmp_path: Path, run: str) -> None:
     (Path(run) / "config.json").unlink()
     export(run, "trl", str(tmp_path / "out"))
-    assert "its settings are not known" in (tmp_path / "out" / "README.md").read_text()
-    assert "--learning_rate 5e-05" in (tmp_path / "out" / "train.sh").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "its settings are not known" in card and "on-policy for `playground`" in card
 
 
-def test_a_policy_that_is_gone_is_remarked_on(tmp_path: Path) -> None:
+def test_an_export_does_not_need_the_policy(tmp_path: Path) -> None:
     run = write_run(str(tmp_path / "run"), model=str(tmp_path / "gone"))
-    (remark,) = export(run, "trl", str(tmp_path / "out")).remarks
-    assert "the policy is not at hand: [policy] model: no model folder at" in remark
+    export(run, "trl", str(tmp_path / "out"))
+    assert "| policy | `gone` |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_card_shows_a_chat_template_that_the_run_gave_the_policy(tmp_path: Path) -> None:
+    template = "{{ messages }} ``` {{ bos_token }}"
+    run = write_run(str(tmp_path / "run"), chat_template=template)
+    export(run, "trl", str(tmp_path / "out"))
+    assert f"````text\n{template}\n````" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_command(
@@ -311,7 +321,5 @@ def test_the_command(
         main()
     assert leaving.value.code == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"2 examples (2 self) in {out}: {data_file(Path(out)).name}, train.sh, README.md",
-        f"train: bash '{out}/train.sh'",
+        f"2 examples (2 self) in {out}: {data_file(Path(out)).name}, README.md"
     ]
-    assert subprocess.run(["bash", "-n", f"{out}/train.sh"], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Pushing to the Hub: its own client against a server on this machine that keeps what it is asked."""
+"""Pushes to the Hub: its own client against a server on this machine that records the requests."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ from tests.export.runs import write_run
 
 @dataclass
 class Hub:
-    """Answers as the Hub does to a client that makes a repository and commits small files to it."""
+    """Answers a client that creates a repository and commits small files, as the Hub does."""
 
     url: str = ""
     refusal: tuple[int, str] | None = None  # status and message for everything
@@ -110,13 +110,13 @@ def test_a_push_uploads_the_export_and_nothing_else(
     ((path, (created,)), *_) = hub.requests
     assert path == "/api/repos/create"
     assert (created["organization"], created["name"], created["type"]) == ("owner", "name", "dataset")
-    assert created.get("visibility") == ("private" if private else None), "else as the owner's settings say"
+    assert created.get("visibility") == ("private" if private else None), "without --private, the owner's default"
     assert hub.committed() == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     assert hub.tokens == {"Bearer hf_test"}
     assert 'load_dataset("owner/name", split="train")' in (out / "README.md").read_text()
 
 
-def test_other_files_in_the_folder_stay_here(
+def test_other_files_in_the_folder_are_not_uploaded(
     tmp_path: Path, run: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -128,7 +128,6 @@ def test_other_files_in_the_folder_stay_here(
     assert command(monkeypatch, *arguments) == 0
     assert set(hub.committed()) == {
         "README.md",
-        "train.sh",
         "dataset_info.json",
         *(path.name for path in out.glob("train-*.jsonl")),
     }
@@ -139,11 +138,11 @@ def test_other_files_in_the_folder_stay_here(
     [
         ((401, "Invalid credentials"), 2, "the Hub does not know the token (401); run `hf auth login`"),
         ((403, "Forbidden"), 2, "the Hub does not let this token write there (403)"),
-        ((500, "Out of order"), 1, "the Hub refused it: Server error '500 Internal Server Error'"),
+        ((500, "Out of order"), 1, "failed: Server error '500 Internal Server Error'"),
     ],
     ids=["unknown token", "read-only token", "broken Hub"],
 )
-def test_what_the_hub_refuses_ends_in_one_line(
+def test_a_refusal_of_the_hub_is_one_line(
     tmp_path: Path,
     run: str,
     hub: Hub,
@@ -159,17 +158,17 @@ def test_what_the_hub_refuses_ends_in_one_line(
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and line.startswith("error: --push-to-hub owner/name: "), line
     assert words in line
-    assert f"the export lies in {out}" in line
+    assert f"the export is in {out}" in line
     assert (out / "README.md").exists()
 
 
-def test_a_hub_that_is_not_there(
+def test_an_unreachable_hub_is_one_line(
     tmp_path: Path, run: str, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert command(monkeypatch, run, str(tmp_path / "out"), "--format", "trl", "--push-to-hub", "owner/name") == 1
     line = capsys.readouterr().err
-    assert line.count("\n") == 1 and "http://127.0.0.1:9 cannot be reached" in line
+    assert line.count("\n") == 1 and "the upload to http://127.0.0.1:9 failed: " in line
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ def test_a_hub_that_is_not_there(
         (["--push-to-hub", "owner/name"], "HF_HUB_OFFLINE is set; unset it to reach the Hub"),
     ],
 )
-def test_what_is_refused_before_anything_is_written(
+def test_refusals_before_anything_is_written(
     tmp_path: Path,
     run: str,
     arguments: list[str],
@@ -195,7 +194,7 @@ def test_what_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_nobody_is_logged_in(
+def test_a_push_without_a_login_is_refused(
     tmp_path: Path, run: str, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")

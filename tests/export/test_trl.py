@@ -1,4 +1,4 @@
-"""The run's own Parquet, and its export, train in TRL as they are: two steps of TRL's SFTTrainer on the processor."""
+"""TRL trains on the run's own Parquet files and on their export as they are: two steps of SFTTrainer on the CPU."""
 
 import math
 from pathlib import Path

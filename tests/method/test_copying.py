@@ -1,12 +1,9 @@
 """Mentions of the reference and copies from it are found, and ordinary mathematics is taken for neither."""
 
-import json
 import random
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,10 +12,9 @@ from hypothesis import strategies as st
 from ossft_ray.common.prompt_templates import REFERENCE_PHRASES
 from ossft_ray.config import GuidedAlignment
 from ossft_ray.method.acceptance import copied_share, mentions_reference
+from tests.data_folder import needs_data, read_data
 
 MAX_COPIED = GuidedAlignment().max_copied
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no benchmark files in {DATA}")
 
 
 @pytest.mark.parametrize(
@@ -177,19 +173,15 @@ def test_a_megabyte_of_any_content_takes_seconds(piece: str, ngram: int) -> None
     assert time.process_time() - started < 20
 
 
-def rows(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def solutions(name: str) -> list[str]:
-    return [row["answer" if name == "gsm8k_train" else "solution"] for row in rows(name)]
+    return [row["answer" if name == "gsm8k_train" else "solution"] for row in read_data(name)]
 
 
 @needs_data
 def test_texts_written_without_a_reference_hardly_ever_mention_one() -> None:
     def texts() -> Iterator[str]:
         for name in ("gsm8k_train", "math500", "minerva_math", "olympiadbench", "aime24", "amc23"):
-            for row in rows(name):
+            for row in read_data(name):
                 for value in row.values():
                     yield from (
                         part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)
@@ -216,7 +208,7 @@ def test_solutions_of_different_problems_share_nothing(name: str) -> None:
 
 @needs_data
 def test_two_solutions_of_one_problem_share_little() -> None:
-    several = [row["solution"] for row in rows("olympiadbench") if len(row["solution"]) > 1]
+    several = [row["solution"] for row in read_data("olympiadbench") if len(row["solution"]) > 1]
     shares = sorted(copied_share(a, b, ngram=8) for texts in several for a in texts for b in texts if a is not b)
     assert len(shares) > 400
     assert shares[len(shares) // 2] < 0.05

@@ -1,4 +1,4 @@
-"""Which token ends a turn, for templates and tokenizers of every kind; what cannot be settled is refused."""
+"""The token that ends a turn, for templates and tokenizers of every kind; models without one are refused."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import pytest
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Policy
-from ossft_ray.policy.chat import load_chat, model_digest, model_path
+from ossft_ray.policy.chat import load_chat
 
 CLOSES_TURN = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 CLOSES_WITH_ANOTHER = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|im_start|>\n{% endfor %}"
@@ -27,9 +27,9 @@ MakePolicy = Callable[..., Policy]
 
 @pytest.fixture
 def make_policy(tmp_path: Path) -> MakePolicy:
-    """A model folder with the playground's tokenizer and another template and end of text; no weights.
+    """A model folder with the playground's tokenizer, another template and another end of text, without weights.
 
-    Not a Qwen2, for which transformers puts an end of text in where the folder names none.
+    Not a Qwen2, because transformers adds an end of text to a Qwen2 whose folder names none.
     """
 
     def make(template: str | None, eos: str | None, config: dict[str, Any] | None = None, **settings: Any) -> Policy:
@@ -63,7 +63,7 @@ def change(file: Path, changes: dict[str, Any]) -> None:
         (CLOSES_WITH_EOS_VARIABLE, "<|endoftext|>", END_OF_TEXT, [END_OF_TEXT]),
     ],
 )
-def test_the_end_of_turn_is_settled(
+def test_end_of_turn(
     make_policy: MakePolicy, template: str, eos: str | None, end_of_turn: int, stop: list[int]
 ) -> None:
     chat = load_chat(make_policy(template, eos))
@@ -79,13 +79,13 @@ def test_the_end_of_turn_is_settled(
         (CLOSES_WITH_NOTHING, None, "has no end token"),
         (CLOSES_WITH_PLAIN_TEXT, None, "has no end token"),
         (None, "<|im_end|>", "has no chat template; give one as [policy] chat_template"),
-        (LEAVES_OUT_THE_ASSISTANT, "<|im_end|>", "leaves out what the assistant says"),
+        (LEAVES_OUT_THE_ASSISTANT, "<|im_end|>", "leaves out the assistant's message"),
         (FAILS, "<|im_end|>", "template fails: no system role"),
         ("{% for %}", "<|im_end|>", "template fails"),
     ],
     ids=["nothing", "plain text", "no template", "no assistant", "raises", "no Jinja"],
 )
-def test_what_cannot_be_settled_is_refused(
+def test_a_model_without_a_usable_template_or_end_token_is_refused(
     make_policy: MakePolicy, template: str | None, eos: str | None, words: str
 ) -> None:
     policy = make_policy(template, eos)
@@ -107,7 +107,7 @@ def test_a_chat_template_may_be_given(make_policy: MakePolicy, tmp_path: Path, a
     assert chat.tokenizer.decode(chat.render([{"role": "user", "content": "Hi"}])) == "user: Hi<|im_start|>\n"
 
 
-def test_a_given_chat_template_wins_over_the_models(make_policy: MakePolicy) -> None:
+def test_a_given_chat_template_replaces_the_models(make_policy: MakePolicy) -> None:
     assert load_chat(make_policy(CLOSES_TURN, None, chat_template=CLOSES_WITH_ANOTHER)).end_of_turn_id == TURN_START
 
 
@@ -128,7 +128,7 @@ def test_context_length(make_policy: MakePolicy, settings: dict[str, Any], lengt
     assert load_chat(make_policy(CLOSES_TURN, None, **settings)).context_length == length
 
 
-def test_a_context_length_that_is_no_number_is_refused(make_policy: MakePolicy) -> None:
+def test_a_context_length_that_is_not_a_number_is_refused(make_policy: MakePolicy) -> None:
     with pytest.raises(InputError, match="max_model_len"):
         load_chat(make_policy(CLOSES_TURN, None, engine={"max_model_len": "long"}))
 
@@ -140,12 +140,12 @@ def test_a_context_length_that_is_no_number_is_refused(make_policy: MakePolicy) 
         ("./missing", "no model folder at ./missing"),
         ("~/missing/model", "no model folder at ~/missing/model"),
         ("playgruond", "no model folder at playgruond"),
-        ("models/missing", "there is no such folder here, and as a Hub id it cannot be had"),
+        ("models/missing", "it is neither a folder here nor a model that the Hub gives"),
         ("a/b/c", "no model folder at a/b/c"),
         ("{tmp}", "{tmp} holds no config.json; give a Hugging Face model folder"),
     ],
 )
-def test_models_that_are_not_there(tmp_path: Path, name: str, words: str) -> None:
+def test_missing_models_are_refused(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
         load_chat(Policy(model=name.format(tmp=tmp_path)))
     assert words.format(tmp=tmp_path) in str(caught.value)
@@ -161,7 +161,7 @@ def test_models_that_are_not_there(tmp_path: Path, name: str, words: str) -> Non
     ],
     ids=["broken config", "unknown kind", "no tokenizer", "broken tokenizer"],
 )
-def test_folders_that_cannot_be_loaded(make_policy: MakePolicy, name: str, content: str | None) -> None:
+def test_broken_folders_are_refused(make_policy: MakePolicy, name: str, content: str | None) -> None:
     policy = make_policy(CLOSES_TURN, "<|im_end|>")
     if content is None:
         (Path(policy.model) / name).unlink()
@@ -176,24 +176,4 @@ def test_a_folder_without_a_tokenizer_is_refused(make_policy: MakePolicy) -> Non
     policy = make_policy(CLOSES_TURN, "<|im_end|>", config={"model_type": "qwen2"})
     (Path(policy.model) / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="holds no tokenizer"):
-        load_chat(policy)  # transformers gives an empty Qwen2 tokenizer, which reads every text as nothing
-
-
-def test_names_that_are_models() -> None:
-    assert model_path("playground") == str(POLICY_FOLDER)
-    assert model_path(str(POLICY_FOLDER)) == str(POLICY_FOLDER)
-    assert model_path("Qwen/Qwen2.5-Math-7B") == "Qwen/Qwen2.5-Math-7B"
-
-
-def test_the_digest_tells_models_apart_and_not_where_they_lie(make_policy: MakePolicy) -> None:
-    policy = make_policy(CLOSES_TURN, "<|im_end|>")
-    before = model_digest(policy)
-    moved = Path(policy.model).rename(Path(policy.model).with_name("moved"))
-    assert model_digest(Policy(model=str(moved))) == before
-    (moved / "chat_template.jinja").write_text(CLOSES_WITH_ANOTHER)
-    assert model_digest(Policy(model=str(moved))) != before
-
-
-@pytest.mark.parametrize("revision, digest", [(None, "org/model@main"), ("v2", "org/model@v2")])
-def test_the_digest_of_a_hub_model_is_its_revision(revision: str | None, digest: str) -> None:
-    assert model_digest(Policy(model="org/model", revision=revision)) == digest
+        load_chat(policy)  # transformers makes an empty Qwen2 tokenizer, which encodes every text as no tokens

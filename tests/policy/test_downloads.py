@@ -1,7 +1,7 @@
-"""A model of the Hub is downloaded once a node, however many policies and training workers of it begin at once.
+"""Each node downloads a Hub model once, even if several policies and training workers start at the same time.
 
-The Hub here is a small server; the processes that ask it use the real client, as transformers and vLLM do. What they
-share is the cache that `HF_HOME` names, as the processes of one node do.
+The Hub is a small server here, and its clients are the real ones of transformers and vLLM. The processes of one node
+share the cache that `HF_HOME` names.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ import pytest
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 
 REPO, COMMIT, WEIGHTS = "someone/tiny", "0123456789abcdef" * 2 + "01234567", "model.safetensors"
-SECONDS_OF_WEIGHTS = 3.0  # so that all who want them ask while the first download is under way
+SECONDS_OF_WEIGHTS = 3.0  # so that all processes ask during the first download
 
-# What a training worker does, and then what vLLM does where it finds no weights.
+# The calls of a training worker, and then vLLM's call when it finds no weights
 BEGIN = f"""
 import sys, time
 from ossft_ray.config import Policy, Train
@@ -105,7 +105,7 @@ def begin(endpoint: str, cache: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.long
 def test_processes_of_a_node_download_a_model_once(hub: tuple[str, Counter[str]], tmp_path: Path) -> None:
     endpoint, downloads = hub
-    nodes = ["first", "first", "second"]  # processes of two nodes
+    nodes = ["first", "first", "second"]  # three processes on two nodes
     with ExitStack() as running:
         begun = [running.enter_context(begin(endpoint, tmp_path / node)) for node in nodes]
         for process in begun:

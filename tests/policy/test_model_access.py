@@ -1,4 +1,4 @@
-"""Whether a model can be read: folders, and a server on this machine that answers as the Hub does."""
+"""Access to models: in folders, and on a server on this machine that answers as the Hub does."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ import pytest
 from huggingface_hub import constants
 
 from ossft_ray.config import Policy
-from ossft_ray.policy import model_access
 from ossft_ray.policy.model_access import hub_refusal, model_refusal
 
 ANSWERS: dict[str, tuple[int, dict[str, str]]] = {
@@ -54,10 +53,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         ("no/model", "no such model, or it is private"),
         ("other/revision", "has no revision 'v1'"),
         ("no/config", "holds no config.json"),
-        ("broken/hub", "the Hub cannot be reached from here: "),
+        ("broken/hub", "this node cannot reach the Hub: "),
     ],
 )
-def test_what_the_hub_answers(hub: str, name: str, words: str | None) -> None:
+def test_answers_of_the_hub(hub: str, name: str, words: str | None) -> None:
     refusal = hub_refusal(name, "v1", endpoint=hub)
     if words is None:
         assert refusal is None
@@ -66,9 +65,9 @@ def test_what_the_hub_answers(hub: str, name: str, words: str | None) -> None:
         assert refusal.startswith(f"[policy] model: {name}") and words in refusal and "\n" not in refusal
 
 
-def test_a_hub_that_is_not_there(hub: str) -> None:
+def test_an_unreachable_hub_is_a_refusal(hub: str) -> None:
     refusal = hub_refusal("open/model", endpoint="http://127.0.0.1:9")
-    assert refusal is not None and "the Hub cannot be reached from here: " in refusal
+    assert refusal is not None and "this node cannot reach the Hub: " in refusal
 
 
 @pytest.mark.parametrize("is_offline", [True, False])
@@ -87,7 +86,7 @@ def test_a_model_in_the_cache_serves_without_the_hub(
         (["config.json", "model.safetensors"], None),
         (["config.json"], "holds no weights here"),
         ([], "holds no config.json"),
-        (None, "that every node has"),
+        (None, "make it available on every node"),
     ],
 )
 def test_folders(tmp_path: Path, files: list[str] | None, words: str | None) -> None:
@@ -101,5 +100,5 @@ def test_folders(tmp_path: Path, files: list[str] | None, words: str | None) -> 
     assert refusal is None if words is None else words in str(refusal)
 
 
-def test_the_playground_is_everywhere() -> None:
-    assert model_access.model_refusal(Policy(model="playground")) is None
+def test_the_playground_is_always_available() -> None:
+    assert model_refusal(Policy(model="playground")) is None

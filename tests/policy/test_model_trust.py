@@ -1,4 +1,4 @@
-"""Nothing that comes with a model runs unasked: no code, no pickles; and a Hub model is one commit, to every loader."""
+"""Models run no code without permission, pickles are refused, and every loader of a Hub model gets the same commit."""
 
 import json
 import os
@@ -32,7 +32,7 @@ class OwnConfig(Qwen2Config):
 
 @pytest.fixture
 def with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The playground's policy with a configuration class of its own, which leaves a trace when it is run."""
+    """The playground's policy with its own configuration class, which leaves a trace when it runs."""
     folder = tmp_path / "model"
     shutil.copytree(POLICY_FOLDER, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -45,24 +45,24 @@ def with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_models_own_code_is_refused(with_code: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"code of its own.*set \[policy\] trust_remote_code = true") as caught:
+    with pytest.raises(InputError, match=r"its own Python code.*set \[policy\] trust_remote_code = true") as caught:
         load_chat(Policy(model=str(with_code)))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_models_own_code_runs_where_it_is_asked_for(with_code: Path, tmp_path: Path) -> None:
+def test_a_models_own_code_runs_on_request(with_code: Path, tmp_path: Path) -> None:
     policy = Policy(model=str(with_code), trust_remote_code=True)
     chat = load_chat(policy)
     assert (tmp_path / "ran").exists()
     assert engine_settings(policy, chat)["trust_remote_code"] is True
 
 
-def test_vllm_is_told_the_same() -> None:
+def test_vllm_gets_the_same_settings() -> None:
     policy = Policy(model="playground", revision="v1")
-    made = engine_settings(policy, load_chat(policy))
-    assert made["trust_remote_code"] is False
-    assert {made[key] for key in ("revision", "tokenizer_revision", "code_revision")} == {"v1"}
+    arguments = engine_settings(policy, load_chat(policy))
+    assert arguments["trust_remote_code"] is False
+    assert {arguments[key] for key in ("revision", "tokenizer_revision", "code_revision")} == {"v1"}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_vllm_is_told_the_same() -> None:
         ({"load_format": "pt"}, r"load_format: 'pt' loads pickles"),
     ],
 )
-def test_the_engine_cannot_be_told_behind_our_back(settings: dict[str, Any], words: str) -> None:
+def test_engine_settings_cannot_bypass_the_check(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         check_engine_settings(settings)
 
@@ -92,7 +92,7 @@ def test_the_engine_cannot_be_told_behind_our_back(settings: dict[str, Any], wor
 def test_weights_must_be_safetensors(names: list[str], refused: bool) -> None:
     if not refused:
         return check_weights(names, "x")
-    with pytest.raises(InputError, match=r"\[policy\] model: x holds its weights as pickles \(.*save_pretrained"):
+    with pytest.raises(InputError, match=r"\[policy\] model: x holds its weights only as pickles \(.*save_pretrained"):
         check_weights(names, "x")
     return None
 
@@ -110,14 +110,14 @@ def test_a_folder_of_pickles_is_refused(key: str, tmp_path: Path) -> None:
             load_model(Policy(**settings), Train())
 
 
-# A row: where the Hub's main branch goes first, the revision asked for, the run's folder, whether to begin anew; and
-# the commit that must come of it.
+# A row: the commit that the Hub's main branch moves to first, the requested revision, the run's folder, whether the run
+# starts over, and the expected commit.
 A, B = "a" * 40, "b" * 40
 ON_THE_HUB = [
     (A, None, "first", False, A),
     (A, "v1", "second", False, B),
     (A, B, "third", False, B),
-    (B, None, "first", False, A),  # the branch has moved on, and the run has begun
+    (B, None, "first", False, A),  # the branch has moved since the run began
     (B, None, "other", False, B),
     (B, None, "first", True, B),
     (A, None, "first", False, B),
@@ -126,15 +126,16 @@ EACH = """
     import json, sys
     from pathlib import Path
     from ossft_ray.config import resolve
-    from ossft_ray.policy.chat import load_chat, model_digest
+    from ossft_ray.policy.chat import load_chat
+    from ossft_ray.policy.location import model_digest
     from ossft_ray.engines.training.policy_model import load_model
     from ossft_ray.run_folder.provenance import pin_revision, write_config
 
-    for branch, asked, output, anew, _ in json.loads(sys.argv[1]):
+    for branch, asked, output, start_over, _ in json.loads(sys.argv[1]):
         Path("hub/models--owner--tiny/refs/main").write_text(branch)
         policy = {"model": "owner/tiny", "revision": asked}
         experiment = resolve({"run": {"output": output}, "policy": policy, "data": {"path": "p.jsonl"}})
-        pinned = pin_revision(experiment, anew)
+        pinned = pin_revision(experiment, start_over)
         write_config(pinned)
         model, _ = load_model(pinned.policy, pinned.train)
         config = json.loads(Path(output, "config.json").read_text())
@@ -149,7 +150,7 @@ EACH = """
 
 
 def test_a_run_loads_the_commit_that_it_began_with(tmp_path: Path) -> None:
-    """From a Hub cache as two revisions of a model leave it, whose weights differ."""
+    """From a Hub cache with two revisions of a model that have different weights."""
     repository = tmp_path / "hub" / "models--owner--tiny"
     for name, commit in (("main", A), ("v1", B)):
         shutil.copytree(POLICY_FOLDER, repository / "snapshots" / commit)

@@ -14,6 +14,7 @@ from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.config import Experiment, Rewrite, resolve
 from ossft_ray.playground.arithmetic import training_problems
+from tests.data_folder import DATA, needs_data
 
 NUM_PROBLEMS = 36
 
@@ -235,20 +236,18 @@ def test_a_missing_part_is_made_again_exactly(finished: Experiment) -> None:
     }
 
 
+@needs_data
 @pytest.mark.long
 def test_gsm8k_runs_through_the_playground_policy(tmp_path: Path, ray_cluster: None) -> None:
     """Real text: nothing can be solved, and nothing is lost."""
     from ossft_ray.stages.rewrite.stage import rewrite
 
-    data = Path(__file__).parents[3] / "shared/data/gsm8k_train.jsonl"
-    if not data.is_file():
-        pytest.skip(f"no real data at {data}")
     experiment = resolve(
         {
             "run": {"output": str(tmp_path / "run")},
             "policy": {"model": "playground"},
             "data": {
-                "path": str(data),
+                "path": str(DATA / "gsm8k_train.jsonl"),
                 "limit": 20,
                 "columns": {"question": "question", "expert_solution": "answer"},
             },

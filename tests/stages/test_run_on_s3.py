@@ -169,7 +169,7 @@ def test_the_run_can_be_looked_at_and_exported(finished: Job) -> None:
     assert training_problems(1, seed=3)[0]["question"] in finished.ossft("show", finished.uri, "-n", "8")
     target = finished.store.uri("team/export")
     assert f"{NUM_PROBLEMS} examples" in finished.ossft("export", finished.uri, target, "--format", "trl")
-    assert {"README.md", "train.sh"} <= set(Folder.at(target).names())
+    assert "README.md" in set(Folder.at(target).names())
     page = join(finished.store.uri("team"), "page.html")
     assert f"report: {page}" in finished.ossft("report", finished.uri, "--output", page)
     assert Folder.at(finished.store.uri("team")).exists("page.html")

@@ -8,14 +8,12 @@ its mind the test fails, and the mend in `equality.py` or `wording.py` may go.
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from ossft_ray.verification.kinds.math import grade
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
+from tests.data_folder import needs_data, read_data
 
 
 class Row(NamedTuple):
@@ -272,10 +270,8 @@ def test_a_number_that_is_announced_must_be_all_there_is(gold: str, response: st
     assert grade(gold, response).reason == reason
 
 
+@needs_data
 def test_all_official_solutions_of_math500_verify() -> None:
-    file = DATA / "math500.jsonl"
-    if not file.exists():
-        pytest.skip(f"the benchmark file {file} is not on this machine")
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = read_data("math500")
     assert len(rows) == 500
     assert [row["answer"] for row in rows if not grade(row["answer"], row["solution"]).correct] == []

@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 
 from ossft_ray.verification import Task, VerifierPool
+from tests.data_folder import DATA, needs_data
 
 ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,7 @@ def benchmark_program() -> ModuleType:
     return module
 
 
+@needs_data
 @pytest.mark.parametrize(
     ("name", "limit", "share_of_holding"),
     [
@@ -39,8 +40,6 @@ def benchmark_program() -> ModuleType:
 def test_official_solutions_verify_and_fail_for_other_problems(
     benchmark_program: ModuleType, name: str, limit: int | None, share_of_holding: float
 ) -> None:
-    if not (DATA / f"{name}.jsonl").exists():
-        pytest.skip(f"the benchmark file {DATA / name}.jsonl is not on this machine")
     solved = [one for one in benchmark_program.read_solved(DATA) if one.benchmark == name][:limit]
     with VerifierPool("math", num_workers=2) as pool:
         figures, _ = benchmark_program.official(solved, pool)

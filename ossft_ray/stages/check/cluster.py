@@ -23,7 +23,7 @@ from ossft_ray.distributed.nodes import alive_nodes, on_node
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.engines.all_reduce import all_reduce_seconds
 from ossft_ray.engines.gpus import driver_gpus, torch_gpus
-from ossft_ray.policy.chat import model_digest
+from ossft_ray.policy.location import model_digest
 from ossft_ray.policy.model_access import model_refusal
 from ossft_ray.run_folder.provenance import package_versions
 from ossft_ray.stages.check.node_checks import ClusterFindings, Node, find_problems

@@ -27,8 +27,9 @@ from ossft_ray.distributed.nodes import alive_nodes
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.session import place, start_ray
 from ossft_ray.engines.in_flight import MAX_SEQUENCES, problems_in_flight
-from ossft_ray.policy.chat import load_chat, model_digest
+from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.example_tokens import encode_example
+from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.metrics_log import read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, COMPLETE, MANIFEST, METRICS, MODEL, PARTS, REWRITE, SCORE, TRAIN
 from ossft_ray.run_folder.stage_folder import fingerprint

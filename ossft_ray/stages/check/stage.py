@@ -9,10 +9,10 @@ from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Experiment
+from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.data.gold_check import gold_pool
-from ossft_ray.data.problems import read_benchmark
-from ossft_ray.data.screening import Tally, Usable, screen_problems
-from ossft_ray.data.seen_problems import Seen
+from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
+from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.rewriting import derive_seed
@@ -25,7 +25,7 @@ from ossft_ray.stages.evaluate.stage import other_models
 class Findings:
     """What `check` saw: of the problems, the benchmarks (how many problems each has) and the policy."""
 
-    tally: Tally
+    tally: InputCounts
     benchmarks: dict[str, int]
     context_length: int
     end_of_turn: str
@@ -50,11 +50,11 @@ def check(experiment: Experiment, num_sampled: int = 0) -> Findings:
         name: len(read_benchmark(name, experiment.evaluate, experiment.verify.kind))
         for name in experiment.evaluate.benchmarks
     }
-    tally, began = Tally(), time.monotonic()
+    tally, began = InputCounts(), time.monotonic()
     reservoir: Reservoir[Problem] = Reservoir(num_sampled, random.Random(derive_seed(experiment.run.seed, "probe")))
-    with closing(Seen()) as seen, gold_pool(experiment) as pool:
+    with closing(ProblemIndex()) as seen, gold_pool(experiment) as pool:
         for item in screen_problems(experiment, chat, seen, tally, pool):
-            if isinstance(item, Usable) and num_sampled:
+            if isinstance(item, UsableProblem) and num_sampled:
                 reservoir.offer(item.problem)
     end_of_turn = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn_id)
     seconds = time.monotonic() - began

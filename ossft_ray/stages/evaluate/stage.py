@@ -13,13 +13,14 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Experiment
-from ossft_ray.data.problems import read_benchmark
+from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.engines.vllm_policy import check_engine_settings
-from ossft_ray.policy.chat import load_chat, model_digest, model_path
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.policy.location import model_digest, model_path
 from ossft_ray.run_folder.names import (
     ACCURACIES,
     BASE,

@@ -20,8 +20,8 @@ from ossft_ray.config import Experiment
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.gold_check import gold_pool
 from ossft_ray.data.problems import Rejection, noted_row, source_digests
-from ossft_ray.data.screening import Tally, screen_problems
-from ossft_ray.data.seen_problems import Seen
+from ossft_ray.data.screening import InputCounts, screen_problems
+from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import Chat
 from ossft_ray.run_folder.names import BEFORE, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS, part_name
 from ossft_ray.run_folder.parts import move_part
@@ -89,9 +89,9 @@ def shard_input(experiment: Experiment, chat: Chat, folder: Folder) -> InputMani
 def _read_input(
     experiment: Experiment, chat: Chat, folder: Folder, earlier: InputManifest | None, sources: str
 ) -> InputManifest:
-    tally = Tally()
+    tally = InputCounts()
     with (
-        closing(Seen()) as seen,
+        closing(ProblemIndex()) as seen,
         tempfile.TemporaryDirectory(prefix="ossft-ingest-") as spool,
         gold_pool(experiment) as pool,
     ):
@@ -103,18 +103,18 @@ def _read_input(
         problems = _ProblemWriter(folder / PROBLEMS, earlier.num_parts if earlier else 0)
         for name in earlier.part_names if earlier else []:
             for row in (folder / PROBLEMS).read_table(name).to_pylist():
-                seen.hold(Problem(**row))
+                seen.add_existing(Problem(**row))
         for item in screen_problems(experiment, chat, seen, tally, pool):
             if isinstance(item, Rejection):
                 rejected.write(item.as_row())
                 continue
             for note in item.notes:
                 flagged.write(noted_row(item.record, note, item.problem.problem_id))
-            if item.standing == "new":
+            if item.status == "new":
                 problems.write(vars(item.problem))
-            elif item.standing == "corrected":
+            elif item.status == "corrected":
                 corrected[item.problem.problem_id] = item.problem
-        if (missing := seen.missing()) is not None:
+        if (missing := seen.first_missing()) is not None:
             raise InputError(
                 f"[data] path: problem '{missing}' of {folder.path} is missing from {experiment.data.path}; "
                 "problems can only be added: choose another [run] output, or pass --start-over"
@@ -133,7 +133,7 @@ def _read_input(
         not_checked=tally.not_checked,
         num_parts=problems.number,
         sources=sources,
-        golds=dict(tally.golds),
+        golds=dict(tally.gold_findings),
         bad_golds=tally.bad_golds,
     )
 

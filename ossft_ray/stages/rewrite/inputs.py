@@ -6,7 +6,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
-from ossft_ray.policy.chat import model_digest
+from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.names import BEFORE, INPUTS, MANIFEST, PARTS
 from ossft_ray.run_folder.parts import move_part
 from ossft_ray.run_folder.stage_folder import differences

@@ -20,7 +20,8 @@ from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
-from ossft_ray.policy.chat import load_chat, model_digest
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.names import MANIFEST, PARTS, SCORE
 from ossft_ray.run_folder.parts import read_counts
 from ossft_ray.run_folder.provenance import pin_revision, write_config

@@ -12,7 +12,8 @@ from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import beside_driver, check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.trainer import holdout_value
-from ossft_ray.policy.chat import load_chat, model_digest
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, TRAIN
 from ossft_ray.run_folder.provenance import pin_revision, write_config

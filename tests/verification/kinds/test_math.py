@@ -1,17 +1,15 @@
 """Is a mathematical answer right: a table, a behaviour a row, then real data."""
 
 import itertools
-import json
-from pathlib import Path
 
 import pytest
 
 from ossft_ray.common.verdict import Verdict
 from ossft_ray.verification.answers import final_answer
 from ossft_ray.verification.kinds.math import grade
+from tests.data_folder import needs_data, read_data
 
 BINOMIAL = r"\left(\begin{array}{l}5 \\ 2\end{array}\right)"  # as scanned books have it
-DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
 @pytest.mark.parametrize(
@@ -70,11 +68,9 @@ def test_grade(answer: str, response: str, reason: str, extracted: str | None) -
     assert grade(answer, response) == Verdict(reason == "correct", reason, extracted)
 
 
+@needs_data
 def test_official_solutions_of_math500_verify_and_fail_against_the_next_answer() -> None:
-    file = DATA / "math500.jsonl"
-    if not file.exists():
-        pytest.skip(f"the benchmark file {file} is not on this machine")
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:60]]
+    rows = read_data("math500")[:60]
     misses = [row["answer"] for row in rows if not grade(row["answer"], row["solution"]).correct]
     assert misses == []
     for row in rows:  # a space command keeps equality as text out of it: Math-Verify must agree by itself

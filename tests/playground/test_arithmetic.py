@@ -1,4 +1,4 @@
-"""The arithmetic world is right, its splits are apart, and the policy in the package is of the promised shape."""
+"""The arithmetic world is correct, its splits are disjoint, and the package's policy has the promised shape."""
 
 import json
 import math
@@ -7,7 +7,6 @@ import re
 import struct
 from collections import Counter
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,8 +28,8 @@ from ossft_ray.playground.arithmetic import (
 from ossft_ray.playground.pretrain import ALONE, GUIDED, Mix, corrupt, draw_problem
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.verification import final_answer
+from tests.data_folder import needs_data, read_data
 
-SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 CHAIN = re.compile(r"\d+(?: [-+*] \d+)*")
 
 
@@ -46,7 +45,7 @@ def some_problems(level: int, num_problems: int = 40) -> list[ArithmeticProblem]
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_answer_is_what_python_makes_of_the_question(level: int) -> None:
+def test_the_answer_is_pythons_value_of_the_question(level: int) -> None:
     for problem in some_problems(level):
         assert int(problem.answer) == eval(chain_of(problem.question))
         assert 0 <= int(problem.answer) <= LARGEST_TOTAL
@@ -72,7 +71,7 @@ def test_the_two_styles_differ(level: int) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_heldout_files_are_what_the_generator_makes(level: int) -> None:
+def test_heldout_files_are_the_generators_output(level: int) -> None:
     lines = BENCHMARKS[f"playground/level{level}"].read_text().splitlines()
     assert [json.loads(line) for line in lines] == heldout_problems(level)
 
@@ -117,7 +116,7 @@ def test_the_table_is_never_in_pretraining(mix: Mix) -> None:
     rng = random.Random(0)
     problems = [draw_problem(mix, rng) for _ in range(1500)]
     products = {(term.number, term.factor) for problem in problems for term in problem.terms if term.factor}
-    assert len(products) > 10, "there are products to look at"
+    assert len(products) > 10, "the sample contains products"
     assert products.isdisjoint(TABLE)
     assert {problem.split for problem in problems} == {"pretrain"}
 
@@ -129,7 +128,7 @@ def test_products_to_solve_are_those_of_the_table(level: int, num_products: int)
         assert len(products) == num_products and set(products) <= set(TABLE)
 
 
-def test_a_corrupted_guide_ends_in_another_result() -> None:
+def test_a_corrupted_guide_has_another_result() -> None:
     for problem in some_problems(3):
         assert final_answer(corrupt(problem.expert_solution, random.Random(0))) != problem.answer
 
@@ -147,16 +146,11 @@ def test_the_policy_is_small() -> None:
     assert sum(file.stat().st_size for file in POLICY_FOLDER.iterdir()) <= 4_000_000
 
 
-def test_the_policy_is_a_qwen2_with_room_for_real_text() -> None:
+def test_the_policy_is_a_qwen2_with_a_context_for_real_text() -> None:
     config = json.loads((POLICY_FOLDER / "config.json").read_text())
     assert config["architectures"] == ["Qwen2ForCausalLM"]
     assert config["max_position_embeddings"] >= 2048
     assert load_chat(Policy(model="playground")).context_length >= 2048
-
-
-def gsm8k_rows() -> list[str]:
-    file = SHARED_DATA / "gsm8k_train.jsonl"
-    return file.read_text(encoding="utf-8").splitlines()[:50] if file.is_file() else []
 
 
 @pytest.mark.parametrize(
@@ -170,10 +164,19 @@ def gsm8k_rows() -> list[str]:
         "العربية עברית ไทย 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 \x00\x7f\u200b\ufeff",
         " leading and trailing ",
         "",
-        *gsm8k_rows(),
     ],
 )
-def test_any_text_runs_through_the_tokenizer(text: str) -> None:
+def test_any_text_survives_the_tokenizer(text: str) -> None:
+    check_round_trip(text)
+
+
+@needs_data
+def test_real_text_survives_the_tokenizer() -> None:
+    for row in read_data("gsm8k_train")[:50]:
+        check_round_trip(json.dumps(row, ensure_ascii=False))
+
+
+def check_round_trip(text: str) -> None:
     chat = load_chat_once()
     token_ids = chat.encode_response(text)
     assert token_ids[-1] == chat.end_of_turn_id
@@ -186,8 +189,8 @@ def load_chat_once() -> Chat:
     return load_chat(Policy(model="playground"))
 
 
-def test_transformers_reads_the_worlds_text_as_the_stored_tokenizer_does() -> None:
-    """AutoTokenizer makes it a Qwen2 tokenizer, with a pre-tokenizer of its own; pre-training used the stored one."""
+def test_transformers_tokenises_like_the_stored_tokenizer() -> None:
+    """AutoTokenizer loads a Qwen2 tokenizer with its own pre-tokenizer, but pre-training used the stored one."""
     chat, stored = load_chat_once(), Tokenizer.from_file(str(POLICY_FOLDER / "tokenizer.json"))
     for level in LEVELS:
         for problem in some_problems(level):

@@ -1,4 +1,4 @@
-"""From input rows to problems: which text is the question, the answer and the solution, and what is set aside."""
+"""Problems from input rows: the question, answer and solution of each row, and the rows that are set aside."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ import pytest
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.types import Problem
-from ossft_ray.config import Columns, Data, Evaluate
-from ossft_ray.data.problems import Rejection, read_benchmark, read_problems, source_digests
+from ossft_ray.config import Columns, Data
+from ossft_ray.data.problems import Rejection, read_problems, source_digests
+from tests.data_folder import DATA, needs_data
 
-SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 GOOD = {"problem": "1+1?", "answer": "2", "solution": r"\boxed{2}"}
 GSM8K = Columns(question="question", answer="answer", expert_solution="answer")
 
@@ -67,9 +67,7 @@ def test_the_answer_of_a_row(tmp_path: Path, row: dict[str, Any], answer: str) -
         ({**GOOD, "id": "\ud800"}, "broken_row: half of a surrogate pair"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_set_aside_with_its_reason(
-    tmp_path: Path, row: dict[str, Any] | str, reason: str
-) -> None:
+def test_an_unusable_row_is_set_aside_with_its_reason(tmp_path: Path, row: dict[str, Any] | str, reason: str) -> None:
     path = write(tmp_path, {**GOOD, "id": "first"}, row, {**GOOD, "id": "last"})
     first, rejection, last = read(path)
     assert isinstance(first, Problem) and isinstance(last, Problem)
@@ -77,7 +75,7 @@ def test_a_row_that_cannot_be_used_is_set_aside_with_its_reason(
     as_row = rejection.as_row()
     assert (as_row["source"], as_row["row"]) == (path, 2)
     assert as_row["content"] == row or json.loads(as_row["content"]) == row
-    as_row["content"].encode()  # what cannot be encoded cannot be written down either
+    as_row["content"].encode()  # text that cannot be encoded cannot be written either
 
 
 PROOF = {**GOOD, "answer": "proof"}
@@ -89,7 +87,7 @@ CHAT = {"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", 
     [PROOF, {**GOOD, "answer": ""}, {"problem": "1+1?", "solution": "I do not know."}],
     ids=["proof", "empty", "no box"],
 )
-def test_a_row_without_an_answer_is_kept_where_the_expert_is_wanted(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_a_row_without_an_answer_is_kept_on_request(tmp_path: Path, row: dict[str, Any]) -> None:
     path = write(tmp_path, row)
     (rejection,) = read(path)
     assert isinstance(rejection, Rejection) and rejection.reason == "no_answer"
@@ -97,7 +95,7 @@ def test_a_row_without_an_answer_is_kept_where_the_expert_is_wanted(tmp_path: Pa
     assert read(write(tmp_path, GOOD), no_answer="expert") == [Problem("00000000", "1+1?", "2", GOOD["solution"])]
 
 
-def test_each_file_has_a_layout_of_its_own(tmp_path: Path) -> None:
+def test_each_file_has_its_own_layout(tmp_path: Path) -> None:
     rows = {"a": GOOD, "b": CHAT, "c": {"question": "1+1?", "answer": "#### 2"}}
     paths = [write(tmp_path, "broken", row, name=f"{name}.jsonl") for name, row in rows.items()]
     problems = [item for item in read(paths) if isinstance(item, Problem)]
@@ -143,13 +141,13 @@ def test_digests_do_not_depend_on_how_a_path_is_written(tmp_path: Path, monkeypa
     assert digests == [digests[0]] * 4
 
 
-def test_ids_are_the_files_own_or_numbers_that_count_every_row(tmp_path: Path) -> None:
+def test_ids_come_from_the_file_or_count_all_rows(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD, {**GOOD, "id": "mine"}, "broken", {**GOOD, "id": 7}, GOOD)
     ids = [item.problem_id for item in read(path) if isinstance(item, Problem)]
     assert ids == ["00000000", "mine", "7", "00000004"]
 
 
-def test_numbers_go_on_from_file_to_file(tmp_path: Path) -> None:
+def test_row_numbers_continue_across_files(tmp_path: Path) -> None:
     paths = [write(tmp_path, GOOD, GOOD, name=f"{name}.jsonl") for name in "ab"]
     problems = read(paths)
     assert [p.problem_id for p in problems if isinstance(p, Problem)] == [f"{number:08d}" for number in range(4)]
@@ -205,94 +203,11 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         read(str(tmp_path / "missing.jsonl"))
 
 
+@needs_data
 def test_real_gsm8k_rows() -> None:
-    path = SHARED_DATA / "gsm8k_train.jsonl"
-    if not path.is_file():
-        pytest.skip(f"needs {path}")
+    path = DATA / "gsm8k_train.jsonl"
     problems = read(str(path))
     assert problems == read(str(path), columns=GSM8K)
     assert len(problems) == 7473
     assert not [item for item in problems if isinstance(item, Rejection)]
     assert problems[0].answer == "72"  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("level", range(1, 6))
-def test_playground_benchmarks(level: int) -> None:
-    problems = read_benchmark(f"playground/level{level}", Evaluate())
-    assert len(problems) == 80
-    assert len({problem.problem_id for problem in problems}) == 80
-    assert all(problem.expert_solution is None for problem in problems)
-
-
-@pytest.mark.parametrize(
-    "name, num_problems",
-    [("math500", 500), ("minerva_math", 272), ("olympiadbench", 675), ("aime24", 30), ("amc23", 40)],
-)
-def test_the_papers_benchmarks(name: str, num_problems: int) -> None:
-    if not (SHARED_DATA / f"{name}.jsonl").is_file():
-        pytest.skip(f"needs {SHARED_DATA / name}.jsonl")
-    problems = read_benchmark(name, Evaluate(data_dir=str(SHARED_DATA)))
-    assert len(problems) == num_problems
-    assert len({problem.problem_id for problem in problems}) == num_problems
-    assert all(problem.question.strip() and problem.answer.strip() for problem in problems)
-
-
-def test_olympiadbench_questions_come_with_their_context(tmp_path: Path) -> None:
-    path = write(tmp_path, {"question": "What is k?", "context": "Let k = 2.", "final_answer": ["2"], "id": 9})
-    assert read_benchmark(path, Evaluate()) == [Problem("9", "Let k = 2.\nWhat is k?", "2", None)]
-
-
-@pytest.mark.parametrize(
-    "row, answer",
-    [
-        ({"problem": "q", "answer": 27.0}, "27"),
-        ({"question": "q", "final_answer": ["1", "2"]}, "1, 2"),
-        ({"problem": "q", "solution": r"\boxed{3}"}, "3"),
-        ({"problem": "q", "answer": "", "solution": r"\boxed{3}"}, "3"),
-    ],
-)
-def test_answers_of_a_file_used_as_a_benchmark(tmp_path: Path, row: dict[str, Any], answer: str) -> None:
-    (problem,) = read_benchmark(write(tmp_path, row), Evaluate())
-    assert (problem.question, problem.answer) == ("q", answer)
-
-
-@pytest.mark.parametrize(
-    "name, data_dir, words",
-    [
-        ("playground/levle1", "", "unknown benchmark 'playground/levle1'; did you mean 'playground/level1'?"),
-        ("math50", "", "unknown benchmark 'math50'; did you mean 'math500'?"),
-        ("zzz", "", "unknown benchmark 'zzz'; known: playground/level1"),
-        ("math500", "", "benchmark 'math500': HuggingFaceH4/MATH-500: there is no such file here, and from the Hub it"),
-        ("math500", "", "or set evaluate.data_dir to a folder that holds math500.jsonl"),
-        ("math500", "/nowhere", "benchmark 'math500': no math500.jsonl in /nowhere; set evaluate.data_dir"),
-        ("missing.jsonl", "", "missing.jsonl: no such file"),
-    ],
-)
-def test_benchmarks_that_are_not_there(name: str, data_dir: str, words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        read_benchmark(name, Evaluate(data_dir=data_dir))
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "rows, words",
-    [
-        ([], "holds no problems"),
-        ([{"problem": "q", "answer": "1"}, "{"], "row 2: not valid JSON"),
-        ([{"answer": "1"}], "row 1: no question"),
-        ([{"problem": 3, "answer": "1"}], "row 1: no question"),
-        ([{"problem": "q"}], "row 1: no answer"),
-        ([{"problem": "half \ud800", "answer": "1"}], "row 1: half of a surrogate pair"),
-        (
-            [{"id": 1, "problem": "q", "answer": "1"}, {"id": 1, "problem": "r", "answer": "2"}],
-            "row 2: id '1' came before",
-        ),
-    ],
-)
-def test_a_benchmark_with_a_row_that_cannot_be_used_is_refused(
-    tmp_path: Path, rows: list[dict[str, Any] | str], words: str
-) -> None:
-    path = write(tmp_path, *rows)
-    with pytest.raises(InputError) as caught:
-        read_benchmark(path, Evaluate())
-    assert path in str(caught.value) and words in str(caught.value)

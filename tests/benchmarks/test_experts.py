@@ -1,8 +1,14 @@
-"""Several experts, some of whom err."""
+"""The experts of the four-way experiment, some of whom make mistakes."""
+
+import sys
+from pathlib import Path
 
 import pytest
 
-from ossft_ray.playground.arithmetic import ArithmeticProblem, Expert, Term, training_problems
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from fourway.experts import Expert, mixed_problems, solution_of
+
+from ossft_ray.playground.arithmetic import ArithmeticProblem, Term, training_problems
 from ossft_ray.verification.kinds import number
 
 PROBLEM = ArithmeticProblem((Term(1, 7, 8), Term(-1, 17), Term(1, 4)), "Compute {chain}.")
@@ -24,13 +30,13 @@ PROBLEM = ArithmeticProblem((Term(1, 7, 8), Term(-1, 17), Term(1, 4)), "Compute 
         ),
     ],
 )
-def test_style(expert: Expert, solution: str):
-    assert PROBLEM.solution_of(expert) == solution
+def test_style_of_each_expert(expert: Expert, solution: str) -> None:
+    assert solution_of(PROBLEM, expert) == solution
 
 
-def test_experts_take_turns_and_err():
+def test_experts_take_turns_and_make_mistakes() -> None:
     plain = training_problems(200, seed=3)
-    mixed = training_problems(200, seed=3, experts=("lines", "sentences", "leaps"), mistakes=0.2)
+    mixed = mixed_problems(200, seed=3, mistakes=0.2)
     assert [row["question"] for row in mixed] == [row["question"] for row in plain], "the problems are the same"
     right = [number.grade(row["answer"], row["expert_solution"]).correct for row in mixed]
     assert 0.1 < right.count(False) / len(right) < 0.3

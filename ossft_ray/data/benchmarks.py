@@ -1,0 +1,131 @@
+"""Evaluation problems: the playground's levels, the paper's five benchmarks, or any file of problems."""
+
+import difflib
+from functools import cache
+
+from ossft_ray.common import playground_paths
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.storage import Folder, digest_files
+from ossft_ray.common.types import Problem
+from ossft_ray.common.uris import join, split_options
+from ossft_ray.config import Data, Evaluate
+from ossft_ray.data.hub import hub_digest, read_hub_records
+from ossft_ray.data.layouts import UnusableRow, gold_answer
+from ossft_ray.data.problems import HALF_SURROGATE, is_unicode, verifier_kinds
+from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, find_files, read_records
+from ossft_ray.verification.answers import answer_text, final_answer
+
+_QUESTION_COLUMNS = ("problem", "question")
+_ANSWER_COLUMNS = ("answer", "final_answer")
+
+# The paper's benchmarks, from the Hub data sets that the field uses. Each has all its questions in one split.
+_PAPER = {
+    "math500": Data(path="HuggingFaceH4/MATH-500", split="test"),
+    "minerva_math": Data(path="math-ai/minervamath", split="test"),
+    "olympiadbench": Data(path="Hothan/OlympiadBench", subset="OE_TO_maths_en_COMP", split="train"),
+    "aime24": Data(path="HuggingFaceH4/aime_2024", split="train"),
+    "amc23": Data(path="math-ai/amc23", split="test"),
+}
+PAPER_BENCHMARKS = tuple(_PAPER)
+
+
+def read_benchmark(name: str, settings: Evaluate, kind: str = "math") -> list[Problem]:
+    """The problems of one benchmark: a playground level, one of the paper's five (`data_dir` or Hub), or a file.
+
+    `kind` is the kind of verification for rows whose column `verifier` is empty.
+
+    Raises:
+        InputError: the name is unknown, the file is missing, or a row has no question, no answer, a repeated id or an
+            unknown verifier.
+    """
+    from_hub = _is_from_hub(name, settings)
+    path = name if from_hub else _benchmark_file(name, settings)
+    problems: dict[str, Problem] = {}
+    for index, record in enumerate(read_hub_benchmark(name) if from_hub else read_records(path)):
+        try:
+            problem = _problem(record, index, kind)
+            if problem.problem_id in problems:
+                raise UnusableRow(f"id '{problem.problem_id}' is repeated; make it unique")
+        except UnusableRow as error:
+            raise InputError(f"{record.source}, row {record.row}: {error}") from error
+        problems[problem.problem_id] = problem
+    if not problems:
+        raise InputError(f"{path}: holds no problems")
+    return list(problems.values())
+
+
+@cache
+def read_hub_benchmark(name: str) -> tuple[Record, ...]:
+    """The rows of one of the paper's benchmarks. They are downloaded once and then available offline.
+
+    Raises:
+        InputError: as `read_hub_records`.
+    """
+    data = _PAPER[name]
+    try:
+        return tuple(read_hub_records(str(data.path), data, streaming=False))
+    except InputError as error:
+        reason = str(error).removeprefix("[data] path: ")
+        raise InputError(
+            f"[evaluate] benchmark '{name}': {reason}; or set evaluate.data_dir to a folder that holds {name}.jsonl"
+        ) from error
+
+
+def benchmark_digest(name: str, settings: Evaluate) -> str:
+    """A digest of a benchmark for fingerprints: of its file's contents, or of its place on the Hub.
+
+    Raises:
+        InputError: the name is unknown, or the file is missing.
+    """
+    if _is_from_hub(name, settings):
+        return hub_digest(str(_PAPER[name].path), _PAPER[name])
+    folder, file = Folder.of_file(_benchmark_file(name, settings))
+    return digest_files(folder, [file])
+
+
+def _is_from_hub(name: str, settings: Evaluate) -> bool:
+    return name in PAPER_BENCHMARKS and not settings.data_dir
+
+
+def _benchmark_file(name: str, settings: Evaluate) -> str:
+    """The file behind a benchmark's name; an InputError suggests the nearest valid name."""
+    if name in playground_paths.BENCHMARKS:
+        return str(playground_paths.BENCHMARKS[name])
+    if name in PAPER_BENCHMARKS:
+        path = join(settings.data_dir, f"{name}.jsonl")
+        folder, file = Folder.of_file(path)
+        if not folder.exists(file):
+            raise InputError(
+                f"[evaluate] benchmark '{name}': no {name}.jsonl in {settings.data_dir}; "
+                "set evaluate.data_dir to a folder that holds it, or leave it empty to use the Hub's"
+            )
+        return path
+    if split_options(name)[0].endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
+        return find_files(name)[0]
+    known = [*playground_paths.BENCHMARKS, *PAPER_BENCHMARKS]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}, or a .jsonl or .parquet file"
+    raise InputError(f"[evaluate] unknown benchmark '{name}'; {hint}")
+
+
+def _problem(record: Record, index: int, kind: str) -> Problem:
+    """The problem of one row; raises UnusableRow with the reason if there is none."""
+    if record.broken is not None:
+        raise UnusableRow(record.broken)
+    values = record.values
+    question = next((values[name] for name in _QUESTION_COLUMNS if values.get(name)), None)
+    if not isinstance(question, str):
+        raise UnusableRow("no question in column 'problem' or 'question'")
+    verifier = answer_text(values.get("verifier"))
+    if verifier and verifier not in verifier_kinds():
+        raise UnusableRow(f"no verification kind '{verifier}'; kinds: {', '.join(verifier_kinds())}")
+    answer = next((gold_answer(values[name], verifier or kind) for name in _ANSWER_COLUMNS if name in values), "")
+    answer = answer or final_answer(str(values.get("solution") or "")) or ""
+    if not answer:
+        raise UnusableRow("no answer in column 'answer', nor boxed in 'solution'")
+    context = values.get("context")
+    text = f"{context}\n{question}" if isinstance(context, str) and context else question
+    problem = Problem(answer_text(values.get("id")) or f"{index:05d}", text, answer, None, verifier)
+    if not is_unicode(*vars(problem).values()):
+        raise UnusableRow(HALF_SURROGATE)
+    return problem

@@ -1,0 +1,49 @@
+"""Where a model comes from: the playground, a folder, an object store or the Hugging Face Hub."""
+
+from pathlib import Path
+
+from ossft_ray.common import playground_paths
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.storage import Folder, digest_files
+from ossft_ray.common.uris import is_uri
+from ossft_ray.config import Policy
+from ossft_ray.policy.model_files import CONFIG, download_model
+
+_DIGESTED = (".json", ".safetensors", ".jinja")
+
+
+def model_path(name: str, weights: bool = False) -> str:
+    """The folder or Hub id that transformers and vLLM load for `[policy] model`.
+
+    A folder in an object store is downloaded, its weights only if `weights=True`.
+
+    Raises:
+        InputError: `name` is a path or a URI, and holds no model.
+    """
+    if name == playground_paths.POLICY:
+        return str(playground_paths.POLICY_FOLDER)
+    if is_uri(name):
+        local = Folder.at(name).local_path
+        return model_path(str(local)) if local is not None else download_model(name, weights)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / CONFIG).is_file():
+            raise InputError(f"[policy] model: {name} holds no {CONFIG}; give a Hugging Face model folder")
+        return str(path)
+    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise InputError(f"[policy] model: no model folder at {name}; give a folder, a Hub id, or 'playground'")
+    return name
+
+
+def model_digest(policy: Policy) -> str:
+    """A digest of the model's weights and tokenizer for fingerprints; for a Hub model its id and revision."""
+    path = model_path(policy.model)
+    lora = f" with {_digest_folder(policy.lora)}" if policy.lora else ""
+    if not Path(path).is_dir():
+        return f"{policy.model}@{policy.revision or 'main'}{lora}"
+    return _digest_folder(policy.model if is_uri(policy.model) else path) + lora
+
+
+def _digest_folder(path: str) -> str:
+    folder = Folder.at(path)
+    return digest_files(folder, [name for name in folder.names() if name.endswith(_DIGESTED)])
