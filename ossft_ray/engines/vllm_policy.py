@@ -19,7 +19,7 @@ _PICKLE_FORMATS = ("pt", "npcache")
 _REPEATED_TOKENS = (64, 4)  # longest and shortest length of what counts as repeated; each is looked for at each token
 
 
-class PolicyDied(Exception):
+class EngineDied(Exception):
     """The engine's process has ended; no request to this policy can be answered any more."""
 
 
@@ -45,7 +45,7 @@ class VllmPolicy:
         With `keep_logprobs` responses come with the log-probabilities that their tokens were drawn with.
 
         Raises:
-            PolicyDied: the engine's process has ended before it was ready.
+            EngineDied: the engine's process has ended before it was ready.
         """
         self.chat = chat
         self._keep_logprobs = keep_logprobs
@@ -65,7 +65,7 @@ class VllmPolicy:
         except RuntimeError as error:
             if "initialization failed" not in str(error):
                 raise
-            raise PolicyDied("it failed to start; its log says why") from error
+            raise EngineDied("it failed to start; its log says why") from error
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
         """One response to a rendered prompt.
@@ -74,7 +74,7 @@ class VllmPolicy:
 
         Raises:
             PromptTooLong: the prompt leaves no room for a single token in the context.
-            PolicyDied: the engine's process has ended.
+            EngineDied: the engine's process has ended.
         """
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -85,7 +85,7 @@ class VllmPolicy:
             outputs = self._engine.generate(prompt, parameters, request_id, lora_request=self._lora)
             (output,) = [output async for output in outputs]
         except EngineDeadError as error:
-            raise PolicyDied(str(error).splitlines()[0]) from error
+            raise EngineDied(str(error).splitlines()[0]) from error
         completion = output.outputs[0]
         token_ids = list(completion.token_ids)
         finish_reason = str(completion.finish_reason)

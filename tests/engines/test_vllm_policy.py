@@ -10,7 +10,7 @@ import pytest
 
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Policy
-from ossft_ray.engines.vllm_policy import PolicyDied, Sampling, VllmPolicy
+from ossft_ray.engines.vllm_policy import EngineDied, Sampling, VllmPolicy
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.playground.arithmetic import training_problems
@@ -103,5 +103,5 @@ def test_a_prompt_that_fills_the_context_is_refused(sampled: Sampled) -> None:
 def test_whoever_waits_for_an_engine_that_died_is_told(sampled: Sampled) -> None:
     told = [outcome for outcome in sampled.after_death if not isinstance(outcome, Response)]
     assert told, "the engine was killed with requests in flight"
-    assert {type(outcome) for outcome in told} == {PolicyDied}
-    assert isinstance(sampled.after_death[-1], PolicyDied), "and so is whoever comes later"
+    assert {type(outcome) for outcome in told} == {EngineDied}
+    assert isinstance(sampled.after_death[-1], EngineDied), "and so is whoever comes later"

@@ -9,7 +9,7 @@ from typing import Any
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment, resolve
-from ossft_ray.engines.vllm_policy import PolicyDied, Sampling
+from ossft_ray.engines.vllm_policy import EngineDied, Sampling
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.stages.rewrite.worker import RewriteWorker
 from ossft_ray.verification import Verdict
@@ -65,7 +65,7 @@ class MortalPolicy(ScriptedPolicy):
         response = await super().sample(prompt_ids, sampling, seed, request_id)
         self.num_draws += 1
         if self.num_draws >= 10:
-            raise PolicyDied("killed")
+            raise EngineDied("killed")
         return response
 
 

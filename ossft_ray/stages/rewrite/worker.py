@@ -38,7 +38,7 @@ class RewriteWorker(RolloutWorker):
     async def process(self, part: str) -> None:
         started = time.time()
         problems = [Problem(**row) for row in (self.folder / PROBLEMS).read_table(part).to_pylist()]
-        log = AttemptLog(self.folder, part, self.life, self.experiment.rewrite.keep_attempts)
+        log = AttemptLog(self.folder, part, self.worker_id, self.experiment.rewrite.keep_attempts)
         progress = self.progress[part] = Counter()
         probing = asyncio.gather(*map(self.probe.outcome, problems))
         done = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in problems))
@@ -58,12 +58,12 @@ class RewriteWorker(RolloutWorker):
         async def sample(stage: Stage, prompt: list[Message], index: int) -> Response:
             log.begin(problem.problem_id, stage, index)
             response = await self.calibration.draw(problem, stage, index)
-            for _ in range(self.cut_off.pop(request_id(problem, stage, index), 0)):
+            for _ in range(self.interruptions.pop(request_id(problem, stage, index), 0)):
                 log.begin(problem.problem_id, stage, index)
             return response
 
         made = log.of(problem)
-        async with self.a_place_in_flight():
+        async with self.problem_slot():
             for attempt in await regrade(
                 problem, log.take_outdated(problem), self.verify, self.experiment.rewrite.keep_per_problem
             ):

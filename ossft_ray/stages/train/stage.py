@@ -7,9 +7,10 @@ import ray
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
+from ossft_ray.distributed.nodes import on_driver_node
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.replanning import replanned
-from ossft_ray.distributed.session import beside_driver, check_output, start_ray
+from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.policy.chat import load_chat, model_digest
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
@@ -105,7 +106,7 @@ def _loss_options(experiment: Experiment) -> dict[str, Any]:
 
 def _fit(experiment: Experiment, folder: Folder, tokenised: Tokenised, on_progress: OnProgress, verbose: bool) -> None:
     """Let the workers train, and meanwhile pass each new line of metrics on."""
-    heartbeats = beside_driver(Heartbeats)
+    heartbeats = on_driver_node(Heartbeats)
     config = {
         "experiment": experiment,
         "folder": folder,
