@@ -102,6 +102,5 @@ def test_only_workers_have_gpus_and_only_they_are_spot(provider: str) -> None:
     assert head["resources"] == {"CPU": 0}  # drivers and Ray's control processes only
     assert config["available_node_types"]["gpu"]["min_workers"] >= 1  # without a GPU node, `auto` would plan for CPUs
     assert config["provider"]["cache_stopped_nodes"] is False
-    assert any(
-        "BACKEND=gpu" in command for command in config["setup_commands"]
-    )  # the head has no GPU that `make env` could detect
+    # the head has no GPU that `make env` could detect
+    assert any("BACKEND=gpu" in command for command in config["setup_commands"])
