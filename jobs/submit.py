@@ -3,9 +3,9 @@
 Only the experiment file is uploaded with the job (as its working directory). Data, models and the run's folder are read
 and written where the cluster sees them, so their paths must be absolute. A stage that is submitted again resumes.
 
-The head's dashboard listens on its loopback. With `--ssh HEAD` a tunnel leads there while the job is followed. Otherwise
-RAY_API_SERVER_ADDRESS or RAY_ADDRESS is its address (by default http://127.0.0.1:8265: a local head, or your own
-tunnel). The cluster's token is in ~/.ray/auth_token, or in the file that RAY_AUTH_TOKEN_PATH names.
+The head's dashboard listens on its loopback. With `--ssh HEAD` a tunnel leads there while the job is followed.
+Otherwise RAY_API_SERVER_ADDRESS or RAY_ADDRESS is its address (by default http://127.0.0.1:8265: a local head, or your
+own tunnel). The cluster's token is in ~/.ray/auth_token, or in the file that RAY_AUTH_TOKEN_PATH names.
 """
 
 import asyncio
@@ -42,7 +42,9 @@ _TUNNEL_SECONDS = 30.0
 @click.option("--start-over", is_flag=True, help="Discard this stage's output and start over.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the engines' logs too.")
 @click.option("--submission-id", metavar="ID", help="The job's name on the cluster; made by Ray by default.")
-@click.option("--ssh", "head", metavar="HEAD", help="Connect through SSH: USER@HOST of the head, or a name in ~/.ssh/config.")
+@click.option(
+    "--ssh", "head", metavar="HEAD", help="Connect by SSH: USER@HOST of the head, or a name in ~/.ssh/config."
+)
 @click.option("--dashboard-port", default=8265, show_default=True, help="The dashboard's port on the head, for --ssh.")
 def submit(
     stage: str,
@@ -185,7 +187,10 @@ def main() -> None:
         _fail(error.format_message(), EXIT_BAD_INPUT)
     except InputError as error:
         _fail(str(error), EXIT_BAD_INPUT)
-    except (RuntimeError, ConnectionError) as error:  # from Ray's job server: nested tracebacks, of which the last line matters
+    except (
+        RuntimeError,
+        ConnectionError,
+    ) as error:  # Ray's job server nests tracebacks; the last line counts
         _fail(str(error).rsplit("Error: ")[-1].rstrip(". \n"), EXIT_FAILED)
 
 
