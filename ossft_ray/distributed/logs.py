@@ -12,27 +12,24 @@ from ossft_ray.run_folder.names import LOGS
 RESUME = "run the same command again to resume"
 
 
-def redirect_output(experiment: Experiment, name: str) -> None:
+def redirect_output(experiment: Experiment, name: str, descriptors: tuple[int, ...] = (1, 2)) -> None:
     """Send the output of this process, and of children it starts later, to the run's `logs/NAME.log`."""
-    log = _open_log(experiment, name)
-    if log is None:
+    folder = _log_folder(experiment)
+    if folder is None:
         return
+    folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    with open(folder / f"{name}.log", "ab") as log:
+        for descriptor in descriptors:
+            os.dup2(log.fileno(), descriptor)
 
 
 def divert_native_stderr(experiment: Experiment) -> None:
     """Let C++ and child processes print to `logs/ray.log`, while Python's stderr stays the terminal."""
-    log = _open_log(experiment, "ray")
-    if log is None:
-        return
     sys.stderr.flush()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    os.dup2(log, 2)
-    os.close(log)
+    redirect_output(experiment, "ray", descriptors=(2,))
 
 
 def see_logs(experiment: Experiment) -> str:
@@ -55,14 +52,6 @@ def explain_failure(error: BaseException, experiment: Experiment) -> InputError 
     kind, reason = type(cause).__name__, root_cause(cause)
     summary = reason if reason == kind else f"{kind}: {reason}"
     return JobError(f"{summary}{see_logs(experiment)}; {RESUME}")
-
-
-def _open_log(experiment: Experiment, name: str) -> int | None:
-    folder = _log_folder(experiment)
-    if folder is None:
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
-    return os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
 
 def _log_folder(experiment: Experiment) -> Path | None:

@@ -55,18 +55,11 @@ class EvaluateWorker(RolloutWorker):
         prompt = solve_prompt(problem.question, template.system, template.solve)
         sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens)
         seed = derive_seed(self.experiment.run.seed, EVALUATE, benchmark, problem.problem_id, index)
-        row = {
-            "problem_id": problem.problem_id,
-            "question": problem.question,
-            "answer": problem.answer,
-            "index": index,
-            "correct": False,
-            "num_tokens": 0,
-        }
+        row = {"problem_id": problem.problem_id, "question": problem.question, "answer": problem.answer, "index": index}
         try:
             response = await self.sample(prompt, sampling, seed, f"{benchmark}/{problem.problem_id}/{index}")
         except PromptTooLong:
-            return row | {"reason": "prompt_too_long"}
+            return row | {"correct": False, "num_tokens": 0, "reason": "prompt_too_long"}
         # A truncated response may still hold an answer in its box: it is graded, as the field's harnesses do.
         verdict = await self.verify(problem, response.text)
         return row | {
