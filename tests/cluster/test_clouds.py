@@ -123,24 +123,24 @@ def compute() -> dict[str, Any]:
     return loaded
 
 
-def google_errors(value: Any, schema: dict[str, Any], schemas: dict[str, Any], place: str = "") -> Iterator[str]:
+def google_errors(value: Any, schema: dict[str, Any], schemas: dict[str, Any], path: str = "") -> Iterator[str]:
     """Where a value violates a discovery document: unknown fields, wrong types or values."""
     schema = schemas[schema["$ref"]] if "$ref" in schema else schema
     python = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}[schema["type"]]
     number_as_text = schema.get("format") in ("int64", "uint64") and isinstance(value, int)
     if not isinstance(value, python) and not number_as_text:
-        yield f"{place}: {value!r} is not of type {schema['type']}"
+        yield f"{path}: {value!r} is not of type {schema['type']}"
     elif isinstance(value, dict):
         for name, item in value.items():
             if name in schema.get("properties", {}):
-                yield from google_errors(item, schema["properties"][name], schemas, f"{place}.{name}")
+                yield from google_errors(item, schema["properties"][name], schemas, f"{path}.{name}")
             else:
-                yield f"{place}.{name} is unknown"
+                yield f"{path}.{name} is unknown"
     elif isinstance(value, list):
         for item in value:
-            yield from google_errors(item, schema["items"], schemas, place)
+            yield from google_errors(item, schema["items"], schemas, path)
     elif "enum" in schema and value not in schema["enum"]:
-        yield f"{place}: {value} is none of {', '.join(schema['enum'])}"
+        yield f"{path}: {value} is not one of {', '.join(schema['enum'])}"
 
 
 @pytest.mark.parametrize("name", ["head", "gpu"])
@@ -154,7 +154,7 @@ def test_compute_engine_accepts_every_field(name: str, compute: dict[str, Any]) 
     "change, complaint",
     [
         ({"scheduling": [{"preemptible": True}]}, "is not of type object"),  # as in Ray's defaults
-        ({"scheduling": {"provisioningModel": "spot"}}, "spot is none of"),
+        ({"scheduling": {"provisioningModel": "spot"}}, "spot is not one of"),
         ({"disk": []}, ".disk is unknown"),
         ({"disks": [{"boot": "true"}]}, ".disks.boot: 'true' is not of type boolean"),
     ],
