@@ -1,14 +1,13 @@
-"""Does `ossft rewrite` keep vLLM as busy as vLLM alone? Tokens a second on the same requests and engine settings.
+"""Tokens a second of `ossft rewrite` compared with vLLM alone, on the same requests and engine settings.
 
     python benchmarks/rollout.py [--problems 96] [--samples 4] [--rounds 3]
-    python benchmarks/rollout.py --model Qwen/Qwen2.5-Math-1.5B --problems 1024    # on a GPU; not run there yet
+    python benchmarks/rollout.py --model Qwen/Qwen2.5-Math-1.5B --problems 1024    # on a GPU; not run yet
 
-Four ways to have the same responses sampled (same prompts, seeds and limits), each in a process of its own, one after
-the other, in several rounds: raw `AsyncLLM` with everything handed over at once; `LLM.generate` likewise;
-`ossft rewrite` (exhaustive, one stage, verification and writing included); Ray's own `ray.data.llm` processor. The
-clock runs from when the engine is ready and the first request comes to the last response. By default the model is
-random, and large enough that the engine dominates on a CPU. The last line is a JSON object; ratios are medians over
-rounds.
+Four methods sample the same responses (same prompts, seeds and limits), one after the other in separate processes, for
+several rounds: `AsyncLLM` with all requests at once; `LLM.generate` likewise; `ossft rewrite` (exhaustive, one stage,
+including verification and writing); Ray's `ray.data.llm` processor. The clock runs from the first request to a loaded
+engine until the last response. The default model is random, and large enough that the engine dominates on a CPU. The
+last line is a JSON object; ratios are medians over rounds.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.policy.chat import Chat, load_chat
 
-WAYS = ("raw_vllm", "llm_generate", "ossft_rewrite", "ray_data_llm")
+METHODS = ("raw_vllm", "llm_generate", "ossft_rewrite", "ray_data_llm")
 FIGURES = "figures.json"
 MAX_TOKENS = 400
 MAX_NUM_SEQS = 64
@@ -89,7 +88,7 @@ self_alignment = {{ num_samples = {num_samples}, max_tokens = {MAX_TOKENS} }}
 
 
 def requests(experiment: Experiment, chat: Chat) -> list[tuple[list[int], dict[str, Any]]]:
-    """The prompts and sampling parameters that `ossft rewrite` would ask for."""
+    """The prompts and sampling parameters of the requests that `ossft rewrite` makes."""
     from vllm.sampling_params import RepetitionDetectionParams
 
     settings, found = experiment.rewrite, []
@@ -125,9 +124,9 @@ def raw_vllm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
             (output,) = [output async for output in stream]
             return len(output.outputs[0].token_ids)
 
-        asked = requests(experiment, chat)
+        all_requests = requests(experiment, chat)
         began = time.monotonic()
-        lengths = await asyncio.gather(*(one(number, *request) for number, request in enumerate(asked)))
+        lengths = await asyncio.gather(*(one(number, *request) for number, request in enumerate(all_requests)))
         seconds = time.monotonic() - began
         engine.shutdown()
         return sum(lengths), seconds
@@ -140,9 +139,9 @@ def llm_generate(experiment: Experiment, chat: Chat) -> tuple[int, float]:
 
     settings = engine_settings(experiment.policy, chat)
     engine = LLM(**settings)
-    asked = requests(experiment, chat)
-    prompts = [TokensPrompt(prompt_token_ids=prompt_ids) for prompt_ids, _ in asked]
-    parameters = [SamplingParams(**values) for _, values in asked]
+    all_requests = requests(experiment, chat)
+    prompts = [TokensPrompt(prompt_token_ids=prompt_ids) for prompt_ids, _ in all_requests]
+    parameters = [SamplingParams(**values) for _, values in all_requests]
     began = time.monotonic()
     outputs = engine.generate(prompts, parameters, use_tqdm=False)
     return sum(len(output.outputs[0].token_ids) for output in outputs), time.monotonic() - began
@@ -198,30 +197,30 @@ def ray_data_llm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
     batches: dict[str, list[dict[str, Any]]] = {}
     for row in done:
         batches.setdefault(row["batch"], []).append(row)
-    # A batch ends with its slowest request, which began that long before.
+    # A batch ends with its slowest request, so it began that request's duration before its end.
     ends = {batch: min(row["ended"] for row in of_batch) for batch, of_batch in batches.items()}
     began = min(ends[batch] - max(row["seconds"] for row in of_batch) for batch, of_batch in batches.items())
     return sum(row["num_tokens"] for row in done), max(ends.values()) - began
 
 
-def measure(way: str, config: Path) -> dict[str, float]:
-    """One measurement, in a fresh process."""
-    command = [sys.executable, __file__, "--only", way, "--config", str(config)]
-    with (config.parent / f"{way}.log").open("a") as log:
+def measure(method: str, config: Path) -> dict[str, float]:
+    """One measurement in a new process."""
+    command = [sys.executable, __file__, "--only", method, "--config", str(config)]
+    with (config.parent / f"{method}.log").open("a") as log:
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
-        sys.exit(f"{way} failed: {(config.parent / f'{way}.log').read_text()[-2000:]}")
+        sys.exit(f"{method} failed: {(config.parent / f'{method}.log').read_text()[-2000:]}")
     figures: dict[str, float] = json.loads((config.parent / FIGURES).read_text())
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--model", help="a Hugging Face folder or Hub id; by default a random one is made")
+    parser.add_argument("--model", help="a Hugging Face folder or Hub id; by default a random model is made")
     parser.add_argument("--problems", type=int, default=96)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
@@ -231,23 +230,23 @@ def main() -> None:
         (arguments.config.parent / FIGURES).write_text(json.dumps(figures))
         return
 
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    rates: dict[str, list[float]] = {method: [] for method in METHODS}
     with tempfile.TemporaryDirectory() as folder:
         config = make_experiment(Path(folder), arguments.model, arguments.problems, arguments.samples)
         for number in range(arguments.rounds):
-            for way in WAYS if number % 2 == 0 else reversed(WAYS):
-                figures = measure(way, config)
-                rates[way].append(figures["tokens"] / figures["seconds"])
+            for method in METHODS if number % 2 == 0 else reversed(METHODS):
+                figures = measure(method, config)
+                rates[method].append(figures["tokens"] / figures["seconds"])
                 print(
-                    f"round {number + 1}  {way:<14} {figures['tokens']:>8} tokens in {figures['seconds']:6.1f} s  "
-                    f"{rates[way][-1]:7.0f} tokens/s",
+                    f"round {number + 1}  {method:<14} {figures['tokens']:>8} tokens in {figures['seconds']:6.1f} s  "
+                    f"{rates[method][-1]:7.0f} tokens/s",
                     flush=True,
                 )
     ours = rates["ossft_rewrite"]
     ratios = {
-        f"ratio_to_{way}": round(statistics.median(a / b for a, b in zip(ours, rates[way], strict=True)), 3)
-        for way in WAYS
-        if way != "ossft_rewrite"
+        f"ratio_to_{method}": round(statistics.median(a / b for a, b in zip(ours, rates[method], strict=True)), 3)
+        for method in METHODS
+        if method != "ossft_rewrite"
     }
     print(json.dumps(ratios | {"rounds": arguments.rounds, "requests": arguments.problems * arguments.samples}))
 

@@ -1,16 +1,15 @@
-"""Does rewriting a million problems take a hundred times what ten thousand take, and no more memory? And many policies?
+"""Rewriting at scale: time and memory for up to a million problems, and the use of up to a thousand engines.
 
     python benchmarks/scaling.py [--sizes 10000 100000 1000000]
     python benchmarks/scaling.py --simulate [--policies 1 4 16 64 256]
 
-The real `ossft rewrite` on the real Ray Data, with a scripted policy and verifier in place of vLLM and Math-Verify, so
-that what is measured is everything else: reading, laying out, handing out, logging, writing. Each size runs in a
-process of its own, the driver, whose peak memory is told, and that of the largest worker. Processor time counts all
-processes, Ray's too, and tells more than the clock where the machine has other work. Workers do not render prompts,
-which is part of an engine's work.
+It runs the real `ossft rewrite` on Ray Data, with a scripted policy and verifier in place of vLLM and Math-Verify, so
+it measures the rest: reading, sharding, distributing, logging and writing. Each size runs in a separate process, the
+driver; the table shows its peak memory and that of the largest worker. Processor time covers all processes, including
+Ray's, and is more reliable than the clock on a busy machine. Workers do not render prompts.
 
-With `--simulate`, many policies whose scripted engines take their time: how much of it rewriting uses, what stragglers
-cost, and the driver's share (`manypolicies/`). The last line is a JSON object.
+With `--simulate`, many policies run with scripted engines that take time: the table shows how much of the engines' time
+rewriting uses, what stragglers cost, and the driver's share (`manypolicies/`). The last line is a JSON object.
 """
 
 import argparse
@@ -40,7 +39,7 @@ from ossft_ray.verification import Verdict
 
 
 class ScriptedPolicy:
-    """Right with probability one half alone and with guidance, as the draw's seed says."""
+    """Responses that are right with probability one half in both stages, determined by the seed."""
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
         rng = random.Random(seed)
@@ -69,7 +68,7 @@ def run(size: int, folder: Path) -> dict[str, float]:
         "data": {"path": str(folder / "problems.jsonl"), "contamination": "ignore"},
         "rewrite": {"guided_alignment": {"max_copied": 1.0}},
     }
-    began, watch = time.monotonic(), Watch()
+    began, watch = time.monotonic(), ProcessWatch()
     watch.start()
     manifest = rewrite(resolve(settings), worker=ScriptedWorker)
     watch.ended.set()
@@ -83,8 +82,8 @@ def run(size: int, folder: Path) -> dict[str, float]:
     }
 
 
-class Watch(threading.Thread):
-    """Looks at this process and all below it once a second."""
+class ProcessWatch(threading.Thread):
+    """Measures this process and its descendants once a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -118,7 +117,7 @@ def measure(size: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--simulate", action="store_true", help="many policies with scripted engines")
+    parser.add_argument("--simulate", action="store_true", help="run many policies with scripted engines")
     parser.add_argument("--policies", type=int, nargs="*", choices=list(ACTORS), default=list(ACTORS))
     parser.add_argument("--problems-per-policy", type=int, default=48)
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# One experiment on a Slurm cluster, over as many time limits as it takes. From the repository's root:
+# Run one experiment on a Slurm cluster, requeued at each time limit until it is done. From the repository's root:
 #
-#   sbatch [sbatch's options] cluster/slurm.sh STAGE CONFIG.toml [options]    as: ossft STAGE --config CONFIG.toml [options]
+#   sbatch [options of sbatch] cluster/slurm.sh STAGE CONFIG.toml [options]
 #
-# Ten minutes before the time limit Slurm signals this script, it sends SIGTERM to `ossft`, which writes a checkpoint and
-# ends, and the job is requeued; `ossft` then goes on where it was. Nodes, GPUs, times to change: cluster/README.md.
+# The script runs `ossft STAGE --config CONFIG.toml [options]`. Ten minutes before the time limit Slurm signals it, and it
+# sends SIGTERM to `ossft`, which writes a checkpoint and ends. The job is then requeued and resumes. What to change:
+# cluster/README.md.
 #SBATCH --job-name=ossft
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -19,9 +20,9 @@
 #SBATCH --output=%x-%j.log
 set -euo pipefail
 
-# Of the 600 seconds above: Slurm may signal a minute late, and `ossft` has this long to end before the job is requeued.
+# Of the 600 seconds above, Slurm may take one minute to signal. `ossft` has this long to end; then the job is requeued.
 grace_seconds=${OSSFT_GRACE_SECONDS:-480}
-max_requeues=${OSSFT_MAX_REQUEUES:-50} # against a job that never gets anywhere
+max_requeues=${OSSFT_MAX_REQUEUES:-50} # ends a job that makes no progress
 
 die() {
     echo "error: $*" >&2
@@ -29,11 +30,11 @@ die() {
 }
 
 requeue() {
-    echo "$(date): the time limit is near; requeued (${SLURM_RESTART_COUNT:-0} times before)"
+    echo "$(date): near the time limit; requeued (${SLURM_RESTART_COUNT:-0} times before)"
     scontrol requeue "$SLURM_JOB_ID"
 }
 
-# To the driver alone: symmetric-run and Ray must go on until it has ended.
+# Signal the driver only: symmetric-run and Ray must keep running until it has ended.
 # shellcheck disable=SC2329 # a trap calls it
 stop_driver() {
     interrupted=true
@@ -48,7 +49,7 @@ stop_driver() {
 at_time_limit() {
     near_limit=true
     stop_driver
-    # At the limit itself it would be too late: Slurm then kills the job and does not requeue it.
+    # At the limit itself it is too late: Slurm kills the job and does not requeue it.
     { sleep "$grace_seconds" >/dev/null 2>&1 && may_requeue && requeue; } &
     watchdog=$!
 }
@@ -73,7 +74,7 @@ source "$root/.venv/bin/activate"
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 [[ -s ${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token} ]] || die "no token for Ray: make one, ray get-auth-token --generate"
 
-# This script runs on the first node, so that one is Ray's head: only there can it signal the driver.
+# This script runs on the first node and can signal the driver only there, so the first node is Ray's head.
 nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 address=${nodes%%$'\n'*}:6379
 state=$(mktemp -d)
@@ -82,7 +83,7 @@ watchdog=''
 trap at_time_limit USR1
 trap stop_driver TERM # scancel, or a preemption that requeues by itself
 
-# All nodes must have joined before the driver starts, which takes the longer the slower the file system is.
+# The driver starts once all nodes have joined, which takes long on a slow file system.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-600}
 # shellcheck disable=SC2016 # the inner shell expands these, on the head
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
@@ -91,7 +92,7 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$SLURM_
     ossft "$stage" --config "$config" "$@" &
 step=$!
 
-# A signal ends `wait` too; the step is waited for again, until it has ended.
+# A signal also ends `wait`, so wait again until the step has ended.
 while true; do
     interrupted=false code=0
     wait "$step" || code=$?
@@ -100,6 +101,6 @@ done
 if [[ -n $watchdog ]]; then kill "$watchdog" 2>/dev/null || true; fi
 rm -rf "$state"
 
-# Done (0) is done, and bad input (2) stays bad.
+# A job that is done (0) or has bad input (2) is not requeued.
 if [[ $near_limit == true ]] && ((code != 0 && code != 2)) && may_requeue; then requeue; fi
 exit "$code"

@@ -1,13 +1,11 @@
-"""Submit one stage of an experiment to a Ray cluster, follow its log, and leave with the job's own exit code.
+"""Submit one stage of an experiment to a Ray cluster, follow its log, and exit with the job's exit code.
 
-Only the experiment file travels with the job (as its working directory); data, models and the run's folder are
-read and written where the cluster sees them, so their paths must be absolute there. Submitted again, a stage goes on
-where it was.
+Only the experiment file is uploaded with the job (as its working directory). Data, models and the run's folder are read
+and written where the cluster sees them, so their paths must be absolute. A stage that is submitted again resumes.
 
-The head's dashboard listens on its loopback. With `--ssh HEAD` a tunnel leads there while the job is followed;
-otherwise RAY_API_SERVER_ADDRESS or RAY_ADDRESS says where it answers (http://127.0.0.1:8265 by default: a local head,
-or a tunnel of your own). The cluster's token stands in ~/.ray/auth_token, or in the file that RAY_AUTH_TOKEN_PATH
-names.
+The head's dashboard listens on its loopback. With `--ssh HEAD` a tunnel leads there while the job is followed.
+Otherwise RAY_API_SERVER_ADDRESS or RAY_ADDRESS is its address (by default http://127.0.0.1:8265: a local head, or your
+own tunnel). The cluster's token is in ~/.ray/auth_token, or in the file that RAY_AUTH_TOKEN_PATH names.
 """
 
 import asyncio
@@ -41,11 +39,13 @@ _TUNNEL_SECONDS = 30.0
 @click.argument("stage", type=click.Choice(["rewrite", "score", "train", "evaluate", "run"]))
 @click.argument("config", metavar="CONFIG.toml", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override one key.")
-@click.option("--start-over", is_flag=True, help="Discard what this stage has written, and make it anew.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the engines' own logs too.")
-@click.option("--submission-id", metavar="ID", help="The job's name on the cluster; by default Ray makes one.")
-@click.option("--ssh", "head", metavar="HEAD", help="Through SSH: USER@HOST of the head, or a name of ~/.ssh/config.")
-@click.option("--dashboard-port", default=8265, show_default=True, help="Of the head, at the tunnel's end.")
+@click.option("--start-over", is_flag=True, help="Discard this stage's output and start over.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the engines' logs too.")
+@click.option("--submission-id", metavar="ID", help="The job's name on the cluster; made by Ray by default.")
+@click.option(
+    "--ssh", "head", metavar="HEAD", help="Connect by SSH: USER@HOST of the head, or a name in ~/.ssh/config."
+)
+@click.option("--dashboard-port", default=8265, show_default=True, help="The dashboard's port on the head, for --ssh.")
 def submit(
     stage: str,
     config: Path,
@@ -57,7 +57,7 @@ def submit(
     dashboard_port: int,
 ) -> int:
     """Run STAGE of the experiment CONFIG.toml as a job on a Ray cluster."""
-    load_experiment(config, overrides)  # a misspelt key need not wait for the cluster to be refused
+    load_experiment(config, overrides)  # reject a misspelt key before anything is submitted
     command = ["ossft", stage, "--config", config.name]
     command += [argument for override in overrides for argument in ("--set", override)]
     command += ["--start-over"] * start_over + ["--verbose"] * verbose
@@ -78,32 +78,32 @@ def follow(client: Any, config: Path, command: list[str], submission_id: str | N
         _print_log(client, job)
         return exit_code(_wait(client, job))
     except KeyboardInterrupt:
-        print(f"\nno longer following; the job goes on. To stop it: ray job stop {job}", file=sys.stderr)
+        print(f"\nno longer following; the job continues. To stop it: ray job stop {job}", file=sys.stderr)
         return EXIT_STOPPED
 
 
 @contextmanager
 def tunnel(head: str, dashboard_port: int) -> Iterator[str]:
-    """An address on this machine's loopback that leads to the dashboard on the head's; closed at the end.
+    """Open an SSH tunnel to the dashboard on the head's loopback; yields its address on this machine.
 
     Raises:
-        InputError: SSH cannot reach the head, or must ask for a password.
+        InputError: SSH cannot reach the head, or needs a password.
     """
     if shutil.which("ssh") is None:
-        raise InputError(f"--ssh {head}: there is no ssh on this machine; install OpenSSH's client")
+        raise InputError(f"--ssh {head}: ssh is not installed on this machine; install the OpenSSH client")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]
     command = ["ssh", "-N", *options, "-L", f"127.0.0.1:{port}:127.0.0.1:{dashboard_port}", "--", head]
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said, start_new_session=True)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True)
         try:
             deadline = time.monotonic() + _TUNNEL_SECONDS
             while not _answers(port):
                 if process.poll() is not None or time.monotonic() > deadline:
-                    said.seek(0)
-                    reason = (said.read().strip().splitlines() or ["no answer"])[-1]
+                    errors.seek(0)
+                    reason = (errors.read().strip().splitlines() or ["no answer"])[-1]
                     raise InputError(f"--ssh {head}: {reason}; `ssh {head}` must work without a password")
                 time.sleep(0.1)
             yield f"http://127.0.0.1:{port}"
@@ -118,7 +118,7 @@ def _answers(port: int) -> bool:
 
 
 def connect(address: str | None = None) -> Any:
-    """A client of the cluster's job server, which it has reached; without an address, the environment's.
+    """A client connected to the cluster's job server, at the environment's address by default.
 
     Raises:
         InputError: nothing answers at the address, or the token is missing or wrong.
@@ -127,7 +127,7 @@ def connect(address: str | None = None) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.disable(logging.INFO)  # uploads and closed sockets are not news; its loggers set their own levels
+    logging.disable(logging.INFO)  # of uploads and closed sockets; Ray's loggers set their own levels
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or DEFAULT_ADDRESS
     try:
         return JobSubmissionClient(address)
@@ -138,10 +138,10 @@ def connect(address: str | None = None) -> Any:
 
 
 def exit_code(info: Any) -> int:
-    """What the job's command left with; Ray knows it, but `ray job submit` does not pass it on."""
+    """The exit code of the job's command. Ray knows it, but `ray job submit` does not pass it on."""
     if info.driver_exit_code is not None:
         code = int(info.driver_exit_code)
-        return 128 - code if code < 0 else code  # ended by a signal: as a shell says it
+        return 128 - code if code < 0 else code  # ended by a signal: the code that a shell reports
     print(f"job {info.submission_id}: {info.status}: {info.message}", file=sys.stderr)
     return EXIT_STOPPED if info.status == "STOPPED" else EXIT_FAILED
 
@@ -156,7 +156,7 @@ def _submit(client: Any, entrypoint: str, folder: str, submission_id: str | None
                 )
             )
         except RuntimeError as error:
-            # a head answers some seconds before it can take jobs
+            # a new head answers some seconds before it accepts jobs
             if "No available agent" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(_POLL_SECONDS)
@@ -169,8 +169,8 @@ def _print_log(client: Any, job: str) -> None:
 
     try:
         asyncio.run(follow())
-    except RuntimeError as error:  # the connection, not the job
-        print(f"the log cannot be followed any more: {error}; the job goes on", file=sys.stderr, flush=True)
+    except RuntimeError as error:  # the connection failed, not the job
+        print(f"the log can no longer be followed: {error}; the job continues", file=sys.stderr, flush=True)
 
 
 def _wait(client: Any, job: str) -> Any:
@@ -180,14 +180,17 @@ def _wait(client: Any, job: str) -> Any:
 
 
 def main() -> None:
-    """Exit codes as of `ossft` itself: 0, 1, 2 and 130."""
+    """Exit with the codes of `ossft`: 0, 1, 2 and 130."""
     try:
         sys.exit(submit(standalone_mode=False))
     except click.ClickException as error:
         _fail(error.format_message(), EXIT_BAD_INPUT)
     except InputError as error:
         _fail(str(error), EXIT_BAD_INPUT)
-    except (RuntimeError, ConnectionError) as error:  # of Ray's job server: nested tracebacks, whose last line counts
+    except (
+        RuntimeError,
+        ConnectionError,
+    ) as error:  # Ray's job server nests tracebacks; the last line counts
         _fail(str(error).rsplit("Error: ")[-1].rstrip(". \n"), EXIT_FAILED)
 
 

@@ -1,1 +1,1 @@
-"""Many policies at once, simulated: how much of their engines' time rewriting uses, and what it costs the driver."""
+"""Many policies with scripted or simulated engines: the share of their time that rewriting uses, the driver's load."""

@@ -1,8 +1,8 @@
-"""The real `ossft rewrite` with many policies whose engine is scripted: real Ray Data, actors, tally, logs and files.
+"""The real `ossft rewrite` with many policies on scripted engines: real Ray Data, actors, tally, logs and files.
 
-Two cores hold no 256 processes, so from 16 policies on several live in one actor's process, each with its own window,
-slots, logs and messages to the tally. Ray Data sees 16 actors with so many times the parts at once, and inside an actor
-a part goes to the policy that holds fewest, which is Ray Data's own rule. No policy begins before all actors are ready.
+Two cores cannot run 256 processes, so with more than 16 policies several share one actor's process. Each keeps its own
+window, slots, logs and reports to the tally. Ray Data sees 16 actors that hold correspondingly more parts at once. An
+actor gives a part to the policy that holds fewest, which is also Ray Data's rule. All actors start together.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import ray
 
-from manypolicies.plan import held_at_once, plan
+from manypolicies.plan import part_sizes, parts_at_once
 from manypolicies.usage import Draw, Usage, usage
 from manypolicies.workload import SEED, Workload, write_problems
 from ossft_ray.common.prompt_templates import Message
@@ -33,12 +33,12 @@ from ossft_ray.stages.rewrite.stage import rewrite
 from ossft_ray.stages.rewrite.worker import RewriteWorker
 from ossft_ray.verification import Verdict
 
-_RECORD = struct.Struct("dd")  # a draw's begin and end, on the machine's monotonic clock
-_LOOK_SECONDS = 0.5
+_RECORD = struct.Struct("dd")  # begin and end of sampling a response, on the monotonic clock
+_MEASURE_SECONDS = 0.5
 
 
 class ScriptedEngine:
-    """Answers as the workload says and after as long; notes each draw in a file of its own."""
+    """Answers as the workload says, after the time it says, and records each response in its own file."""
 
     def __init__(self, workload: Workload, folder: Path) -> None:
         self._workload, self._slots = workload, asyncio.Semaphore(workload.slots)
@@ -51,7 +51,7 @@ class ScriptedEngine:
             begin = time.monotonic()
             try:
                 await asyncio.sleep(seconds)
-            finally:  # what the machine wakes it up too late is not the engine's time
+            finally:  # a late wake-up does not count as the engine's time
                 os.write(self._file, _RECORD.pack(begin, min(time.monotonic(), begin + seconds)))
         return Response("right" if is_right else "wrong", [seed % 500] * 64, "stop")
 
@@ -91,8 +91,8 @@ class Settings:
         return self.folder / "ready"
 
 
-class Host:
-    """An actor's process with several policies in it. `rewrite` makes it; a subclass says of which benchmark it is."""
+class PolicyHost:
+    """An actor with several policies. `rewrite` creates it, so a subclass holds the benchmark's settings."""
 
     settings: Settings
 
@@ -119,7 +119,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Measured:
-    """Processor seconds are those between the first draw and the last, by role."""
+    """Processor seconds, by role, count from the first response to the last."""
 
     usage: Usage
     num_parts: int
@@ -135,16 +135,16 @@ def measure(settings: Settings) -> Measured:
         folder.mkdir()
     data = settings.folder / "problems.jsonl"
     write_problems(data, num_problems)
-    part_sizes = plan(num_problems, part_capacity)
-    parts_at_once = held_at_once(workload, settings.num_policies, len(part_sizes), num_problems)
-    # The window that gives an actor as many parts at once as all its policies together.
-    parts_of_actor = parts_at_once * (settings.num_policies // settings.num_actors)
-    window = max(1, (parts_of_actor - 1) * num_problems // len(part_sizes))
+    num_parts = len(part_sizes(num_problems, part_capacity))
+    at_once = parts_at_once(workload, settings.num_policies, num_parts, num_problems)
+    # the window with which an actor holds as many parts at once as all its policies together
+    parts_of_actor = at_once * (settings.num_policies // settings.num_actors)
+    window = max(1, (parts_of_actor - 1) * num_problems // num_parts)
 
     ray.init(address="local", num_cpus=64, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    watch = Watch()
+    watch = ProcessWatch()
     watch.start()
-    worker: Any = type("ScriptedHost", (Host,), {"settings": settings})
+    worker: Any = type("ScriptedHost", (PolicyHost,), {"settings": settings})
     manifest = rewrite(_experiment(settings, data, window), worker=worker)
     watch.ended.set()
     watch.join()
@@ -156,8 +156,8 @@ def measure(settings: Settings) -> Measured:
     begin, end = min(start for start, _ in all_draws), max(stop for _, stop in all_draws)
     return Measured(
         usage=usage(draws, workload.slots),
-        num_parts=len(part_sizes),
-        parts_at_once=parts_at_once,
+        num_parts=num_parts,
+        parts_at_once=at_once,
         processor_seconds=watch.between(begin, end),
         actor_mib=watch.actor_mib,
     )
@@ -180,23 +180,23 @@ def _read_draws(path: Path) -> list[Draw]:
     return [_RECORD.unpack_from(content, at) for at in range(0, len(content), _RECORD.size)]
 
 
-ROLES = {"gcs_server": "gcs", "raylet": "raylet", "ray::Tally": "tally", "ray::MapWorker": "actors"}
+ROLES = {"gcs_server": "gcs", "raylet": "raylet", "ray::ProgressTally": "tally", "ray::MapWorker": "actors"}
 
 
-class Watch(threading.Thread):
-    """Looks twice a second at what processors this process and those below it have used, by role."""
+class ProcessWatch(threading.Thread):
+    """Measures twice a second the processor time of this process and its descendants, by role."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.ended = threading.Event()
         self.actor_mib = 0.0
-        self._looks: list[tuple[float, dict[str, float]]] = []
+        self._measurements: list[tuple[float, dict[str, float]]] = []
         self._roles: dict[int, str] = {os.getpid(): "driver"}
-        self._used: dict[int, float] = {}  # processor seconds, of processes that have ended too
+        self._used: dict[int, float] = {}  # processor seconds, including processes that have ended
 
     def run(self) -> None:
         this = psutil.Process()
-        while not self.ended.wait(_LOOK_SECONDS):
+        while not self.ended.wait(_MEASURE_SECONDS):
             for process in [this, *this.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
                     times = process.cpu_times()
@@ -206,19 +206,19 @@ class Watch(threading.Thread):
             by_role: dict[str, float] = defaultdict(float)
             for pid, seconds in self._used.items():
                 by_role[self._roles.get(pid, "other")] += seconds
-            self._looks.append((time.monotonic(), dict(by_role)))
+            self._measurements.append((time.monotonic(), dict(by_role)))
 
     def between(self, begin: float, end: float) -> dict[str, float]:
-        """Processor seconds between the looks that come just after these times."""
-        first = next(used for at, used in self._looks if at >= begin)
-        last = next((used for at, used in self._looks if at >= end), self._looks[-1][1])
+        """Processor seconds between the first measurements after these times."""
+        first = next(used for at, used in self._measurements if at >= begin)
+        last = next((used for at, used in self._measurements if at >= end), self._measurements[-1][1])
         return {role: last[role] - first.get(role, 0.0) for role in last}
 
     def _role(self, process: psutil.Process) -> str:
         if process.pid not in self._roles:
             line = " ".join(process.cmdline())
             role = next((role for name, role in ROLES.items() if name in line.partition(" --")[0]), "")
-            if not role:  # a worker has no actor's name before it becomes one
+            if not role:  # a worker process has no name until its actor starts
                 return "other"
             self._roles[process.pid] = role
         return self._roles[process.pid]

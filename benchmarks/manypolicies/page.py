@@ -1,4 +1,4 @@
-"""Tables of many policies: measured where two cores can, simulated up to a thousand."""
+"""Tables of many policies: measured for up to 256, simulated for up to 1,024."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from manypolicies.plan import before, filling, held_at_once, plan
+from manypolicies.plan import old_part_capacity, part_sizes, parts_at_once, parts_in_window
 from manypolicies.usage import Usage
 from manypolicies.workload import Workload
 from ossft_ray.stages.rewrite.ingest import part_capacity
@@ -18,7 +18,7 @@ from ossft_ray.stages.rewrite.ingest import part_capacity
 ACTORS = {1: 1, 4: 4, 16: 16, 64: 16, 256: 16}
 SIMULATED = (1, 4, 16, 64, 256, 1024)
 PER_POLICY = (24, 48, 96, 192, 384)  # problems
-LATE_SECONDS = 20.0  # between the first engine that is ready and the last, where they are not ready at once
+LATE_SECONDS = 20.0  # from the first ready engine to the last, in the columns named late
 Figures = dict[str, Any]
 _ROLES = ("driver", "gcs", "raylet", "tally", "actors")
 _MEASURED = (
@@ -32,7 +32,7 @@ _SIMULATED = (
 
 
 def measured_figures(num_policies: int, num_actors: int, problems_per_policy: int) -> Figures:
-    """Measure in this process, its driver; for `--only`."""
+    """Measure with this process as the driver."""
     from manypolicies.measured import Settings, measure
 
     workload = Workload(problems_per_policy=problems_per_policy)
@@ -41,8 +41,8 @@ def measured_figures(num_policies: int, num_actors: int, problems_per_policy: in
     return {**dataclasses.asdict(measured), "loads": [round(load, 1) for load in os.getloadavg()]}
 
 
-def measure_apart(num_policies: int, num_actors: int, problems_per_policy: int) -> Figures:
-    """Measure in a process of its own, so that sizes do not share a Ray."""
+def measure_in_new_process(num_policies: int, num_actors: int, problems_per_policy: int) -> Figures:
+    """Measure in a new process, so that sizes do not share a Ray."""
     only = json.dumps([num_policies, num_actors, problems_per_policy])
     command = [sys.executable, str(Path(__file__).parents[1] / "scaling.py"), "--only-policies", only]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -53,12 +53,12 @@ def measure_apart(num_policies: int, num_actors: int, problems_per_policy: int) 
 
 
 def print_measured(sizes: list[int], problems_per_policy: int) -> Figures:
-    """The measured table, each row beside the simulation of the very same draws and plan."""
-    print("Measured: real rewriting, scripted engines; `simulated` is the same draws and plan without processes")
+    """Print the measured table, with a simulation of the same responses and parts in each row."""
+    print("Measured: real rewriting, scripted engines; `simulated` has the same responses and parts, without processes")
     _row(_MEASURED)
     result: Figures = {}
     for size in sizes:
-        figures = measure_apart(size, ACTORS[size], problems_per_policy)
+        figures = measure_in_new_process(size, ACTORS[size], problems_per_policy)
         usage, processors = Usage(**figures["usage"]), figures["processor_seconds"]
         num_problems = size * problems_per_policy
         simulated = simulate_now(Workload(problems_per_policy=problems_per_policy), size)
@@ -95,7 +95,7 @@ def print_measured(sizes: list[int], problems_per_policy: int) -> Figures:
 
 
 def print_simulated(problems_per_policy: int) -> Figures:
-    """What the rules alone cost: by the number of policies, and the problems of each; and with the rules of before."""
+    """Print the cost of the scheduling rules, now and earlier, by the number of policies and their problems."""
     result: Figures = {}
     print("\nSimulated, no Ray: share of the engines' time that is used")
     _row(_SIMULATED)
@@ -105,7 +105,7 @@ def print_simulated(problems_per_policy: int) -> Figures:
         was, was_late = simulate_before(workload, size), simulate_before(workload, size, LATE_SECONDS)
         num_problems = size * problems_per_policy
         shares = [now.used, now.used_before_tail, now.lost_in_tail, late.used, was.used, was_late.used]
-        _row([size, num_problems, len(plan(num_problems, part_capacity)), *(f"{share:.3f}" for share in shares)])
+        _row([size, num_problems, len(part_sizes(num_problems, part_capacity)), *(f"{share:.3f}" for share in shares)])
         result |= {f"sim_used_{size}": round(now.used, 4), f"sim_before_{size}": round(was.used, 4)}
         result |= {
             f"sim_used_late_{size}": round(late.used, 4),
@@ -127,8 +127,8 @@ def simulate_now(workload: Workload, num_policies: int, late_seconds: float = 0.
     from manypolicies.simulated import simulate
 
     num_problems = workload.problems_per_policy * num_policies
-    sizes = plan(num_problems, part_capacity)
-    at_once = held_at_once(workload, num_policies, len(sizes), num_problems)
+    sizes = part_sizes(num_problems, part_capacity)
+    at_once = parts_at_once(workload, num_policies, len(sizes), num_problems)
     return simulate(workload, num_policies, sizes, at_once, late_seconds)
 
 
@@ -136,8 +136,8 @@ def simulate_before(workload: Workload, num_policies: int, late_seconds: float =
     from manypolicies.simulated import simulate
 
     num_problems = workload.problems_per_policy * num_policies
-    sizes = plan(num_problems, before)
-    return simulate(workload, num_policies, sizes, filling(workload, len(sizes), num_problems), late_seconds)
+    sizes = part_sizes(num_problems, old_part_capacity)
+    return simulate(workload, num_policies, sizes, parts_in_window(workload, len(sizes), num_problems), late_seconds)
 
 
 def _row(cells: Iterable[Any]) -> None:

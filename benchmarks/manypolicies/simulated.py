@@ -1,7 +1,7 @@
-"""Rewriting on a clock of its own: the real `rewrite_problem` and window, and Ray Data's way to hand parts out, no Ray.
+"""Rewriting in simulated time: the real `rewrite_problem` and window, with Ray Data's rule for parts, without Ray.
 
-Nobody waits: the event loop's clock jumps to whatever comes next. So this says what the rules alone cost, with any
-number of policies, and nothing of what processes, files and messages cost.
+The event loop's clock jumps to the next event. So the simulation shows what the scheduling rules cost, for any number
+of policies, but not what processes, files and messages cost.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ SETTINGS = Rewrite(guided_alignment=GuidedAlignment(max_copied=1.0))
 
 
 class _Jump(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Waits for nothing; the time that it should have waited has passed."""
+    """Does not wait, but moves the clock by the time that it should have waited."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
-            raise RuntimeError("the simulation waits for something that never happens")
+            raise RuntimeError("the simulation waits for an event that never happens")
         self.now += max(0.0, timeout)
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps."""
+    """An event loop whose clock jumps to the next event."""
 
     def __init__(self) -> None:
         self._jump = _Jump()
@@ -47,7 +47,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class SimulatedPolicy:
-    """One engine with its slots, and the problems in flight."""
+    """One engine with its slots and the problems in flight."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
@@ -82,7 +82,7 @@ async def verify(problem: Problem, response: str) -> Verdict:
 def simulate(
     workload: Workload, num_policies: int, part_sizes: Sequence[int], parts_at_once: int, late_seconds: float = 0.0
 ) -> Usage:
-    """Hand the parts out in this order, each to the policy that holds fewest, and none more than `parts_at_once`.
+    """Give the parts out in this order, each to the policy that holds fewest, at most `parts_at_once` to each.
 
     Policies are ready one after the other, the last `late_seconds` after the first.
     """
@@ -99,7 +99,7 @@ async def _run(
 ) -> list[SimulatedPolicy]:
     policies = [SimulatedPolicy(workload) for _ in range(num_policies)]
     waiting = deque(_parts(part_sizes))
-    ready: list[tuple[int, int]] = []  # parts held and policy, a heap; outdated entries are passed over
+    ready: list[tuple[int, int]] = []  # a heap of (parts held, policy); outdated entries are skipped
     held = [0] * num_policies
     working: set[asyncio.Task[None]] = set()
     loop, ended = asyncio.get_running_loop(), asyncio.Event()

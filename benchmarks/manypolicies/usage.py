@@ -1,4 +1,4 @@
-"""How much of the engines' time was used, and where the rest went: from the draws that each policy made."""
+"""The share of the engines' time that was used, and where the rest was lost, from the responses of each policy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ Draw = tuple[float, float]  # begin and end, seconds on one clock
 
 @dataclass(frozen=True)
 class Usage:
-    """Shares are of slots x policies x time, from the first draw of all to the end of the last."""
+    """Shares of slots x policies x time, from the first response of all policies to the end of the last."""
 
     seconds: float
     used: float  # 1: every slot was busy all the time
-    used_before_tail: float  # of the time until the first policy had nothing left to do
+    used_before_tail: float  # the share until the first policy had nothing left to do
     tail_seconds: float  # from then to the end
     lost_in_tail: float
     draws: int
@@ -20,7 +20,7 @@ class Usage:
 
 
 def usage(by_policy: Sequence[Sequence[Draw]], slots: int) -> Usage:
-    """A policy that never drew was idle from the start."""
+    """A policy without responses was idle from the start."""
     draws = [draw for of_policy in by_policy for draw in of_policy]
     begin, end = min(start for start, _ in draws), max(stop for _, stop in draws)
     first_idle = min(max((stop for _, stop in of_policy), default=begin) for of_policy in by_policy)

@@ -1,9 +1,9 @@
-"""What is asked of the policies, and how long they take: the same draws, measured or simulated.
+"""The workload of the policies: the same responses and durations, measured or simulated.
 
-A response's length is lognormal and cut at `longest_seconds`, as `max_tokens` cuts it; a problem's pass rate is drawn
-from a beta distribution, so that many problems are easy and many are so hard that every wave is drawn. An engine has
-`slots`: up to so many responses at once take as long as one alone, and more wait. Real engines slow down as their batch
-fills, so idle slots cost them less than they cost here.
+A response's duration is lognormal and capped at `longest_seconds`, as `max_tokens` caps its length. A problem's pass
+rate comes from a beta distribution, so many problems are easy and many need every wave of samples. Up to `slots`
+responses at once take an engine as long as one alone; others wait. Real engines slow down as their batch fills, so an
+idle slot costs them less than it does here.
 """
 
 import json
@@ -22,17 +22,17 @@ class Workload:
     problems_per_policy: int = 48
     slots: int = 16
     median_seconds: float = 4.0
-    sigma: float = 0.8  # of the logarithm: the mean is 1.4 times the median
+    sigma: float = 0.8  # of the logarithm; the mean is 1.4 times the median
     longest_seconds: float = 32.0
     spare_below: int = 1
 
     @property
     def window(self) -> int:
-        """Problems in flight: a quarter more than the slots, as `problems_in_flight` has it."""
+        """Problems in flight: a quarter more than the slots, as in `problems_in_flight`."""
         return self.slots * 5 // 4
 
     def draw(self, problem_id: str, stage: str, seed: int) -> tuple[float, bool]:
-        """Seconds that a response takes, and whether it is right."""
+        """The duration of a response in seconds, and whether it is right."""
         rng = random.Random(seed)
         seconds = self.median_seconds * math.exp(self.sigma * rng.gauss(0, 1))
         pass_rate = random.Random(problem_id).betavariate(0.5, 0.5)

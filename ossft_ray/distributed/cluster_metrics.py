@@ -1,10 +1,9 @@
-"""What does a cluster's monitoring see of a run? Counters and gauges, which Ray exports for Prometheus.
+"""Counters and gauges of a run, which Ray exports for Prometheus and `cluster/grafana.json` shows.
 
-There the counter `ossft_problems` is `ray_ossft_problems_total`, the gauge `ossft_train_loss` `ray_ossft_train_loss`.
-Each carries the run's output and the stage; Ray adds the node and the worker. `cluster/grafana.json` shows them.
+Prometheus sees the counter `ossft_problems` as `ray_ossft_problems_total`, the gauge `ossft_train_loss` as
+`ray_ossft_train_loss`. Each is labelled with the run's output and the stage; Ray adds the node and the worker.
 
-A counter starts from nothing with each process, as Prometheus' `rate` and `increase` expect; a gauge goes with its
-process.
+A counter starts at zero in each process, as Prometheus' `rate` and `increase` expect; a gauge ends with its process.
 """
 
 import threading
@@ -15,35 +14,35 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 _REFRESH_SECONDS = 1.0
-_TAGS = ("run", "stage")  # of all; the stage of an evaluation is `evaluate-MODEL`
+_TAGS = ("run", "stage")  # on all of them; the stage of an evaluation is `evaluate-MODEL`
 
-# What each counts, and the tags it has beside those of all.
+# What each counts, and its tags besides those
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ossft_problems": ("Problems done; those of rewriting by the origin of what was kept", ("origin",)),
+    "ossft_problems": ("Problems done; in rewriting by the origin of the kept response", ("origin",)),
     "ossft_generated_tokens": ("Tokens of responses that the policy has sampled", ()),
-    "ossft_verdicts": ("Verdicts of the verifiers, by reason; timeout and memory are their limits", ("reason",)),
-    "ossft_engine_deaths": ("Engines that died and were started again", ()),
+    "ossft_verdicts": ("Verdicts by reason; timeout and memory are the verifiers' limits", ("reason",)),
+    "ossft_engine_deaths": ("Engines that died and were replaced", ()),
     "ossft_scored_tokens": ("Response tokens whose log-probability was computed", ()),
 }
 
-_OF_TRAINING = {
+_TRAINING = {
     "step": "Optimiser steps done",
-    "num_steps": "Optimiser steps of the whole training",
+    "num_steps": "Optimiser steps of the whole training run",
     "loss": "Loss of the newest step",
     "cross_entropy": "Mean -log p of the newest step's response tokens",
     "grad_norm": "Gradient norm of the newest step, before clipping",
     "learning_rate": "Learning rate of the newest step",
-    "tokens_per_second": "Response tokens a second of the newest step, all workers together",
+    "tokens_per_second": "Response tokens a second of the newest step, over all workers",
 }
 GAUGES: dict[str, str] = {
-    "ossft_requests_in_flight": "Requests that the engine works on, or that wait in its queue",
-    "ossft_verdicts_in_flight": "Responses that are being graded, or wait for it",
-    **{f"ossft_train_{name}": description for name, description in _OF_TRAINING.items()},
+    "ossft_requests_in_flight": "Requests that the engine works on or has queued",
+    "ossft_verdicts_in_flight": "Responses that are being graded or wait to be",
+    **{f"ossft_train_{name}": description for name, description in _TRAINING.items()},
 }
 
 
 class ClusterMetrics:
-    """One process's counters and gauges. Recording takes microseconds, and does nothing where no Ray runs."""
+    """One process's counters and gauges. Recording takes microseconds, and does nothing in a process without Ray."""
 
     def __init__(self, run: str, stage: str) -> None:
         self._tags = {"run": run, "stage": stage}
@@ -52,32 +51,32 @@ class ClusterMetrics:
         self._closing = threading.Event()
 
     def count(self, name: str, amount: float = 1, **tags: str) -> None:
-        """Add to a counter of `COUNTERS`; adding nothing is allowed."""
+        """Add to a counter of `COUNTERS`; the amount may be 0."""
         if name not in self._counters:
-            description, own = COUNTERS[name]
-            self._counters[name] = Counter(name, description, (*_TAGS, *own)).set_default_tags(self._tags)
+            description, extra_tags = COUNTERS[name]
+            self._counters[name] = Counter(name, description, (*_TAGS, *extra_tags)).set_default_tags(self._tags)
         if amount > 0:
             self._counters[name].inc(amount, tags)
 
     def watch(self, name: str, read: Callable[[], float]) -> None:
-        """Let a gauge of `GAUGES` be what `read` says at any time; a later `read` takes the place of an earlier."""
+        """Let a gauge of `GAUGES` show what `read` returns, from now on."""
         if not self._gauges:
-            threading.Thread(target=self._keep_set, name="cluster metrics", daemon=True).start()
+            threading.Thread(target=self._refresh, name="cluster metrics", daemon=True).start()
         gauge = self._gauges[name][0] if name in self._gauges else Gauge(name, GAUGES[name], _TAGS)
-        self._gauges = {**self._gauges, name: (gauge, read)}  # never changed under the thread's hands
+        self._gauges = {**self._gauges, name: (gauge, read)}  # a new dict: the thread may be iterating over the old
 
     def watch_training(self, metrics: dict[str, Any]) -> None:
-        """Let the gauges of training be a step's metrics, as in `metrics.jsonl`."""
-        for name in _OF_TRAINING:
+        """Let the gauges of training show a step's metrics, as in `metrics.jsonl`."""
+        for name in _TRAINING:
             if name in metrics:
                 self.watch(f"ossft_train_{name}", partial(float, metrics[name]))
 
     def close(self) -> None:
-        """Let the gauges go."""
+        """Stop refreshing the gauges, which then disappear."""
         self._closing.set()
 
-    def _keep_set(self) -> None:
-        """Ray forgets a gauge that is not set again within two of its reports (20 s): a step may take longer."""
+    def _refresh(self) -> None:
+        """Set all gauges again and again: Ray drops one that is not set within two of its reports (20 s)."""
         while not self._closing.wait(_REFRESH_SECONDS):
             for gauge, read in self._gauges.values():
                 gauge.set(read(), self._tags)

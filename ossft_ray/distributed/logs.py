@@ -1,46 +1,60 @@
-"""Where worker noise goes: one log file a worker in the run's folder."""
+"""Log files of workers in the run's folder, and one-line errors that point to them."""
 
 import os
 import sys
 from pathlib import Path
 
+from ossft_ray.common.errors import InputError, JobError, brief, root_cause
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import LOGS
 
-
-def log_folder(experiment: Experiment) -> Path | None:
-    """Where engine logs go; None for an object store, whose runs leave them with Ray."""
-    local = Folder.at(experiment.run.output).local_path
-    return local / LOGS if local else None
+RESUME = "run the same command again to resume"
 
 
-def redirect_output(experiment: Experiment, name: str) -> None:
-    """Send this process's stdout and stderr, and those of its children to come, to `logs/NAME.log` of the run."""
-    log = _open_log(experiment, name)
-    if log is None:
+def redirect_output(experiment: Experiment, name: str, descriptors: tuple[int, ...] = (1, 2)) -> None:
+    """Send the output of this process, and of children it starts later, to the run's `logs/NAME.log`."""
+    folder = _log_folder(experiment)
+    if folder is None:
         return
+    folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    with open(folder / f"{name}.log", "ab") as log:
+        for descriptor in descriptors:
+            os.dup2(log.fileno(), descriptor)
 
 
 def divert_native_stderr(experiment: Experiment) -> None:
-    """Let C++ and child processes print to `logs/ray.log`, while Python's own stderr stays the terminal."""
-    log = _open_log(experiment, "ray")
-    if log is None:
-        return
+    """Let C++ and child processes print to `logs/ray.log`, while Python's stderr stays the terminal."""
     sys.stderr.flush()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    os.dup2(log, 2)
-    os.close(log)
+    redirect_output(experiment, "ray", descriptors=(2,))
 
 
-def _open_log(experiment: Experiment, name: str) -> int | None:
-    folder = log_folder(experiment)
-    if folder is None:
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
-    return os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+def see_logs(experiment: Experiment) -> str:
+    """The end of an error message that names the log folder; empty for a run in an object store."""
+    folder = _log_folder(experiment)
+    return f"; logs: {folder}" if folder else ""
+
+
+def explain_failure(error: BaseException, experiment: Experiment) -> InputError | JobError:
+    """What the user reads when Ray work has failed: our own error as is, else the root cause in one line."""
+    cause: BaseException = error
+    while inner := getattr(cause, "cause", None) or cause.__cause__:  # a RayTaskError has the former
+        if not isinstance(inner, BaseException) or inner is cause:
+            break
+        cause = inner
+    if isinstance(cause, InputError | JobError):
+        return cause
+    if isinstance(cause, OSError):
+        return JobError(f"{experiment.run.output}: {brief(cause)}; {RESUME}")
+    kind, reason = type(cause).__name__, root_cause(cause)
+    summary = reason if reason == kind else f"{kind}: {reason}"
+    return JobError(f"{summary}{see_logs(experiment)}; {RESUME}")
+
+
+def _log_folder(experiment: Experiment) -> Path | None:
+    """None for a run in an object store: Ray keeps the logs of its workers."""
+    local = Folder.at(experiment.run.output).local_path
+    return local / LOGS if local else None

@@ -1,7 +1,7 @@
-"""A worker's processes, the engine's among them, and seeing to it that they are gone when a stage ends.
+"""The processes of workers and their engines, and waiting until they have exited.
 
-An actor's process takes its engine's with it, but some time after Ray has given the actor up. The next stage must not
-find a GPU's memory still taken, so the driver waits, on each node, for the processes that its workers named.
+The engine's processes end after their actor's, some time after Ray has released the actor. The next stage must not find
+GPU memory still in use, so the driver waits on each node for the processes that its workers named.
 """
 
 import time
@@ -14,53 +14,50 @@ from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedE
 
 from ossft_ray.distributed.nodes import alive_nodes, on_node
 
-_PATIENCE_SECONDS = 30.0  # then they are killed
-_CLOCK_SECONDS = 3.0  # start times are counted from the boot time, which moves a little as the clock is set
+_KILL_AFTER_SECONDS = 30.0
+_CLOCK_SECONDS = 3.0  # start times count from the boot time, which moves a little when the clock is adjusted
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes on one node, each with its start time, since a process id may be used again."""
+    """Processes on one node: start times by process id, since ids are reused."""
 
     node_id: str
     started: dict[int, float]
 
 
-def own_processes() -> Processes:
-    """This process and all below it."""
+def current_processes() -> Processes:
+    """This process and its descendants."""
     this = psutil.Process()
     started = {process.pid: process.create_time() for process in [this, *this.children(recursive=True)]}
     return Processes(ray.get_runtime_context().get_node_id(), started)
 
 
-def await_ends(groups: list[Processes]) -> None:
-    """Return when all of them are gone; a node that has died has taken its own along."""
+def await_exit(groups: list[Processes]) -> None:
+    """Return when all of them have exited, by themselves or killed. Those of a lost node are gone already."""
     alive = {node["NodeID"] for node in alive_nodes()}
     waits = [
-        on_node(_await_ends_here, group.node_id).remote(group.started, _PATIENCE_SECONDS)
-        for group in groups
-        if group.node_id in alive
+        on_node(_await_exit_here, group.node_id).remote(group.started) for group in groups if group.node_id in alive
     ]
     for wait in waits:
-        with suppress(TaskUnschedulableError, NodeDiedError, WorkerCrashedError):  # it has died just now
+        with suppress(TaskUnschedulableError, NodeDiedError, WorkerCrashedError):  # the node was lost just now
             ray.get(wait)
 
 
 @ray.remote(num_cpus=0)
-def _await_ends_here(started: dict[int, float], patience_seconds: float) -> None:
-    deadline = time.monotonic() + patience_seconds
-    while left := [process for pid, start in started.items() if (process := _find(pid, start))]:
+def _await_exit_here(started: dict[int, float]) -> None:
+    deadline = time.monotonic() + _KILL_AFTER_SECONDS
+    while running := [process for pid, start in started.items() if (process := _find(pid, start))]:
         if time.monotonic() > deadline:
-            for process in left:
+            for process in running:
                 process.kill()
             deadline = float("inf")
         time.sleep(0.05)
 
 
 def _find(pid: int, start: float) -> psutil.Process | None:
-    try:
+    with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        is_it = abs(process.create_time() - start) < _CLOCK_SECONDS and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return None
-    return process if is_it else None
+        if abs(process.create_time() - start) < _CLOCK_SECONDS and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None

@@ -1,8 +1,9 @@
-"""Counts from many workers while they work, and a driver that watches them."""
+"""Progress of many workers: the counts they report, and a driver that polls them while it waits."""
 
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 import ray
@@ -12,91 +13,80 @@ from ossft_ray.distributed.processes import Processes
 
 T = TypeVar("T")
 OnProgress = Callable[[dict[str, Any]], None]
-ALREADY_COMPLETE = {"already_complete": True}  # what a stage reports that finds its output complete
+ALREADY_COMPLETE = {"already_complete": True}  # reported by a stage that finds its output complete
 REPORT_SECONDS = 0.5
-_REPORTS_PER_SECOND = 200  # of all workers together, so that a thousand do not take all of the tally's time
+_REPORTS_PER_SECOND = 200  # of all workers together, so that a thousand of them do not overload the tally
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class Tally:
-    """What workers have told of themselves and of the parts they work on, the latest of each.
+class ProgressTally:
+    """The latest counts of each worker and of each part.
 
-    Workers tell their totals again and again, so a tally that was killed knows those of the living again soon; and a
-    part that a worker takes up after another's death is counted once. The sums are kept up with each report: it costs
-    the same however many parts there were.
+    Workers report totals, not increments. A tally that was killed and restarted is therefore complete again as soon as
+    every live worker has reported, and a part that moves to another worker counts once. The sums are updated with each
+    report, so a report costs the same however many parts there are.
     """
 
     def __init__(self) -> None:
-        self._lives: dict[str, tuple[dict[str, int], list[Processes]]] = {}
-        self._parts: dict[str, dict[str, int]] = {}
+        self._counts: dict[str, dict[str, int]] = {}  # by worker and by part
         self._totals: Counter[str] = Counter()
-        self._enrolled: set[ActorHandle] = set()
-        self._at_work: set[ActorHandle] = set()
+        self._processes: dict[str, list[Processes]] = {}
+        self._registered: set[ActorHandle] = set()
+        self._reporting: set[ActorHandle] = set()
         self._failure: Exception | None = None
 
-    def enrol(self, worker: ActorHandle) -> None:
-        """Know of a worker before it has told anything. It lives at least as long as this tally does."""
-        self._enrolled.add(worker)
+    def register(self, actor: ActorHandle) -> None:
+        """Hold a handle of an actor that has not reported yet. The actor lives at least as long as this tally."""
+        self._registered.add(actor)
 
-    def workers(self) -> list[ActorHandle]:
-        return list(self._enrolled | self._at_work)
+    def actors(self) -> list[ActorHandle]:
+        return list(self._registered | self._reporting)
 
-    def put(
-        self,
-        worker: ActorHandle,
-        life: str,
-        counts: dict[str, int],
-        parts: dict[str, dict[str, int]],
-        processes: list[Processes],
+    def report(
+        self, actor: ActorHandle, worker_id: str, counts: dict[str, dict[str, int]], processes: list[Processes]
     ) -> float:
-        """Returns the seconds after which this life may tell more: the more workers, the less often."""
-        counts_before, _ = self._lives.get(life, ({}, []))
-        self._replace(counts_before, counts)
-        for part, of_part in parts.items():
-            self._replace(self._parts.get(part, {}), of_part)
-        self._lives[life] = (counts, processes)
-        self._parts |= parts
-        self._at_work.add(worker)
-        return max(REPORT_SECONDS, len(self._at_work) / _REPORTS_PER_SECOND)
+        """Replace the counts of a worker (`worker_id`) and of the parts that it works on.
 
-    def fail(self, failure: Exception) -> None:
-        """Keep the first failure that a worker tells of: what follows is often no more than its consequence."""
+        `worker_id` changes when Ray restarts the actor. Returns the seconds until the worker may report again.
+        """
+        for counted, now in counts.items():
+            self._totals.subtract(self._counts.get(counted, {}))
+            self._totals.update(now)
+        self._counts |= counts
+        self._processes[worker_id] = processes
+        self._reporting.add(actor)
+        return max(REPORT_SECONDS, len(self._reporting) / _REPORTS_PER_SECOND)
+
+    def record_failure(self, failure: Exception) -> None:
+        """Keep the first failure only: those that follow are often its consequence."""
         self._failure = self._failure or failure
 
     def failure(self) -> Exception | None:
         return self._failure
 
     def processes(self) -> list[Processes]:
-        return [group for _, processes in self._lives.values() for group in processes]
+        return [group for groups in self._processes.values() for group in groups]
 
     def totals(self) -> dict[str, int]:
-        """Sums over all workers and parts, and `policies`: how many workers there were."""
-        return {**self._totals, "policies": len(self._at_work)}
-
-    def _replace(self, before: dict[str, int], now: dict[str, int]) -> None:
-        self._totals.subtract(before)
-        self._totals.update(now)
+        """Sums over all workers and parts, and `policies`, the number of actors that have reported."""
+        return {**self._totals, "policies": len(self._reporting)}
 
 
-def watch(work: Callable[[], T], poll: Callable[[], None], every_seconds: float = 0.5) -> T:
-    """Run `work` in a thread and call `poll` meanwhile and once at the end; returns or raises what `work` does.
+def poll_while_running(work: Callable[[], T], poll: Callable[[], None], every_seconds: float = 0.5) -> T:
+    """Run `work` in a thread, call `poll` until it ends and once more; returns or raises what `work` does.
 
     The calling thread stays free for Ctrl-C, which ends the waiting at once.
     """
-    outcome: dict[str, Any] = {}
+    outcome: Future[T] = Future()
 
     def run() -> None:
         try:
-            outcome["value"] = work()
-        except BaseException as error:  # handed to the caller below
-            outcome["error"] = error
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(every_seconds)
+    threading.Thread(target=run, daemon=True).start()
+    while not outcome.done():
+        wait([outcome], timeout=every_seconds)
         poll()
-    if "error" in outcome:
-        raise outcome["error"]
-    value: T = outcome["value"]
-    return value
+    return outcome.result()

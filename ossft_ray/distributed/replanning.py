@@ -1,70 +1,67 @@
-"""What becomes of a plan when the cluster shrinks? It waits for the lost node, and is then made anew for what is left.
+"""Replanning after a lost node: wait for it to return, then run the stage again on the nodes that are left.
 
-Ray starts an actor of a lost node again as soon as another node has room for it. Where all are full there is none, and
-its work would wait for ever. All work is kept in the run's folder, so the stage simply begins again where it was.
+Ray restarts an actor of a lost node as soon as another node has a free slot. If none has one, the actor's work would
+wait forever. All finished work is in the run's folder, so the stage starts again with fewer actors and resumes there.
 """
 
 import functools
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
 
 from ossft_ray.common.durations import parse_duration
 from ossft_ray.common.errors import JobError
-from ossft_ray.config import Experiment
-from ossft_ray.distributed.placement import Node
+from ossft_ray.config import Experiment, Resources
+from ossft_ray.distributed.nodes import node_capacities
+from ossft_ray.distributed.placement import NodeCapacity, slots_on
 from ossft_ray.distributed.progress import OnProgress
-from ossft_ray.distributed.session import cluster_nodes
 
-_ASK_SECONDS = 5.0  # between questions to the cluster
+_CHECK_SECONDS = 5.0
 T = TypeVar("T")
 
 
-class NoRoom(Exception):
-    """The cluster has had no room for the plan for too long; `num_left` of the actors of kind `name` would fit."""
+class InsufficientCapacity(Exception):
+    """The cluster has been too small for too long: only `num_left` of the actors that `[resources]` `key` sets fit."""
 
-    def __init__(self, name: str, num_planned: int, num_left: int) -> None:
-        actors = name.removeprefix("num_").replace("_", " ")
-        super().__init__(f"a node was lost: of {num_planned} {actors} the cluster can hold {num_left}")
-        self.name, self.num_left = name, num_left
+    def __init__(self, key: str, num_planned: int, num_left: int) -> None:
+        actors = key.removeprefix("num_").replace("_", " ")
+        super().__init__(f"a node was lost: the cluster now holds {num_left} of {num_planned} {actors}")
+        self.key, self.num_left = key, num_left
 
 
-class Room:
-    """Asks now and then whether the cluster still holds as many actors of a size as it did."""
+@dataclass
+class CapacityWatch:
+    """Checks every few seconds that the cluster still holds the planned actors of one size."""
 
-    def __init__(
-        self,
-        name: str,
-        gpus_each: float,
-        cpus_each: int,
-        experiment: Experiment,
-        nodes: Callable[[], list[Node]] = cluster_nodes,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`name` is the key of `[resources]` that says how many."""
-        self._name, self._size = name, (gpus_each, cpus_each)
-        self._patience = parse_duration(experiment.resources.replan_after)
-        self._nodes, self._clock = nodes, clock
-        self._asked_at = self._enough_at = clock()
+    key: str  # of `[resources]`, with the number of these actors
+    gpus_each: float
+    cpus_each: int
+    resources: Resources
+    nodes: Callable[[], list[NodeCapacity]] = node_capacities
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._checked_at = self._sufficient_at = self.clock()
 
     def poll(self, count: int) -> None:
-        """Raises NoRoom if fewer than `count` have fitted for `[resources] replan_after`."""
-        now = self._clock()
-        if now - self._asked_at < _ASK_SECONDS:
+        """Raises InsufficientCapacity if the cluster has held fewer than `count` for `[resources] replan_after`."""
+        now = self.clock()
+        if now - self._checked_at < _CHECK_SECONDS:
             return
-        self._asked_at = now
-        fitting = sum(node.room(*self._size) for node in self._nodes())
-        if fitting >= count:
-            self._enough_at = now
-        elif now - self._enough_at > self._patience:
-            raise NoRoom(self._name, count, fitting)
+        self._checked_at = now
+        slots = slots_on(self.nodes(), self.gpus_each, self.cpus_each)
+        if slots >= count:
+            self._sufficient_at = now
+        elif now - self._sufficient_at > parse_duration(self.resources.replan_after):
+            raise InsufficientCapacity(self.key, count, slots)
 
 
 def replanned(stage: Callable[..., T]) -> Callable[..., T]:
-    """A stage that begins again, smaller, when the cluster has lost the room for it."""
+    """Decorate a stage so that it starts again with fewer actors when the cluster has become too small for it."""
 
     @functools.wraps(stage)
     def run(
@@ -77,15 +74,15 @@ def replanned(stage: Callable[..., T]) -> Callable[..., T]:
         while True:
             try:
                 return stage(experiment, on_progress, start_over, verbose, **others)
-            except NoRoom as lost:
-                if lost.num_left < 1:
-                    raise JobError(f"{lost}; the same command goes on when there are nodes again") from None
+            except InsufficientCapacity as shortage:
+                if shortage.num_left < 1:
+                    raise JobError(f"{shortage}; run the same command again when nodes are back") from None
                 update: dict[str, Any] = {"min_policies": None}
-                if getattr(experiment.resources, lost.name) != "auto":  # which is settled anew, and grows again
-                    update[lost.name] = lost.num_left
+                if getattr(experiment.resources, shortage.key) != "auto":  # auto fits the cluster, and grows with it
+                    update[shortage.key] = shortage.num_left
                 smaller = experiment.resources.model_copy(update=update)
-                print(f"{lost}; going on with those", file=sys.stderr, flush=True)
-            ray.shutdown()  # ends what still waits; the stage connects again
+                print(f"{shortage}; continuing with {shortage.num_left}", file=sys.stderr, flush=True)
+            ray.shutdown()  # ends what still waits for a slot; the stage connects again
             experiment, start_over = experiment.model_copy(update={"resources": smaller}), False
 
     return run

@@ -1,4 +1,4 @@
-"""A pool of rollout workers on Ray Data: how many actors, what each holds, and how a failed plan ends."""
+"""A pool of rollout workers on Ray Data: its size, the parts each worker holds, and the end of a failed run."""
 
 from contextlib import suppress
 from typing import Any
@@ -9,35 +9,37 @@ from ray.exceptions import RayError
 
 from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.placement import Placement
-from ossft_ray.distributed.processes import await_ends
-from ossft_ray.distributed.progress import OnProgress, Tally, watch
-from ossft_ray.distributed.replanning import Room
-from ossft_ray.distributed.rollout_worker import MAX_DEATHS, RolloutWorker, failure
-from ossft_ray.distributed.session import beside_driver, place
+from ossft_ray.distributed.logs import explain_failure
+from ossft_ray.distributed.nodes import on_driver_node
+from ossft_ray.distributed.placement import ResourcePlan
+from ossft_ray.distributed.processes import await_exit
+from ossft_ray.distributed.progress import OnProgress, ProgressTally, poll_while_running
+from ossft_ray.distributed.replanning import CapacityWatch
+from ossft_ray.distributed.rollout_worker import MAX_DEATHS, RolloutWorker
+from ossft_ray.distributed.session import plan_resources
 from ossft_ray.engines.in_flight import problems_in_flight
 
 _GROW_ABOVE = 0.01  # of the parts that the actors may hold
 
 
-def pool_arguments(experiment: Experiment, placement: Placement, num_parts: int, num_problems: int) -> dict[str, Any]:
+def pool_arguments(experiment: Experiment, plan: ResourcePlan, num_parts: int, num_problems: int) -> dict[str, Any]:
     """`map_batches` arguments: how many actors, with which resources, and how many parts each holds at once.
 
-    An actor holds as many parts as fill its window of problems, and one more, so that it never waits for Ray; not
-    many more, because what it holds at the end is what others cannot take from it. And no more than its share of all,
-    or the first that are ready would leave nothing to those whose engines load longer.
+    An actor holds the parts that fill its window of problems, and one more, so that it never waits for Ray. It does not
+    hold many more, because no other actor can take them over at the end. It holds no more than its share of all parts
+    either: otherwise the first actors to be ready would leave nothing to those whose engines load longer.
     """
-    num_policies = max(1, min(placement.num_policies, num_parts))
-    most = min(placement.max_policies or num_parts, num_parts)
-    least = min(placement.min_policies, num_policies)
-    filling = -(-problems_in_flight(experiment) * num_parts // max(1, num_problems)) + 1
-    parts_at_once = min(filling, max(1, num_parts // num_policies))
+    num_policies = max(1, min(plan.num_policies, num_parts))
+    smallest = min(plan.min_policies, num_policies)
+    largest = min(plan.max_policies or num_parts, num_parts)
+    parts_in_window = -(-problems_in_flight(experiment) * num_parts // max(1, num_problems))
+    parts_at_once = min(parts_in_window + 1, max(1, num_parts // num_policies))
     return {
         "batch_size": 1,
-        "num_cpus": placement.cpus_per_policy,
-        "num_gpus": placement.gpus_per_policy,
+        "num_cpus": plan.cpus_per_policy,
+        "num_gpus": plan.gpus_per_policy,
         "compute": ActorPoolStrategy(
-            **({"size": least} if least == most else {"min_size": least, "max_size": most}),
+            **({"size": smallest} if smallest == largest else {"min_size": smallest, "max_size": largest}),
             max_tasks_in_flight_per_actor=parts_at_once,
             max_concurrent_calls_per_actor=parts_at_once,
         ),
@@ -56,71 +58,66 @@ def run_workers(
 ) -> dict[str, int]:
     """Let a pool of workers process all `parts`, in this order; returns the workers' totals.
 
-    `on_progress` gets the totals about twice a second.
+    `on_progress` gets the totals about twice a second. `settings` are further arguments of the worker.
 
     Raises:
         InputError: a worker refused its input.
         JobError: a worker failed; names the cause and the log folder.
-        NoRoom: nodes were lost, and those that are left have no room for all workers.
+        InsufficientCapacity: nodes were lost, and the rest cannot hold all workers.
     """
     if not parts:
         return {}
-    placement = place(experiment.resources, experiment.policy.engine, experiment.verify.num_workers)
-    context = DataContext.get_current()
-    # By default Ray Data adds an actor only when the others hold 1.75 times the parts that they work on, which never
-    # happens here: add one as soon as the cluster has room and a part waits, and take none away before the end.
-    context.autoscaling_config.actor_pool_util_upscaling_threshold = _GROW_ABOVE
-    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.max_consecutive_actor_init_deaths = MAX_DEATHS
-    tally = beside_driver(Tally)
+    plan = plan_resources(experiment.resources, experiment.policy.engine, experiment.verify.num_workers)
+    capacity = CapacityWatch("num_policies", plan.gpus_per_policy, plan.cpus_per_policy, experiment.resources)
+    _configure_ray_data()
+    tally = on_driver_node(ProgressTally)
+    arguments = {"experiment": experiment, "tally": tally, "log_name": log_name, "verbose": verbose, **settings}
     dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
-        worker,
-        fn_constructor_kwargs={
-            "experiment": experiment,
-            "tally": tally,
-            "log_name": log_name,
-            "verbose": verbose,
-            **settings,
-        },
-        **pool_arguments(experiment, placement, len(parts), num_problems),
+        worker, fn_constructor_kwargs=arguments, **pool_arguments(experiment, plan, len(parts), num_problems)
     )
     totals: dict[str, int] = {}
-    room = Room("num_policies", placement.gpus_per_policy, placement.cpus_per_policy, experiment)
 
     def poll() -> None:
-        # All that have been at work hold parts, which wait for them if they are lost.
-        room.poll(max(totals.get("policies", 0), min(placement.min_policies, len(parts))))
+        # Every actor that has reported holds parts, and these wait for it if it is lost.
+        capacity.poll(max(totals.get("policies", 0), min(plan.min_policies, len(parts))))
         totals.update(ray.get(tally.totals.remote()))
         if on_progress is not None:
             on_progress(totals)
 
     try:
-        watch(dataset.materialize, poll)
+        poll_while_running(dataset.materialize, poll)
         processes = ray.get(tally.processes.remote())
     except (RayError, RuntimeError) as error:
-        told = _told(tally)
-        _kill_workers(tally)
-        raise told or failure(error, experiment) from error
+        reported = _reported_failure(tally)
+        _kill_actors(tally)
+        raise reported or explain_failure(error, experiment) from error
     finally:
-        ray.kill(tally)  # which holds the workers, as the dataset does
+        ray.kill(tally)  # it holds handles of the actors, as the dataset does
     del dataset
-    await_ends(processes)
+    await_exit(processes)
     return totals
 
 
-def _kill_workers(tally: Any) -> None:
-    """Of a failed plan, which Ray Data lets go on with the parts they have: what they were at is logged."""
+def _configure_ray_data() -> None:
+    context = DataContext.get_current()
+    # By default Ray Data adds an actor only when the others hold 1.75 times the parts that they work on, which never
+    # happens here. Add one as soon as the cluster has a slot and a part waits, and remove none before the end.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = _GROW_ABOVE
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = 0.0
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = MAX_DEATHS
+
+
+def _kill_actors(tally: Any) -> None:
+    """Stop the actors of a failed run: Ray Data lets them finish their parts. Their attempts so far are logged."""
     with suppress(RayError):
-        for worker in ray.get(tally.workers.remote()):
-            ray.kill(worker)
+        for actor in ray.get(tally.actors.remote()):
+            ray.kill(actor)
 
 
-def _told(tally: Any) -> InputError | JobError | None:
-    """What a worker said before it failed."""
-    try:
-        told: InputError | JobError | None = ray.get(tally.failure.remote())
-    except RayError:
-        return None
-    return told
+def _reported_failure(tally: Any) -> InputError | JobError | None:
+    with suppress(RayError):
+        failure: InputError | JobError | None = ray.get(tally.failure.remote())
+        return failure
+    return None

@@ -1,4 +1,4 @@
-"""The same function in each of a stage's training workers: where they run, what becomes of one that dies, what it says.
+"""Run one function on every training worker, restart lost workers, and turn failures into one-line errors.
 
 Ray Train makes the process group that DeepSpeed's collective calls go through.
 """
@@ -13,21 +13,22 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
-from ossft_ray.common.errors import JobError
+from ossft_ray.common.errors import JobError, root_cause
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.logs import log_folder, redirect_output
-from ossft_ray.distributed.progress import watch
-from ossft_ray.distributed.replanning import Room
-from ossft_ray.distributed.session import place
+from ossft_ray.distributed.logs import RESUME, redirect_output, see_logs
+from ossft_ray.distributed.progress import poll_while_running
+from ossft_ray.distributed.replanning import CapacityWatch
+from ossft_ray.distributed.session import plan_resources
 
-_MAX_FAILURES = 2  # of a worker in one fit, each answered by going on from what is written
+Work = Callable[[dict[str, Any]], Exception | None]
+_MAX_FAILURES = 2  # lost workers in one fit, each of which resumes from what is written
 # threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
 _CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def run_group(
-    work: Callable[[dict[str, Any]], Exception | None],
+    work: Work,
     config: dict[str, Any],
     experiment: Experiment,
     folder: Folder,
@@ -35,81 +36,66 @@ def run_group(
     poll: Callable[[], None],
     written: Callable[[], object],
 ) -> None:
-    """Run `work(config)` in `[resources] num_train_workers` workers, and `poll` meanwhile.
+    """Run `work(config)` in `[resources] num_train_workers` workers, and call `poll` until they end.
 
-    Ray Train keeps its own state in the folder `name` of the stage's `folder`. `written` tells what workers could go on
-    from: a fit that has lost too many workers begins again if that has changed, as spot machines are lost often.
+    Ray Train keeps its state in the folder `name` of the stage's `folder`. `written` returns what workers would resume
+    from. After too many lost workers the fit starts again if that has changed, because spot machines are lost often.
 
     Raises:
-        JobError: a worker died again and again and nothing was written; says why, where the log is and how to go on.
-        NoRoom: nodes were lost, and those that are left have no room for all workers.
+        JobError: too many workers were lost and nothing new was written; says why, where the log is, how to resume.
+        InsufficientCapacity: nodes were lost, and the rest cannot hold all workers.
         Exception: what `work` returned.
     """
-    placement = place(experiment.resources)
-    on_gpu = placement.gpus_per_train_worker > 0
-    each = {"CPU": 1, "GPU": placement.gpus_per_train_worker} if on_gpu else {"CPU": 1}
-    room = Room("num_train_workers", placement.gpus_per_train_worker, 1, experiment)
+    plan = plan_resources(experiment.resources)
+    capacity = CapacityWatch("num_train_workers", plan.gpus_per_train_worker, 1, experiment.resources)
+    uses_gpus = plan.gpus_per_train_worker > 0
+    resources = {"CPU": 1, "GPU": plan.gpus_per_train_worker} if uses_gpus else {"CPU": 1}
+    scaling = ray.train.ScalingConfig(plan.num_train_workers, use_gpu=uses_gpus, resources_per_worker=resources)
+    run_config = ray.train.RunConfig(
+        name=name,
+        storage_path=folder.path,
+        storage_filesystem=folder.filesystem,
+        failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+        worker_runtime_env={} if uses_gpus else {"env_vars": _CPU_ENVIRONMENT},
+    )
 
     def poll_all() -> None:
-        room.poll(placement.num_train_workers)
+        capacity.poll(plan.num_train_workers)
         poll()
 
-    def fit() -> Exception | None:
-        trainer = TorchTrainer(
-            _where_the_driver_is(work),
-            train_loop_config=config,
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=placement.num_train_workers,
-                use_gpu=on_gpu,
-                resources_per_worker=each,
-            ),
-            run_config=ray.train.RunConfig(
-                name=name,
-                storage_path=folder.path,
-                storage_filesystem=folder.filesystem,
-                failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-                worker_runtime_env={} if on_gpu else {"env_vars": _CPU_ENVIRONMENT},
-            ),
-        )
-        refusal: Exception | None = watch(trainer.fit, poll_all).return_value
-        return refusal
-
-    had = written()
+    written_before = written()
     while True:
+        trainer = TorchTrainer(
+            _in_driver_folder(work), train_loop_config=config, scaling_config=scaling, run_config=run_config
+        )
         try:
-            refusal = fit()
+            error: Exception | None = poll_while_running(trainer.fit, poll_all).return_value
             break
-        except ray.train.TrainingFailedError as error:
-            before, had = had, written()
-            if had == before:
-                raise _failure(error, folder.path.rpartition("/")[2], experiment) from error
-    if refusal is not None:
-        raise refusal
+        except ray.train.TrainingFailedError as failure:
+            if (written_now := written()) == written_before:
+                raise _job_error(failure, folder.path.rpartition("/")[2], experiment) from failure
+            written_before = written_now
+    if error is not None:
+        raise error
 
 
-def _where_the_driver_is(work: Callable[[dict[str, Any]], Exception | None]) -> Callable[[dict[str, Any]], Any]:
-    """Ray Train moves its workers to a folder of its own, where the experiment's relative paths mean nothing."""
+def _in_driver_folder(work: Work) -> Work:
+    """Undo Ray Train's change of the working folder: the experiment's relative paths start from the driver's."""
     folder = os.getcwd()
 
-    def begin(config: dict[str, Any]) -> Exception | None:
-        if os.path.isdir(folder):  # another node has no such folder, and its experiments no relative paths
+    def run(config: dict[str, Any]) -> Exception | None:
+        if os.path.isdir(folder):  # other nodes may lack it; their experiments have no relative paths
             os.chdir(folder)
         return work(config)
 
-    return begin
+    return run
 
 
-def _failure(error: Exception, stage: str, experiment: Experiment) -> JobError:
-    """One line for Ray's pages: the first failed worker's own error, and where to read on."""
-    failures = getattr(error, "worker_failures", None) or {0: error}
-    rank, cause = min(failures.items())
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    logs = log_folder(experiment)
-    return JobError(
-        f"{stage}: worker {rank} failed: {lines[-1] if lines else type(cause).__name__}"
-        + (f"; logs: {logs}" if logs else "")
-        + f"; the same command goes on from the newest {'checkpoint' if stage == 'train' else 'part'}"
-    )
+def _job_error(error: Exception, stage: str, experiment: Experiment) -> JobError:
+    rank, cause = min((getattr(error, "worker_failures", None) or {0: error}).items())
+    newest = "checkpoint" if stage == "train" else "part"
+    message = f"{stage}: worker {rank} failed: {root_cause(cause)}{see_logs(experiment)}"
+    return JobError(f"{message}; {RESUME} from the newest {newest}")
 
 
 def begin_worker(experiment: Experiment, stage: str, verbose: bool) -> int:

@@ -1,1 +1,1 @@
-"""The Ray plans, one a stage, each readable top to bottom: rewrite, score, train, evaluate."""
+"""The stages of the flow, one folder each: rewrite, score, train, evaluate; and `ossft run`, which runs them all."""

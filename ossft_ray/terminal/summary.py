@@ -6,7 +6,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REPORT, REWRITE, TRAIN, TRAINED
-from ossft_ray.stages.evaluate.accuracies import compare_models, score_model
+from ossft_ray.stages.evaluate.accuracies import compare_models, model_accuracies
 from ossft_ray.terminal.bars import console
 from ossft_ray.terminal.tables import differences_table, origins_table, parroting_lines
 
@@ -44,5 +44,5 @@ def comparison_table(base: Folder, trained: Folder, benchmarks: list[str]) -> Ta
     Raises:
         ValueError: the two models did not answer the same problems.
     """
-    results = {name: score_model(folder, benchmarks) for name, folder in ((BASE, base), (TRAINED, trained))}
+    results = {name: model_accuracies(folder, benchmarks) for name, folder in ((BASE, base), (TRAINED, trained))}
     return differences_table(results, TRAINED, compare_models(base, trained, benchmarks))

@@ -1,4 +1,4 @@
-"""The simulation of many policies: against figures worked out by hand, and against the rules it stands for."""
+"""The simulation of many policies, compared with figures worked out by hand and with the rules that it follows."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from manypolicies.plan import before, filling, held_at_once, plan
+from manypolicies.plan import old_part_capacity, part_sizes, parts_at_once, parts_in_window
 from manypolicies.simulated import SimulatedPolicy, VirtualLoop, simulate
 from manypolicies.usage import Draw, usage
 from manypolicies.workload import Workload
@@ -48,7 +48,7 @@ def test_usage(
     [(1, [8], 1, 4.0), (2, [4, 4], 1, 2.0), (1, [4, 4], 1, 4.0), (1, [4, 4], 2, 4.0), (2, [8, 4, 4], 1, 4.0)],
     ids=["twice its slots", "two policies", "part by part", "both parts", "large ones first"],
 )
-def test_the_clock_of_equal_responses(
+def test_the_duration_with_equal_responses(
     num_policies: int, sizes: list[int], at_once: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Workload, "draw", lambda self, problem_id, stage, seed: (self.median_seconds, True))
@@ -64,32 +64,31 @@ def test_no_more_responses_than_slots_and_no_more_problems_than_the_window() -> 
     loop.run_until_complete(policy.part([Problem(f"p{n}", "question", "1", "solution") for n in range(40)]))
     loop.close()
     changes = sorted([(begin, 1) for begin, _ in policy.draws] + [(end, -1) for _, end in policy.draws])
-    at_once = [sum(change for _, change in changes[: place + 1]) for place in range(len(changes))]
+    at_once = [sum(change for _, change in changes[: index + 1]) for index in range(len(changes))]
     assert max(at_once) == workload.slots
     assert len(policy.draws) >= 40
 
 
-def used(workload: Workload, num_policies: int, rule: str, late_seconds: float = 0.0) -> float:
-    num_problems = num_policies * workload.problems_per_policy
-    sizes = plan(num_problems, before if rule == "before" else part_capacity)
-    share = held_at_once(workload, num_policies, len(sizes), num_problems)
-    return simulate(
-        workload,
-        num_policies,
-        sizes,
-        filling(workload, len(sizes), num_problems) if rule in ("before", "filling") else share,
-        late_seconds,
-    ).used
+def used(workload: Workload, num_policies: int, sizes: list[int], late_seconds: float = 0.0) -> float:
+    share = parts_at_once(workload, num_policies, len(sizes), sum(sizes))
+    return simulate(workload, num_policies, sizes, share, late_seconds).used
+
+
+def used_without_shares(workload: Workload, num_policies: int, sizes: list[int], late_seconds: float = 0.0) -> float:
+    window = parts_in_window(workload, len(sizes), sum(sizes))
+    return simulate(workload, num_policies, sizes, window, late_seconds).used
 
 
 def test_small_parts_keep_many_policies_busy() -> None:
-    workload = Workload(problems_per_policy=96, slots=8)  # 64 policies: 256 parts of 16 and, before, 16 of 128
-    assert used(workload, 64, "now") > 1.3 * used(workload, 64, "before")
+    workload = Workload(problems_per_policy=96, slots=8)
+    small, large = part_sizes(64 * 96, part_capacity), part_sizes(64 * 96, old_part_capacity)
+    assert used(workload, 64, small) > 1.3 * used_without_shares(workload, 64, large)
 
 
-def test_shares_leave_something_to_those_who_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_leave_parts_to_policies_that_start_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Workload, "draw", lambda self, problem_id, stage, seed: (30.0, True))
-    workload = Workload(problems_per_policy=32, slots=48)  # two parts for each, and room for five
-    # In 20 + 30 seconds, the last to come too; else the first have more than slots, and the last nothing.
-    assert used(workload, 16, "now", late_seconds=20) == pytest.approx(16 * 32 * 30 / (16 * 48 * 50))
-    assert used(workload, 16, "filling", late_seconds=20) < 0.35
+    workload = Workload(problems_per_policy=32, slots=48)  # two parts for each policy, whose window holds five
+    sizes = part_sizes(16 * 32, part_capacity)
+    # With shares all end after 20 + 30 seconds. Without, the first policies hold too many and the last none.
+    assert used(workload, 16, sizes, late_seconds=20) == pytest.approx(16 * 32 * 30 / (16 * 48 * 50))
+    assert used_without_shares(workload, 16, sizes, late_seconds=20) < 0.35

@@ -1,8 +1,8 @@
-"""Several hosts on one machine: each with a network address, processes, a home and a /dev/shm of its own.
+"""Several simulated hosts on one machine, each with its own network address, processes, home and /dev/shm.
 
-A host is a set of Linux namespaces whose first process is sshd. What is below / is shared, as if every host had the
-same image and the same shared storage; /tmp/ray, /run, the home folder and shared memory are its own. Hosts hang on a
-bridge, and a cable can be pulled. Nothing leaves this machine: addresses are behind no router.
+A host is a set of Linux namespaces whose first process is sshd. All hosts see the same file system, as if they had the
+same image and shared storage, except for /tmp/ray, /run, the home folder and shared memory. A bridge connects them, and
+a test can unplug a host's cable. The network is not routed, so no packet leaves this machine.
 """
 
 import os
@@ -19,7 +19,7 @@ import psutil
 
 _SETUP = """\
 set -e
-read -r _  # the network is there
+read -r _  # until the network is set up
 hostname {name}
 mount --make-rprivate /
 mount --bind {folder}/passwd /etc/passwd
@@ -48,12 +48,12 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
-    "RAY_worker_niceness": "0",  # as elsewhere in the tests: nicer than others, workers would starve
+    "RAY_worker_niceness": "0",  # as elsewhere in the tests: workers with a lower priority would starve
 }
 
 
 def why_not() -> str | None:
-    """Why hosts cannot be made here; None where they can."""
+    """Why hosts cannot be simulated on this machine; None if they can."""
     if os.geteuid() != 0:
         return "several hosts need network namespaces, and those need root"
     missing = [name for name in ("ip", "unshare", "nsenter", "sshd", "rsync") if shutil.which(name) is None]
@@ -63,10 +63,13 @@ def why_not() -> str | None:
 
 
 class Host:
-    """One host; `crash` and `boot` are a power cut and what follows, `cut` and `mend` its cable."""
+    """One simulated host. `crash` simulates a power failure, `unplug` pulls its network cable."""
 
     def __init__(self, name: str, address: str, gateway: str, bridge: str, folder: Path, key: Path) -> None:
-        """Not yet started. `key` opens it; its public half stands beside it, as does `hosts`, its /etc/hosts."""
+        """Create, but do not start, a host that `key` gives access to.
+
+        Next to the key are its public half and `hosts`, the host's /etc/hosts.
+        """
         self.name, self.address, self.home = name, address, folder / "home"
         self._gateway, self._bridge, self._folder, self._key = gateway, bridge, folder, key
         self._cable = f"{bridge}-{address.rpartition('.')[2]}"
@@ -75,7 +78,7 @@ class Host:
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host_key")
 
     def boot(self) -> None:
-        """Start with an empty /tmp/ray; the home is what it was."""
+        """Start with an empty /tmp/ray and the home as it was."""
         shutil.rmtree(self._folder / "ray", ignore_errors=True)
         (self._folder / "ray").mkdir()
         (self._folder / "passwd").write_text(
@@ -91,14 +94,14 @@ class Host:
             self._process = subprocess.Popen(
                 ["unshare", *namespaces, "bash", "-c", script], stdin=subprocess.PIPE, stdout=log, stderr=log
             )
-        _wait(lambda: psutil.Process(self._process.pid).children(), f"{self.name} does not start")
+        _wait(lambda: psutil.Process(self._process.pid).children(), f"{self.name} did not start")
         _run("ip", "link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", str(self._init))
         _run("ip", "link", "set", self._cable, "master", self._bridge, "up")
         for command in (
             "ip link set lo up",
             f"ip address add {self.address}/24 dev eth0",
             "ip link set eth0 up",
-            f"ip route add default via {self._gateway}",  # by it programs find their own address
+            f"ip route add default via {self._gateway}",  # programs find their own address by it
         ):
             _run("nsenter", "--target", str(self._init), "--net", *command.split())
         assert self._process.stdin is not None
@@ -107,7 +110,7 @@ class Host:
         _wait(lambda: b"Server listening" in (self._folder / "sshd.log").read_bytes(), f"{self.name}: no sshd")
 
     def crash(self) -> None:
-        """As if the power failed: all its processes are gone at once."""
+        """End all its processes at once, as a power failure does."""
         assert self._process is not None
         os.kill(self._init, signal.SIGKILL)
         self._process.wait(timeout=30)
@@ -118,14 +121,14 @@ class Host:
     def is_up(self) -> bool:
         return self._process is not None
 
-    def cut(self) -> None:
+    def unplug(self) -> None:
         _run("ip", "link", "set", self._cable, "down")
 
-    def mend(self) -> None:
+    def plug_in(self) -> None:
         _run("ip", "link", "set", self._cable, "up")
 
     def popen(self, *command: str | Path, **options: object) -> subprocess.Popen[str]:
-        """Start a command on this host, as its user would."""
+        """Start a command on this host as its user would."""
         line = shlex.join(map(str, command))
         return subprocess.Popen(
             ["nsenter", "--target", str(self._init), "--all", "bash", "-c", f"cd ~ && exec {line}"],
@@ -145,7 +148,7 @@ class Host:
         return subprocess.CompletedProcess(command, process.returncode, output)
 
     def processes(self, word: str) -> list[psutil.Process]:
-        """Those of this host's processes whose command line has the word."""
+        """This host's processes whose command line contains the word."""
         found = []
         for process in psutil.Process(self._init).children(recursive=True):
             try:
@@ -157,33 +160,33 @@ class Host:
 
     @property
     def _init(self) -> int:
-        """The host's first process, seen from outside."""
+        """The process id of the host's first process, as seen from this machine."""
         assert self._process is not None, f"{self.name} is down"
         return int(psutil.Process(self._process.pid).children()[0].pid)
 
 
 @contextmanager
 def hosts(names: list[str], folder: Path) -> Iterator[dict[str, Host]]:
-    """Hosts on a network of their own, with one key that opens all of them; gone at the end with all they run."""
+    """Hosts on a separate network, with one key for all of them; they and their processes end with the context."""
     number = os.getpid() % 200 + 20
     bridge, network = f"ossft{number}", f"10.77.{number}"
     key = folder / "key"
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
-    made = {
+    by_name = {
         name: Host(name, f"{network}.{place}", f"{network}.1", bridge, folder / name, key)
         for place, name in enumerate(names, start=2)
     }
-    names_of = "".join(f"{host.address} {host.name}\n" for host in made.values())
-    key.with_name("hosts").write_text(f"127.0.0.1 localhost\n{names_of}")
+    addresses = "".join(f"{host.address} {host.name}\n" for host in by_name.values())
+    key.with_name("hosts").write_text(f"127.0.0.1 localhost\n{addresses}")
     _run("ip", "link", "add", bridge, "type", "bridge")
     try:
         _run("ip", "address", "add", f"{network}.1/24", "dev", bridge)
         _run("ip", "link", "set", bridge, "up")
-        for host in made.values():
+        for host in by_name.values():
             host.boot()
-        yield dict(made)
+        yield dict(by_name)
     finally:
-        for host in made.values():
+        for host in by_name.values():
             if host.is_up:
                 host.crash()
         _run("ip", "link", "delete", bridge)
@@ -194,8 +197,8 @@ def _run(*command: str | Path) -> None:
     assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
-def _wait(seen: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+def _wait(condition: Callable[[], object], message: str, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < deadline, what
+    while not condition():
+        assert time.monotonic() < deadline, message
         time.sleep(0.05)

@@ -1,7 +1,7 @@
-"""The fields of a RayJob that cluster/kuberay.yaml may use, and their types: a misspelt or misplaced field is refused.
+"""A schema of the RayJob fields that cluster/kuberay.yaml uses; misspelt and misplaced fields are rejected.
 
-Kubernetes drops a field that it does not know, with no more than a warning. Written from KubeRay 1.7.0's
-`ray.io_rayjobs.yaml` (ray.io/v1), of which this is a small part; test_kuberay.py also takes that file itself.
+Kubernetes only warns of an unknown field and drops it. The schema is a small part of KubeRay 1.7.0's
+`ray.io_rayjobs.yaml` (ray.io/v1); test_kuberay.py can also check against that file.
 """
 
 from typing import Annotated, Literal
@@ -22,7 +22,7 @@ def is_quantity(values: dict[str, int | str]) -> dict[str, int | str]:
     for name, value in values.items():
         digits = str(value).rstrip("KMGTPEimk")
         if not digits.replace(".", "", 1).isdigit():
-            raise ValueError(f"{name}: {value!r} is no quantity")
+            raise ValueError(f"{name}: {value!r} is not a quantity")
     return values
 
 
@@ -40,10 +40,10 @@ class Resources(Fields):
     limits: Quantities = {}
 
     @model_validator(mode="after")
-    def gpus_are_not_overcommitted(self) -> "Resources":
+    def gpu_requests_equal_limits(self) -> "Resources":
         for name in self.requests.keys() | self.limits.keys():
             if "/" in name and self.requests.get(name, self.limits.get(name)) != self.limits.get(name):
-                raise ValueError(f"{name}: Kubernetes wants the same limit as request")
+                raise ValueError(f"{name}: the limit must equal the request")
         return self
 
 
@@ -146,7 +146,7 @@ class PodTemplate(Fields):
 
 
 class Group(Fields):
-    ray_start_params: dict[str, str]  # strings, or `ray start` does not get them
+    ray_start_params: dict[str, str]  # of strings: others do not reach `ray start`
     template: PodTemplate
 
 

@@ -1,6 +1,6 @@
-"""aws.yaml and gcp.yaml as the clouds read them: by EC2's and Compute Engine's own descriptions, no account needed.
+"""aws.yaml and gcp.yaml checked against EC2's and Compute Engine's API descriptions; no account is needed.
 
-Ray hands `node_config` on as it is, so Ray's validator says nothing about it.
+Ray passes `node_config` to the cloud as is, so Ray's validator does not check it.
 """
 
 import json
@@ -45,7 +45,7 @@ def ec2_errors(node_config: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", ["head", "gpu"])
-def test_ec2_knows_every_field(name: str):
+def test_ec2_accepts_every_field(name: str) -> None:
     assert ec2_errors(node_configs("aws")[name]) == ""
 
 
@@ -57,23 +57,23 @@ def test_ec2_knows_every_field(name: str):
         ({"BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": "300"}}]}, "VolumeSize"),
     ],
 )
-def test_ec2_refuses_faults(change: dict[str, Any], complaint: str):
+def test_ec2_rejects_errors(change: dict[str, Any], complaint: str) -> None:
     assert complaint in ec2_errors({**node_configs("aws")["gpu"], **change})
 
 
 @pytest.fixture
 def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """aws.yaml with the security group of a simulated account, which takes any image."""
+    """aws.yaml with the security group of a simulated account, which accepts any image."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes the key pair that it makes into ~/.ssh
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes its new key pair into ~/.ssh
     logging.getLogger("botocore").setLevel(logging.CRITICAL)
-    # Ray remembers clients and subnets for the life of a process
+    # Ray caches clients and subnets for the whole process
     for cached in (aws_config._get_subnets_or_die, aws_config.resource_cache):
         cached.cache_clear()
     config = load("aws")
     with mock_aws():
-        iam = boto3.client("iam")  # as an earlier `ray up` left it; Ray waits half a minute for what it makes itself
+        iam = boto3.client("iam")  # as an earlier `ray up` leaves it; Ray waits half a minute for a role that it makes
         iam.create_role(RoleName=aws_config.DEFAULT_RAY_IAM_ROLE, AssumeRolePolicyDocument="{}")
         profile = {"InstanceProfileName": aws_config.DEFAULT_RAY_INSTANCE_PROFILE}
         iam.create_instance_profile(**profile)
@@ -86,8 +86,8 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
         yield config
 
 
-def test_ray_starts_it_on_a_simulated_ec2(aws: dict[str, Any]):
-    """`ray up` as far as machines go: the account is prepared, types are looked up, a head and a worker are started."""
+def test_ray_starts_the_machines_on_a_simulated_ec2(aws: dict[str, Any]) -> None:
+    """The part of `ray up` that concerns machines: prepare the account, look up types, start a head and a worker."""
     aws = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(aws))
     config = aws_config.bootstrap_aws(aws)
     validate_config({key: value for key, value in config.items() if key != "head_node"})
@@ -123,28 +123,28 @@ def compute() -> dict[str, Any]:
     return loaded
 
 
-def google_errors(value: Any, schema: dict[str, Any], schemas: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Where a value is not as a discovery document describes it: unknown fields, wrong types or values."""
+def google_errors(value: Any, schema: dict[str, Any], schemas: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Where a value violates a discovery document: unknown fields, wrong types or values."""
     schema = schemas[schema["$ref"]] if "$ref" in schema else schema
     python = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}[schema["type"]]
     number_as_text = schema.get("format") in ("int64", "uint64") and isinstance(value, int)
     if not isinstance(value, python) and not number_as_text:
-        yield f"{place}: {value!r} is no {schema['type']}"
+        yield f"{path}: {value!r} is not of type {schema['type']}"
     elif isinstance(value, dict):
         for name, item in value.items():
             if name in schema.get("properties", {}):
-                yield from google_errors(item, schema["properties"][name], schemas, f"{place}.{name}")
+                yield from google_errors(item, schema["properties"][name], schemas, f"{path}.{name}")
             else:
-                yield f"{place}.{name} is unknown"
+                yield f"{path}.{name} is unknown"
     elif isinstance(value, list):
         for item in value:
-            yield from google_errors(item, schema["items"], schemas, place)
+            yield from google_errors(item, schema["items"], schemas, path)
     elif "enum" in schema and value not in schema["enum"]:
-        yield f"{place}: {value} is none of {', '.join(schema['enum'])}"
+        yield f"{path}: {value} is not one of {', '.join(schema['enum'])}"
 
 
 @pytest.mark.parametrize("name", ["head", "gpu"])
-def test_compute_engine_knows_every_field(name: str, compute: dict[str, Any]):
+def test_compute_engine_accepts_every_field(name: str, compute: dict[str, Any]) -> None:
     node_config = node_configs("gcp")[name]
     assert list(google_errors(node_config, compute["Instance"], compute)) == []
     assert get_node_type(node_config) == GCPNodeType.COMPUTE
@@ -153,12 +153,12 @@ def test_compute_engine_knows_every_field(name: str, compute: dict[str, Any]):
 @pytest.mark.parametrize(
     "change, complaint",
     [
-        ({"scheduling": [{"preemptible": True}]}, "is no object"),  # as Ray's own defaults have it
-        ({"scheduling": {"provisioningModel": "spot"}}, "spot is none of"),
+        ({"scheduling": [{"preemptible": True}]}, "is not of type object"),  # as in Ray's defaults
+        ({"scheduling": {"provisioningModel": "spot"}}, "spot is not one of"),
         ({"disk": []}, ".disk is unknown"),
-        ({"disks": [{"boot": "true"}]}, ".disks.boot: 'true' is no boolean"),
+        ({"disks": [{"boot": "true"}]}, ".disks.boot: 'true' is not of type boolean"),
     ],
 )
-def test_compute_engine_refuses_faults(change: dict[str, Any], complaint: str, compute: dict[str, Any]):
+def test_compute_engine_rejects_errors(change: dict[str, Any], complaint: str, compute: dict[str, Any]) -> None:
     errors = list(google_errors({**node_configs("gcp")["gpu"], **change}, compute["Instance"], compute))
     assert len(errors) == 1 and complaint in errors[0]

@@ -1,4 +1,4 @@
-"""cluster/Containerfile by its text: it is built on no machine of ours."""
+"""The text of cluster/Containerfile; the image is not built."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ INSTRUCTIONS = ("FROM", "ARG", "RUN", "USER", "WORKDIR", "COPY", "ENV")
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(instruction, its text), continued lines joined."""
+    """Each instruction with its arguments, continued lines joined."""
     lines = [line for line in (ROOT / "cluster/Containerfile").read_text().splitlines() if not line.startswith("#")]
     logical = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
     return [(name, text) for name, _, text in (line.partition(" ") for line in logical if line)]
@@ -24,12 +24,12 @@ def texts(instruction: str) -> list[str]:
     return [text for name, text in instructions() if name == instruction]
 
 
-def test_it_reads():
+def test_all_instructions_are_known() -> None:
     assert {name for name, _ in instructions()} == set(INSTRUCTIONS)
     assert all(text.strip() for _, text in instructions())
 
 
-def test_base_is_pinned_and_has_our_python():
+def test_the_base_image_is_pinned_and_has_a_supported_python() -> None:
     (base,) = texts("FROM")
     match = re.fullmatch(r"docker\.io/library/python:(3\.\d+\.\d+)-slim-bookworm@sha256:[0-9a-f]{64}", base)
     assert match
@@ -38,7 +38,7 @@ def test_base_is_pinned_and_has_our_python():
 
 
 @pytest.mark.parametrize("copy", texts("COPY"))
-def test_what_is_copied_is_there_and_committed(copy: str):
+def test_copied_files_exist_and_are_committed(copy: str) -> None:
     *sources, target = [word for word in copy.split() if not word.startswith("--")]
     committed = subprocess.run(["git", "ls-files", "--", *sources], cwd=ROOT, capture_output=True, text=True).stdout
     for source in sources:
@@ -47,21 +47,21 @@ def test_what_is_copied_is_there_and_committed(copy: str):
             line == source or line.startswith(f"{source}/") for line in committed.splitlines()
         )
     if len(sources) == 1 and (ROOT / sources[0]).is_dir():
-        assert target == sources[0]  # a folder's contents are copied: its name must be said again
+        assert target == sources[0]  # COPY copies a folder's contents, so the target repeats its name
 
 
-def test_the_environment_finds_what_it_is_made_from():
-    """Everything that hatchling and `make env` read is copied before the environment is made."""
+def test_files_for_the_environment_are_copied_before_it_is_made() -> None:
+    """These are the files that hatchling and `make env` read."""
     names = instructions()
-    made = next(index for index, (name, text) in enumerate(names) if name == "RUN" and "make env" in text)
-    before = " ".join(text for name, text in names[:made] if name == "COPY").split()
+    make_env = next(index for index, (name, text) in enumerate(names) if name == "RUN" and "make env" in text)
+    before = " ".join(text for name, text in names[:make_env] if name == "COPY").split()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = ["Makefile", "pyproject.toml", "requirements", "ossft_ray/__init__.py", project["readme"]]
     assert set(needed + project["license-files"]) <= set(before)
 
 
-def test_it_runs_as_the_user_of_the_pods():
-    """Not as root; by number, as kuberay.yaml has it, and owner of what it copies."""
+def test_it_runs_as_the_user_of_the_pods() -> None:
+    """The user is not root, has the number of kuberay.yaml, and owns the copied files."""
     *_, job = yaml.safe_load_all((ROOT / "cluster/kuberay.yaml").read_text())
     user = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["securityContext"]["runAsUser"]
     assert texts("USER") == ["ray"]
@@ -69,12 +69,12 @@ def test_it_runs_as_the_user_of_the_pods():
     assert all(copy.startswith("--chown=ray ") for copy in texts("COPY"))
 
 
-def test_jobs_find_the_environment():
+def test_the_environment_is_on_the_path() -> None:
     (workdir,), (environment,) = texts("WORKDIR"), texts("ENV")
     assert f"PATH={workdir}/.venv/bin:$PATH" in environment.split()
 
 
 @pytest.mark.parametrize("run", texts("RUN"))
-def test_commands_are_sh(run: str):
+def test_commands_are_valid_sh(run: str) -> None:
     checked = subprocess.run(["sh", "-n", "-c", run], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr

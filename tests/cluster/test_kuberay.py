@@ -1,6 +1,6 @@
-"""cluster/kuberay.yaml by KubeRay's own rules, as far as they can be held without a cluster.
+"""cluster/kuberay.yaml checked against KubeRay's rules, without a cluster.
 
-`OSSFT_KUBERAY_CRD=FILE`, KubeRay's `ray.io_rayjobs.yaml`, checks it against the whole definition too.
+With `OSSFT_KUBERAY_CRD=FILE`, KubeRay's `ray.io_rayjobs.yaml`, it is also checked against the complete definition.
 """
 
 import copy
@@ -30,7 +30,7 @@ def documents() -> dict[str, Any]:
 
 @pytest.fixture
 def job(documents: dict[str, Any]) -> dict[str, Any]:
-    # YAML's anchors are one object here; a change of one place must not change others
+    # without anchors: what they repeat would be one object, and a test that changes one place would change all
     loaded: dict[str, Any] = copy.deepcopy(yaml.safe_load(yaml.dump(documents["RayJob"], Dumper=WithoutAnchors)))
     return loaded
 
@@ -40,7 +40,7 @@ class WithoutAnchors(yaml.SafeDumper):
         return True
 
 
-def test_it_is_a_ray_job_and_a_claim(documents: dict[str, Any]):
+def test_it_holds_a_ray_job_and_a_volume_claim(documents: dict[str, Any]) -> None:
     assert list(documents) == ["PersistentVolumeClaim", "RayJob"]
     RayJob.model_validate(documents["RayJob"])
     claim = PersistentVolumeClaim.model_validate(documents["PersistentVolumeClaim"])
@@ -48,7 +48,7 @@ def test_it_is_a_ray_job_and_a_claim(documents: dict[str, Any]):
 
 
 @pytest.mark.parametrize(
-    "place, value, complaint",
+    "key, value, complaint",
     [
         ("apiVersion", "ray.io/v1alpha1", "apiVersion"),
         ("spec.entryPoint", "ossft run", "entryPoint"),
@@ -59,19 +59,23 @@ def test_it_is_a_ray_job_and_a_claim(documents: dict[str, Any]):
         (f"{HEAD}.rayStartParams.num-cpus", 0, "valid string"),
         (f"{HEAD}.template.spec.containers.0.volumeMounts.0.name", "share", "volumeMount share has no volume"),
         (f"{WORKERS}.maxReplicas", 0, "minReplicas 1 <="),
-        (f"{WORKERS}.template.spec.containers.0.resources.limits.nvidia.com/gpu", 4, "same limit as request"),
-        (f"{WORKERS}.template.spec.containers.0.resources.limits.memory", "900 Gib", "no quantity"),
+        (
+            f"{WORKERS}.template.spec.containers.0.resources.limits.nvidia.com/gpu",
+            4,
+            "must equal the request",
+        ),
+        (f"{WORKERS}.template.spec.containers.0.resources.limits.memory", "900 Gib", "is not a quantity"),
         (f"{WORKERS}.template.spec.toleration", [], "toleration"),
     ],
 )
-def test_faults_are_refused(job: dict[str, Any], place: str, value: object, complaint: str):
-    put(job, place, value)
+def test_errors_are_rejected(job: dict[str, Any], key: str, value: object, complaint: str) -> None:
+    put(job, key, value)
     with pytest.raises(ValidationError, match=complaint):
         RayJob.model_validate(job)
 
 
-def test_safe_by_default(job: dict[str, Any]):
-    """A token everywhere, no way in from outside, no rights that work does not need, no secret in the file."""
+def test_access_and_rights_are_minimal(job: dict[str, Any]) -> None:
+    """Tokens are required, nothing is exposed outside, pods have no unneeded rights, the file holds no secret."""
     cluster = RayJob.model_validate(job).spec.ray_cluster_spec
     assert cluster.auth_options.mode == "token"
     assert cluster.head_group_spec.service_type == "ClusterIP"
@@ -85,7 +89,7 @@ def test_safe_by_default(job: dict[str, Any]):
         assert all(variable.value is None and variable.value_from for variable in tokens)
 
 
-def test_every_pod_is_the_same_but_for_what_it_does(job: dict[str, Any]):
+def test_head_and_workers_share_image_environment_and_storage(job: dict[str, Any]) -> None:
     cluster = RayJob.model_validate(job).spec.ray_cluster_spec
     head, worker = cluster.head_group_spec.template.spec, cluster.worker_group_specs[0].template.spec
     assert head.containers[0].image == worker.containers[0].image
@@ -95,22 +99,22 @@ def test_every_pod_is_the_same_but_for_what_it_does(job: dict[str, Any]):
     assert shared.items() <= {mount.name: mount.mount_path for mount in head.containers[0].volume_mounts}.items()
 
 
-def test_ray_is_the_one_that_is_installed(job: dict[str, Any]):
+def test_the_ray_version_is_the_installed_one(job: dict[str, Any]) -> None:
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == ray.__version__
 
 
-def test_only_workers_have_gpus_and_one_is_there_from_the_start(job: dict[str, Any]):
+def test_only_workers_have_gpus_and_one_starts_with_the_cluster(job: dict[str, Any]) -> None:
     cluster = RayJob.model_validate(job).spec.ray_cluster_spec
     (group,) = cluster.worker_group_specs
     assert group.template.spec.containers[0].resources.limits["nvidia.com/gpu"] >= 1
-    assert group.min_replicas >= 1  # `auto` takes a cluster without GPUs for a CPU one
+    assert group.min_replicas >= 1  # without a GPU node, `auto` would plan for CPUs
     assert "nvidia.com/gpu" not in cluster.head_group_spec.template.spec.containers[0].resources.limits
     assert cluster.head_group_spec.ray_start_params["num-cpus"] == "0"
 
 
 @pytest.mark.skipif(not CRD, reason="OSSFT_KUBERAY_CRD names no file: KubeRay's ray.io_rayjobs.yaml")
-def test_the_whole_definition_accepts_it(job: dict[str, Any]):
-    schema = whole_definition()
+def test_the_complete_definition_accepts_it(job: dict[str, Any]) -> None:
+    schema = complete_definition()
     jsonschema.Draft202012Validator(schema).validate(job)
     put(job, "spec.rayClusterSpec.authOption", {})
     with pytest.raises(jsonschema.ValidationError, match="authOption"):
@@ -118,13 +122,13 @@ def test_the_whole_definition_accepts_it(job: dict[str, Any]):
 
 
 @pytest.mark.skipif(not CRD, reason="OSSFT_KUBERAY_CRD names no file: KubeRay's ray.io_rayjobs.yaml")
-def test_our_statement_names_no_field_that_the_definition_lacks():
-    missing = sorted(set(paths(RayJob.model_json_schema())) - set(paths(whole_definition())))
-    # `metadata` is Kubernetes' own: the definition leaves its fields open
+def test_the_definition_has_every_field_of_our_schema() -> None:
+    missing = sorted(set(paths(RayJob.model_json_schema())) - set(paths(complete_definition())))
+    # Kubernetes defines `metadata`; KubeRay's definition leaves its fields open
     assert [path for path in missing if "metadata." not in path] == []
 
 
-def whole_definition() -> dict[str, Any]:
+def complete_definition() -> dict[str, Any]:
     """The definition's schema for ray.io/v1, with unknown fields refused as `kubectl --validate=strict` does."""
     versions = yaml.load(Path(CRD or "").read_text(), Loader=yaml.CSafeLoader)["spec"]["versions"]
     (schema,) = [version["schema"]["openAPIV3Schema"] for version in versions if version["name"] == "v1"]
@@ -145,7 +149,7 @@ def close(schema: Any) -> None:
 
 
 def paths(schema: dict[str, Any], prefix: str = "", root: dict[str, Any] | None = None) -> Iterator[str]:
-    """Every field of a JSON schema, dotted; the items of a list count as the list."""
+    """Every field of a JSON schema as a dotted path; a list's items have the path of the list."""
     root = schema if root is None else root
     if "$ref" in schema:
         yield from paths(root["$defs"][schema["$ref"].rpartition("/")[2]], prefix, root)
@@ -156,10 +160,10 @@ def paths(schema: dict[str, Any], prefix: str = "", root: dict[str, Any] | None 
         yield from paths(field, f"{prefix}{name}.", root)
 
 
-def put(document: Any, place: str, value: object) -> None:
-    """Set a dotted place; the last name may itself hold a dot, where the document has such a key."""
-    name, _, rest = place.partition(".")
-    if rest and not (isinstance(document, dict) and place in document):
+def put(document: Any, key: str, value: object) -> None:
+    """Set the value of a dotted key. The last name may contain dots if the document has such a key."""
+    name, _, rest = key.partition(".")
+    if rest and not (isinstance(document, dict) and key in document):
         put(document[int(name)] if isinstance(document, list) else document[name], rest, value)
     else:
-        document[place] = value
+        document[key] = value

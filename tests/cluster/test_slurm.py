@@ -1,6 +1,7 @@
-"""cluster/slurm.sh under a stand-in for Slurm: what becomes of a job at its time limit, on failure, on scancel.
+"""cluster/slurm.sh with a stand-in for Slurm: a job at its time limit, when it fails, and at `scancel`.
 
-`srun` and `ray symmetric-run` pass their command on, `scontrol requeue` is written down, `ossft` does what a row says.
+The stand-ins of `srun` and `ray symmetric-run` run their command, that of `scontrol` records its calls, and that of
+`ossft` ends as each test wants.
 """
 
 import os
@@ -37,7 +38,7 @@ shift
 sleep "${SLOW_START:-0}"
 "$@"
 """
-# The driver: says how it was called, then ends with EXITS, or goes on until SIGTERM, at which it ends with AT_TERM.
+# The driver: records its arguments, then exits with EXITS, or runs until SIGTERM and exits with AT_TERM.
 OSSFT = """#!/usr/bin/env bash
 echo "ossft $* at $RAY_ADDRESS" >>"$CALLS"
 [[ -n ${EXITS:-} ]] && exit "$EXITS"
@@ -73,7 +74,7 @@ class Job:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """A repository with an environment, a token and an experiment, as Slurm would start the script in it."""
+    """A repository with an environment, a token and an experiment, where Slurm would start the script."""
     programs = {"bin/srun": SRUN, "bin/scontrol": SCONTROL, ".venv/bin/ray": RAY, ".venv/bin/ossft": OSSFT}
     for name, text in programs.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ def job(tmp_path: Path) -> Job:
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
-def test_a_job_that_ends_before_the_limit_keeps_its_code(job: Job, code: int):
+def test_a_job_that_ends_before_the_limit_keeps_its_exit_code(job: Job, code: int) -> None:
     ran = job.submit("train", "experiment.toml", "--set", "run.seed=1", EXITS=str(code))
     output, _ = ran.communicate(timeout=60)
     assert (ran.returncode, job.requeues) == (code, 0), output
@@ -113,15 +114,17 @@ def test_a_job_that_ends_before_the_limit_keeps_its_code(job: Job, code: int):
     "number, environment, code, requeues",
     [
         (signal.SIGUSR1, {"AT_TERM": "130"}, 130, 1),  # a checkpoint was written
-        (signal.SIGUSR1, {"AT_TERM": "15"}, 15, 1),  # as rewriting ends at SIGTERM
-        (signal.SIGUSR1, {"AT_TERM": "0"}, 0, 0),  # it was done just then
+        (signal.SIGUSR1, {"AT_TERM": "15"}, 15, 1),  # rewriting ended by SIGTERM
+        (signal.SIGUSR1, {"AT_TERM": "0"}, 0, 0),  # it finished just then
         (signal.SIGUSR1, {"AT_TERM": "2"}, 2, 0),
-        (signal.SIGTERM, {"AT_TERM": "130"}, 130, 0),  # scancel: stopped, and not to come back
+        (signal.SIGTERM, {"AT_TERM": "130"}, 130, 0),  # scancel: not requeued
         (signal.SIGUSR1, {"AT_TERM": "130", "SLURM_RESTART_COUNT": "49"}, 130, 1),
         (signal.SIGUSR1, {"AT_TERM": "130", "SLURM_RESTART_COUNT": "50"}, 130, 0),
     ],
 )
-def test_at_the_time_limit(job: Job, number: int, environment: dict[str, str], code: int, requeues: int):
+def test_requeueing_at_the_time_limit(
+    job: Job, number: int, environment: dict[str, str], code: int, requeues: int
+) -> None:
     running = job.submit("run", "experiment.toml", **environment)
     wait_for((job.folder / "started").exists)
     running.send_signal(number)
@@ -130,8 +133,8 @@ def test_at_the_time_limit(job: Job, number: int, environment: dict[str, str], c
     assert ("requeued 50 times already" in output) == (environment.get("SLURM_RESTART_COUNT") == "50")
 
 
-def test_a_driver_that_does_not_end_is_requeued_before_the_limit(job: Job):
-    """Slurm would kill the job at its limit and not requeue it."""
+def test_a_driver_that_does_not_end_is_requeued_before_the_limit(job: Job) -> None:
+    """At the limit itself Slurm would kill the job and not requeue it."""
     running = job.submit("run", "experiment.toml", OSSFT_GRACE_SECONDS="1")
     wait_for((job.folder / "started").exists)
     running.send_signal(signal.SIGUSR1)
@@ -140,8 +143,8 @@ def test_a_driver_that_does_not_end_is_requeued_before_the_limit(job: Job):
     running.communicate(timeout=60)
 
 
-def test_the_limit_while_ray_starts(job: Job):
-    """There is no driver to stop yet: the step is."""
+def test_the_time_limit_while_ray_starts(job: Job) -> None:
+    """There is no driver to stop yet, so the script stops the job step."""
     running = job.submit("run", "experiment.toml", SLOW_START="2")
     wait_for(lambda: bool(job.calls("ray")))
     running.send_signal(signal.SIGUSR1)
@@ -159,7 +162,7 @@ def test_the_limit_while_ray_starts(job: Job):
         (["train", "experiment.toml"], {"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "no token for Ray"),
     ],
 )
-def test_bad_input(job: Job, arguments: list[str], environment: dict[str, str], error: str):
+def test_bad_input(job: Job, arguments: list[str], environment: dict[str, str], error: str) -> None:
     refused = job.submit(*arguments, **environment)
     output, _ = refused.communicate(timeout=60)
     assert refused.returncode == 2
@@ -167,12 +170,12 @@ def test_bad_input(job: Job, arguments: list[str], environment: dict[str, str], 
     assert job.calls("srun") == []
 
 
-def test_what_sbatch_reads():
+def test_sbatch_options() -> None:
     text = SCRIPT.read_text()
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", text, re.MULTILINE))
     assert {"requeue", "exclusive", "nodes", "gpus-per-node"} <= options.keys()
-    assert options["ntasks-per-node"] == "1"  # symmetric-run starts one Ray a node
-    assert options["open-mode"] == "append"  # a requeued job goes on in the same log
+    assert options["ntasks-per-node"] == "1"  # symmetric-run starts one Ray on each node
+    assert options["open-mode"] == "append"  # a requeued job continues the same log
     batch_signal = re.fullmatch(r"B:USR1@(\d+)", options["signal"])
     grace = re.search(r"OSSFT_GRACE_SECONDS:-(\d+)", text)
     assert batch_signal and grace

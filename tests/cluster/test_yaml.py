@@ -1,4 +1,4 @@
-"""The cluster launcher's files as Ray reads them, checked without any machine."""
+"""The files of Ray's cluster launcher, checked by Ray's validator without any machine."""
 
 import copy
 import subprocess
@@ -26,7 +26,7 @@ def load(provider: str) -> dict[str, Any]:
     return loaded
 
 
-def test_launcher_accepts_it(config: dict[str, Any]):
+def test_the_launcher_accepts_it(config: dict[str, Any]) -> None:
     prepared = prepare_config(copy.deepcopy(config))
     validate_config(prepared)
     workers = config["provider"].get("worker_ips")
@@ -35,7 +35,7 @@ def test_launcher_accepts_it(config: dict[str, Any]):
 
 
 @pytest.mark.parametrize(
-    "provider, change, refusal",
+    "provider, change, error",
     [
         ("local", {"file_mount": {}}, jsonschema.ValidationError),
         ("local", {"target_utilization_fraction": 0.8}, jsonschema.ValidationError),
@@ -46,19 +46,19 @@ def test_launcher_accepts_it(config: dict[str, Any]):
         ("gcp", {"available_node_types": {"head": {"resources": {}}}, "head_node_type": "head"}, Exception),
     ],
 )
-def test_launcher_refuses_faults(provider: str, change: dict[str, Any], refusal: type[Exception]):
-    with pytest.raises(refusal):
+def test_the_launcher_rejects_errors(provider: str, change: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
         validate_config(prepare_config({**load(provider), **change}))
 
 
-def test_commands_are_bash(config: dict[str, Any]):
+def test_commands_are_valid_bash(config: dict[str, Any]) -> None:
     for command in (command for key in COMMANDS for command in config[key]):
         checked = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True)
         assert checked.returncode == 0, f"{command}: {checked.stderr}"
 
 
-def test_safe_by_default(config: dict[str, Any]):
-    """Every node has the token and asks for it; the dashboard, which runs jobs, listens on loopback alone."""
+def test_access_takes_a_token(config: dict[str, Any]) -> None:
+    """Every node has the token and requires it; the dashboard, which runs jobs, listens on loopback only."""
     assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
     for key in COMMANDS[1:]:
         starts = [command for command in config[key] if "ray start" in command]
@@ -67,31 +67,31 @@ def test_safe_by_default(config: dict[str, Any]):
         assert ("--dashboard-host=127.0.0.1" in starts[0]) == (key == "head_start_ray_commands")
 
 
-def test_ray_starts_inside_the_environment(config: dict[str, Any]):
+def test_ray_starts_inside_the_environment(config: dict[str, Any]) -> None:
     assert any("git clone" in command for command in config["setup_commands"])
     assert any("make -C ~/ossft_ray env" in command for command in config["setup_commands"])
     for key in COMMANDS[1:]:
         assert all("~/ossft_ray/.venv/bin/" in command for command in config[key])
 
 
-def test_ray_down_finds_ray(config: dict[str, Any]):
+def test_ray_is_on_the_path_for_ray_down(config: dict[str, Any]) -> None:
     assert any(">> ~/.bashrc" in command and "~/ossft_ray/.venv/bin" in command for command in config["setup_commands"])
 
 
-def test_the_storage_is_there_before_ray(config: dict[str, Any]):
+def test_the_storage_is_checked_before_ray_starts(config: dict[str, Any]) -> None:
     assert any("test -w /shared" in command for command in config["setup_commands"])
 
 
 @pytest.mark.parametrize("provider", ["aws", "gcp"])
-def test_cloud_commands_are_those_on_premises(provider: str):
-    """What was proved with local.yaml holds for the clouds: Ray starts by the same commands."""
+def test_clouds_start_ray_by_the_commands_of_local_yaml(provider: str) -> None:
+    """These are the commands that `make multihost` runs."""
     for key in COMMANDS[1:]:
         on_premises = [command.replace(" RAY_enable_autoscaler_v2=0", "") for command in load("local")[key]]
-        assert load(provider)[key] == on_premises, "the clouds' head has a node type of its own: no need for the first"
+        assert load(provider)[key] == on_premises, "only local.yaml needs the first autoscaler"
 
 
 @pytest.mark.parametrize("provider", ["aws", "gcp"])
-def test_only_workers_have_gpus_and_only_they_are_spot(provider: str):
+def test_only_workers_have_gpus_and_only_they_are_spot(provider: str) -> None:
     config = load(provider)
     types = {name: kind["node_config"] for name, kind in config["available_node_types"].items()}
     spot = {
@@ -99,9 +99,8 @@ def test_only_workers_have_gpus_and_only_they_are_spot(provider: str):
     }
     assert spot == {"head": False, "gpu": True}
     head = config["available_node_types"][config["head_node_type"]]
-    assert head["resources"] == {"CPU": 0}  # drivers and Ray's control, no work
-    assert (
-        config["available_node_types"]["gpu"]["min_workers"] >= 1
-    )  # `auto` takes a cluster without GPUs for a CPU one
+    assert head["resources"] == {"CPU": 0}  # drivers and Ray's control processes only
+    assert config["available_node_types"]["gpu"]["min_workers"] >= 1  # without a GPU node, `auto` would plan for CPUs
     assert config["provider"]["cache_stopped_nodes"] is False
-    assert any("BACKEND=gpu" in command for command in config["setup_commands"])  # the head has no GPU to tell by
+    # the head has no GPU that `make env` could detect
+    assert any("BACKEND=gpu" in command for command in config["setup_commands"])

@@ -1,6 +1,6 @@
-"""Stages on a Ray of several nodes, each with a made-up GPU, in a process of its own: python on_many_nodes.py FOLDER.
+"""A program: rewriting and a training group on several Ray nodes with pretended GPUs. `on_many_nodes.py FOLDER`
 
-The last line is a JSON object: on which node each policy worked, and each rank of a training group stood.
+The last line is a JSON object: the nodes on which policies worked, and the node of each rank of the training group.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 120.0
 
 
 class WaitingWorker(ScriptedWorker):
-    """Works once the node that joins later works too, so that it finds parts left, however long it takes to start."""
+    """Waits until the third node works too: it must find parts left, however long it takes to start."""
 
     async def process(self, part: str) -> None:
         seen = Path(self.experiment.run.output) / "seen"

@@ -1,4 +1,4 @@
-"""A program: rewriting on two nodes of one CPU each, one of which goes for good: `shrinking_cluster.py FOLDER`."""
+"""A program: rewriting on two Ray nodes of one CPU each, one of which is lost. `shrinking_cluster.py FOLDER`"""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from tests.stages.scripted import ScriptedPolicy, ScriptedWorker, experiment
 
 class SlowPolicy(ScriptedPolicy):
     async def sample(self, *arguments: Any) -> Any:
-        await asyncio.sleep(1)  # what is left lasts longer than `replan_after`, on a fast machine too
+        await asyncio.sleep(1)  # the rest takes longer than `replan_after`, even on a fast machine
         return await super().sample(*arguments)
 
 
@@ -38,7 +38,7 @@ def main(folder: str) -> None:
             node = None
 
     rewrite(settings, watch, worker=SlowWorker)
-    assert node is None, "it was over before the node went"
+    assert node is None, "rewriting ended before the node was removed"
     ray.shutdown()
     cluster.shutdown()
 

@@ -1,8 +1,9 @@
-"""What Prometheus reads of a run, from the port that Ray exports it on; and a dashboard that asks for what there is."""
+"""The metrics that Ray exports for Prometheus, and the Grafana dashboard that queries them."""
 
 import asyncio
 import json
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -33,21 +34,21 @@ Series = dict[tuple[str, ...], float]
 
 
 def scrape(run: str, name: str, *tags: str) -> Series:
-    """One metric of one run: its values by these tags, added up over workers."""
+    """The values of one metric of one run, by these tags, summed over workers."""
     port = ray.nodes()[0]["MetricsExportPort"]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     found: Series = {}
     for series in SERIES.finditer(text):
-        of = dict(re.findall(r'(\w+)="([^"]*)"', series["tags"]))
-        if series["name"] == name and of["run"] == run:
-            key = tuple(of[tag] for tag in tags)
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', series["tags"]))
+        if series["name"] == name and labels["run"] == run:
+            key = tuple(labels[tag] for tag in tags)
             found[key] = found.get(key, 0.0) + float(series["value"])
     return found
 
 
 def await_series(expected: Series, run: str, name: str, *tags: str) -> None:
-    """Return when it is as expected: here workers tell their node every second."""
+    """Return when the metric is as expected: in these tests workers report to their node every second."""
     deadline = time.monotonic() + 60
     while (found := scrape(run, name, *tags)) != expected and time.monotonic() < deadline:
         time.sleep(0.3)
@@ -55,7 +56,7 @@ def await_series(expected: Series, run: str, name: str, *tags: str) -> None:
 
 
 class HeldPolicy(ScriptedPolicy):
-    """Answers when a file of its own says so."""
+    """Answers once the file `released` exists."""
 
     def __init__(self, released: Path) -> None:
         self.released = released
@@ -71,19 +72,19 @@ class HeldWorker(ScriptedWorker):
         return HeldPolicy(Path(f"{self.experiment.run.output}-released"))
 
 
-class LateGraders:
-    """Verifiers that meet their limit of time at every response."""
+class TimeoutVerifiers:
+    """Verifiers that reach their time limit at every response."""
 
     async def verify(self, *task: str) -> Verdict:
         return Verdict(False, "timeout")
 
 
-class TroubledWorker(ScriptedWorker):
-    """Its engines die now and then, and no verdict comes in time."""
+class FailingWorker(ScriptedWorker):
+    """Its engines die after a few responses, and every verdict is a timeout."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self.verifiers = LateGraders()  # type: ignore[assignment]
+        self.verifiers = TimeoutVerifiers()  # type: ignore[assignment]
 
     def start_policy(self) -> Any:
         return MortalPolicy()
@@ -93,13 +94,13 @@ class TroubledWorker(ScriptedWorker):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_rewriting_counts_what_its_manifest_says(tmp_path: Path) -> None:
+def test_counters_of_rewriting_equal_its_manifest(tmp_path: Path) -> None:
     settings = experiment(str(tmp_path / "run"), 40, rewrite={"exhaustive": True}, resources={"num_policies": 2})
     run, manifest = settings.run.output, {}
     rewriting = threading.Thread(target=lambda: manifest.update(rewrite(settings, worker=HeldWorker)), daemon=True)
     rewriting.start()
     try:
-        in_flight = 2 * 16 * 8  # a part of 16 problems each, of which all draws begin
+        in_flight = 2 * 16 * 8  # two parts of 16 problems with 8 self-alignment responses each
         await_series({("rewrite",): in_flight}, run, "ossft_requests_in_flight", "stage")
     finally:
         Path(f"{run}-released").touch()
@@ -111,9 +112,9 @@ def test_rewriting_counts_what_its_manifest_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_trouble_is_counted(tmp_path: Path) -> None:
+def test_timeouts_and_engine_deaths_are_counted(tmp_path: Path) -> None:
     settings, totals = experiment(str(tmp_path / "run"), 8), {}
-    manifest = rewrite(settings, worker=TroubledWorker, on_progress=totals.update)
+    manifest = rewrite(settings, worker=FailingWorker, on_progress=totals.update)
     run = settings.run.output
     assert manifest["verifier_timeouts"] == 8 * 12 and totals["engine_deaths"] > 0
     await_series({("timeout",): manifest["verifier_timeouts"]}, run, "ossft_verdicts_total", "reason")
@@ -122,7 +123,7 @@ def test_trouble_is_counted(tmp_path: Path) -> None:
 
 @ray.remote(num_cpus=0)
 class Trainer:
-    """As worker 0 of a training."""
+    """Records metrics like rank 0 of a training run."""
 
     def __init__(self, run: str) -> None:
         self.metrics = ClusterMetrics(run, "train")
@@ -132,7 +133,7 @@ class Trainer:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_gauges_of_training_stay_between_steps(tmp_path: Path) -> None:
+def test_gauges_of_training_last_until_the_next_step(tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     trainer = Trainer.remote(run)  # type: ignore[attr-defined]
     figures = {name.removeprefix("ossft_train_"): number / 8 for number, name in enumerate(GAUGES) if "train" in name}
@@ -145,45 +146,59 @@ def test_gauges_of_training_stay_between_steps(tmp_path: Path) -> None:
         await_series({("train",): value}, run, f"ossft_train_{name}", "stage")
 
 
-def test_counting_without_ray_does_nothing(tmp_path: Path) -> None:
-    metrics = ClusterMetrics(str(tmp_path), "rewrite")
-    metrics.count("ossft_problems", 0, origin="self")
-    metrics.count("ossft_problems", origin="self")
-    metrics.watch("ossft_requests_in_flight", lambda: 1)
-    metrics.close()
+WITHOUT_RAY = """
+import ray, time
+from ossft_ray.distributed import cluster_metrics
+cluster_metrics._REFRESH_SECONDS = 0.01
+metrics = cluster_metrics.ClusterMetrics("run", "rewrite")
+metrics.count("ossft_problems", 0, origin="self")
+metrics.count("ossft_problems", origin="self")
+read = []
+metrics.watch("ossft_requests_in_flight", lambda: read.append(1) or 1)
+while len(read) < 3:
+    time.sleep(0.01)
+metrics.close()
+print("Ray runs:", ray.is_initialized())
+"""
+
+
+@pytest.mark.timeout(60)
+def test_recording_without_ray_does_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_RAY], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Ray runs: False\n", "")
 
 
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
-EXPORTED = {f"ray_{name}_total": {*own, "run", "stage"} for name, (_, own) in COUNTERS.items()}
+EXPORTED = {f"ray_{name}_total": {*extra, "run", "stage"} for name, (_, extra) in COUNTERS.items()}
 EXPORTED |= {f"ray_{name}": {"run", "stage"} for name in GAUGES}
-OF_RAY = {"WorkerId", "NodeAddress"}
+RAY_LABELS = {"WorkerId", "NodeAddress"}
 
 
-def asked(query: str) -> Iterator[tuple[str, set[str]]]:
-    """The metrics of a query, each with the labels that its own selector and the query's groups name."""
+def queried_metrics(query: str) -> Iterator[tuple[str, set[str]]]:
+    """The metrics in a query, each with the labels that its selector and the query's groups name."""
     groups = {label for found in re.findall(r"by \(([^)]*)\)", query) for label in found.split(", ")}
     for name, selector in re.findall(r"(ray_\w+)\{([^}]*)\}", query):
         yield name, groups | set(re.findall(r"(\w+)=~?\"", selector))
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_the_dashboard_asks_for_what_there_is(query: str) -> None:
-    found = list(asked(query))
-    assert found and len(found) == query.count("ray_"), "every metric is asked for of the chosen runs alone"
+def test_the_dashboard_queries_metrics_and_labels_that_exist(query: str) -> None:
+    found = list(queried_metrics(query))
+    assert found and len(found) == query.count("ray_"), "every metric is restricted to the chosen runs"
     for name, labels in found:
         assert name in EXPORTED
         assert "run" in labels
-        assert labels <= EXPORTED[name] | OF_RAY
+        assert labels <= EXPORTED[name] | RAY_LABELS
     assert query.count("(") == query.count(")")
     assert name.endswith("_total") == ("rate(" in query or "increase(" in query)
 
 
-def test_the_dashboard_shows_everything() -> None:
-    assert {name for query in QUERIES for name, _ in asked(query)} == EXPORTED.keys()
+def test_the_dashboard_shows_every_metric() -> None:
+    assert {name for query in QUERIES for name, _ in queried_metrics(query)} == EXPORTED.keys()
 
 
-def test_the_dashboard_has_what_grafana_needs() -> None:
+def test_the_dashboard_is_complete_for_grafana() -> None:
     assert {"title", "uid", "schemaVersion", "time", "templating"} <= DASHBOARD.keys()
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert (variables["datasource"]["type"], variables["datasource"]["query"]) == ("datasource", "prometheus")
@@ -193,16 +208,16 @@ def test_the_dashboard_has_what_grafana_needs() -> None:
     assert len(set(ids)) == len(ids)
     cells: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
-        place = panel["gridPos"]
+        position = panel["gridPos"]
         covered = {
             (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
         }
-        assert place["x"] + place["w"] <= 24 and not covered & cells, f"{panel['title']} lies over another panel"
+        assert position["x"] + position["w"] <= 24 and not covered & cells, f"{panel['title']} overlaps another panel"
         cells |= covered
     for panel in PANELS:
         assert panel["type"] in ("timeseries", "stat", "gauge") and panel["title"]
         assert panel["datasource"] == source and all(target["datasource"] == source for target in panel["targets"])
-        letters = [target["refId"] for target in panel["targets"]]
-        assert len(set(letters)) == len(letters)
+        ref_ids = [target["refId"] for target in panel["targets"]]
+        assert len(set(ref_ids)) == len(ref_ids)

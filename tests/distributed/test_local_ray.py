@@ -1,4 +1,4 @@
-"""The Ray that a command starts itself: nobody reaches it from another machine, nor from this one without its token."""
+"""The Ray that a command starts cannot be reached from another machine, nor from this one without its token."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.long
-# as `ossft` begins, up to where a stage has its Ray
+# what `ossft` does until a stage has its Ray
 PROGRAM = """
 import json, os, subprocess, sys
 from ossft_ray.cli import ossft
@@ -53,11 +53,11 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_it_listens_on_loopback_alone(started: Any) -> None:
+def test_ray_listens_on_loopback_only(started: Any) -> None:
     assert len(started["listening"]) > 4, "GCS, raylet, agents, driver and worker"
     assert {ip.removeprefix("::ffff:") for ip in started["listening"]} == {"127.0.0.1"}
 
 
-def test_it_asks_for_its_token(started: Any) -> None:
+def test_joining_ray_takes_the_token(started: Any) -> None:
     assert started["with_token"] == 0
     assert 0 not in started["without"]

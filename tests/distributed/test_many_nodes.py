@@ -1,4 +1,4 @@
-"""Stages on several nodes, all of Ray's making on this machine: who works where, and what a node that joins does."""
+"""Placement of policies and training workers on several Ray nodes, one of which joins later."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def placed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """In a process of its own: the tests' own Ray has one node."""
+    """The report of `on_many_nodes.py`: a separate process, because the tests' Ray has one node."""
     folder = tmp_path_factory.mktemp("nodes")
     command = [sys.executable, str(HERE / "on_many_nodes.py"), str(folder)]
     environment = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
@@ -25,14 +25,14 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_policies_spread_and_a_node_that_joins_takes_part(placed: Any) -> None:
+def test_every_node_gets_a_policy_also_one_that_joins(placed: Any) -> None:
     assert placed["problems"] == 160
-    assert placed["policies"] == sorted(placed["nodes"]), "one on each node, the third's too"
+    assert placed["policies"] == sorted(placed["nodes"]), "one on each node, the third included"
     assert placed["head"] not in placed["policies"]
 
 
 def test_training_ranks_are_contiguous_on_each_node(placed: Any) -> None:
     runs = [(node, len(list(ranks))) for node, ranks in itertools.groupby(placed["ranks"])]
-    assert len({node for node, _ in runs}) == len(runs) == 3, "no node comes up twice"
-    assert sorted(count for _, count in runs) == [1, 2, 2], "packed on as few nodes as hold them"
+    assert len({node for node, _ in runs}) == len(runs) == 3, "the ranks of a node follow each other"
+    assert sorted(count for _, count in runs) == [1, 2, 2], "as few nodes as possible"
     assert placed["head"] not in placed["ranks"]

@@ -1,6 +1,5 @@
-"""The plan for every kind of policy: how many actors, on which GPUs, with how much in flight."""
+"""The resource plan: how many policies and training workers, on which GPUs, with how many parts each."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,16 +7,16 @@ import ray
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Experiment, resolve
-from ossft_ray.distributed.placement import Node, Placement, settle
+from ossft_ray.distributed.placement import NodeCapacity, ResourcePlan, resolve_resources
 from ossft_ray.distributed.rollout_pool import pool_arguments
-from ossft_ray.distributed.session import engine_gpus, place
+from ossft_ray.distributed.session import gpus_per_engine, plan_resources
 from ossft_ray.engines.in_flight import problems_in_flight
 
-HEAD = Node(0, 0)
-EIGHT = Node(8, 64)
-SEVEN = Node(7, 64)
-TWO = Node(2, 16)
-LAPTOP = Node(0, 2)
+HEAD = NodeCapacity(0, 0)
+EIGHT = NodeCapacity(8, 64)
+SEVEN = NodeCapacity(7, 64)
+TWO = NodeCapacity(2, 16)
+LAPTOP = NodeCapacity(0, 2)
 
 
 def experiment(resources: dict[str, Any] | None = None, engine: dict[str, Any] | None = None) -> Experiment:
@@ -36,9 +35,9 @@ def eight_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"GPU": 8.0, "CPU": 64.0}}, dead])
 
 
-def settled(nodes: list[Node], resources: dict[str, Any], engine: dict[str, Any], num_verifiers: int = 2) -> Placement:
+def resolved(nodes: list[NodeCapacity], resources: dict[str, Any], engine: dict[str, Any]) -> ResourcePlan:
     settings = experiment(resources, engine)
-    return settle(settings.resources, nodes, engine_gpus(settings.policy.engine), num_verifiers)
+    return resolve_resources(settings.resources, nodes, gpus_per_engine(settings.policy.engine), num_verifiers=2)
 
 
 TENSOR_2 = {"tensor_parallel_size": 2}
@@ -50,7 +49,7 @@ TENSOR_2 = {"tensor_parallel_size": 2}
         ([HEAD, EIGHT, EIGHT], {}, {}, 16, 16),
         ([SEVEN, SEVEN], {}, TENSOR_2, 6, 14),
         ([TWO] * 4 + [EIGHT], {}, {"tensor_parallel_size": 4}, 2, 16),
-        ([Node(4, 2)], {}, {}, 2, 2),
+        ([NodeCapacity(4, 2)], {}, {}, 2, 2),
         ([EIGHT], {"gpus_per_policy": 0.1}, {}, 64, 8),
         ([LAPTOP], {}, TENSOR_2, 1, 1),
         ([HEAD, LAPTOP], {"num_policies": 2, "num_train_workers": 2}, {}, 2, 2),
@@ -58,20 +57,20 @@ TENSOR_2 = {"tensor_parallel_size": 2}
     ],
     ids=[
         "several nodes",
-        "whole groups of each node",
-        "small nodes hold none",
+        "leftover GPUs do not add up",
+        "nodes too small for a policy",
         "few CPUs",
         "tenths",
         "no GPU",
         "two on CPUs",
-        "workers",
+        "two GPUs a worker",
     ],
 )
-def test_whole_groups_of_each_node_count(
-    nodes: list[Node], resources: dict[str, Any], engine: dict[str, Any], policies: int, workers: int
+def test_each_node_holds_whole_policies(
+    nodes: list[NodeCapacity], resources: dict[str, Any], engine: dict[str, Any], policies: int, workers: int
 ) -> None:
-    placement = settled(nodes, resources, engine)
-    assert (placement.num_policies, placement.num_train_workers) == (policies, workers)
+    plan = resolved(nodes, resources, engine)
+    assert (plan.num_policies, plan.num_train_workers) == (policies, workers)
 
 
 @pytest.mark.parametrize(
@@ -90,26 +89,34 @@ def test_whole_groups_of_each_node_count(
         ([LAPTOP], {"num_policies": 3}, {}, r"num_policies = 3, each with a CPU: .* for 2 \(1 node with 2 CPUs\)"),
         ([HEAD], {}, {}, r"num_policies = 1, each with a CPU: the cluster has room for 0 \(1 node with 0 CPUs\)"),
     ],
-    ids=["a group on two nodes", "leftovers", "min_policies", "workers", "CPUs", "a head alone"],
+    ids=["a policy on two nodes", "leftovers", "min_policies", "workers", "CPUs", "a head alone"],
 )
-def test_more_than_the_nodes_hold_is_refused_with_what_they_have(
-    nodes: list[Node], resources: dict[str, Any], engine: dict[str, Any], message: str
+def test_asking_for_more_than_the_nodes_hold_is_an_error(
+    nodes: list[NodeCapacity], resources: dict[str, Any], engine: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        settled(nodes, resources, engine)
+        resolved(nodes, resources, engine)
 
 
 @pytest.mark.parametrize(
     "nodes, resources, cpus",
-    [([EIGHT], {}, 3), ([Node(8, 16)], {}, 2), ([Node(8, 8)], {}, 1), ([LAPTOP], {}, 2), ([EIGHT, Node(8, 16)], {}, 2)],
-    ids=["enough", "two each", "one each", "a laptop", "the poorest node decides"],
+    [
+        ([EIGHT], {}, 3),
+        ([NodeCapacity(8, 16)], {}, 2),
+        ([NodeCapacity(8, 8)], {}, 1),
+        ([LAPTOP], {}, 2),
+        ([EIGHT, NodeCapacity(8, 16)], {}, 2),
+    ],
+    ids=["enough", "two each", "one each", "a laptop", "the node with fewest CPUs decides"],
 )
-def test_verifiers_count_as_cpus_where_there_are_any(nodes: list[Node], resources: dict[str, Any], cpus: int) -> None:
-    assert settled(nodes, resources, {}).cpus_per_policy == cpus
+def test_verifiers_get_a_cpu_each_if_there_are_enough(
+    nodes: list[NodeCapacity], resources: dict[str, Any], cpus: int
+) -> None:
+    assert resolved(nodes, resources, {}).cpus_per_policy == cpus
 
 
 @pytest.mark.parametrize(
-    "resources, engine, policies, gpus_of_each",
+    "resources, engine, num_policies, gpus_each",
     [
         ({}, {}, 8, 1),
         ({}, {"tensor_parallel_size": 4}, 2, 4),
@@ -118,29 +125,29 @@ def test_verifiers_count_as_cpus_where_there_are_any(nodes: list[Node], resource
         ({"gpus_per_policy": 0.5}, {}, 16, 0.5),
         ({"num_policies": 2, "gpus_per_policy": 0}, {}, 2, 0),
     ],
-    ids=["one each", "tensor parallel", "pipeline too", "fewer", "two share one", "on CPUs"],
+    ids=["one GPU", "tensor parallel", "pipeline parallel too", "fewer policies", "half a GPU", "on CPUs"],
 )
-def test_policies_take_the_gpus_that_their_engines_span(
-    resources: dict[str, Any], engine: dict[str, Any], policies: int, gpus_of_each: float
+def test_a_policy_takes_the_gpus_that_its_engine_spans(
+    resources: dict[str, Any], engine: dict[str, Any], num_policies: int, gpus_each: float
 ) -> None:
     settings = experiment(resources, engine)
-    placement = place(settings.resources, settings.policy.engine)
-    assert (placement.num_policies, placement.gpus_per_policy) == (policies, gpus_of_each)
-    arguments = pool_arguments(settings, placement, num_parts=1000, num_problems=16_000)
-    assert arguments["num_gpus"] == gpus_of_each, "Ray gives an actor all its GPUs on one node"
-    assert arguments["compute"].min_size == policies
+    plan = plan_resources(settings.resources, settings.policy.engine)
+    assert (plan.num_policies, plan.gpus_per_policy) == (num_policies, gpus_each)
+    arguments = pool_arguments(settings, plan, num_parts=1000, num_problems=16_000)
+    assert arguments["num_gpus"] == gpus_each, "Ray gives an actor all its GPUs on one node"
+    assert arguments["compute"].min_size == num_policies
     grows = "num_policies" not in resources
-    assert arguments["compute"].max_size == (1000 if grows else policies), "GPUs that join are used, unless told else"
+    assert arguments["compute"].max_size == (1000 if grows else num_policies), "auto uses GPUs that join later"
 
 
-def test_more_than_the_cluster_has_is_refused() -> None:
+def test_asking_for_more_than_the_cluster_has_is_an_error() -> None:
     settings = experiment({"num_policies": 5}, {"tensor_parallel_size": 2})
     with pytest.raises(InputError, match=r"num_policies = 5, each with 2 GPUs on one node: the cluster has room for 4"):
-        place(settings.resources, settings.policy.engine)
+        plan_resources(settings.resources, settings.policy.engine)
 
 
 @pytest.mark.parametrize(
-    "resources, least, most",
+    "resources, smallest, largest",
     [
         ({"num_policies": 32, "min_policies": 8}, 8, 32),
         ({"num_policies": 4, "min_policies": 8}, 4, 4),
@@ -148,103 +155,24 @@ def test_more_than_the_cluster_has_is_refused() -> None:
         ({}, 8, 1000),
         ({"gpus_per_policy": 0}, 1, 1),
     ],
-    ids=["a growing pool", "no more than asked for", "as large as it comes", "all that come", "on CPUs"],
+    ids=["up to num_policies", "num_policies is the limit", "starts with one", "no limit", "on CPUs"],
 )
-def test_how_far_a_pool_grows(resources: dict[str, Any], least: int, most: int) -> None:
+def test_the_size_of_the_pool(resources: dict[str, Any], smallest: int, largest: int) -> None:
     settings = experiment(resources)
-    placement = place(settings.resources, settings.policy.engine)
-    compute = pool_arguments(settings, placement, num_parts=1000, num_problems=16_000)["compute"]
-    assert (compute.min_size, compute.max_size) == (least, most)
+    plan = plan_resources(settings.resources, settings.policy.engine)
+    compute = pool_arguments(settings, plan, num_parts=1000, num_problems=16_000)["compute"]
+    assert (compute.min_size, compute.max_size) == (smallest, largest)
 
 
 @pytest.mark.parametrize(
     "num_parts, num_problems, parts_at_once",
     [(1000, 16_000, 81), (100, 1600, 12), (10_000, 1_000_000, 14), (3, 40, 1)],
-    ids=["its window full", "its share", "larger ones", "a handful"],
+    ids=["the window", "the share", "the window, with large parts", "few parts"],
 )
-def test_an_actor_holds_its_share_or_as_many_parts_as_fill_its_window(
+def test_an_actor_holds_the_parts_that_fill_its_window_but_no_more_than_its_share(
     num_parts: int, num_problems: int, parts_at_once: int
 ) -> None:
     settings = experiment()
     assert problems_in_flight(settings) == 1280
-    arguments = pool_arguments(settings, place(settings.resources), num_parts, num_problems)
+    arguments = pool_arguments(settings, plan_resources(settings.resources), num_parts, num_problems)
     assert arguments["compute"].max_tasks_in_flight_per_actor == parts_at_once
-
-
-@pytest.mark.parametrize(
-    "resources, engine, expected",
-    [({}, {"max_num_seqs": 64}, 80), ({"problems_in_flight": 7}, {"max_num_seqs": 64}, 7)],
-    ids=["a quarter more than the batch", "as set"],
-)
-def test_the_window_follows_the_engines_batch(resources: Any, engine: Any, expected: int) -> None:
-    assert problems_in_flight(experiment(resources, engine)) == expected
-
-
-def lora(folder: Path, rank: int) -> str:
-    (folder / "adapter_config.json").write_text(f'{{"r": {rank}}}')
-    return str(folder)
-
-
-@pytest.mark.parametrize(
-    "policy, has_gpu, expected",
-    [
-        ({}, True, {"dtype": "auto", "max_model_len": 2048}),
-        ({}, False, {"enforce_eager": True, "enable_chunked_prefill": False}),
-        ({"dtype": "float16"}, True, {"dtype": "float16"}),
-        (
-            {"engine": {"quantization": "fp8", "max_model_len": 300}},
-            True,
-            {"quantization": "fp8", "max_model_len": 300},
-        ),
-        ({"engine": {"enforce_eager": False}}, False, {"enforce_eager": False}),
-    ],
-    ids=["GPU", "CPU", "dtype", "any argument", "the user's word is the last"],
-)
-def test_engine_arguments(
-    policy: dict[str, Any], has_gpu: bool, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ossft_ray.config import Policy
-    from ossft_ray.engines import vllm_policy
-    from ossft_ray.policy.chat import load_chat
-
-    monkeypatch.setattr(vllm_policy, "_has_gpu", lambda: has_gpu)
-    settings = Policy(model="playground", **policy)
-    made = vllm_policy.engine_settings(settings, load_chat(settings))
-    assert {name: made.get(name) for name in expected} == expected
-    assert ("enforce_eager" in made) == (not has_gpu), "on a GPU, CUDA graphs are vLLM's own choice"
-
-
-@pytest.mark.parametrize("rank, room", [(4, 8), (16, 16), (100, 128)])
-def test_a_lora_adapter_gets_the_room_that_it_needs(rank: int, room: int, tmp_path: Path) -> None:
-    from ossft_ray.config import Policy
-    from ossft_ray.engines.vllm_policy import engine_settings
-    from ossft_ray.policy.chat import load_chat
-    from ossft_ray.policy.location import model_digest
-
-    settings = Policy(model="playground", lora=lora(tmp_path, rank))
-    made = engine_settings(settings, load_chat(settings))
-    assert (made["enable_lora"], made["max_lora_rank"]) == (True, room)
-    assert model_digest(settings) != model_digest(Policy(model="playground")), "another policy, another fingerprint"
-
-
-def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
-    from ossft_ray.config import Policy
-    from ossft_ray.policy.chat import load_chat
-
-    with pytest.raises(InputError, match=r"lora: .* holds no adapter_config\.json"):
-        load_chat(Policy(model="playground", lora=str(tmp_path)))
-
-
-@pytest.mark.parametrize("has_gpu", [True, False])
-def test_batch_invariance_is_asked_of_a_gpu(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    from ossft_ray.config import Policy
-    from ossft_ray.engines import vllm_policy
-    from ossft_ray.policy.chat import load_chat
-
-    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "0")
-    monkeypatch.setattr(vllm_policy, "_has_gpu", lambda: has_gpu)
-    settings = Policy(model="playground", batch_invariant=True)
-    vllm_policy.engine_settings(settings, load_chat(settings))
-    assert os.environ["VLLM_BATCH_INVARIANT"] == ("1" if has_gpu else "0")

@@ -1,51 +1,63 @@
-"""What the driver knows of its workers: sums over lives and parts, each counted once, and how often they tell."""
+"""The driver's totals: each worker and each part counts once, by its latest report."""
 
 from typing import Any
 
 import pytest
 
-from ossft_ray.distributed.progress import Tally
+from ossft_ray.distributed.progress import ProgressTally
 
-Told = tuple[str, str, dict[str, int], dict[str, dict[str, int]]]  # actor, life, its counts, those of parts under way
+Report = tuple[str, str, dict[str, dict[str, int]]]  # actor, worker id, counts of the worker and of parts in progress
 
 
-def tally() -> Any:
-    return Tally.__ray_metadata__.modified_class()
+def local_tally() -> Any:
+    return ProgressTally.__ray_metadata__.modified_class()
 
 
 @pytest.mark.parametrize(
-    "told, expected",
+    "reports, expected",
     [
         ([], {"policies": 0}),
         (
-            [("a", "a1", {"tokens": 5}, {"p1": {"problems": 1}}), ("b", "b1", {"tokens": 7}, {"p2": {"problems": 2}})],
+            [
+                ("actor1", "w1", {"w1": {"tokens": 5}, "part1": {"problems": 1}}),
+                ("actor2", "w2", {"w2": {"tokens": 7}, "part2": {"problems": 2}}),
+            ],
             {"policies": 2, "tokens": 12, "problems": 3},
         ),
         (
-            [("a", "a1", {"tokens": 5}, {"p1": {"problems": 1}}), ("a", "a1", {"tokens": 9}, {"p1": {"problems": 4}})],
+            [
+                ("actor1", "w1", {"w1": {"tokens": 5}, "part1": {"problems": 1}}),
+                ("actor1", "w1", {"w1": {"tokens": 9}, "part1": {"problems": 4}}),
+            ],
             {"policies": 1, "tokens": 9, "problems": 4},
         ),
         (
-            [("a", "a1", {"tokens": 5}, {"p1": {"problems": 3}}), ("a", "a2", {"tokens": 2}, {"p1": {"problems": 1}})],
+            [
+                ("actor1", "w1", {"w1": {"tokens": 5}, "part1": {"problems": 3}}),
+                ("actor1", "w2", {"w2": {"tokens": 2}, "part1": {"problems": 1}}),
+            ],
             {"policies": 1, "tokens": 7, "problems": 1},
         ),
         (
-            [("a", "a1", {"tokens": 5}, {"p1": {"problems": 3}}), ("a", "a1", {"tokens": 6}, {})],
+            [
+                ("actor1", "w1", {"w1": {"tokens": 5}, "part1": {"problems": 3}}),
+                ("actor1", "w1", {"w1": {"tokens": 6}}),
+            ],
             {"policies": 1, "tokens": 6, "problems": 3},
         ),
     ],
-    ids=["nobody", "two workers", "the latest counts", "another life takes a part up", "a finished part stays"],
+    ids=["no worker", "two workers", "the latest report", "a restarted actor repeats a part", "a finished part stays"],
 )
-def test_totals(told: list[Told], expected: dict[str, int]) -> None:
-    kept = tally()
-    for actor, life, counts, parts in told:
-        kept.put(actor, life, counts, parts, [])
-    assert kept.totals() == expected
+def test_totals(reports: list[Report], expected: dict[str, int]) -> None:
+    tally = local_tally()
+    for actor, worker_id, counts in reports:
+        tally.report(actor, worker_id, counts, [])
+    assert tally.totals() == expected
 
 
 @pytest.mark.parametrize("num_workers, seconds", [(1, 0.5), (100, 0.5), (1000, 5.0)])
-def test_the_more_workers_the_less_often_each_tells(num_workers: int, seconds: float) -> None:
-    kept = tally()
+def test_many_workers_report_less_often(num_workers: int, seconds: float) -> None:
+    tally = local_tally()
     for number in range(num_workers):
-        after = kept.put(f"actor{number}", f"life{number}", {}, {}, [])
-    assert after == seconds
+        wait_seconds = tally.report(f"actor{number}", f"w{number}", {}, [])
+    assert wait_seconds == seconds

@@ -1,4 +1,4 @@
-"""A group that has lost too many workers begins again if they wrote something meanwhile, else it ends."""
+"""A training group that has lost too many workers starts again if they wrote something new, and fails if not."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +10,16 @@ import ray.train
 from ossft_ray.common.errors import JobError
 from ossft_ray.common.storage import Folder
 from ossft_ray.distributed import train_group
-from ossft_ray.distributed.placement import Placement
+from ossft_ray.distributed.placement import ResourcePlan
 from tests.stages.scripted import experiment
 
 
-def group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attempts: list[int | None]) -> list[int]:
-    """Run a group whose every attempt ends lost after writing so many parts, or with None well; what was written."""
-    left, written = list(attempts), [0]
+def run_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: list[int | None]) -> list[int]:
+    """Run a group; each of `fits` is lost after writing so many parts, or succeeds if it is None.
+
+    Returns the number of parts written before each fit.
+    """
+    left, written = list(fits), [0]
 
     class Trainer:
         def __init__(self, *_: Any, **__: Any) -> None:
@@ -30,8 +33,8 @@ def group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attempts: list[int | 
             raise ray.train.TrainingFailedError("a node was lost")
 
     monkeypatch.setattr(train_group, "TorchTrainer", Trainer)
-    monkeypatch.setattr(train_group, "place", lambda resources: Placement(1, 0, 1, 1))
-    monkeypatch.setattr(train_group, "Room", lambda *_: SimpleNamespace(poll=lambda count: None))
+    monkeypatch.setattr(train_group, "plan_resources", lambda resources: ResourcePlan(1, 0, 1, 1))
+    monkeypatch.setattr(train_group, "CapacityWatch", lambda *_: SimpleNamespace(poll=lambda count: None))
     settings, folder = experiment(str(tmp_path / "run")), Folder.at(str(tmp_path / "train"))
     train_group.run_group(
         lambda config: None, {}, settings, folder, "workers", poll=lambda: None, written=lambda: written[-1]
@@ -39,16 +42,18 @@ def group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attempts: list[int | 
     return written
 
 
-@pytest.mark.parametrize("attempts", [[None], [1, None], [3, 1, 1, 2, None]])
-def test_it_goes_on_while_something_is_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attempts: list[int | None]
+@pytest.mark.parametrize("fits", [[None], [1, None], [3, 1, 1, 2, None]])
+def test_the_fit_starts_again_while_parts_are_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: list[int | None]
 ) -> None:
-    assert len(group(monkeypatch, tmp_path, attempts)) == len(attempts)
+    assert len(run_group(monkeypatch, tmp_path, fits)) == len(fits)
 
 
-@pytest.mark.parametrize("attempts", [[0], [2, 0]])
-def test_it_ends_when_nothing_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attempts: list[int | None]) -> None:
+@pytest.mark.parametrize("fits", [[0], [2, 0]])
+def test_the_stage_fails_if_nothing_was_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: list[int | None]
+) -> None:
     with pytest.raises(
-        JobError, match=r"train: worker 0 failed: .*a node was lost.*goes on from the newest checkpoint"
+        JobError, match=r"train: worker 0 failed: .*a node was lost.*to resume from the newest checkpoint"
     ):
-        group(monkeypatch, tmp_path, [*attempts, None])
+        run_group(monkeypatch, tmp_path, [*fits, None])

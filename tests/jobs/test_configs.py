@@ -1,4 +1,4 @@
-"""Every experiment file in jobs/ is valid, and the paper's say what the paper says."""
+"""The experiment files in jobs/: all are valid, and those of the paper hold the paper's settings."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ PAPER = {"qwen2.5-math-7b": "Qwen/Qwen2.5-Math-7B", "llama-3.1-8b-instruct": "me
 
 
 @pytest.mark.parametrize("path", sorted(JOBS.rglob("*.toml")), ids=lambda path: path.stem)
-def test_is_valid(path: Path):
+def test_is_valid(path: Path) -> None:
     experiment = load_experiment(path)
     assert Folder.at(experiment.run.output).path.endswith(f"runs/{path.stem}")
 
 
-# The paper's four rows for each model: which examples, which loss, and whose examples are shared.
+# The paper's four rows for each model: alignment stages, loss, and the row whose examples are reused.
 ROWS = {
     "-sft": ([], "sft", None),
     "-dft": ([], "dft", "-sft"),
@@ -29,7 +29,7 @@ ROWS = {
 
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("name", PAPER)
-def test_rows_differ_in_data_and_loss_alone(name: str, row: str):
+def test_rows_differ_in_data_and_loss_only(name: str, row: str) -> None:
     experiment, main = (load_experiment(JOBS / "configs" / f"{name}{ending}.toml") for ending in (row, ""))
     stages, loss, shared = ROWS[row]
     assert experiment.rewrite.stages == stages
@@ -82,7 +82,7 @@ def test_rows_differ_in_data_and_loss_alone(name: str, row: str):
         ("loop.rounds", 1),
     ],
 )
-def test_paper_settings(name: str, key: str, value: Any):
+def test_paper_settings(name: str, key: str, value: Any) -> None:
     setting: Any = load_experiment(JOBS / "configs" / f"{name}.toml")
     for part in key.split("."):
         setting = getattr(setting, part)
@@ -90,7 +90,7 @@ def test_paper_settings(name: str, key: str, value: Any):
 
 
 @pytest.mark.parametrize("name, model", PAPER.items())
-def test_paper_runs_as_a_job(name: str, model: str):
+def test_paper_experiments_run_as_jobs(name: str, model: str) -> None:
     experiment = load_experiment(JOBS / "configs" / f"{name}.toml")
     assert experiment.policy.model == model
     for path in (experiment.run.output, experiment.data.path, experiment.evaluate.data_dir):

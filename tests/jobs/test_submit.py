@@ -1,4 +1,4 @@
-"""jobs/*.sh against a real Ray head on this machine, with token authentication on."""
+"""jobs/*.sh with a real Ray head on this machine that requires a token."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """A head of our own, whatever other Ray runs on this machine: own folder, ports, token; ended by process ids."""
+    """A head with a separate folder, ports and token, whatever other Ray runs here; it is ended by process id."""
     # Ray's socket paths, of at most 107 bytes, do not fit below pytest's own folders
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         token = Path(folder, "token")
@@ -87,7 +87,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(600)
-def test_rewrite_then_train(head: Head, config: Path):
+def test_rewrite_then_train(head: Head, config: Path) -> None:
     rewritten = submit(head, "rewrite", config)
     assert rewritten.returncode == 0, rewritten.stdout + rewritten.stderr
     assert "Running entrypoint for job" in rewritten.stdout and f"{NUM_PROBLEMS} problems" in rewritten.stdout
@@ -114,13 +114,13 @@ def test_rewrite_then_train(head: Head, config: Path):
             {},
             "`ssh anybody@no-such-host.invalid` must work without a password",
         ),
-        # refused by the job, whose exit code comes back
+        # refused by the job, whose exit code is passed on
         (["--set", "run.output=runs/relative"], {}, "'runs/relative' is relative, and this is a submitted job"),
     ],
     ids=["config", "token", "address", "ssh", "relative output"],
 )
 @pytest.mark.timeout(120)
-def test_bad_input(head: Head, config: Path, arguments: list[str], environment: dict[str, str], error: str):
+def test_bad_input(head: Head, config: Path, arguments: list[str], environment: dict[str, str], error: str) -> None:
     refused = submit(head, "rewrite", config, *arguments, **environment)
     errors = [line for line in (refused.stdout + refused.stderr).splitlines() if line.startswith("error: ")]
     assert refused.returncode == 2, refused.stdout + refused.stderr
@@ -129,7 +129,7 @@ def test_bad_input(head: Head, config: Path, arguments: list[str], environment: 
 
 
 def submit(head: Head, stage: str, config: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run a script of jobs/ as a user would, from a folder that has nothing to do with it."""
+    """Run a script of jobs/ as a user would, from an unrelated folder."""
     return subprocess.run(
         [ROOT / f"jobs/{stage}.sh", config, *arguments],
         env={**head.environment, "RAY_API_SERVER_ADDRESS": head.address, **environment},
@@ -144,7 +144,7 @@ def read_manifest(config: Path, stage: str) -> dict:
 
 
 def start(command: list[str], environment: dict[str, str], log: Path, seconds: float = 90.0) -> subprocess.Popen:
-    """Start Ray and wait until it says so; on a busy machine it may give up, and is then started once more."""
+    """Start Ray and wait until it runs; on a busy machine it may give up, and is then started once more."""
     for _ in range(2):
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -160,7 +160,7 @@ def start(command: list[str], environment: dict[str, str], log: Path, seconds: f
 
 
 def end(process: subprocess.Popen) -> None:
-    """End `ray start --block` and all it started. Never `ray stop`: it would end everyone's Ray on this machine."""
+    """End `ray start --block` and its descendants. `ray stop` would end every Ray on this machine."""
     started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGTERM)
     try:

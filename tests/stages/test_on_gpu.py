@@ -1,4 +1,4 @@
-"""What only a GPU can show of rewriting: `make test ARGS="-m gpu"` (it replaces the default selection)."""
+"""Rewriting on a GPU: `make test ARGS="-m gpu"` (which replaces the default selection)."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from tests.stages.scripted import experiment, rows_by_id
 pytestmark = pytest.mark.gpu
 
 
-def test_with_batch_invariance_rows_do_not_depend_on_the_batch(ray_cluster: None, tmp_path: Path) -> None:
-    """vLLM promises it as beta; seeded draws of one problem at a time must equal those of hundreds at once."""
+def test_rows_do_not_depend_on_the_batch_with_batch_invariance(ray_cluster: None, tmp_path: Path) -> None:
+    """A beta feature of vLLM: with the same seeds, few problems at a time give the same rows as hundreds at once."""
     runs = [
         experiment(
             str(tmp_path / name),

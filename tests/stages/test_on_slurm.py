@@ -1,7 +1,7 @@
-"""cluster/slurm.sh with Ray's own symmetric-run and a real training: stopped at its time limit, requeued, done.
+"""cluster/slurm.sh with Ray's symmetric-run and real training: stopped at its time limit, requeued, finished.
 
-Slurm is a stand-in. Everything runs in namespaces of its own, because symmetric-run ends with `ray stop`, which ends
-every Ray that it finds. What the script does in each case: tests/cluster/test_slurm.py.
+Slurm is replaced by a stand-in. Everything runs in separate namespaces, because symmetric-run ends with `ray stop`,
+which ends every Ray that it finds. tests/cluster/test_slurm.py tests the script's decisions.
 """
 
 import json
@@ -46,7 +46,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(
         os.geteuid() != 0 or subprocess.run([*NAMESPACES, "ip", "link"], capture_output=True).returncode != 0,
-        reason="needs root, util-linux and iproute2, for namespaces of its own",
+        reason="needs root, util-linux and iproute2 for its namespaces",
     ),
 ]
 
@@ -70,7 +70,7 @@ def home() -> Iterator[Path]:
         (folder / "token").write_text(secrets.token_hex(32))
         write_examples(str(folder / "run"), NUM_EXAMPLES)
         (folder / "experiment.toml").write_text(EXPERIMENT.format(folder=folder, batch=BATCH, epochs=EPOCHS))
-        # Slurm starts jobs in a repository with an environment; this one's is wherever the tests run
+        # Slurm starts a job in a repository with an environment: that of these tests
         (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
         yield folder
 
@@ -110,7 +110,7 @@ def script(job: subprocess.Popen[str]) -> psutil.Process:
     return next(child for child in children if any(part.endswith("slurm.sh") for part in child.cmdline()[1:2]))
 
 
-def test_training_is_requeued_at_its_time_limit_and_goes_on(home: Path, jobs: list[subprocess.Popen[str]]):
+def test_training_is_requeued_at_its_time_limit_and_resumes(home: Path, jobs: list[subprocess.Popen[str]]) -> None:
     jobs.append(job := submit(home, 0))
     while len(steps(home)) < 3:
         assert job.poll() is None, job.communicate()[0]
@@ -126,6 +126,6 @@ def test_training_is_requeued_at_its_time_limit_and_goes_on(home: Path, jobs: li
     jobs.append(job := submit(home, 1))
     output, _ = job.communicate()
     assert job.returncode == 0, output
-    assert steps(home) == list(range(1, total + 1))  # no step twice: it went on from the checkpoint
+    assert steps(home) == list(range(1, total + 1))  # no step twice: it resumed from the checkpoint
     assert (home / "requeues").read_text() == "requeue 4711\n"
     assert json.loads((home / "run/train/manifest.json").read_text())["complete"]

@@ -1,4 +1,4 @@
-"""Where each round of `ossft run` lives and which model it starts from; what is refused; how failures read."""
+"""The rounds of `ossft run`, relative outputs of submitted jobs, and the messages of failures."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 
 from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.config import resolve
-from ossft_ray.distributed.rollout_worker import failure
+from ossft_ray.distributed.logs import explain_failure
 from ossft_ray.distributed.session import check_output
-from ossft_ray.stages.run import round_experiment
+from ossft_ray.stages.run import next_round
 
 EXPERIMENT = resolve(
     {"run": {"output": "/runs/x"}, "policy": {"model": "base", "revision": "v1"}, "data": {"path": "p.jsonl"}}
@@ -16,16 +16,16 @@ EXPERIMENT = resolve(
 
 
 @pytest.mark.parametrize(
-    "number, output, model, revision",
-    [
-        (1, "/runs/x", "base", "v1"),
-        (2, "/runs/x/round-2", "/runs/x/train/model", None),
-        (3, "/runs/x/round-3", "/runs/x/round-2/train/model", None),
-    ],
+    "number, output, model",
+    [(2, "/runs/x/round-2", "/runs/x/train/model"), (3, "/runs/x/round-3", "/runs/x/round-2/train/model")],
 )
-def test_each_round_starts_from_the_model_before(number: int, output: str, model: str, revision: str | None) -> None:
-    current = round_experiment(EXPERIMENT, number)
-    assert (current.run.output, current.policy.model, current.policy.revision) == (output, model, revision)
+def test_a_round_starts_from_the_model_of_the_previous_one(number: int, output: str, model: str) -> None:
+    current = EXPERIMENT
+    for each in range(2, number + 1):
+        current = next_round(EXPERIMENT, current, each)
+    assert (current.run.output, current.policy.model, current.policy.revision) == (output, model, None)
+    unchanged = {"run": EXPERIMENT.run, "policy": EXPERIMENT.policy}
+    assert current.model_copy(update=unchanged) == EXPERIMENT
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_each_round_starts_from_the_model_before(number: int, output: str, model
         ("s3://bucket/x", True, False),
     ],
 )
-def test_a_submitted_job_needs_an_absolute_output(
+def test_a_submitted_job_takes_an_absolute_output(
     output: str, is_job: bool, is_refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
@@ -56,13 +56,13 @@ def test_a_failure_names_its_root_cause_and_the_logs(tmp_path: Path) -> None:
     )
     outer = RuntimeError("many\nlines\nof Ray")
     outer.__cause__ = ValueError("no kernel\nfor this GPU")
-    error = failure(outer, experiment)
+    error = explain_failure(outer, experiment)
     assert isinstance(error, JobError)
     assert str(error).startswith("ValueError: for this GPU; logs: ")
-    assert f"{tmp_path}/logs" in str(error)
+    assert str(error).endswith(f"{tmp_path}/logs; run the same command again to resume")
 
 
-def test_a_refusal_in_a_worker_stays_a_refusal() -> None:
+def test_an_input_error_of_a_worker_stays_an_input_error() -> None:
     outer = RuntimeError("Ray's pages")
     outer.__cause__ = InputError("no such model")
-    assert failure(outer, EXPERIMENT) is outer.__cause__
+    assert explain_failure(outer, EXPERIMENT) is outer.__cause__

@@ -1,4 +1,4 @@
-"""The whole job for real: vLLM under Ray Data, Math-Verify, DeepSpeed under Ray Train, with the playground policy."""
+"""The whole job with the playground policy: vLLM on Ray Data, Math-Verify, DeepSpeed on Ray Train."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def settings(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Experiment:
-    """One run of all stages, at its real speed some two minutes."""
+    """One run of all stages, which takes about two minutes."""
     from ossft_ray.stages.run import run
 
     experiment = resolve(settings(tmp_path_factory.mktemp("whole")))
@@ -52,7 +52,7 @@ def read_examples(experiment: Experiment) -> list[dict[str, Any]]:
     return [row for part in parts for row in pq.read_table(part).to_pylist()]
 
 
-def test_every_problem_has_one_example_of_the_contracts_columns(finished: Experiment) -> None:
+def test_every_problem_has_one_example_with_the_promised_columns(finished: Experiment) -> None:
     (first, *_) = sorted(Path(finished.run.output, "rewrite").glob("part-*.parquet"))
     assert pq.read_schema(first).remove_metadata() == EXAMPLE_SCHEMA
     wanted = [row["id"] for row in training_problems(NUM_PROBLEMS, seed=3)]
@@ -88,7 +88,7 @@ def test_all_three_origins_occur(finished: Experiment) -> None:
     }
 
 
-def test_manifest_tells_what_the_rows_tell(finished: Experiment) -> None:
+def test_the_manifest_agrees_with_the_rows(finished: Experiment) -> None:
     manifest = json.loads(Path(finished.run.output, "rewrite/manifest.json").read_text())
     rows = read_examples(finished)
     attempts = [attempt for row in rows for attempt in row["attempts"]]
@@ -103,13 +103,13 @@ def test_manifest_tells_what_the_rows_tell(finished: Experiment) -> None:
     assert manifest["complete"] is True
 
 
-def test_rejected_row_says_where_it_stood(finished: Experiment) -> None:
+def test_a_rejected_row_says_where_it_was(finished: Experiment) -> None:
     (row,) = pq.read_table(Path(finished.run.output, "rewrite/rejected-00000.parquet")).to_pylist()
     assert (row["row"], row["content"]) == (6, "{broken")
     assert row["reason"].startswith("broken_row: not valid JSON")
 
 
-def test_trained_model_loads_in_transformers_and_stops_where_training_ended(finished: Experiment) -> None:
+def test_the_trained_model_loads_in_transformers_and_ends_its_turn(finished: Experiment) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(finished.run.output, "train/model")
@@ -124,7 +124,7 @@ def test_trained_model_loads_in_transformers_and_stops_where_training_ended(fini
     assert output[0, -1].item() in model.generation_config.eos_token_id
 
 
-def test_scores_hold_both_models_on_every_benchmark(finished: Experiment) -> None:
+def test_scores_cover_both_models_on_every_benchmark(finished: Experiment) -> None:
     scores = json.loads(Path(finished.run.output, "evaluate/scores.json").read_text())
     for model in ("base", "trained"):
         for benchmark in ("playground-level1", "playground-level4"):
@@ -139,14 +139,14 @@ def test_scores_hold_both_models_on_every_benchmark(finished: Experiment) -> Non
     assert scores["base"]["playground-level1"]["avg"] > scores["base"]["playground-level4"]["avg"]
 
 
-def test_training_wrote_a_line_a_step(finished: Experiment) -> None:
+def test_training_writes_a_line_for_each_step(finished: Experiment) -> None:
     lines = Path(finished.run.output, "train/metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line) for line in lines]
     assert [step["step"] for step in steps] == [1, 2, 3]
     assert {"loss", "cross_entropy", "learning_rate", "tokens_per_second"} <= steps[0].keys()
 
 
-def test_config_json_shows_every_default(finished: Experiment) -> None:
+def test_config_json_holds_every_default(finished: Experiment) -> None:
     config = json.loads(Path(finished.run.output, "config.json").read_text())
     assert resolve(config["experiment"]) == finished
     assert config["experiment"]["train"]["loss"] == "dft"
@@ -154,61 +154,61 @@ def test_config_json_shows_every_default(finished: Experiment) -> None:
     assert config["versions"]["ray"]
 
 
-def test_report_is_one_page_with_the_figures(finished: Experiment) -> None:
+def test_the_report_is_one_page_with_figures(finished: Experiment) -> None:
     page = Path(finished.run.output, "report.html").read_text()
     assert "playground-level4" in page
     assert page.count("<svg") > 5
     assert "none: CPU" in page  # so the number of GPUs was recorded
 
 
-def test_engine_logs_are_files_of_the_run(finished: Experiment) -> None:
+def test_engine_logs_are_in_the_run(finished: Experiment) -> None:
     logs = {path.name.rpartition("-")[0] for path in Path(finished.run.output, "logs").glob("*.log")}
     assert {"rewrite", "evaluate-base", "evaluate-trained", "train"} <= logs
 
 
-def ours(name: str) -> list[str]:
-    """Processes below this one whose command line has `name` in it."""
+def descendants(name: str) -> list[str]:
+    """Command lines with `name` in them, of this process's descendants."""
     listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
     parents = {int(pid): int(parent) for pid, parent, _ in rows}
 
-    def is_ours(pid: int) -> bool:
+    def is_descendant(pid: int) -> bool:
         while pid > 1 and pid != os.getpid():
             pid = parents.get(pid, 0)
         return pid == os.getpid()
 
-    return [args for pid, _, args in rows if name in args and is_ours(int(pid))]
+    return [args for pid, _, args in rows if name in args and is_descendant(int(pid))]
 
 
 @pytest.mark.long
 def test_no_engine_outlives_its_stage(ray_cluster: None, tmp_path: Path) -> None:
-    """On one GPU the next stage needs the memory, at once; the actor around the engine may take its time to go."""
+    """On one GPU the next stage needs the memory at once; the actor around the engine may end later."""
     from ossft_ray.stages.rewrite.stage import rewrite
 
     experiment = resolve(settings(tmp_path)).model_copy(update={"rewrite": Rewrite(stages=["self"])})
     seen: list[list[str]] = []
-    rewrite(experiment, on_progress=lambda totals: seen.append(ours("EngineCore")))
-    assert ours("EngineCore") == []
-    assert any(seen), "there was one while it worked"
+    rewrite(experiment, on_progress=lambda totals: seen.append(descendants("EngineCore")))
+    assert descendants("EngineCore") == []
+    assert any(seen), "an engine ran during the stage"
     deadline = time.monotonic() + 30
-    while ours("(RewriteWorker)") and time.monotonic() < deadline:
+    while descendants("(RewriteWorker)") and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert ours("(RewriteWorker)") == []
+    assert descendants("(RewriteWorker)") == []
 
 
-def test_a_second_run_does_nothing_and_says_so(finished: Experiment) -> None:
+def test_a_second_run_does_nothing_and_reports_it(finished: Experiment) -> None:
     from ossft_ray.stages.run import run
 
     manifest = Path(finished.run.output, "rewrite/manifest.json")
     before = manifest.stat().st_mtime_ns
-    said: dict[str, list[dict[str, Any]]] = {}
-    run(finished, on_stage=lambda stage: said.setdefault(stage, []).append)
-    assert all(totals["already_complete"] for reports in said.values() for totals in reports)
-    assert set(said) == {"rewrite", "score", "train", "evaluate"}
+    reported: dict[str, list[dict[str, Any]]] = {}
+    run(finished, on_stage=lambda stage: reported.setdefault(stage, []).append)
+    assert all(totals["already_complete"] for reports in reported.values() for totals in reports)
+    assert set(reported) == {"rewrite", "score", "train", "evaluate"}
     assert manifest.stat().st_mtime_ns == before
 
 
-def test_other_settings_on_the_same_output_are_refused(finished: Experiment) -> None:
+def test_other_settings_with_the_same_output_are_refused(finished: Experiment) -> None:
     from ossft_ray.common.errors import InputError
     from ossft_ray.stages.rewrite.stage import rewrite
 
@@ -219,8 +219,8 @@ def test_other_settings_on_the_same_output_are_refused(finished: Experiment) -> 
         rewrite(changed)
 
 
-def test_a_missing_part_is_made_again_exactly(finished: Experiment) -> None:
-    """What a killed run leaves: some parts, no manifest. The same command makes the rest, with the same rows."""
+def test_a_missing_part_is_rewritten_identically(finished: Experiment) -> None:
+    """A killed run leaves some parts and no manifest. The same command writes the rest, with the same rows."""
     from ossft_ray.stages.rewrite.stage import rewrite
 
     folder = Path(finished.run.output, "rewrite")
@@ -230,16 +230,16 @@ def test_a_missing_part_is_made_again_exactly(finished: Experiment) -> None:
     (folder / "part-00001.parquet").unlink()
     again = rewrite(finished)
     assert read_examples(finished) == before
-    of_the_session = ("seconds", "phases", "sessions", "speculative_attempts", "speculative_tokens")
-    assert {key: value for key, value in again.items() if key not in of_the_session} == {
-        key: value for key, value in manifest.items() if key not in of_the_session
+    session_keys = ("seconds", "phases", "sessions", "speculative_attempts", "speculative_tokens")
+    assert {key: value for key, value in again.items() if key not in session_keys} == {
+        key: value for key, value in manifest.items() if key not in session_keys
     }
 
 
 @needs_data
 @pytest.mark.long
 def test_gsm8k_runs_through_the_playground_policy(tmp_path: Path, ray_cluster: None) -> None:
-    """Real text: nothing can be solved, and nothing is lost."""
+    """Problems in real text, which the playground policy cannot solve: none is lost."""
     from ossft_ray.stages.rewrite.stage import rewrite
 
     experiment = resolve(

@@ -1,6 +1,6 @@
-"""The whole job in an object store: killed while it trains, gone on with, looked at, exported, and no secret in it.
+"""The whole job in an object store: killed in training, resumed, shown, exported, and free of secrets.
 
-Each command is a process of its own, with a Ray of its own, as its user has it.
+Each command runs in its own process with its own Ray, as for a user.
 """
 
 import json
@@ -45,12 +45,12 @@ OPTIONS = """
 
 @dataclass
 class Job:
-    """A run in a bucket, and what the commands on it have said."""
+    """A run in a bucket, and the output of the commands on it."""
 
     store: Store
     here: Path  # working directory
     ray: Path
-    said: list[Path] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
 
     @property
     def uri(self) -> str:
@@ -63,28 +63,28 @@ class Job:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         environment = os.environ | SECRETS | {"OSSFT_CACHE": str(self.here / "cache"), "RAY_TMPDIR": str(self.ray)}
         environment.pop("RAY_ADDRESS", None)
-        self.said.append(self.here / f"said-{len(self.said)}.txt")
-        with self.said[-1].open("wb") as said:
+        self.outputs.append(self.here / f"output-{len(self.outputs)}.txt")
+        with self.outputs[-1].open("wb") as output:
             return subprocess.Popen(
-                [OSSFT, *arguments], env=environment, cwd=self.here, stdout=said, stderr=subprocess.STDOUT
+                [OSSFT, *arguments], env=environment, cwd=self.here, stdout=output, stderr=subprocess.STDOUT
             )
 
     def ossft(self, *arguments: str) -> str:
-        """Run a command to its end, which must be a good one; returns what it said."""
+        """Run a command, which must succeed; returns its output."""
         process = self.start(*arguments)
         try:
             code = process.wait(timeout=400)
         finally:
             process.kill()
-        assert code == 0, self.said[-1].read_text()
-        return self.said[-1].read_text()
+        assert code == 0, self.outputs[-1].read_text()
+        return self.outputs[-1].read_text()
 
     def settings(self) -> list[str]:
         pairs = [*OPTIONS.split(), f"run.output={self.uri}", f"data.path={self.store.uri('team/problems.jsonl')}"]
         return [word for pair in pairs for word in ("--set", pair)]
 
-    def texts(self) -> dict[str, bytes]:
-        """All that lies in the bucket, by name."""
+    def contents(self) -> dict[str, bytes]:
+        """All files in the bucket by name."""
         found = self.folder.filesystem.get_file_info(fs.FileSelector("bucket", recursive=True))
         files = [info.path for info in found if info.type == fs.FileType.File]
         return {path: self.folder.filesystem.open_input_stream(path).read() for path in files}
@@ -92,9 +92,9 @@ class Job:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    """The run after a kill in mid-training and a second command; steps that were done twice are in `killed_after`."""
+    """A run that has not started, in a bucket with its problems."""
     with credentials(), serve() as store:
-        ray = Path(tempfile.mkdtemp(prefix="r"))  # short: sockets lie in it
+        ray = Path(tempfile.mkdtemp(prefix="r"))  # short, because socket paths are limited
         job = Job(store, tmp_path_factory.mktemp("here"), ray)
         rows = [json.dumps(row) for row in training_problems(NUM_PROBLEMS, seed=3)]
         Folder.at(store.uri("team")).write_bytes("problems.jsonl", "\n".join(rows).encode())
@@ -104,19 +104,19 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
 
 @pytest.fixture(scope="module")
 def killed(job: Job) -> list[dict]:
-    """The metrics that stood in the store when the driver was killed, after two checkpoints."""
+    """The metrics in the store after the driver was killed in training, after two checkpoints."""
     process = job.start("run", *job.settings())
     checkpoint = job.folder / "train" / "checkpoints" / "step-000002"
     deadline = time.monotonic() + 300
     while not checkpoint.exists("complete.json"):
-        assert process.poll() is None, job.said[-1].read_text()
-        assert time.monotonic() < deadline, job.said[-1].read_text()
+        assert process.poll() is None, job.outputs[-1].read_text()
+        assert time.monotonic() < deadline, job.outputs[-1].read_text()
         time.sleep(0.1)
     below = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
     psutil.wait_procs([each for each in below if "RayTrainWorker" in each.name()], timeout=60)
-    assert not (job.folder / "train").exists("manifest.json"), "it was killed before its end"
+    assert not (job.folder / "train").exists("manifest.json"), "training was killed before its end"
     return steps(job)
 
 
@@ -130,10 +130,10 @@ def steps(job: Job) -> list[dict]:
     return [json.loads(line) for line in (job.folder / "train").read_bytes("metrics.jsonl").splitlines()]
 
 
-def test_training_went_on_from_the_checkpoint(finished: Job, killed: list[dict]) -> None:
+def test_training_resumes_from_the_checkpoint(finished: Job, killed: list[dict]) -> None:
     assert len(killed) >= 2
     assert [step["step"] for step in steps(finished)] == list(range(1, NUM_STEPS + 1))
-    assert steps(finished)[:2] == killed[:2], "seconds too: these steps were not done anew"
+    assert steps(finished)[:2] == killed[:2], "even the seconds are equal: these steps were not repeated"
     checkpoints = (finished.folder / "train" / "checkpoints").filesystem.get_file_info(
         fs.FileSelector((finished.folder / "train" / "checkpoints").path)
     )
@@ -141,7 +141,7 @@ def test_training_went_on_from_the_checkpoint(finished: Job, killed: list[dict])
     assert names == [f"step-{NUM_STEPS - 1:06d}", f"step-{NUM_STEPS:06d}"]
 
 
-def test_every_stage_is_there(finished: Job) -> None:
+def test_every_stage_is_complete(finished: Job) -> None:
     manifest = (finished.folder / "rewrite").read_json("manifest.json")
     assert (manifest["problems"], sum(manifest["origins"].values())) == (NUM_PROBLEMS, NUM_PROBLEMS)
     assert (finished.folder / "score").read_json("manifest.json")["complete"]
@@ -152,7 +152,7 @@ def test_every_stage_is_there(finished: Job) -> None:
     }
     assert b"playground-level1" in finished.folder.read_bytes("report.html")
     assert finished.folder.read_json("config.json")["experiment"]["run"]["output"] == finished.uri
-    assert not list(finished.here.glob("*:*")), "no folder of a URI's name is here"
+    assert not list(finished.here.glob("*:*")), "no local folder is named like the URI"
 
 
 def test_the_trained_model_loads_in_transformers(finished: Job, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_trained_model_loads_in_transformers(finished: Job, tmp_path: Path) 
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template
 
 
-def test_the_run_can_be_looked_at_and_exported(finished: Job) -> None:
+def test_the_run_can_be_shown_and_exported(finished: Job) -> None:
     assert training_problems(1, seed=3)[0]["question"] in finished.ossft("show", finished.uri, "-n", "8")
     target = finished.store.uri("team/export")
     assert f"{NUM_PROBLEMS} examples" in finished.ossft("export", finished.uri, target, "--format", "trl")
@@ -175,7 +175,7 @@ def test_the_run_can_be_looked_at_and_exported(finished: Job) -> None:
     assert Folder.at(finished.store.uri("team")).exists("page.html")
 
 
-def test_a_second_run_changes_nothing_and_a_missing_part_is_made_again(finished: Job) -> None:
+def test_a_second_run_changes_nothing_but_rewrites_a_missing_part(finished: Job) -> None:
     rewrite = finished.folder / "rewrite"
     (part, *_) = rewrite.names("part-*.parquet")
     rows = rewrite.read_table(part)
@@ -187,13 +187,13 @@ def test_a_second_run_changes_nothing_and_a_missing_part_is_made_again(finished:
     assert (finished.folder / "train").read_bytes("manifest.json") == before
 
 
-def test_no_secret_is_in_the_run_nor_in_what_was_said(finished: Job) -> None:
-    texts = finished.texts()
-    assert len(texts) > 20
+def test_no_secret_is_in_the_run_nor_in_outputs_and_logs(finished: Job) -> None:
+    contents = finished.contents()
+    assert len(contents) > 20
     logs = {str(path): path.read_bytes() for path in finished.ray.rglob("*.log") if path.is_file()}
     logs |= {str(path): path.read_bytes() for path in finished.ray.rglob("*.err") if path.is_file()}
-    assert logs, "Ray's own logs are looked through too"
-    said = {path.name: path.read_bytes() for path in finished.said}
+    assert logs, "Ray's logs are searched too"
+    outputs = {path.name: path.read_bytes() for path in finished.outputs}
     for secret in SECRETS.values():
-        holders = [name for name, content in (texts | logs | said).items() if secret.encode() in content]
+        holders = [name for name, content in (contents | logs | outputs).items() if secret.encode() in content]
         assert holders == [], secret

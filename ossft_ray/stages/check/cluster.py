@@ -27,7 +27,7 @@ from ossft_ray.policy.location import model_digest
 from ossft_ray.policy.model_access import model_refusal
 from ossft_ray.run_folder.provenance import package_versions
 from ossft_ray.stages.check.node_checks import ClusterFindings, Node, find_problems
-from ossft_ray.stages.evaluate.stage import other_models
+from ossft_ray.stages.evaluate.models import other_models
 
 _MARKERS = ".check"  # sub-folder of the run's, for a moment
 _LOOK_SECONDS = 180.0  # a node's first task imports torch and transformers

@@ -25,7 +25,7 @@ from ossft_ray.config import Columns, Experiment
 from ossft_ray.data.problems import source_digests
 from ossft_ray.distributed.nodes import alive_nodes
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
-from ossft_ray.distributed.session import place, start_ray
+from ossft_ray.distributed.session import plan_resources, start_ray
 from ossft_ray.engines.in_flight import MAX_SEQUENCES, problems_in_flight
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.example_tokens import encode_example
@@ -126,7 +126,7 @@ def probe_experiment(experiment: Experiment) -> Experiment:
 
 def plan_of(experiment: Experiment, findings: Findings) -> Plan:
     """The run on the cluster as it is."""
-    placement = place(experiment.resources, experiment.policy.engine)
+    placement = plan_resources(experiment.resources, experiment.policy.engine)
     num_nodes = len(alive_nodes())
     settings, evaluation = experiment.train, experiment.evaluate
     has_gpus = placement.gpus_per_policy > 0 or placement.gpus_per_train_worker > 0

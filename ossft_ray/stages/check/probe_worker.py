@@ -37,7 +37,7 @@ class ProbeWorker(RewriteWorker):
         await super().process(part)
         self.memory = max(self.memory, await asyncio.to_thread(own_memory_bytes))
         seen = {"spans": self.spans, "memory": self.memory}
-        (Folder.at(self.experiment.run.output) / PROBED).write_json(f"{self.life}.json", seen)
+        (Folder.at(self.experiment.run.output) / PROBED).write_json(f"{self.worker_id}.json", seen)
 
 
 def own_memory_bytes() -> int:

@@ -18,7 +18,7 @@ from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.stages.check.estimate import Reservoir
-from ossft_ray.stages.evaluate.stage import other_models
+from ossft_ray.stages.evaluate.models import other_models
 
 
 @dataclass(frozen=True)

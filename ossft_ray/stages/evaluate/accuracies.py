@@ -1,4 +1,4 @@
-"""What do the stored samples of an evaluation say? Scores of each model, and how it differs from the base model."""
+"""Accuracies from the stored samples of an evaluation: of each model, and of each compared with the base model."""
 
 from dataclasses import asdict
 from typing import Any
@@ -8,24 +8,20 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.method.comparison import Comparison, average, compare
 from ossft_ray.method.metrics import BenchmarkResult, Sample, benchmark_result
 from ossft_ray.run_folder.names import DIFFERENCES, EVALUATE, PARTS
+from ossft_ray.stages.evaluate.benchmark_parts import folder_name
 
 AVERAGE = "average"  # over benchmarks, in differences.json
-Scores = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark
+Accuracies = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark
 
 
-def folder_name(benchmark: str) -> str:
-    """A benchmark's name as a folder and in `scores.json`: `/` as `-`."""
-    return benchmark.strip("/").replace("/", "-")
-
-
-def score_model(model_folder: Folder, benchmarks: list[str]) -> dict[str, dict[str, Any]]:
+def model_accuracies(model_folder: Folder, benchmarks: list[str]) -> dict[str, dict[str, Any]]:
     """A model's entry of `scores.json`."""
     results = {name: benchmark_result(list(read_samples(model_folder, name).values())) for name in benchmarks}
     return {folder_name(name): _result_as_json(result) for name, result in results.items()}
 
 
 def compare_models(before: Folder, after: Folder, benchmarks: list[str]) -> dict[str, dict[str, Any]]:
-    """A model's entry of `differences.json`: on each benchmark, and on their average where there are several.
+    """A model's entry of `differences.json`: on each benchmark, and averaged over them if there are several.
 
     Raises:
         ValueError: the two models did not answer the same problems.
@@ -36,9 +32,9 @@ def compare_models(before: Folder, after: Folder, benchmarks: list[str]) -> dict
     return {name: _comparison_as_json(comparison) for name, comparison in found.items()}
 
 
-def read_differences(output: str) -> Scores:
-    """What `evaluate/differences.json` of a run holds."""
-    differences: Scores = (Folder.at(output) / EVALUATE).read_json(DIFFERENCES)
+def read_differences(output: str) -> Accuracies:
+    """The content of a run's `evaluate/differences.json`."""
+    differences: Accuracies = (Folder.at(output) / EVALUATE).read_json(DIFFERENCES)
     return differences
 
 

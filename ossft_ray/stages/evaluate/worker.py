@@ -13,12 +13,12 @@ from ossft_ray.distributed.rollout_worker import RolloutWorker
 from ossft_ray.engines.vllm_policy import Sampling
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
-from ossft_ray.run_folder.names import EVALUATE
-from ossft_ray.stages.evaluate.accuracies import folder_name
+from ossft_ray.run_folder.names import EVALUATE, part_name
+from ossft_ray.stages.evaluate.benchmark_parts import PART_PROBLEMS, Benchmarks, folder_name, split_part
 
 
-def plain_prompt(experiment: Experiment) -> PromptTemplate:
-    """What problems are asked with: `[evaluate] template` where it is set, else `[prompts]`."""
+def solve_template(experiment: Experiment) -> PromptTemplate:
+    """The template of the prompts: `[evaluate] template` if it is set, else `[prompts]`."""
     if experiment.evaluate.template is not None:
         return TEMPLATES[experiment.evaluate.template]
     prompts = experiment.prompts
@@ -26,10 +26,10 @@ def plain_prompt(experiment: Experiment) -> PromptTemplate:
 
 
 class EvaluateWorker(RolloutWorker):
-    """Turns parts of a benchmark's problems into parts of SAMPLE rows. A part is named BENCHMARK#NUMBER."""
+    """Turns parts of a benchmark's problems into parts of SAMPLE rows."""
 
-    def __init__(self, *arguments: Any, benchmarks: dict[str, list[Problem]], folder: Folder, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
+    def __init__(self, benchmarks: Benchmarks, folder: Folder, **keywords: Any) -> None:
+        super().__init__(**keywords)
         self.benchmarks, self.folder = benchmarks, folder
 
     async def process(self, part: str) -> None:
@@ -38,11 +38,11 @@ class EvaluateWorker(RolloutWorker):
         progress = self.progress[part] = Counter()
         by_problem = await asyncio.gather(*(self.answer(benchmark, problem, progress) for problem in problems))
         rows = [row for rows in by_problem for row in rows]
-        (self.folder / folder_name(benchmark)).write_table(part_file(number), to_table(rows, SAMPLE_SCHEMA))
+        (self.folder / folder_name(benchmark)).write_table(part_name(number), to_table(rows, SAMPLE_SCHEMA))
 
     async def answer(self, benchmark: str, problem: Problem, progress: Counter[str]) -> list[dict[str, Any]]:
         """All samples of one problem."""
-        async with self.a_place_in_flight():
+        async with self.problem_slot():
             num_samples = self.experiment.evaluate.num_samples
             rows = await asyncio.gather(*(self.draw(benchmark, problem, index) for index in range(num_samples)))
             progress.update(problems=1, samples=len(rows), correct=sum(row["correct"] for row in rows))
@@ -50,40 +50,23 @@ class EvaluateWorker(RolloutWorker):
         return rows
 
     async def draw(self, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
-        """One response with its verdict; a problem that does not fit the context is answered wrongly, with a reason."""
-        settings, prompts = self.experiment.evaluate, plain_prompt(self.experiment)
-        prompt = solve_prompt(problem.question, prompts.system, prompts.solve)
+        """One response with its verdict. A problem whose prompt does not fit the context counts as answered wrongly."""
+        settings, template = self.experiment.evaluate, solve_template(self.experiment)
+        prompt = solve_prompt(problem.question, template.system, template.solve)
         sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens)
         seed = derive_seed(self.experiment.run.seed, EVALUATE, benchmark, problem.problem_id, index)
-        row = {
-            "problem_id": problem.problem_id,
-            "question": problem.question,
-            "answer": problem.answer,
-            "index": index,
-            "correct": False,
-            "num_tokens": 0,
-        }
+        row = {"problem_id": problem.problem_id, "question": problem.question, "answer": problem.answer, "index": index}
         try:
             response = await self.sample(prompt, sampling, seed, f"{benchmark}/{problem.problem_id}/{index}")
         except PromptTooLong:
-            return row | {"reason": "prompt_too_long"}
-        row |= {
+            return row | {"correct": False, "num_tokens": 0, "reason": "prompt_too_long"}
+        # A truncated response may still hold an answer in its box: it is graded, as the field's harnesses do.
+        verdict = await self.verify(problem, response.text)
+        return row | {
             "response": response.text,
             "finish_reason": response.finish_reason,
             "num_tokens": len(response.token_ids),
+            "correct": verdict.correct,
+            "reason": verdict.reason,
+            "extracted": verdict.extracted,
         }
-        # A truncated response may still hold an answer in its box: it is graded, as the field's harnesses do.
-        verdict = await self.verify(problem, response.text)
-        return row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
-
-
-def split_part(part: str) -> tuple[str, int]:
-    benchmark, _, number = part.rpartition("#")
-    return benchmark, int(number)
-
-
-def part_file(number: int) -> str:
-    return f"part-{number:05d}.parquet"
-
-
-PART_PROBLEMS = 8

@@ -41,7 +41,7 @@ class RewriteWorker(RolloutWorker):
     async def process(self, part: str) -> None:
         started, experiment = time.time(), self.experiment
         problems = [Problem(**row) for row in (self.folder / PROBLEMS).read_table(part).to_pylist()]
-        log = AttemptLog(self.folder, part, self.life, experiment.rewrite.keep_attempts)
+        log = AttemptLog(self.folder, part, self.worker_id, experiment.rewrite.keep_attempts)
         progress = self.progress[part] = Counter()
         probing = asyncio.gather(*map(self.probe.outcome, problems))
         results = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in problems))
@@ -64,11 +64,11 @@ class RewriteWorker(RolloutWorker):
             request_id = f"{problem.problem_id}/{stage}/{index}"
             log.begin(problem.problem_id, stage, index)
             response = await self.sample(prompt, sampling, seed, request_id)
-            for _ in range(self.cut_off.pop(request_id, 0)):  # each time the engine died, the sample began again
+            for _ in range(self.interruptions.pop(request_id, 0)):  # each time the engine died, the sample began again
                 log.begin(problem.problem_id, stage, index)
             return response
 
-        async with self.a_place_in_flight():
+        async with self.problem_slot():
             outdated = log.take_outdated(problem)
             for attempt in await regrade(problem, outdated, self.verify, settings.keep_per_problem):
                 log.end(problem, attempt)

@@ -7,9 +7,10 @@ import ray
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
+from ossft_ray.distributed.nodes import on_driver_node
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.replanning import replanned
-from ossft_ray.distributed.session import beside_driver, check_output, start_ray
+from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.trainer import holdout_value
 from ossft_ray.policy.chat import load_chat
@@ -95,7 +96,7 @@ def _fit(
     experiment: Experiment, folder: Folder, data: TrainingExamples, on_progress: OnProgress, verbose: bool
 ) -> None:
     """Let the workers train, and pass each new line of metrics on."""
-    heartbeats = beside_driver(Heartbeats)
+    heartbeats = on_driver_node(Heartbeats)
     config = {
         "experiment": experiment,
         "folder": folder,

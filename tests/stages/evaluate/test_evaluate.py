@@ -1,4 +1,4 @@
-"""Several models in one go with vLLM and the playground policy: scores, differences, going on, and the cache."""
+"""Evaluation of several models with vLLM and the playground policy: accuracies, differences, resuming, the cache."""
 
 import json
 import shutil
@@ -16,8 +16,9 @@ from ossft_ray.common.prompt_templates import TEMPLATES
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.run_folder.stage_folder import finish_stage
-from ossft_ray.stages.evaluate.stage import evaluate, models
-from ossft_ray.stages.evaluate.worker import plain_prompt
+from ossft_ray.stages.evaluate.models import evaluated_models
+from ossft_ray.stages.evaluate.stage import evaluate
+from ossft_ray.stages.evaluate.worker import solve_template
 
 NUM_PROBLEMS = 10  # two parts
 LEVELS = ("easy", "hard")
@@ -54,7 +55,7 @@ def samples_of(experiment: Experiment, model: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small benchmarks, and the playground's policy with a weaker last norm: its logits are flatter."""
+    """Two small benchmarks, and a model with flatter logits: the playground policy with a smaller last norm."""
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path_factory.mktemp("evaluate")
@@ -70,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path, ray_cluster: None) -> tuple[Experiment, list[dict[str, Any]]]:
-    """Both models evaluated, with what was reported meanwhile."""
+    """Both models evaluated, with the reports of progress."""
     experiment = resolve(settings(folder, "run", models={"flat": str(folder / "flat")}))
     progress: list[dict[str, Any]] = []
     evaluate(experiment, progress.append)
@@ -81,7 +82,7 @@ def names(folder: Path) -> list[str]:
     return [str(folder / f"{level}.jsonl").strip("/").replace("/", "-") for level in LEVELS]
 
 
-def test_every_model_has_its_samples_scores_and_differences(
+def test_every_model_has_samples_accuracies_and_differences(
     folder: Path, finished: tuple[Experiment, list[dict[str, Any]]]
 ) -> None:
     experiment, _ = finished
@@ -94,8 +95,8 @@ def test_every_model_has_its_samples_scores_and_differences(
         assert sum(e["avg"] for e in scores[model].values()) / 2 == pytest.approx(
             sum(row["correct"] for row in rows) / len(rows)
         )
-        ended = [row["finish_reason"] == "stop" for row in rows]
-        assert sum(e["finished"] for e in scores[model].values()) / 2 == pytest.approx(sum(ended) / len(rows))
+        finished_rows = [row for row in rows if row["finish_reason"] == "stop"]
+        assert sum(e["finished"] for e in scores[model].values()) / 2 == pytest.approx(len(finished_rows) / len(rows))
         assert all(0 <= e["in_form"] <= min(e["finished"], e["answered"]) for e in scores[model].values())
         assert all(list(e["pass"]) == ["1", "2", "4"] and 0 < e["mean_tokens"] <= 48 for e in scores[model].values())
     assert list(differences["flat"]) == [*names(folder), "average"]
@@ -108,7 +109,7 @@ def test_every_model_has_its_samples_scores_and_differences(
     assert differences["flat"]["average"]["difference"] < -0.05, "the flat policy guesses more"
 
 
-def test_what_it_cost(finished: tuple[Experiment, list[dict[str, Any]]]) -> None:
+def test_costs_are_those_of_the_sampling(finished: tuple[Experiment, list[dict[str, Any]]]) -> None:
     experiment, progress = finished
     costs = Folder.at(experiment.run.output).read_json("evaluate/costs.json")
     drawn = sum(
@@ -125,12 +126,12 @@ def test_a_second_call_does_nothing(finished: tuple[Experiment, list[dict[str, A
     assert [(totals["model"], totals["already_complete"]) for totals in progress] == [("base", True), ("flat", True)]
 
 
-def test_another_run_takes_whole_benchmarks_from_the_cache(
+def test_another_run_takes_benchmarks_from_the_cache(
     folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment, _ = finished
     monkeypatch.setattr(
-        "ossft_ray.stages.evaluate.stage.run_workers", lambda *arguments, **keywords: pytest.fail("drawn")
+        "ossft_ray.stages.evaluate.sampling.run_workers", lambda *arguments, **keywords: pytest.fail("it sampled")
     )
     again = resolve(settings(folder, "again"))
     progress: list[dict[str, Any]] = []
@@ -141,7 +142,7 @@ def test_another_run_takes_whole_benchmarks_from_the_cache(
     assert len(notes) == 2 and all("10 problems of" in note and "come from the cache" in note for note in notes)
 
 
-def test_a_missing_part_is_drawn_again_and_no_other(
+def test_only_a_missing_part_is_sampled_again(
     folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment, _ = finished
@@ -155,8 +156,10 @@ def test_a_missing_part_is_drawn_again_and_no_other(
     assert [row["problem_id"] for row in samples_of(experiment, "flat")] == [row["problem_id"] for row in before]
 
 
-def drawn(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, **keywords: Any) -> tuple[list[str], list[str]]:
-    """What would be drawn, part by part, and the notes; nothing is."""
+def sampled_parts(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, **keywords: Any
+) -> tuple[list[str], list[str]]:
+    """The parts that would be sampled, and the notes; sampling is stopped before it starts."""
     parts: list[str] = []
     progress: list[dict[str, Any]] = []
 
@@ -167,7 +170,7 @@ def drawn(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, **keywords: A
         parts.extend(missing)
         raise Stopped
 
-    monkeypatch.setattr("ossft_ray.stages.evaluate.stage.run_workers", draw)
+    monkeypatch.setattr("ossft_ray.stages.evaluate.sampling.run_workers", draw)
     with suppress(Stopped):
         evaluate(experiment, progress.append, **keywords)
     return [Path(part).name for part in parts], notes_of(progress)
@@ -193,7 +196,7 @@ ALL = ["easy.jsonl#0", "easy.jsonl#1", "hard.jsonl#0", "hard.jsonl#1"]
         ({"train": {"loss": "sft"}}, []),
     ],
 )
-def test_what_samples_of_another_run_depend_on(
+def test_other_settings_sample_again_only_if_the_samples_depend_on_them(
     folder: Path,
     finished: tuple[Experiment, list[dict[str, Any]]],
     tmp_path: Path,
@@ -204,30 +207,30 @@ def test_what_samples_of_another_run_depend_on(
     plain = settings(folder, "unused")
     plain["run"]["output"] = str(tmp_path / "run")
     changed = resolve({**plain, **{section: {**plain.get(section, {}), **keys} for section, keys in change.items()}})
-    assert drawn(changed, monkeypatch)[0] == missing
+    assert sampled_parts(changed, monkeypatch)[0] == missing
 
 
 def test_starting_over_takes_nothing_from_the_cache(
     folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert drawn(resolve(settings(folder, f"{tmp_path.name}-over")), monkeypatch, start_over=True) == (ALL, [])
+    assert sampled_parts(resolve(settings(folder, f"{tmp_path.name}-over")), monkeypatch, start_over=True) == (ALL, [])
 
 
-def test_other_problems_of_the_same_name_are_drawn(
+def test_changed_problems_of_a_benchmark_are_sampled_again(
     folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = folder / "easy.jsonl"
     whole = file.read_text()
     file.write_text(whole.replace("Work out", "Find"))
     try:
-        assert drawn(resolve(settings(folder, "other-problems")), monkeypatch)[0] == ALL[:2]
+        assert sampled_parts(resolve(settings(folder, "other-problems")), monkeypatch)[0] == ALL[:2]
         with pytest.raises(InputError, match=r"the problems of .*easy\.jsonl have changed; pass --start-over"):
             evaluate(finished[0])
     finally:
         file.write_text(whole)
 
 
-def test_a_model_that_cannot_be_had_is_refused_before_any_is_sampled(folder: Path, tmp_path: Path) -> None:
+def test_an_unusable_model_is_refused_before_any_model_is_sampled(folder: Path, tmp_path: Path) -> None:
     experiment = resolve(settings(folder, "refused", models={"other": str(tmp_path / "nowhere")}))
     with pytest.raises(InputError, match=r"no model folder at .*nowhere"):
         evaluate(experiment)
@@ -237,16 +240,16 @@ def test_a_model_that_cannot_be_had_is_refused_before_any_is_sampled(folder: Pat
 def test_models_are_base_then_trained_then_others(tmp_path: Path) -> None:
     given = resolve(settings(tmp_path, "run", models={"b": "owner/b", "a": "owner/a"}))
     given = given.model_copy(update={"policy": given.policy.model_copy(update={"revision": "v1"})})
-    assert list(models(given)) == ["base", "b", "a"]
+    assert list(evaluated_models(given)) == ["base", "b", "a"]
     finish_stage(Folder.at(given.run.output) / "train", {}, {})
-    found = models(given)
+    found = evaluated_models(given)
     assert list(found) == ["base", "trained", "b", "a"]
-    assert [one.policy.model for one in found.values()][2:] == ["owner/b", "owner/a"]
-    assert [one.policy.revision for one in found.values()] == ["v1", None, None, None]
+    assert [each.policy.model for each in found.values()][2:] == ["owner/b", "owner/a"]
+    assert [each.policy.revision for each in found.values()] == ["v1", None, None, None]
 
 
-def test_evaluation_may_ask_otherwise_than_training(tmp_path: Path) -> None:
+def test_evaluation_may_use_another_template_than_training(tmp_path: Path) -> None:
     given = resolve({**settings(tmp_path, "run"), "prompts": {"system": "Think."}})
-    assert plain_prompt(given) == replace(TEMPLATES["qwen25-math-cot"], system="Think.")
+    assert solve_template(given) == replace(TEMPLATES["qwen25-math-cot"], system="Think.")
     other = given.model_copy(update={"evaluate": given.evaluate.model_copy(update={"template": "llama-boxed"})})
-    assert plain_prompt(other) == TEMPLATES["llama-boxed"]
+    assert solve_template(other) == TEMPLATES["llama-boxed"]

@@ -1,5 +1,6 @@
-"""Samples that runs share: an entry is used only where it is whole, readable, and what was asked for."""
+"""The sample cache: an entry is used only if it is readable and complete, for the same inputs."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,75 +11,75 @@ import pytest
 from ossft_ray.common.schema import SAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
+from ossft_ray.config import resolve
 from ossft_ray.policy.chat import Chat
-from ossft_ray.run_folder.stage_folder import fingerprint
-from ossft_ray.stages.evaluate.sample_cache import cache_folder, entry_inputs, find, keep
+from ossft_ray.stages.evaluate.sample_cache import SampleCache, cache_folder
 
 PROBLEMS = [Problem("a", "1+1?", "2", None), Problem("b", "1+2?", "3", None)]
-INPUTS = {"evaluate": {"run": {"seed": 0}}, "benchmark": {"name": "x"}}
 
 
-def samples(*places: tuple[str, int]) -> pa.Table:
-    return to_table([{"problem_id": name, "index": index, "correct": True} for name, index in places], SAMPLE_SCHEMA)
+def samples(*keys: tuple[str, int]) -> pa.Table:
+    return to_table([{"problem_id": name, "index": index, "correct": True} for name, index in keys], SAMPLE_SCHEMA)
 
 
-WHOLE = samples(("a", 0), ("a", 1), ("b", 0), ("b", 1))
+COMPLETE = samples(("a", 0), ("a", 1), ("b", 0), ("b", 1))
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder.at(str(tmp_path / "cache"))
+def notes() -> list[str]:
+    return []
 
 
-def test_what_was_kept_is_found(folder: Folder) -> None:
-    said: list[str] = []
-    assert find(folder, INPUTS, PROBLEMS, 2, said.append) is None
-    keep(folder, INPUTS, WHOLE, said.append)
-    assert find(folder, INPUTS, PROBLEMS, 2, said.append) == WHOLE
-    assert find(folder, {**INPUTS, "benchmark": {"name": "y"}}, PROBLEMS, 2, said.append) is None
-    assert said == []
+@pytest.fixture
+def cache(tmp_path: Path, notes: list[str]) -> SampleCache:
+    return SampleCache(Folder.at(str(tmp_path / "cache")), {"evaluate": {"run": {"seed": 0}}}, notes.append)
+
+
+def load(cache: SampleCache, benchmark: str = "x", digest: str = "d") -> pa.Table | None:
+    return cache.load(benchmark, digest, PROBLEMS, num_samples=2)
+
+
+def test_stored_samples_are_loaded_for_the_same_inputs_only(cache: SampleCache, notes: list[str]) -> None:
+    assert load(cache) is None
+    cache.store("x", "d", COMPLETE)
+    assert load(cache) == COMPLETE
+    assert load(cache, benchmark="y") is None
+    assert load(cache, digest="other problems") is None
+    assert load(replace(cache, inputs={"evaluate": {"run": {"seed": 1}}})) is None
+    assert notes == []
 
 
 @pytest.mark.parametrize(
-    "inputs, table",
+    "table",
     [
-        (INPUTS, samples(("a", 0), ("a", 1), ("b", 0))),
-        (INPUTS, samples(("b", 0), ("b", 1), ("a", 0), ("a", 1))),
-        (INPUTS, samples(("a", 0), ("a", 1), ("b", 0), ("c", 1))),
-        (INPUTS, WHOLE.drop_columns(["reason"])),
-        ({**INPUTS, "grader": "another"}, WHOLE),
+        samples(("a", 0), ("a", 1), ("b", 0)),
+        samples(("b", 0), ("b", 1), ("a", 0), ("a", 1)),
+        samples(("a", 0), ("a", 1), ("b", 0), ("c", 1)),
+        COMPLETE.drop_columns(["reason"]),
     ],
-    ids=["a sample is missing", "another order", "another problem", "other columns", "other inputs"],
+    ids=["a sample is missing", "another order", "another problem", "other columns"],
 )
-def test_an_entry_that_is_not_what_its_name_says_is_refused(
-    folder: Folder, inputs: dict[str, Any], table: pa.Table
-) -> None:
-    said: list[str] = []
-    keep(folder, inputs, table, said.append)
-    (name,) = folder.names()
-    asked = f"{fingerprint(INPUTS)}.parquet"
-    if name != asked:
-        folder.write_bytes(asked, folder.read_bytes(name))
-    assert find(folder, INPUTS, PROBLEMS, 2, said.append) is None
-    assert said == [f"{folder.path}/{asked} does not hold what its name says and is not used"]
+def test_an_entry_with_other_rows_is_not_used(cache: SampleCache, notes: list[str], table: pa.Table) -> None:
+    cache.store("x", "d", table)
+    (name,) = cache.folder.names()
+    assert load(cache) is None
+    assert notes == [f"{cache.folder.path}/{name} does not hold what its name says and is not used"]
 
 
-def test_a_torn_file_is_refused_and_can_be_replaced(folder: Folder) -> None:
-    said: list[str] = []
-    keep(folder, INPUTS, WHOLE, said.append)
-    (name,) = folder.names()
-    folder.write_bytes(name, folder.read_bytes(name)[:100])
-    assert find(folder, INPUTS, PROBLEMS, 2, said.append) is None
-    assert len(said) == 1 and "cannot be read and is not used" in said[0]
-    keep(folder, INPUTS, WHOLE, said.append, replace=True)
-    assert find(folder, INPUTS, PROBLEMS, 2, said.append) == WHOLE
+def test_a_truncated_file_is_not_used_and_can_be_replaced(cache: SampleCache, notes: list[str]) -> None:
+    cache.store("x", "d", COMPLETE)
+    (name,) = cache.folder.names()
+    cache.folder.write_bytes(name, cache.folder.read_bytes(name)[:100])
+    assert load(cache) is None
+    assert len(notes) == 1 and "cannot be read and is not used" in notes[0]
+    cache.store("x", "d", COMPLETE, replace=True)
+    assert load(cache) == COMPLETE
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_and_no_failure(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_reported_and_not_an_error(tmp_path: Path, notes: list[str]) -> None:
     (tmp_path / "file").write_text("")
-    said: list[str] = []
-    keep(Folder.at(str(tmp_path / "file" / "cache")), INPUTS, WHOLE, said.append)
-    assert len(said) == 1 and "cannot be written to" in said[0]
+    SampleCache(Folder.at(str(tmp_path / "file" / "cache")), {}, notes.append).store("x", "d", COMPLETE)
+    assert len(notes) == 1 and "cannot be written to" in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,9 @@ def test_a_folder_that_cannot_be_written_to_is_said_and_no_failure(tmp_path: Pat
         ("auto", "", None),
     ],
 )
-def test_where_it_is(monkeypatch: pytest.MonkeyPatch, setting: str, variable: str | None, path: str | None) -> None:
+def test_the_cache_folder(
+    monkeypatch: pytest.MonkeyPatch, setting: str, variable: str | None, path: str | None
+) -> None:
     if variable is None:
         monkeypatch.delenv("OSSFT_CACHE", raising=False)
     else:
@@ -101,12 +104,14 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, setting: str, variable: st
 
 
 @pytest.mark.parametrize(
-    "is_hub_model, commit, is_cached", [(False, None, True), (True, "abc", True), (True, None, False)]
+    "model, commit, is_cached",
+    [("playground", None, True), ("owner/model", "abc", True), ("owner/model", None, False)],
 )
-def test_a_branch_of_the_hub_is_cached_only_by_its_commit(
-    is_hub_model: bool, commit: str | None, is_cached: bool
+def test_a_hub_model_is_cached_only_if_its_commit_is_known(
+    tmp_path: Path, notes: list[str], model: str, commit: str | None, is_cached: bool
 ) -> None:
-    chat = Chat(SimpleNamespace(chat_template="t"), 0, 100, commit)
-    found = entry_inputs({}, "x", "digest", chat, is_hub_model)
-    assert (found is not None) is is_cached
-    assert found is None or found["model"]["commit"] == commit
+    settings: dict[str, Any] = {"policy": {"model": model}, "data": {"path": "p.jsonl"}}
+    experiment = resolve({**settings, "evaluate": {"cache": str(tmp_path)}})
+    cache = SampleCache.open(experiment, Chat(SimpleNamespace(chat_template="t"), 0, 100, commit), {}, notes.append)
+    assert (cache is not None) is is_cached
+    assert cache is None or cache.inputs["model"]["commit"] == commit

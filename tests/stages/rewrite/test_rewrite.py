@@ -56,7 +56,7 @@ def test_an_engine_that_dies_is_started_again_and_the_rows_are_the_same(referenc
 
 
 def test_engines_that_keep_dying_end_the_job_with_one_line(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"the engine died 3 times without a response between: killed"):
+    with pytest.raises(JobError, match=r"the engine died 3 times in a row without a response: killed"):
         run(experiment(str(tmp_path / "run")), StillbornWorker)
 
 
