@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.uris import join
 from ossft_ray.config import Columns, Experiment
 from ossft_ray.data.problems import source_digests
 from ossft_ray.distributed.nodes import alive_nodes
@@ -29,7 +30,7 @@ from ossft_ray.engines.in_flight import problems_in_flight
 from ossft_ray.policy.chat import load_chat, model_digest
 from ossft_ray.policy.example_tokens import encode
 from ossft_ray.run_folder.metrics_log import read_metrics
-from ossft_ray.run_folder.names import CHECKPOINTS, MANIFEST, MODEL, PARTS, REWRITE, SCORE, TRAIN, part_name
+from ossft_ray.run_folder.names import CHECKPOINTS, MANIFEST, MODEL, PARTS, PROBE, REWRITE, SCORE, TRAIN, part_name
 from ossft_ray.run_folder.sessions import session_total
 from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.stages.check.forecast import DROPPED, Forecast, Measurement, RunPlan, Timing, forecast
@@ -42,7 +43,6 @@ from ossft_ray.stages.train.stage import train
 
 OnStage = Callable[[str], OnProgress]
 
-PROBE = "probe"
 _MEASURED, _PROBLEMS, _BATCHES = "measured.json", "problems.jsonl", "batches"
 _FORMAT = 2  # of measured.json
 _NUM_STEPS = 3  # a warm-up, and two that are timed
@@ -84,15 +84,17 @@ def probe(
 
 def probe_experiment(experiment: Experiment) -> Experiment:
     """The experiment on the sample alone, in a folder of its own, without what costs time and changes no rows."""
-    output = f"{experiment.run.output.rstrip('/')}/{PROBE}"
+    output = join(experiment.run.output, PROBE)
     columns = Columns(question="question", expert_solution="expert_solution")
-    checked = {"bad_golds": "ignore", "duplicates": "keep", "contamination": "ignore"}  # the sample has passed
+    data = {"path": join(output, _PROBLEMS), "limit": None, "columns": columns}
+    passed = {"bad_golds": "ignore", "duplicates": "keep", "contamination": "ignore"}  # checks of the whole input
+    training = {"holdout": 0.0, "keep": "last", "epochs": 1, "stop_after": None, "tracking": []}
+    one_checkpoint = {"checkpoint_every": 10**9}  # at the end
     changes: dict[str, dict[str, Any]] = {
         "run": {"output": output},
-        "data": {"path": f"{output}/{_PROBLEMS}", "limit": None, "columns": columns, **checked},
+        "data": data | passed,
         "rewrite": {"parroting_probe": 0},
-        "train": {"holdout": 0.0, "keep": "last", "epochs": 1, "stop_after": None, "tracking": []}
-        | {"checkpoint_every": 10**9},  # one checkpoint, at the end
+        "train": training | one_checkpoint,
     }
     sections = {name: getattr(experiment, name).model_copy(update=update) for name, update in changes.items()}
     return experiment.model_copy(update=sections)
@@ -174,7 +176,7 @@ def _train(
 ) -> Timing:
     """Three steps of the global batch. The first step, the checkpoint and the export count as start-up."""
     _write_batches(folder, examples, _NUM_STEPS * experiment.train.global_batch_size)
-    settings = experiment.train.model_copy(update={"examples": f"{experiment.run.output}/{_BATCHES}"})
+    settings = experiment.train.model_copy(update={"examples": join(experiment.run.output, _BATCHES)})
     began = time.monotonic()
     train(experiment.model_copy(update={"train": settings}), on_progress, verbose=verbose)
     seconds = time.monotonic() - began
