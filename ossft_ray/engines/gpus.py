@@ -19,7 +19,7 @@ class DriverGpus:
     """The GPUs that the NVIDIA driver lists."""
 
     names: list[str]
-    driver: str | None  # version; None without a driver
+    version: str | None  # of the driver; None without one
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The output of `ossft check`, `--cluster` and `--probe`: lines and tables."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from rich.filesize import decimal
@@ -94,9 +95,9 @@ def _nodes_table(report: ClusterReport) -> Table:
 
 def _gpus(node: NodeReport) -> str:
     """The GPUs that torch sees, by name, and Ray's number if it differs."""
-    counts = {name: node.torch_gpus.count(name) for name in node.torch_gpus}
-    seen = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
-    return seen if node.ray_gpus == len(node.torch_gpus) else f"{seen} (Ray: {node.ray_gpus:g})"
+    names = node.torch.names
+    seen = ", ".join(f"{count} {name}" for name, count in Counter(names).items()) or "none"
+    return seen if node.ray_gpus == len(names) else f"{seen} (Ray: {node.ray_gpus:g})"
 
 
 def _funnel_table(found: Forecast) -> Table:

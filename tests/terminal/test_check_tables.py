@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from ossft_ray.config import Train
+from ossft_ray.engines.gpus import DriverGpus, TorchGpus
 from ossft_ray.stages.check.forecast import Forecast, Measurement, RunPlan, StageForecast, Timing
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport
 from ossft_ray.terminal.check_tables import cluster_lines, forecast_lines
@@ -119,11 +120,8 @@ NODE = NodeReport(
     versions={},
     ray_cpus=8,
     ray_gpus=2,
-    driver_gpus=[],
-    gpu_driver=None,
-    torch_gpus=["H100", "H100"],
-    torch_error=None,
-    cuda=None,
+    driver=DriverGpus([], None),
+    torch=TorchGpus(["H100", "H100"], None, None),
     tmp_free=GB,
     ray_tmp_free=2 * GB,
     shm_bytes=3 * GB,
@@ -132,7 +130,11 @@ NODE = NodeReport(
 
 def test_a_row_for_each_node() -> None:
     other = replace(
-        NODE, name="other (10.0.0.2)", output_free=4 * GB, torch_gpus=["L4"], policy_refusal="[policy] model: gated"
+        NODE,
+        name="other (10.0.0.2)",
+        output_free=4 * GB,
+        torch=TorchGpus(["L4"], None, None),
+        policy_refusal="[policy] model: gated",
     )
     lines = printed(*cluster_lines(ClusterReport([NODE, other], [], "all-reduce: fast"))).splitlines()[2:]
     assert [" ".join(line.split()) for line in lines] == [

@@ -82,8 +82,7 @@ def _collect_reports(
 @ray.remote(num_cpus=0, max_retries=0)
 def _report(node: dict[str, Any], policies: list[Policy], output: str) -> NodeReport:
     """Run on a node: look at its software, GPUs, disks and models."""
-    driver, torch, resources = driver_gpus(), torch_gpus(), node["Resources"]
-    local_output = Folder.at(output).local_path
+    resources, local_output = node["Resources"], Folder.at(output).local_path
     # .../session_.../sockets/plasma_store
     ray_tmp = shutil.disk_usage(Path(node["ObjectStoreSocketName"]).parent)
     return NodeReport(
@@ -91,11 +90,8 @@ def _report(node: dict[str, Any], policies: list[Policy], output: str) -> NodeRe
         versions=_versions(),
         ray_cpus=resources.get("CPU", 0.0),
         ray_gpus=resources.get("GPU", 0.0),
-        driver_gpus=driver.names,
-        gpu_driver=driver.driver,
-        torch_gpus=torch.names,
-        torch_error=torch.error,
-        cuda=torch.cuda,
+        driver=driver_gpus(),
+        torch=torch_gpus(),
         output_free=shutil.disk_usage(local_output).free if local_output is not None else None,
         tmp_free=shutil.disk_usage(tempfile.gettempdir()).free,
         ray_tmp_free=ray_tmp.free,

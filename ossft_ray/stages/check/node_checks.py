@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from rich.filesize import decimal
 
+from ossft_ray.engines.gpus import DriverGpus, TorchGpus
+
 _MIN_SHM_BYTES = 1 << 30  # containers have 64 MiB by default; NCCL and a policy on several GPUs need more
 _MIN_FREE_BYTES = 1 << 30
 _MIN_FREE_SHARE = 0.05  # of a disk: Ray stores no objects on a fuller one
@@ -18,11 +20,8 @@ class NodeReport:
     versions: dict[str, str]  # of Python and the packages that matter
     ray_cpus: float
     ray_gpus: float
-    driver_gpus: list[str]  # names, as the driver lists the GPUs
-    gpu_driver: str | None  # version
-    torch_gpus: list[str]  # names
-    torch_error: str | None
-    cuda: str | None  # the version that torch was built for
+    driver: DriverGpus
+    torch: TorchGpus
     output_free: int | None = None  # None for an object store
     tmp_free: int = 0
     ray_tmp_free: int = 0
@@ -67,24 +66,25 @@ def _version_problems(node: NodeReport, driver: dict[str, str]) -> list[str]:
 
 
 def _gpu_problems(node: NodeReport) -> list[str]:
-    if node.torch_error is not None:
+    driver, torch, num_seen = node.driver, node.torch, len(node.torch.names)
+    if torch.error is not None:
         return [
-            f"torch (for CUDA {node.cuda}) cannot use the GPUs, whose driver is {node.gpu_driver}: {node.torch_error}; "
+            f"torch (for CUDA {torch.cuda}) cannot use the GPUs, whose driver is {driver.version}: {torch.error}; "
             "install a newer driver, or restart the node"
         ]
-    if node.driver_gpus and node.cuda is None:
+    if driver.names and torch.cuda is None:
         return [
-            f"it has {len(node.driver_gpus)} GPUs, and torch is a build for CPUs; "
+            f"it has {len(driver.names)} GPUs, and torch is a build for CPUs; "
             "`make env BACKEND=gpu` makes the environment for GPUs"
         ]
-    if node.ray_gpus > len(node.torch_gpus):
+    if node.ray_gpus > num_seen:
         return [
-            f"Ray counts {node.ray_gpus:g} GPUs and torch sees {len(node.torch_gpus)}; "
+            f"Ray counts {node.ray_gpus:g} GPUs and torch sees {num_seen}; "
             "start Ray with the right --num-gpus, and check that CUDA_VISIBLE_DEVICES hides none"
         ]
-    if node.ray_gpus < len(node.torch_gpus):
+    if node.ray_gpus < num_seen:
         return [
-            f"torch sees {len(node.torch_gpus)} GPUs and Ray counts {node.ray_gpus:g}, so some would stay idle; "
+            f"torch sees {num_seen} GPUs and Ray counts {node.ray_gpus:g}, so some would stay idle; "
             "start Ray where it sees them, or with --num-gpus"
         ]
     return []

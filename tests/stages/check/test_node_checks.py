@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ossft_ray.engines.gpus import DriverGpus, TorchGpus
 from ossft_ray.stages.check.node_checks import NodeReport, find_problems
 
 GIB = 1 << 30
@@ -14,11 +15,8 @@ SOUND = NodeReport(
     versions=VERSIONS,
     ray_cpus=8,
     ray_gpus=2,
-    driver_gpus=["H100", "H100"],
-    gpu_driver="570.1",
-    torch_gpus=["H100", "H100"],
-    torch_error=None,
-    cuda="12.9",
+    driver=DriverGpus(["H100", "H100"], "570.1"),
+    torch=TorchGpus(["H100", "H100"], "12.9", None),
     output_free=100 * GIB,
     tmp_free=100 * GIB,
     ray_tmp_free=100 * GIB,
@@ -38,7 +36,7 @@ def problems_of(**changes: Any) -> list[str]:
     "changes",
     [
         {},
-        {"ray_gpus": 0, "driver_gpus": [], "torch_gpus": [], "cuda": None, "gpu_driver": None},
+        {"ray_gpus": 0, "driver": DriverGpus([], None), "torch": TorchGpus([], None, None)},
         {"output_free": None},
     ],
     ids=["sound", "without GPUs", "an object store"],
@@ -53,9 +51,9 @@ def test_a_sound_node_has_no_problem(changes: dict[str, Any]) -> None:
         ({"versions": VERSIONS | {"torch": "2.12.0"}}, ["torch 2.12.0 (driver: 2.13.0)", "same environment"]),
         ({"versions": {"python": "3.11.9"}}, ["torch missing (driver: 2.13.0)"]),
         ({"versions": VERSIONS | {"vllm": "1"}}, ["vllm 1 (driver: missing)"]),
-        ({"torch_gpus": [], "torch_error": "driver too old"}, ["driver too old", "CUDA 12.9", "570.1"]),
-        ({"torch_gpus": [], "cuda": None}, ["torch is a build for CPUs", "BACKEND=gpu"]),
-        ({"torch_gpus": ["H100"]}, ["Ray counts 2 GPUs and torch sees 1", "--num-gpus"]),
+        ({"torch": TorchGpus([], "12.9", "driver too old")}, ["driver too old", "CUDA 12.9", "570.1"]),
+        ({"torch": TorchGpus([], None, None)}, ["torch is a build for CPUs", "BACKEND=gpu"]),
+        ({"torch": TorchGpus(["H100"], "12.9", None)}, ["Ray counts 2 GPUs and torch sees 1", "--num-gpus"]),
         ({"ray_gpus": 1}, ["torch sees 2 GPUs and Ray counts 1", "idle"]),
         ({"output_free": GIB // 2}, ["only 536.9 MB are free for the run's output"]),
         ({"tmp_free": 0}, ["only 0 bytes are free for temporary files"]),
@@ -75,9 +73,9 @@ def test_each_fault_is_one_line_that_names_the_node(changes: dict[str, Any], wor
 
 def test_faults_of_all_nodes_are_listed() -> None:
     nodes = [
-        replace(SOUND, name="a (10.0.0.3)", tmp_free=0),
+        replace(SOUND, name="a", tmp_free=0),
         SOUND,
-        replace(SOUND, name="b (10.0.0.4)", shm_bytes=0, ray_gpus=1),
+        replace(SOUND, name="b", shm_bytes=0, ray_gpus=1),
     ]
     found = find_problems(nodes, VERSIONS, "digest")
     assert [problem.split(":")[0] for problem in found] == ["a", "b", "b"]
