@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 _STATE = {"debug": False}
-_NUM_SHOWN = 5  # of a list that may be long
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Show the engines' own logs too.")
@@ -171,20 +170,20 @@ def demo(output: str, start_over: bool, verbose: bool) -> None:
 
 
 @ossft.command()
-@click.option("--cluster", is_flag=True, help="Try every node too: versions, GPUs, all-reduce, shared output, disk.")
+@click.option("--cluster", is_flag=True, help="Check every node too: versions, GPUs, all-reduce, shared output, disk.")
 @click.option(
     "--probe",
     "num_probed",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Rewrite and train on N problems, and say what the whole run will take.",
+    help="Rewrite and train on N problems, and forecast the run.",
 )
 @click.option(
     "--price-per-gpu-hour",
     "price",
     type=click.FloatRange(min=0),
     metavar="X",
-    help="With --probe: also what it will cost, in X's currency.",
+    help="With --probe: also the cost, in X's currency.",
 )
 @_options(_config, _set, _verbose)
 def check(
@@ -200,23 +199,11 @@ def check(
         raise click.UsageError("--price-per-gpu-hour needs --probe N")
     experiment = _load(config_path, overrides)
     from ossft_ray.stages.check.stage import check
+    from ossft_ray.terminal.check_tables import findings_lines
 
     findings = check(experiment, num_probed or 0)
-    tally, data = findings.tally, experiment.data
-    click.echo(f"problems:   {tally.problems} usable; set aside: {_counts(tally.rejected)}")
-    click.echo(f"duplicates: {tally.duplicates} ({data.duplicates})")
-    golds = "not checked" if data.bad_golds == "ignore" else _counts(tally.gold_findings)
-    click.echo(f"golds:      {golds} ({data.bad_golds})")
-    for bad in tally.bad_golds[:_NUM_SHOWN]:
-        says = f", the solution says {bad['solution_says']}" if "solution_says" in bad else ""
-        click.echo(f"            {bad['problem_id']}: {bad['finding']}: the answer is {bad['answer']}{says}")
-    if len(tally.bad_golds) > _NUM_SHOWN:
-        click.echo(f"            and {len(tally.bad_golds) - _NUM_SHOWN} more")
-    overlaps = "not looked for" if data.contamination == "ignore" else _counts(tally.contamination)
-    click.echo(f"overlaps:   {overlaps} ({data.contamination})")
-    click.echo(f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}")
-    click.echo(f"benchmarks: {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}")
-    click.echo("the experiment is sound")
+    for line in findings_lines(findings, experiment.data):
+        click.echo(line)
     if cluster:
         _check_cluster(experiment, verbose)
     if num_probed is not None:
@@ -226,32 +213,25 @@ def check(
 def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
     from ossft_ray.stages.check.cluster import check_cluster
     from ossft_ray.terminal.bars import console
-    from ossft_ray.terminal.check_tables import nodes_table
+    from ossft_ray.terminal.check_tables import cluster_lines
 
-    found = check_cluster(experiment, verbose)
-    console.print()
-    console.print(nodes_table(found))
-    for line in found.remarks:
-        console.print(line, soft_wrap=True)
-    for problem in found.problems:
-        console.print(f"problem: {problem}", soft_wrap=True)
-    if found.problems:
-        num = len(found.problems)
-        what = "1 problem" if num == 1 else f"{num} problems"
-        raise JobError(f"check --cluster: {what} on {len(found.nodes)} nodes, listed above")
-    click.echo("the cluster is sound")
+    report = check_cluster(experiment, verbose)
+    for part in cluster_lines(report):
+        console.print(part, soft_wrap=True, markup=False)
+    if report.problems:
+        problems = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
+        raise JobError(f"check --cluster: {problems} on {len(report.nodes)} nodes, listed above")
 
 
 def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
-    from ossft_ray.stages.check.probe import free_bytes, probe
+    from ossft_ray.stages.check.probe import probe
     from ossft_ray.terminal.bars import StageBars, console
-    from ossft_ray.terminal.check_tables import estimate_lines
+    from ossft_ray.terminal.check_tables import forecast_lines
 
     with StageBars() as bars:
-        estimate = probe(experiment, findings, bars.begin, verbose)
-    console.print()
-    for part in estimate_lines(estimate, price, free_bytes(experiment)):
-        console.print(part, soft_wrap=True)
+        forecast = probe(experiment, findings, bars.begin, verbose)
+    for part in forecast_lines(forecast, price):
+        console.print(part, soft_wrap=True, markup=False)
 
 
 @ossft.command()
@@ -316,10 +296,6 @@ def verify(
         f"{summary.verdicts_per_second:,.0f} verdicts/s"
     )
     console.print(f"verdicts: {summary.output}", soft_wrap=True)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
 
 
 @ossft.command()

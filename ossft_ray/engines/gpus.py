@@ -1,85 +1,86 @@
-"""Which GPUs has this machine, as its driver and as PyTorch see them? `python -m` prints PyTorch's answer as JSON."""
+"""The GPUs of this machine, as the driver and as PyTorch see them. `python -m` prints PyTorch's view as JSON."""
 
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import pynvml
+
+from ossft_ray.common.errors import brief
 
 _TIMEOUT_SECONDS = 60
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """A GPU as its driver describes it."""
+class DriverGpus:
+    """The GPUs that the NVIDIA driver lists."""
 
-    name: str
-    memory_bytes: int
-    used_bytes: int
-    driver: str  # version
+    names: list[str]
+    version: str | None  # of the driver; None without one
 
 
-def driver_gpus() -> list[Gpu]:
-    """What `nvidia-smi` lists; nothing where there is none, or it fails."""
-    query = "--query-gpu=name,memory.total,memory.used,driver_version"
+@dataclass(frozen=True)
+class TorchGpus:
+    """The GPUs that PyTorch can use."""
+
+    names: list[str]
+    cuda: str | None  # the version that PyTorch was built for; None for a CPU build
+    error: str | None  # why PyTorch cannot use them
+
+
+def driver_gpus() -> DriverGpus:
+    """The driver's list; empty on a machine without a driver, and where the driver does not answer."""
     try:
-        done = subprocess.run(
-            ["nvidia-smi", query, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return read_gpus(done.stdout) if done.returncode == 0 else []
+        pynvml.nvmlInit()
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return DriverGpus([pynvml.nvmlDeviceGetName(handle) for handle in handles], pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return DriverGpus([], None)
 
 
-def read_gpus(listing: str) -> list[Gpu]:
-    """The GPUs of `nvidia-smi`'s CSV; sizes that a driver does not tell (`[N/A]`) count as 0.
-
-    >>> read_gpus("NVIDIA L4, 23034, 512, 550.54.15")
-    [Gpu(name='NVIDIA L4', memory_bytes=24152899584, used_bytes=536870912, driver='550.54.15')]
-    """
-    gpus = []
-    for line in listing.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 4:
-            total, used = (int(cell) * _MIB if cell.isdigit() else 0 for cell in cells[1:3])
-            gpus.append(Gpu(cells[0], total, used, cells[3]))
-    return gpus
+def used_gpu_memory(gpu_ids: Iterable[int | str]) -> int:
+    """Bytes in use by any process on these GPUs, named as in `CUDA_VISIBLE_DEVICES`: by index or UUID. 0 if unknown."""
+    used = 0
+    try:
+        pynvml.nvmlInit()
+        for name in map(str, gpu_ids):
+            by_index, by_uuid = pynvml.nvmlDeviceGetHandleByIndex, pynvml.nvmlDeviceGetHandleByUUID
+            used += pynvml.nvmlDeviceGetMemoryInfo(by_index(int(name)) if name.isdigit() else by_uuid(name)).used
+    except pynvml.NVMLError:
+        return 0
+    return used
 
 
-def torch_gpus() -> dict[str, Any]:
-    """What PyTorch finds in a process of its own, whatever GPUs this one was given: `gpus`, `cuda`, `error`."""
-    # Ray empties the variable for a task that asks for no GPU
-    environment = {name: value for name, value in os.environ.items() if name != _VISIBLE or value}
+def torch_gpus() -> TorchGpus:
+    """PyTorch's view from a new process, which sees all GPUs even if this process was given none."""
+    # Ray empties this variable for a task that asks for no GPU
+    environment = {name: value for name, value in os.environ.items() if value or name != "CUDA_VISIBLE_DEVICES"}
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, env=environment
         )
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        return TorchGpus(**json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
-        return {"gpus": [], "cuda": None, "error": f"no answer within {_TIMEOUT_SECONDS} seconds"}
+        return TorchGpus([], None, f"no answer within {_TIMEOUT_SECONDS} seconds")
     except (IndexError, json.JSONDecodeError):
         lines = done.stderr.strip().splitlines()
-        return {"gpus": [], "cuda": None, "error": lines[-1] if lines else f"ended with code {done.returncode}"}
+        return TorchGpus([], None, lines[-1] if lines else f"ended with code {done.returncode}")
 
 
-def _ask_torch() -> dict[str, Any]:
+def _ask_torch() -> TorchGpus:
     import torch
 
     try:
         if torch.version.cuda and torch.cuda.is_available():
             torch.zeros(1, device="cuda")  # a driver that is too old fails here
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        return {"gpus": names, "cuda": torch.version.cuda, "error": None}
+        return TorchGpus(names, torch.version.cuda, None)
     except RuntimeError as error:
-        return {"gpus": [], "cuda": torch.version.cuda, "error": str(error).splitlines()[0]}
+        return TorchGpus([], torch.version.cuda, brief(error))
 
 
 if __name__ == "__main__":
-    print(json.dumps(_ask_torch()))
+    print(json.dumps(asdict(_ask_torch())))

@@ -3,6 +3,7 @@
 CONFIG = "config.json"
 REPORT = "report.html"
 LOGS = "logs"
+PROBE = "probe"  # the measurements and examples of `ossft check --probe`
 
 # One folder a stage, in the order of the flow
 REWRITE, SCORE, TRAIN, EVALUATE = "rewrite", "score", "train", "evaluate"

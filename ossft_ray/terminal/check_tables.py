@@ -1,16 +1,20 @@
-"""What a person sees of `ossft check --cluster` and `--probe`: a line a node, and what a run will take."""
+"""The output of `ossft check`, `--cluster` and `--probe`: lines and tables."""
 
-import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from ossft_ray.common.durations import duration
-from ossft_ray.stages.check.budget import Estimate
-from ossft_ray.stages.check.estimate import Interval
-from ossft_ray.stages.check.node_checks import ClusterFindings, Node
+from ossft_ray.config import Data
+from ossft_ray.run_folder.names import STAGES
+from ossft_ray.stages.check.forecast import Forecast
+from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport
+from ossft_ray.stages.check.stage import Findings
 
-_WORDS = {
+_NUM_SHOWN = 5  # of the bad gold answers
+_FATES = {
     "self": "the policy's own (self)",
     "guided": "re-solved with guidance (guided)",
     "expert": "the expert's (expert)",
@@ -18,128 +22,125 @@ _WORDS = {
 }
 
 
-def nodes_table(found: ClusterFindings) -> Table:
-    """A line a node: what it has and what is free."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("node", "GPUs", "CPUs", "output free", "tmp free", "Ray's free", "/dev/shm", "clock", "policy"):
-        table.add_column(heading, justify="left" if heading in ("node", "GPUs", "policy") else "right")
-    for node in found.nodes:
+def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
+    """What a sound experiment consists of."""
+    counts = findings.counts
+    yield f"problems:   {counts.problems} usable; set aside: {_counts(counts.rejected)}"
+    yield f"duplicates: {counts.duplicates} ({data.duplicates})"
+    yield f"gold check: {'off' if data.bad_golds == 'ignore' else _counts(counts.gold_findings)} ({data.bad_golds})"
+    for bad in counts.bad_golds[:_NUM_SHOWN]:
+        solution = f", the solution says {bad['solution_says']}" if "solution_says" in bad else ""
+        yield f"            {bad['problem_id']}: {bad['finding']}: the answer is {bad['answer']}{solution}"
+    if len(counts.bad_golds) > _NUM_SHOWN:
+        yield f"            and {len(counts.bad_golds) - _NUM_SHOWN} more"
+    overlaps = "not looked for" if data.contamination == "ignore" else _counts(counts.contamination)
+    yield f"overlaps:   {overlaps} ({data.contamination})"
+    yield f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}"
+    yield f"benchmarks: {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}"
+    yield "the experiment is sound"
+
+
+def cluster_lines(report: ClusterReport) -> Iterator[Table | str]:
+    """One row for each node, the speed of the all-reduce, and the problems."""
+    yield ""
+    yield _nodes_table(report)
+    if report.all_reduce is not None:
+        yield report.all_reduce
+    for problem in report.problems:
+        yield f"problem: {problem}"
+    if not report.problems:
+        yield "the cluster is sound"
+
+
+def forecast_lines(found: Forecast, price: float | None = None) -> Iterator[Table | str]:
+    """The funnel, tokens, time, memory and disk of the run, and its cost at `price` for each GPU-hour."""
+    measured, plan, scale = found.measured, found.plan, found.scale
+    yield f"\nthe probe took {measured.num_problems:,} of {plan.num_problems:,} problems, drawn at random\n"
+    yield _funnel_table(found)
+    yield (
+        f"\nrewriting  {scale * measured.generated_tokens:,.0f} tokens in {scale * measured.attempts:,.0f} attempts, "
+        f"{scale * measured.prompt_tokens:,.0f} tokens of prompts"
+    )
+    too_long = f", {scale * measured.too_long:,.0f} set aside as too long" if measured.too_long else ""
+    yield f"training   {found.examples:,.0f} examples in {found.steps:,} steps{too_long}\n"
+    yield _stages_table(found)
+    if missing := [name for name in STAGES if name not in {stage.name for stage in found.stages}]:
+        yield f"not in this forecast: {', '.join(missing)}"
+    yield (
+        "\nTimes are in proportion to the probe's. A probe with fewer than "
+        f"{plan.problems_in_flight * plan.num_policies:,} problems does not fill the policies' batches, so rewriting "
+        "and evaluation will take less.\n"
+    )
+    yield from _resource_lines(found, price)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+
+
+def _nodes_table(report: ClusterReport) -> Table:
+    table = _table("node", "GPUs", "CPUs", "output free", "tmp free", "Ray's free", "/dev/shm", "policy")
+    table.columns[1].justify = table.columns[-1].justify = "left"
+    for node in report.nodes:
         table.add_row(
-            f"{node.host} ({node.address})",
+            node.name,
             _gpus(node),
             f"{node.ray_cpus:g}",
-            *(size(of) if of is not None else "-" for of in (node.output_free, node.tmp_free, node.ray_tmp_free)),
-            size(node.shm_bytes),
-            f"{node.clock_offset_seconds:+.2f} s",
+            "-" if node.output_free is None else decimal(node.output_free),
+            *map(decimal, (node.tmp_free, node.ray_tmp_free, node.shm_bytes)),
             "readable" if node.policy_refusal is None else "NOT readable",
         )
     return table
 
 
-def estimate_lines(estimate: Estimate, price: float | None, free: int | None = None) -> Iterator[Table | str]:
-    """The pass rates, the funnel, tokens, time, memory, disk (`free` bytes of it), the cost at `price` a GPU-hour."""
-    yield (
-        f"{estimate.sampled:,} of {estimate.population:,} problems were probed, drawn at random; "
-        "in brackets 95% intervals for all of them"
-    )
-    for stage, (count, num, share) in estimate.first_draws.items():
-        yield f"right at the first draw, {stage}: {count} of {num}, {_percent(share)}"
-    yield ""
-    yield _funnel(estimate)
-    yield ""
-    yield f"tokens generated   {interval(estimate.generated_tokens)} in {interval(estimate.attempts)} attempts"
-    yield f"tokens of prompts  {interval(estimate.prompt_tokens)}"
-    too_long = f", {interval(estimate.too_long)} set aside as too long" if estimate.too_long.value else ""
-    yield (
-        f"to train on        {interval(estimate.examples)} examples, {interval(estimate.response_tokens)} tokens "
-        f"of responses, {interval(estimate.steps)} steps{too_long}"
-    )
-    yield ""
-    yield _stages(estimate)
-    for reason in estimate.missing:
-        yield f"not in the estimate: {reason}"
-    yield from _notes(estimate, price, free)
+def _gpus(node: NodeReport) -> str:
+    """The GPUs that torch sees, by name, and Ray's number if it differs."""
+    names = node.torch.names
+    seen = ", ".join(f"{count} {name}" for name, count in Counter(names).items()) or "none"
+    return seen if node.ray_gpus == len(names) else f"{seen} (Ray: {node.ray_gpus:g})"
 
 
-def _notes(estimate: Estimate, price: float | None, free: int | None) -> Iterator[str]:
-    memory = "GPU memory" if estimate.device == "GPU" else "main memory"
-    yield ""
-    trainer = f", {size(estimate.train_memory)} of a training worker" if estimate.train_memory else ""
-    yield f"peak {memory}  {size(estimate.policy_memory)} of a policy{trainer}"
-    parts = ", ".join(f"{name} {size(num)}" for name, num in estimate.disk.items())
-    needed = sum(estimate.disk.values())
-    yield f"disk  {size(needed)}: {parts} (logs and evaluation's samples not counted)"
-    if free is not None and free < needed:
-        yield f"      but only {size(free)} are free there: free some, or choose another [run] output"
-    if price is None:
-        return
-    cost = estimate.hours.times(price)
-    note = "" if estimate.device == "GPU" else ", taking a machine for a GPU: there is none here"
-    yield f"cost  {cost.value:,.2f} ({cost.low:,.2f} to {cost.high:,.2f}) at {price:g} a {estimate.device}-hour{note}"
-
-
-def _funnel(estimate: Estimate) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("kept solution")
-    for heading in ("sample", "share", f"of all {estimate.population:,}"):
-        table.add_column(heading, justify="right")
-    for origin, (count, problems) in estimate.funnel.items():
-        table.add_row(_WORDS[origin], str(count), f"{count / estimate.sampled:.0%}", interval(problems))
+def _funnel_table(found: Forecast) -> Table:
+    num_problems = found.plan.num_problems
+    table = _table("kept solution", "probe", "share", "95% interval", f"of all {num_problems:,}")
+    for fate, (low, high) in found.funnel.items():
+        count = found.measured.fates.get(fate, 0)
+        share, of_all = f"{count / found.measured.num_problems:.0%}", f"{found.scale * count:,.0f}"
+        table.add_row(_FATES[fate], str(count), share, f"{low:.0%} to {high:.0%}", of_all)
     return table
 
 
-def _stages(estimate: Estimate) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("stage")
-    for heading in ("time", "interval", f"{estimate.device}s", f"{estimate.device}-hours", "interval"):
-        table.add_column(heading, justify="right")
-    for stage in estimate.stages:
-        table.add_row(stage.name, *_time(stage.seconds), f"{stage.devices:g}", *_hours(stage.hours))
+def _stages_table(found: Forecast) -> Table:
+    device, rounds = found.plan.device, found.plan.rounds
+    table = _table("stage", "time", f"{device}s", f"{device}-hours")
+    for stage in found.stages:
+        table.add_row(stage.name, duration(stage.seconds), f"{stage.devices:g}", f"{stage.hours:,.3g}")
     table.add_section()
-    what = "all" if estimate.rounds == 1 else f"all, {estimate.rounds} rounds"
-    table.add_row(what, *_time(estimate.seconds), "", *_hours(estimate.hours), style="bold")
+    total = "all" if rounds == 1 else f"all, {rounds} rounds"
+    table.add_row(total, duration(found.seconds), "", f"{found.hours:,.3g}", style="bold")
     return table
 
 
-def _time(seconds: Interval) -> tuple[str, str]:
-    high = duration(seconds.high) if math.isfinite(seconds.high) else "?"
-    return duration(seconds.value), f"{duration(seconds.low)} to {high}"
+def _resource_lines(found: Forecast, price: float | None) -> Iterator[str]:
+    measured, device, free = found.measured, found.plan.device, found.plan.free_bytes
+    memory = "GPU memory" if device == "GPU" else "main memory"
+    trainer = f", {decimal(measured.trainer_memory)} of a training worker" if measured.trainer_memory else ""
+    yield f"peak {memory}  {decimal(measured.policy_memory)} of a policy{trainer}"
+    needed = sum(found.disk.values())
+    parts = ", ".join(f"{name} {decimal(num_bytes)}" for name, num_bytes in found.disk.items())
+    yield f"disk  {decimal(needed)}: {parts}; without logs and evaluation samples"
+    if free is not None:
+        short = ", which is NOT enough: free some, or choose another [run] output" if free < needed else ""
+        yield f"      {decimal(free)} are free{short}"
+    if price is not None:
+        note = "" if device == "GPU" else ", with each machine counted as a GPU"
+        yield f"cost  {found.hours * price:,.2f} at {price:g} for each {device}-hour{note}"
 
 
-def _hours(hours: Interval) -> tuple[str, str]:
-    return f"{hours.value:,.3g}", f"{hours.low:,.3g} to {hours.high:,.3g}"
-
-
-def _percent(share: Interval) -> str:
-    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
-
-
-def interval(of: Interval) -> str:
-    """A number with its interval in brackets.
-
-    >>> interval(Interval(1500.4, 1200.0, 1800.0)), interval(Interval.exactly(3))
-    ('1,500 (1,200 to 1,800)', '3')
-    """
-    if of.low == of.high:
-        return f"{of.value:,.0f}"
-    return f"{of.value:,.0f} ({of.low:,.0f} to {of.high:,.0f})"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes in the unit that suits them.
-
-    >>> size(512), size(3 << 20), size(2.5 * (1 << 30))
-    ('512 B', '3.0 MiB', '2.5 GiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:,.0f} B" if unit == "B" else f"{num_bytes:,.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:,.1f} TiB"
-
-
-def _gpus(node: Node) -> str:
-    """As torch sees them, by name; Ray's number where it is another."""
-    names = {name: node.torch_gpus.count(name) for name in node.torch_gpus}
-    seen = ", ".join(f"{count} {name}" for name, count in names.items()) or "none"
-    return seen if node.ray_gpus == len(node.torch_gpus) else f"{seen} (Ray: {node.ray_gpus:g})"
+def _table(first: str, *others: str) -> Table:
+    """A table without lines: the first column to the left, the others to the right."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table

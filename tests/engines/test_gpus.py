@@ -1,57 +1,65 @@
-"""What a machine's GPUs are: nvidia-smi's lines, and PyTorch in a process of its own."""
+"""The GPUs of a machine: the driver's view through NVML, and PyTorch's view from a new process."""
 
-import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pynvml
 import pytest
 
-from ossft_ray.engines.gpus import Gpu, driver_gpus, read_gpus, torch_gpus
+from ossft_ray.engines.gpus import DriverGpus, TorchGpus, driver_gpus, torch_gpus, used_gpu_memory
 
-MIB = 1 << 20
+
+def fake_driver(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> None:
+    """NVML on a machine with two GPUs, of which 10 and 20 bytes are in use. A handle is the GPU's number."""
+    working = {
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetHandleByUUID": lambda uuid: ["GPU-a", "GPU-b"].index(uuid),
+        "nvmlDeviceGetName": lambda handle: ["NVIDIA L4", "NVIDIA H100"][handle],
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=[10, 20][handle]),
+        "nvmlSystemGetDriverVersion": lambda: "570.86.10",
+    }
+    for name, function in (working | functions).items():
+        monkeypatch.setattr(pynvml, name, function)
+
+
+def fails(*arguments: Any) -> None:
+    raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+
+def test_a_working_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_driver(monkeypatch)
+    assert driver_gpus() == DriverGpus(["NVIDIA L4", "NVIDIA H100"], "570.86.10")
+
+
+@pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetName"])
+def test_a_driver_that_is_missing_or_fails(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    fake_driver(monkeypatch, **{function: fails})
+    assert driver_gpus() == DriverGpus([], None)
 
 
 @pytest.mark.parametrize(
-    "listing, expected",
-    [
-        ("", []),
-        (
-            "NVIDIA H100 80GB HBM3, 81559, 4, 570.86.10\n",
-            [Gpu("NVIDIA H100 80GB HBM3", 81559 * MIB, 4 * MIB, "570.86.10")],
-        ),
-        ("A, 2, 1, 5\nB, [N/A], [N/A], 5\n", [Gpu("A", 2 * MIB, MIB, "5"), Gpu("B", 0, 0, "5")]),
-        ("No devices were found\n", []),
-    ],
+    "gpu_ids, used", [([0], 10), (["1"], 20), ([0, 1], 30), (["GPU-b"], 20), (["GPU-a", 1], 30), ([], 0)]
 )
-def test_listings(listing: str, expected: list[Gpu]) -> None:
-    assert read_gpus(listing) == expected
+def test_used_memory(monkeypatch: pytest.MonkeyPatch, gpu_ids: list[int | str], used: int) -> None:
+    fake_driver(monkeypatch)
+    assert used_gpu_memory(gpu_ids) == used
 
 
-@pytest.mark.parametrize(
-    "script, expected",
-    [("echo 'X, 10, 1, 570'", [Gpu("X", 10 * MIB, MIB, "570")]), ("echo 'X, 10, 1, 570'; exit 9", [])],
-    ids=["works", "fails"],
-)
-def test_the_drivers_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: list[Gpu]) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert driver_gpus() == expected
+def test_used_memory_is_0_where_the_driver_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_driver(monkeypatch, nvmlDeviceGetMemoryInfo=fails)
+    assert used_gpu_memory([0, 1]) == 0
 
 
-def test_no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert driver_gpus() == []
-
-
-def test_torch_answers_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_answers_from_a_new_process() -> None:
     found = torch_gpus()
-    assert found.keys() == {"gpus", "cuda", "error"}
-    assert found["error"] is None
-    assert len(found["gpus"]) == len(driver_gpus()) or found["cuda"] is None
+    assert found.error is None
+    assert len(found.names) == len(driver_gpus().names) or found.cuda is None
 
 
-def test_torch_that_cannot_be_imported_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_torch_that_cannot_be_imported_gives_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert torch_gpus() == {"gpus": [], "cuda": None, "error": "ImportError: libcudart is missing"}
+    assert torch_gpus() == TorchGpus([], None, "ImportError: libcudart is missing")

@@ -1,4 +1,4 @@
-"""What `ossft check --cluster` and `--probe` print: every figure stands where it belongs."""
+"""The output of `ossft check --cluster` and `--probe`: every figure in its place."""
 
 import io
 from dataclasses import replace
@@ -6,88 +6,145 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ossft_ray.stages.check.budget import Estimate, StageCost
-from ossft_ray.stages.check.estimate import Interval
-from ossft_ray.stages.check.node_checks import ClusterFindings, Node
-from ossft_ray.terminal.check_tables import estimate_lines, nodes_table
+from ossft_ray.config import Train
+from ossft_ray.engines.gpus import DriverGpus, TorchGpus
+from ossft_ray.stages.check.forecast import Forecast, Measurement, RunPlan, StageForecast, Timing
+from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport
+from ossft_ray.terminal.check_tables import cluster_lines, forecast_lines
 
-GIB = 1 << 30
-ESTIMATE = Estimate(
-    population=1000,
-    sampled=50,
-    first_draws={"self": (20, 50, Interval(0.4, 0.28, 0.54))},
-    funnel={"self": (40, Interval(800, 700, 900)), "expert": (10, Interval(200, 100, 300))},
-    attempts=Interval(4000, 3500, 4500),
-    generated_tokens=Interval(1e6, 9e5, 1.1e6),
-    prompt_tokens=Interval(2e6, 1.8e6, 2.2e6),
-    examples=Interval.exactly(1000),
-    too_long=Interval.exactly(0),
-    response_tokens=Interval(3e5, 2e5, 4e5),
-    steps=Interval.exactly(12),
-    stages=[StageCost("rewrite", Interval(3600, 1800, 7200), 8), StageCost("train", Interval(60, 50, 70), 4)],
-    missing=["evaluate: no benchmarks"],
-    rounds=1,
-    seconds=Interval(3660, 1850, 7270),
-    hours=Interval(8.5, 4.25, 17),
-    device="GPU",
-    disk={"checkpoints": 3.0 * GIB, "model": 1.0 * GIB},
-    policy_memory=70 * GIB,
-    train_memory=40 * GIB,
-)  # fmt: skip
+GB = 10**9
+FORECAST = Forecast(
+    measured=Measurement(
+        fates={"self": 40, "guided": 0, "expert": 10, "dropped": 0},
+        attempts=200,
+        generated_tokens=50_000,
+        prompt_tokens=100_000,
+        examples=50,
+        too_long=0,
+        ingest_seconds=1.0,
+        timings={"rewrite": Timing(1.0, 1.0, 1.0)},
+        rows_bytes=1,
+        checkpoint_bytes=1,
+        model_bytes=1,
+        policy_memory=70 * GB,
+        trainer_memory=40 * GB,
+    ),
+    plan=RunPlan(
+        num_problems=1000,
+        num_policies=2,
+        problems_in_flight=1280,
+        policy_devices=8,
+        train_devices=4,
+        device="GPU",
+        train=Train(),
+        checkpoints_at_once=3,
+        evaluated_models=2,
+        samples_per_model=100,
+        rounds=1,
+        free_bytes=5 * GB,
+    ),
+    funnel={"self": (0.67, 0.89), "expert": (0.11, 0.33)},
+    scale=20.0,
+    examples=1000,
+    steps=12,
+    stages=[StageForecast("rewrite", 3600.0, 8), StageForecast("train", 90.0, 4)],
+    disk={"checkpoints": 3 * GB, "model": GB},
+)
+
+
+def changed(**changes: object) -> Forecast:
+    """The forecast with other values of its own fields, its plan's or its measurement's."""
+    parts = {}
+    for name in ("plan", "measured"):
+        part = getattr(FORECAST, name)
+        parts[name] = replace(part, **{key: changes.pop(key) for key in list(changes) if hasattr(part, key)})
+    return replace(FORECAST, **parts, **changes)  # type: ignore[arg-type]
 
 
 def printed(*parts: object) -> str:
     console = Console(file=io.StringIO(), width=200, highlight=False)
     for part in parts:
-        console.print(part, soft_wrap=True)
+        console.print(part, soft_wrap=True, markup=False)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    "changes, price, free, words",
+    "changes, price, words",
     [
-        ({}, None, None, "right at the first draw, self: 20 of 50, 40% (28% to 54%)"),
-        ({}, None, None, "tokens generated   1,000,000 (900,000 to 1,100,000) in 4,000 (3,500 to 4,500) attempts"),
-        ({}, None, None, "1,000 examples, 300,000 (200,000 to 400,000) tokens of responses, 12 steps\n"),
-        ({"too_long": Interval(9, 3, 20)}, None, None, "12 steps, 9 (3 to 20) set aside as too long"),
-        ({}, None, None, "not in the estimate: evaluate: no benchmarks"),
-        ({}, None, None, "peak GPU memory  70.0 GiB of a policy, 40.0 GiB of a training worker"),
-        ({"device": "machine"}, None, None, "peak main memory  70.0 GiB of a policy"),
-        ({}, None, None, "disk  4.0 GiB: checkpoints 3.0 GiB, model 1.0 GiB"),
-        ({}, None, 2 * GIB, "but only 2.0 GiB are free there"),
-        ({}, 2.0, None, "cost  17.00 (8.50 to 34.00) at 2 a GPU-hour\n"),
-        ({"device": "machine"}, 2.0, None, "at 2 a machine-hour, taking a machine for a GPU: there is none here"),
+        ({}, None, "the probe took 50 of 1,000 problems, drawn at random\n"),
+        ({}, None, "rewriting  1,000,000 tokens in 4,000 attempts, 2,000,000 tokens of prompts\n"),
+        ({}, None, "training   1,000 examples in 12 steps\n"),
+        ({"too_long": 3}, None, "in 12 steps, 60 set aside as too long\n"),
+        ({}, None, "not in this forecast: score, evaluate\n"),
+        ({}, None, "A probe with fewer than 2,560 problems does not fill the policies' batches"),
+        ({}, None, "peak GPU memory  70.0 GB of a policy, 40.0 GB of a training worker\n"),
+        ({"device": "machine"}, None, "peak main memory  70.0 GB of a policy, "),
+        ({"trainer_memory": 0}, None, "peak GPU memory  70.0 GB of a policy\n"),
+        ({}, None, "disk  4.0 GB: checkpoints 3.0 GB, model 1.0 GB; without logs"),
+        ({}, None, "      5.0 GB are free\n"),
+        ({"free_bytes": 2 * GB}, None, "      2.0 GB are free, which is NOT enough: free some"),
+        ({}, 2.0, "cost  16.20 at 2 for each GPU-hour\n"),
+        ({"rounds": 3}, 2.0, "cost  48.60 at 2 for each GPU-hour\n"),
+        ({"device": "machine"}, 2.0, "at 2 for each machine-hour, with each machine counted as a GPU\n"),
     ],
 )
-def test_lines(changes: dict[str, object], price: float | None, free: int | None, words: str) -> None:
-    assert words in printed(*estimate_lines(replace(ESTIMATE, **changes), price, free))  # type: ignore[arg-type]
+def test_forecast_lines(changes: dict[str, object], price: float | None, words: str) -> None:
+    assert words in printed(*forecast_lines(changed(**changes), price))
 
 
-@pytest.mark.parametrize("words", ["cost", "but only", "too long"])
-def test_lines_that_have_no_reason(words: str) -> None:
-    assert words not in printed(*estimate_lines(ESTIMATE, None, 5 * GIB))
+@pytest.mark.parametrize("words", ["cost", "NOT enough", "too long"])
+def test_lines_without_a_reason_are_left_out(words: str) -> None:
+    assert words not in printed(*forecast_lines(FORECAST))
+
+
+def test_an_object_store_has_no_free_space_to_show() -> None:
+    assert "free" not in printed(*forecast_lines(changed(free_bytes=None)))
 
 
 @pytest.mark.parametrize(
     "row, cells",
     [
-        ("rewrite", ["1 h 0 min", "30 min 0 s to 2 h 0 min", "8", "8", "4 to 16"]),
-        ("train", ["1 min 0 s", "50 s to 1 min 10 s", "4", "0.0667", "0.0556 to 0.0778"]),
-        ("all", ["1 h 1 min", "30 min 50 s to 2 h 1 min", "8.5", "4.25 to 17"]),
-        ("the expert's (expert)", ["10", "20%", "200 (100 to 300)"]),
+        ("rewrite ", "1 h 0 min 8 8"),
+        ("train ", "1 min 30 s 4 0.1"),
+        ("all ", "1 h 1 min 8.1"),
+        ("the expert's (expert)", "10 20% 11% to 33% 200"),
     ],
 )
-def test_rows(row: str, cells: list[str]) -> None:
-    lines = [line for line in printed(*estimate_lines(ESTIMATE, None)).splitlines() if line.startswith(row)]
-    assert [" ".join(line.removeprefix(row).split()) for line in lines] == [" ".join(cells)]
+def test_rows(row: str, cells: str) -> None:
+    lines = [line for line in printed(*forecast_lines(FORECAST)).splitlines() if line.startswith(row)]
+    assert [" ".join(line.removeprefix(row).split()) for line in lines] == [cells]
 
 
-def test_a_line_a_node() -> None:
-    node = Node("host", "10.0.0.1", {}, 8, 2, [], None, ["H100", "H100"], None, None, None)
-    node = replace(node, tmp_free=GIB, ray_tmp_free=2 * GIB, shm_bytes=3 * GIB, clock_offset_seconds=-0.25)
-    nodes = [node, replace(node, host="other", output_free=4 * GIB, torch_gpus=["L4"], policy_refusal="gone")]
-    lines = [" ".join(line.split()) for line in printed(nodes_table(ClusterFindings(nodes, [], []))).splitlines()[1:]]
-    assert lines == [
-        "host (10.0.0.1) 2 H100 8 - 1.0 GiB 2.0 GiB 3.0 GiB -0.25 s readable",
-        "other (10.0.0.1) 1 L4 (Ray: 2) 8 4.0 GiB 1.0 GiB 2.0 GiB 3.0 GiB -0.25 s NOT readable",
+NODE = NodeReport(
+    name="host (10.0.0.1)",
+    versions={},
+    ray_cpus=8,
+    ray_gpus=2,
+    driver=DriverGpus([], None),
+    torch=TorchGpus(["H100", "H100"], None, None),
+    tmp_free=GB,
+    ray_tmp_free=2 * GB,
+    shm_bytes=3 * GB,
+)
+
+
+def test_a_row_for_each_node() -> None:
+    other = replace(
+        NODE,
+        name="other (10.0.0.2)",
+        output_free=4 * GB,
+        torch=TorchGpus(["L4"], None, None),
+        policy_refusal="[policy] model: gated",
+    )
+    lines = printed(*cluster_lines(ClusterReport([NODE, other], [], "all-reduce: fast"))).splitlines()[2:]
+    assert [" ".join(line.split()) for line in lines] == [
+        "host (10.0.0.1) 2 H100 8 - 1.0 GB 2.0 GB 3.0 GB readable",
+        "other (10.0.0.2) 1 L4 (Ray: 2) 8 4.0 GB 1.0 GB 2.0 GB 3.0 GB NOT readable",
+        "all-reduce: fast",
+        "the cluster is sound",
     ]
+
+
+def test_problems_are_printed_as_they_are() -> None:
+    lines = printed(*cluster_lines(ClusterReport([NODE], ["host: [policy] model: gated"], None))).splitlines()
+    assert lines[-1] == "problem: host: [policy] model: gated"

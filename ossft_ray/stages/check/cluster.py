@@ -1,6 +1,6 @@
-"""`ossft check --cluster`: is every node fit for the run? Each is asked about itself, then they work together once.
+"""`ossft check --cluster`: every node reports about itself, then all nodes work together in one all-reduce.
 
-Nothing here waits for a free CPU, so it also works beside a run; the all-reduce takes the GPUs, where there are any.
+The tasks ask for no CPUs, so the check also works next to a run. The all-reduce takes all GPUs, if there are any.
 """
 
 import platform
@@ -8,15 +8,13 @@ import shutil
 import socket
 import tempfile
 import time
-import uuid
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from ossft_ray.common.errors import InputError, brief
+from ossft_ray.common.errors import InputError, brief, root_cause
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, Policy
 from ossft_ray.distributed.nodes import alive_nodes, on_node
@@ -26,112 +24,75 @@ from ossft_ray.engines.gpus import driver_gpus, torch_gpus
 from ossft_ray.policy.location import model_digest
 from ossft_ray.policy.model_access import model_refusal
 from ossft_ray.run_folder.provenance import package_versions
-from ossft_ray.stages.check.node_checks import ClusterFindings, Node, find_problems
+from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport, find_problems
 from ossft_ray.stages.evaluate.models import other_models
 
-_MARKERS = ".check"  # sub-folder of the run's, for a moment
-_LOOK_SECONDS = 180.0  # a node's first task imports torch and transformers
+_REPORT_SECONDS = 180.0  # a node's first task imports torch and transformers
 _REDUCE_SECONDS = 120.0
 _REDUCE_BYTES = 64 << 20
-_CLEAR_SECONDS = 30.0
-_CLOCK_TRIES = 5
 
 
-def check_cluster(experiment: Experiment, verbose: bool = False) -> ClusterFindings:
-    """Try every node of the cluster that `RAY_ADDRESS` names, else this machine.
+def check_cluster(experiment: Experiment, verbose: bool = False) -> ClusterReport:
+    """Check every node of the cluster that `RAY_ADDRESS` names, or this machine without it.
 
     Raises:
-        InputError: the cluster cannot be used at all for this run.
+        InputError: a node cannot read or write the run's output, so nothing else can be checked.
     """
     try:
-        start_ray(experiment, verbose)
-    except OSError as error:  # it notes the machines in the run's folder
+        start_ray(experiment, verbose)  # which also checks that all nodes share the output
+    except OSError as error:
         raise InputError(f"[run] output: {brief(error)}; choose one that can be written to") from error
-    alive = alive_nodes()
-    folder, token = Folder.at(experiment.run.output) / _MARKERS, uuid.uuid4().hex
+    nodes = alive_nodes()
     policies = [experiment.policy, *(other.policy for other in other_models(experiment).values())]
-    problems: list[str] = []
+    reports, problems = _collect_reports(nodes, policies, experiment.run.output)
+    problems += find_problems(list(reports.values()), _versions(), _digest(policies))
+    all_reduce = None
     try:
-        seen = _on_each(_look, alive, problems, folder, token, policies, experiment.run.output)
-        answering = [node for node in alive if node["NodeID"] in seen]
-        with_markers = _with_markers(seen, answering, folder, token, problems)
-        nodes = [_with_clock(node, node_id) for node_id, node in with_markers.items()]
-    finally:
-        clearing = [on_node(_clear, node["NodeID"]).remote(folder) for node in alive]
-        ray.wait(clearing, num_returns=len(clearing), timeout=_CLEAR_SECONDS)
-    problems += find_problems(nodes, _versions(), _digest(policies), experiment.run.output)
-    remarks = []
-    try:
-        if answering:
-            remarks.append(_all_reduce(answering))
-    except (RayError, GetTimeoutError) as error:
-        problems.append(_reduce_failure(error))
-    return ClusterFindings(nodes, problems, remarks)
+        if reports:
+            all_reduce = _all_reduce([node for node in nodes if node["NodeID"] in reports])
+    except RayError as error:
+        problems.append(_all_reduce_problem(error))
+    return ClusterReport(list(reports.values()), problems, all_reduce)
 
 
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **package_versions()}
-
-
-def _digest(policies: list[Policy]) -> str:
-    try:
-        return " ".join(map(model_digest, policies))
-    except (InputError, OSError):
-        return ""  # why is said by the look at it
-
-
-def _on_each(task: Any, nodes: list[dict[str, Any]], problems: list[str], *arguments: Any) -> dict[str, Any]:
-    """A task's results by node id; a node that gives none becomes a problem."""
-    calls = {node["NodeID"]: on_node(task, node["NodeID"]).remote(node, *arguments) for node in nodes}
-    deadline, results = time.monotonic() + _LOOK_SECONDS, {}
+def _collect_reports(
+    nodes: list[dict[str, Any]], policies: list[Policy], output: str
+) -> tuple[dict[str, NodeReport], list[str]]:
+    """The reports by node id, and a problem for each node that gives none."""
+    reports, problems = {}, []
+    calls = {node["NodeID"]: on_node(_report, node["NodeID"]).remote(node, policies, output) for node in nodes}
+    deadline = time.monotonic() + _REPORT_SECONDS
     for node in nodes:
+        call = calls[node["NodeID"]]
         try:
-            results[node["NodeID"]] = ray.get(calls[node["NodeID"]], timeout=max(1.0, deadline - time.monotonic()))
+            reports[node["NodeID"]] = ray.get(call, timeout=max(1.0, deadline - time.monotonic()))
         except GetTimeoutError:
-            ray.cancel(calls[node["NodeID"]], force=True)
+            ray.cancel(call, force=True)
             problems.append(
-                f"{_place(node)}: no answer within {_LOOK_SECONDS:.0f} seconds; see `ray status`, and whether its "
-                "disks and the shared folder hang"
+                f"{_name(node)}: no answer within {_REPORT_SECONDS:.0f} seconds; look at `ray status`, and check "
+                "whether its disks or the shared folder hang"
             )
         except RayError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             problems.append(
-                f"{_place(node)}: a task failed: {lines[-1] if lines else type(error).__name__}; "
-                "see that it has the same environment as the driver"
+                f"{_name(node)}: a task failed: {root_cause(error)}; give the node the same environment as the driver"
             )
-    return results
-
-
-def _place(node: dict[str, Any]) -> str:
-    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    return reports, problems
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _look(node: dict[str, Any], folder: Folder, token: str, policies: list[Policy], output: str) -> Node:
-    """What this node has to say of itself; leaves a marker in the run's folder."""
-    gpus, torch_sees, resources = driver_gpus(), torch_gpus(), node["Resources"]
-    refusal = None
-    try:
-        folder.write_bytes(node["NodeID"], token.encode())
-    except OSError as error:
-        refusal = brief(error)
+def _report(node: dict[str, Any], policies: list[Policy], output: str) -> NodeReport:
+    """Run on a node: look at its software, GPUs, disks and models."""
+    resources, local_output = node["Resources"], Folder.at(output).local_path
     # .../session_.../sockets/plasma_store
     ray_tmp = shutil.disk_usage(Path(node["ObjectStoreSocketName"]).parent)
-    parent = Path(Folder.at(output).path)
-    is_local = folder.local_path is not None
-    return Node(
-        host=socket.gethostname(),
-        address=node["NodeManagerAddress"],
+    return NodeReport(
+        name=_name(node),
         versions=_versions(),
         ray_cpus=resources.get("CPU", 0.0),
         ray_gpus=resources.get("GPU", 0.0),
-        driver_gpus=[gpu.name for gpu in gpus],
-        gpu_driver=gpus[0].driver if gpus else None,
-        torch_gpus=torch_sees["gpus"],
-        torch_error=torch_sees["error"],
-        cuda=torch_sees["cuda"],
-        output_refusal=refusal,
-        output_free=shutil.disk_usage(parent).free if is_local and parent.exists() else None,
+        driver=driver_gpus(),
+        torch=torch_gpus(),
+        output_free=shutil.disk_usage(local_output).free if local_output is not None else None,
         tmp_free=shutil.disk_usage(tempfile.gettempdir()).free,
         ray_tmp_free=ray_tmp.free,
         ray_tmp_share=ray_tmp.free / ray_tmp.total,
@@ -142,51 +103,19 @@ def _look(node: dict[str, Any], folder: Folder, token: str, policies: list[Polic
     )
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def _read_markers(node: dict[str, Any], folder: Folder, token: str, others: list[str]) -> list[str]:
-    """The ids of those nodes whose markers are not seen here."""
-    unseen = []
-    for other in others:
-        try:
-            if folder.read_bytes(other).decode() != token:
-                unseen.append(other)
-        except OSError:
-            unseen.append(other)
-    return unseen
+def _name(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
-def _with_markers(
-    seen: dict[str, Node], nodes: list[dict[str, Any]], folder: Folder, token: str, problems: list[str]
-) -> dict[str, Node]:
-    """The nodes, each with the hosts whose marker it does not see."""
-    wrote = [node_id for node_id, node in seen.items() if node.output_refusal is None]
-    unseen = _on_each(_read_markers, nodes, problems, folder, token, wrote)
-    return {
-        node_id: replace(node, unseen=[seen[other].name for other in unseen.get(node_id, [])])
-        for node_id, node in seen.items()
-    }
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **package_versions()}
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def _clear(folder: Folder) -> None:
-    folder.delete()
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _now() -> float:
-    return time.time()
-
-
-def _with_clock(node: Node, node_id: str) -> Node:
-    """The node with its clock's offset from ours, by the quickest of some exchanges (Cristian 1989)."""
-    exchanges = []
-    for _ in range(_CLOCK_TRIES):
-        began = time.time()
-        there = ray.get(on_node(_now, node_id).remote(), timeout=_LOOK_SECONDS)
-        ended = time.time()
-        exchanges.append((ended - began, there - (began + ended) / 2))
-    trip, offset = min(exchanges)
-    return replace(node, clock_offset_seconds=offset, clock_error_seconds=trip / 2)
+def _digest(policies: list[Policy]) -> str:
+    try:
+        return " ".join(map(model_digest, policies))
+    except (InputError, OSError):
+        return ""  # `policy_refusal` gives the reason
 
 
 @ray.remote(num_cpus=0)
@@ -194,20 +123,20 @@ class _Reducer:
     """One process of the all-reduce."""
 
     def address(self) -> str:
-        """HOST:PORT of this node, free just now."""
-        with socket.socket() as free:
-            free.bind(("", 0))
-            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+        """HOST:PORT of this node, with a port that is free right now."""
+        with socket.socket() as listener:
+            listener.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{listener.getsockname()[1]}"
 
     def reduce(self, rank: int, num_workers: int, address: str) -> float:
         return all_reduce_seconds(rank, num_workers, address, _REDUCE_BYTES, _REDUCE_SECONDS / 2)
 
 
 def _all_reduce(nodes: list[dict[str, Any]]) -> str:
-    """One all-reduce over all GPUs, or over all nodes where there are none; says how long it took."""
-    gpus = {node["NodeID"]: int(node["Resources"].get("GPU", 0)) for node in nodes}
-    has_gpus = any(gpus.values())
-    ranks = [node_id for node_id, num in gpus.items() for _ in range(num if has_gpus else 1)]
+    """One all-reduce over all GPUs, or over all nodes of a cluster without GPUs; returns how fast it was."""
+    num_gpus = {node["NodeID"]: int(node["Resources"].get("GPU", 0)) for node in nodes}
+    has_gpus = any(num_gpus.values())
+    ranks = [node_id for node_id, num in num_gpus.items() for _ in range(num if has_gpus else 1)]
     reducers = [on_node(_Reducer, node_id, num_gpus=1 if has_gpus else 0).remote() for node_id in ranks]
     try:
         address = ray.get(reducers[0].address.remote(), timeout=_REDUCE_SECONDS)
@@ -227,12 +156,11 @@ def _all_reduce(nodes: list[dict[str, Any]]) -> str:
     )
 
 
-def _reduce_failure(error: Exception) -> str:
-    mend = (
+def _all_reduce_problem(error: Exception) -> str:
+    hint = (
         "open all ports between the nodes, and name their network interface in GLOO_SOCKET_IFNAME and "
         "NCCL_SOCKET_IFNAME"
     )
     if isinstance(error, GetTimeoutError):
-        return f"all-reduce: not done within {_REDUCE_SECONDS:.0f} seconds: GPUs are in use by others, or {mend}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"all-reduce: {lines[-1] if lines else type(error).__name__}; {mend}"
+        return f"all-reduce: not done within {_REDUCE_SECONDS:.0f} seconds: other jobs use the GPUs, or {hint}"
+    return f"all-reduce: {root_cause(error)}; {hint}"

@@ -1,5 +1,6 @@
-"""`ossft check`: is the experiment sound? Config, data, policy and benchmarks, before anything is spent."""
+"""`ossft check`: validate the config, the data, the policy and the benchmarks before anything is spent."""
 
+import heapq
 import random
 import time
 from contextlib import closing
@@ -17,27 +18,26 @@ from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.stages.check.estimate import Reservoir
 from ossft_ray.stages.evaluate.models import other_models
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What `check` saw: of the problems, the benchmarks (how many problems each has) and the policy."""
+    """What `check` found out about the problems, the benchmarks and the policy."""
 
-    tally: InputCounts
-    benchmarks: dict[str, int]
+    counts: InputCounts
+    benchmarks: dict[str, int]  # problems by benchmark
     context_length: int
     end_of_turn: str
     seconds: float  # for reading all the problems
-    sample: list[Problem] = field(default_factory=list)  # of the usable problems, as many as were asked for
+    sample: list[Problem] = field(default_factory=list)  # of the usable problems
 
 
 def check(experiment: Experiment, num_sampled: int = 0) -> Findings:
-    """Read all that the run will read, and load no model; `num_sampled` problems are drawn by the run's seed.
+    """Read all that the run will read, without loading a model. The run's seed draws `num_sampled` problems.
 
     Raises:
-        InputError: the first thing that would stop the run; says what, where, and how to mend it.
+        InputError: the first thing that would stop the run; says what, where, and how to fix it.
     """
     check_output(experiment.run.output)
     _check_reachable(experiment.run.output)
@@ -50,15 +50,15 @@ def check(experiment: Experiment, num_sampled: int = 0) -> Findings:
         name: len(read_benchmark(name, experiment.evaluate, experiment.verify.kind))
         for name in experiment.evaluate.benchmarks
     }
-    tally, began = InputCounts(), time.monotonic()
-    reservoir: Reservoir[Problem] = Reservoir(num_sampled, random.Random(derive_seed(experiment.run.seed, "probe")))
+    counts, began = InputCounts(), time.monotonic()
+    rng = random.Random(derive_seed(experiment.run.seed, "probe"))
     with closing(ProblemIndex()) as seen, gold_pool(experiment) as pool:
-        for item in screen_problems(experiment, chat, seen, tally, pool):
-            if isinstance(item, UsableProblem) and num_sampled:
-                reservoir.offer(item.problem)
+        items = screen_problems(experiment, chat, seen, counts, pool)
+        usable = (item.problem for item in items if isinstance(item, UsableProblem))
+        # Those with the smallest random keys are a uniform sample. At least one, as all problems must be read.
+        sample = heapq.nsmallest(max(1, num_sampled), usable, key=lambda _: rng.random())[:num_sampled]
     end_of_turn = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn_id)
-    seconds = time.monotonic() - began
-    return Findings(tally, benchmarks, chat.context_length, end_of_turn, seconds, reservoir.sample())
+    return Findings(counts, benchmarks, chat.context_length, end_of_turn, time.monotonic() - began, sample)
 
 
 def _check_reachable(output: str) -> None:
@@ -69,10 +69,10 @@ def _check_reachable(output: str) -> None:
 
 
 def _check_loss(experiment: Experiment) -> None:
-    """Rewriting without what the loss will ask for would only be found out at its end."""
+    """Refuse a loss whose inputs rewriting will not record, which would otherwise fail only after rewriting."""
     draws = bool(experiment.rewrite.stages) and experiment.train.examples is None
     if experiment.train.loss == "is" and draws and not experiment.rewrite.behavior_logprobs:
         raise InputError(
-            '[train] loss: "is" needs the log-probabilities that the policy drew its tokens with; '
+            '[train] loss: "is" needs the log-probabilities with which the policy sampled its tokens; '
             "set [rewrite] behavior_logprobs = true"
         )

@@ -1,4 +1,4 @@
-"""`ossft check`: what it finds and shows, without starting anything."""
+"""`ossft check`: its findings and its output, without Ray or an engine."""
 
 import json
 import sys
@@ -31,10 +31,10 @@ def experiment_on(folder: Path) -> Experiment:
 def test_findings(tmp_path: Path) -> None:
     findings = check(experiment_on(tmp_path))
     bench = str(tmp_path / "bench.jsonl")
-    assert findings.tally.problems == 3
-    assert findings.tally.rejected == {"no_answer": 2, "no_question": 1}
-    assert findings.tally.duplicates == 1
-    assert findings.tally.contamination == {bench: 1, "playground/level1": 0}
+    assert findings.counts.problems == 3
+    assert findings.counts.rejected == {"no_answer": 2, "no_question": 1}
+    assert findings.counts.duplicates == 1
+    assert findings.counts.contamination == {bench: 1, "playground/level1": 0}
     assert findings.benchmarks == {bench: 1, "playground/level1": 80}
     assert not (tmp_path / "run").exists()
 
@@ -59,9 +59,10 @@ def test_findings(tmp_path: Path) -> None:
             ],
         ),
         (["data.contamination=ignore"], ["overlaps:   not looked for (ignore)"]),
+        (["data.bad_golds=ignore"], ["gold check: off (ignore)"]),
     ],
 )
-def test_what_is_shown(
+def test_output(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -85,11 +86,11 @@ def test_what_is_shown(
     [
         ({}, None, True),
         ({"behavior_logprobs": True}, None, False),
-        ({"stages": []}, None, False),  # an expert's tokens were drawn by nobody
+        ({"stages": []}, None, False),  # the policy samples nothing
         ({}, "other/rewrite", False),
     ],
 )
-def test_a_loss_that_rewriting_will_not_serve_is_refused_before_it(
+def test_a_loss_whose_inputs_rewriting_will_not_record_is_refused(
     tmp_path: Path, rewrite: dict[str, object], examples: str | None, is_refused: bool
 ) -> None:
     plain = experiment_on(tmp_path)
@@ -103,4 +104,4 @@ def test_a_loss_that_rewriting_will_not_serve_is_refused_before_it(
         with pytest.raises(InputError, match=r"\[train\] loss: \"is\" needs .* \[rewrite\] behavior_logprobs = true"):
             check(settings)
     else:
-        assert check(settings).tally.problems == 3
+        assert check(settings).counts.problems == 3
