@@ -25,7 +25,8 @@ from tests.test_layering import LAYERS
 
 ROOT = Path(__file__).parents[1]
 README, CONFIGURATION = ROOT / "README.md", ROOT / "docs" / "configuration.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("cluster/*.md"))]
+FOLDERS = ("docs", "cluster", "benchmarks/results")
+PAGES = [README, ROOT / "CONTRIBUTING.md", *(page for name in FOLDERS for page in sorted((ROOT / name).glob("*.md")))]
 page_names = {"argvalues": PAGES, "ids": lambda page: str(page.relative_to(ROOT))}
 GENERATED = re.compile(r"(?<=test_docs\.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
@@ -57,6 +58,12 @@ def parse(command: click.Command, arguments: list[str]) -> None:
     """Parse a command line as its program does, without running it; names in capitals stand for any value."""
     names = {"N": "2", "X": "1", "O": "self"}
     command.make_context("ossft", [names.get(argument, argument) for argument in arguments])
+
+
+def unknown_options(script: str, arguments: list[str]) -> list[str]:
+    """Those arguments that look like an option but are none that the repository's `script` names."""
+    source = (ROOT / script).read_text(encoding="utf-8")
+    return [a for a in arguments if a.startswith("--") and f'"{a.partition("=")[0]}"' not in source]
 
 
 def inline_code(page: Path) -> list[str]:
@@ -151,10 +158,8 @@ def test_command_lines_parse(page: Path) -> None:
         elif program.startswith("jobs/"):
             assert (ROOT / program).exists(), line
             parse(submit, [Path(program).stem, *arguments])
-        elif arguments[0] != "-m":
-            source = (ROOT / arguments[0]).read_text()
-            unknown = [a for a in arguments[1:] if a.startswith("--") and f'"{a.partition("=")[0]}"' not in source]
-            assert unknown == [], line
+        else:
+            assert unknown_options(arguments[0], arguments[1:]) == [], line
 
 
 @pytest.mark.parametrize("page", **page_names)
@@ -169,6 +174,8 @@ def test_commands_in_the_text_exist(page: Path) -> None:
             assert [word for word in words[2:] if word.startswith("-") and word not in options] == [], code
         elif words[0] == "make" and len(words) > 1:
             assert words[1] in targets, code
+        elif words[0] == "python" and len(words) > 1:
+            assert unknown_options(words[1], words[2:]) == [], code
         elif re.fullmatch(r"--[a-z-]+", words[0]) and page.parent.name == "docs":
             assert words[0] in every_option, code
 
