@@ -173,20 +173,20 @@ def demo(output: str, start_over: bool, verbose: bool) -> None:
 
 
 @ossft.command()
-@click.option("--cluster", is_flag=True, help="Also check every node: versions, GPUs, all-reduce, shared output, disk.")
+@click.option("--cluster", is_flag=True, help="Check every node too: versions, GPUs, all-reduce, shared output, disk.")
 @click.option(
     "--probe",
     "num_probed",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Rewrite and train on N problems to estimate what the whole run will take.",
+    help="Rewrite and train on N problems, and forecast the run.",
 )
 @click.option(
     "--price-per-gpu-hour",
     "price",
     type=click.FloatRange(min=0),
     metavar="X",
-    help="With --probe: also estimate the cost, in the currency of X.",
+    help="With --probe: also the cost, in X's currency.",
 )
 @_options(_config, _set, _verbose)
 def check(

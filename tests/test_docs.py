@@ -260,6 +260,7 @@ def test_the_readmes_figures_are_those_of_the_results_page() -> None:
         if method != "base":
             (gain,) = re.findall(rf"^\| {re.escape(method)} − base .*?([^|*]+?)(?: \*)? \|$", first, re.M)
             assert shown[1] == gain.strip()
+    assert f"({gain.strip()}" in (ROOT / "docs/evaluation.md").read_text().replace("\n", " ")
 
 
 if __name__ == "__main__":

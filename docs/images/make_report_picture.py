@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-WIDTH, HEIGHT = 1200, 1200  # CSS pixels: the problems and the first row of the policy gap's figures
+WIDTH, HEIGHT = 1200, 1300  # CSS pixels: the problems and at least the first row of the policy gap's figures
 SCALE = 1.25
 NUM_COLOURS = 64
 
@@ -26,9 +26,15 @@ def take_picture(report: Path, picture: Path) -> None:
         command += [f"--user-data-dir={folder}/profile", f"--force-device-scale-factor={SCALE}"]
         command += [f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={screenshot}", report.resolve().as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
-        Image.open(screenshot).convert("RGB").quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(
-            picture, optimize=True
-        )
+        page = Image.open(screenshot).convert("RGB")
+    bottom = next(y for y in range(page.height - 1, 0, -1) if is_blank(page.crop((0, y, page.width, y + 1))))
+    page = page.crop((0, 0, page.width, bottom))
+    page.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(picture, optimize=True)
+
+
+def is_blank(row: Image.Image) -> bool:
+    """Whether a row of pixels has one colour, as between two rows of figures."""
+    return len(row.getcolors(row.width)) == 1
 
 
 if __name__ == "__main__":
