@@ -74,7 +74,7 @@ def ossft(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-def _stage(body: Callable[["Experiment", bool, bool], None]) -> click.Command:
+def _stage_command(body: Callable[["Experiment", bool, bool], None]) -> click.Command:
     """Make a command of `body(experiment, start_over, verbose)`."""
 
     @ossft.command()
@@ -86,7 +86,7 @@ def _stage(body: Callable[["Experiment", bool, bool], None]) -> click.Command:
     return command
 
 
-def _with_a_bar(stage: Callable[..., Any], experiment: "Experiment", start_over: bool, verbose: bool) -> Any:
+def _run_stage(stage: Callable[..., Any], experiment: "Experiment", start_over: bool, verbose: bool) -> Any:
     """Run a stage's function under a progress bar of its name, and return what it returns."""
     from ossft_ray.terminal.bars import StageBars
 
@@ -94,16 +94,16 @@ def _with_a_bar(stage: Callable[..., Any], experiment: "Experiment", start_over:
         return stage(experiment, bars.begin(stage.__name__), start_over, verbose)
 
 
-@_stage
+@_stage_command
 def rewrite(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Make the data on-policy: problems in, examples out."""
     from ossft_ray.stages.rewrite import rewrite
     from ossft_ray.terminal.results import print_rewriting
 
-    print_rewriting(experiment, _with_a_bar(rewrite, experiment, start_over, verbose))
+    print_rewriting(experiment, _run_stage(rewrite, experiment, start_over, verbose))
 
 
-@_stage
+@_stage_command
 def score(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Measure the policy gap.
 
@@ -113,19 +113,19 @@ def score(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     from ossft_ray.stages.score import score
     from ossft_ray.terminal.results import print_scoring
 
-    print_scoring(experiment, _with_a_bar(score, experiment, start_over, verbose))
+    print_scoring(experiment, _run_stage(score, experiment, start_over, verbose))
 
 
-@_stage
+@_stage_command
 def train(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Train on the examples with the importance-weighted loss."""
     from ossft_ray.stages.train import train
     from ossft_ray.terminal.results import print_training
 
-    print_training(experiment, _with_a_bar(train, experiment, start_over, verbose))
+    print_training(experiment, _run_stage(train, experiment, start_over, verbose))
 
 
-@_stage
+@_stage_command
 def evaluate(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Compare the base model and the trained one on benchmarks.
 
@@ -135,7 +135,7 @@ def evaluate(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     from ossft_ray.stages.evaluate.accuracies import read_differences
     from ossft_ray.terminal.results import print_evaluation
 
-    scores = _with_a_bar(evaluate, experiment, start_over, verbose)
+    scores = _run_stage(evaluate, experiment, start_over, verbose)
     print_evaluation(experiment, scores, read_differences(experiment.run.output))
 
 
@@ -156,7 +156,7 @@ def report(runs: tuple[str, ...], output: str | None, config_path: str | None, o
     click.echo(f"report: {page}")
 
 
-@_stage
+@_stage_command
 def run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Run all stages, `[loop] rounds` times."""
     _run(experiment, start_over, verbose)
