@@ -6,15 +6,15 @@
         guided-alignment        token under the    weighted loss
         fallback                policy: the gap
 
-Each stage is one function of one `Experiment` (see `config`), with the name of its command:
+Each stage is a function of an `Experiment` (see `config`), and has the name of its command:
 
     from ossft_ray.config import load_experiment
-    from ossft_ray.stages.rewrite.stage import rewrite
+    from ossft_ray.stages.rewrite import rewrite
 
     manifest = rewrite(load_experiment("experiment.toml"))
 
-The method is that of "Mind the Gap" (Zhao et al. 2025, arXiv 2509.15157); the loss starts from Dynamic
-Fine-Tuning (Wu et al. 2025, arXiv 2508.05629).
+The method is that of "Mind the Gap" (Zhao et al. 2025, arXiv 2509.15157). The loss starts from Dynamic Fine-Tuning
+(Wu et al. 2025, arXiv 2508.05629).
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The commands: one a stage. Heavy libraries are imported by the command that needs them."""
+"""The commands, one a stage and some more. Each imports the heavy libraries that it needs, and only those."""
 
 import functools
 import json
@@ -19,23 +19,29 @@ if TYPE_CHECKING:
     from ossft_ray.stages.check.stage import Findings
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-_STATE = {"debug": False}
+
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-_verbose = click.option("-v", "--verbose", is_flag=True, help="Show the engines' own logs too.")
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Also show the logs of vLLM and DeepSpeed.")
 _config = click.option("--config", "config_path", metavar="FILE.toml", help="The experiment file.")
-_set = click.option("--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override one key.")
-_start_over = click.option("--start-over", is_flag=True, help="Discard what this stage has written, and make it anew.")
+_set = click.option(
+    "--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override one key of the file; repeatable."
+)
+_start_over = click.option("--start-over", is_flag=True, help="Discard this stage's output and start again.")
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Click options for one command; `--debug` is taken out and remembered."""
+    """The click options of one command, and `--debug`, which every command has."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def wrapped(debug: bool, **arguments: Any) -> None:
-            _STATE["debug"] = debug
-            command(**arguments)
+            try:
+                command(**arguments)
+            except Exception:
+                if debug:
+                    traceback.print_exc()
+                raise
 
         for option in reversed([*options, _debug]):
             wrapped = option(wrapped)
@@ -44,105 +50,102 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
-_experiment_options = (_config, _set)
-_stage_options = (_config, _set, _start_over, _verbose)
+class _InOrder(click.Group):
+    """Lists the commands in the order of this module, which is that of the flow."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, prog_name="ossft")
 @click.pass_context
 def ossft(context: click.Context) -> None:
     """Off-policy supervised fine-tuning on Ray: make expert data on-policy, then train on it.
 
-    Begin with `ossft demo`, which needs no GPU and no network.
+    Start with `ossft demo`, which needs no GPU and no network.
     """
     if "RAY_ADDRESS" not in os.environ:
-        # A Ray that a command starts is this machine's alone: all its ports on loopback. Ray has no other switch for
-        # that, heeds this one on every system, and reads it when it is imported.
+        # A Ray that a command starts belongs to this machine alone, so all its ports listen on loopback. Ray has no
+        # other switch for that. It honours this one on every system, and reads it on import.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-@ossft.command()
-@_options(*_stage_options)
-def rewrite(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
+def _stage_command(body: Callable[["Experiment", bool, bool], None]) -> click.Command:
+    """Make a command of `body(experiment, start_over, verbose)`."""
+
+    @ossft.command()
+    @_options(_config, _set, _start_over, _verbose)
+    @functools.wraps(body)
+    def command(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
+        body(_load(config_path, overrides), start_over, verbose)
+
+    return command
+
+
+def _run_stage(stage: Callable[..., Any], experiment: "Experiment", start_over: bool, verbose: bool) -> Any:
+    """Run a stage's function under a progress bar of its name, and return what it returns."""
+    from ossft_ray.terminal.bars import StageBars
+
+    with StageBars() as bars:
+        return stage(experiment, bars.begin(stage.__name__), start_over, verbose)
+
+
+@_stage_command
+def rewrite(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Make the data on-policy: problems in, examples out."""
-    experiment = _load(config_path, overrides)
-    from ossft_ray.common.uris import join
-    from ossft_ray.stages.rewrite.stage import rewrite
-    from ossft_ray.terminal.bars import StageBars, console
-    from ossft_ray.terminal.tables import origins_table, rewriting_costs
+    from ossft_ray.stages.rewrite import rewrite
+    from ossft_ray.terminal.results import print_rewriting
 
-    with StageBars() as bars:
-        manifest = rewrite(experiment, bars.begin("rewrite"), start_over, verbose)
-    console.print(origins_table(manifest))
-    console.print(rewriting_costs(manifest))
-    console.print(f"examples: {join(experiment.run.output, 'rewrite')}    next: ossft score")
+    print_rewriting(experiment, _run_stage(rewrite, experiment, start_over, verbose))
 
 
-@ossft.command()
-@_options(*_stage_options)
-def score(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
-    """Measure the policy gap: log p of each response token, kept and expert's, under the policy to be trained."""
-    experiment = _load(config_path, overrides)
-    from ossft_ray.common.uris import join
-    from ossft_ray.stages.score.stage import score
-    from ossft_ray.terminal.bars import StageBars, console
-    from ossft_ray.terminal.tables import gap_table
+@_stage_command
+def score(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+    """Measure the policy gap.
 
-    with StageBars() as bars:
-        manifest = score(experiment, bars.begin("score"), start_over, verbose)
-    console.print(gap_table(manifest))
-    console.print(f"log-probabilities: {join(experiment.run.output, 'score')}    next: ossft train")
+    Computes the log-probability of every response token under the policy that will be trained, for the kept responses
+    and for the expert solutions.
+    """
+    from ossft_ray.stages.score import score
+    from ossft_ray.terminal.results import print_scoring
+
+    print_scoring(experiment, _run_stage(score, experiment, start_over, verbose))
 
 
-@ossft.command()
-@_options(*_stage_options)
-def train(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
-    """Train on a run's examples with the importance-weighted loss."""
-    experiment = _load(config_path, overrides)
-    from ossft_ray.common.uris import join
-    from ossft_ray.stages.train.stage import train
-    from ossft_ray.terminal.bars import StageBars, console
+@_stage_command
+def train(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+    """Train on the examples with the importance-weighted loss."""
+    from ossft_ray.stages.train import train
+    from ossft_ray.terminal.results import print_training
 
-    with StageBars() as bars:
-        manifest = train(experiment, bars.begin("train"), start_over, verbose)
-    console.print(
-        f"{manifest['steps']} steps on {manifest['examples']} examples "
-        f"({len(manifest['too_long'])} set aside as too long), cross-entropy {manifest['cross_entropy']:.4f}"
-    )
-    console.print(f"model: {join(experiment.run.output, 'train', 'model')}    next: ossft evaluate")
+    print_training(experiment, _run_stage(train, experiment, start_over, verbose))
 
 
-@ossft.command()
-@_options(*_stage_options)
-def evaluate(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
-    """Score models on benchmarks: avg@k, pass@k, maj@k with standard errors, and differences from the base model."""
-    experiment = _load(config_path, overrides)
-    from ossft_ray.common.uris import join
+@_stage_command
+def evaluate(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+    """Compare the base model and the trained one on benchmarks.
+
+    Reports avg@k, pass@k and maj@k with standard errors, and the differences from the base model with intervals.
+    """
+    from ossft_ray.stages.evaluate import evaluate
     from ossft_ray.stages.evaluate.accuracies import read_differences
-    from ossft_ray.stages.evaluate.stage import evaluate
-    from ossft_ray.terminal.bars import StageBars, console
-    from ossft_ray.terminal.tables import accuracy_table, differences_table
+    from ossft_ray.terminal.results import print_evaluation
 
-    with StageBars() as bars:
-        scores = evaluate(experiment, bars.begin("evaluate"), start_over, verbose)
-    console.print(accuracy_table(scores))
-    for model, differences in read_differences(experiment.run.output).items():
-        console.print()
-        console.print(differences_table(scores, model, differences))
-    console.print(f"scores: {join(experiment.run.output, 'evaluate', 'scores.json')}    next: ossft report")
+    scores = _run_stage(evaluate, experiment, start_over, verbose)
+    print_evaluation(experiment, scores, read_differences(experiment.run.output))
 
 
 @ossft.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @click.option("--output", metavar="FILE", help="Where to write.  [default: report.html in the first RUN]")
-@_options(*_experiment_options)
+@_options(_config, _set)
 def report(runs: tuple[str, ...], output: str | None, config_path: str | None, overrides: tuple[str, ...]) -> None:
-    """Write one self-contained HTML page about runs, side by side if there are several.
+    """Write one self-contained HTML page about one or several runs.
 
-    RUN is a run's folder; without any, it is the [run] output of --config.
+    RUN is a run's folder. Without RUN, the page is about the [run] output of --config.
     """
     from ossft_ray.report import report, report_runs
 
@@ -152,18 +155,17 @@ def report(runs: tuple[str, ...], output: str | None, config_path: str | None, o
     click.echo(f"report: {page}")
 
 
-@ossft.command()
-@_options(*_stage_options)
-def run(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
-    """All stages, `[loop] rounds` times."""
-    _run(_load(config_path, overrides), start_over, verbose)
+@_stage_command
+def run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+    """Run all stages, `[loop] rounds` times."""
+    _run(experiment, start_over, verbose)
 
 
 @ossft.command()
 @click.option("--output", default="runs/demo", show_default=True, metavar="DIR", help="The run's folder.")
 @_options(_start_over, _verbose)
 def demo(output: str, start_over: bool, verbose: bool) -> None:
-    """The whole job on the playground, with no GPU and no network."""
+    """Run all stages on the playground, without a GPU or a network."""
     from ossft_ray.playground.demo import write_demo
 
     _run(write_demo(output), start_over, verbose)
@@ -194,7 +196,10 @@ def check(
     price: float | None,
     verbose: bool,
 ) -> None:
-    """Validate the config, its data, policy and benchmarks, before anything is spent."""
+    """Validate an experiment before anything is spent.
+
+    Reads the experiment file, the data, the model's configuration and tokenizer, and the benchmarks.
+    """
     if price is not None and num_probed is None:
         raise click.UsageError("--price-per-gpu-hour needs --probe N")
     experiment = _load(config_path, overrides)
@@ -237,13 +242,16 @@ def _probe(experiment: "Experiment", findings: "Findings", price: float | None, 
 @ossft.command()
 @_options()
 def selftest() -> None:
-    """Prove that training does on this machine what it should; minutes, no network."""
+    """Prove that training is correct on this machine.
+
+    Takes minutes, and needs no network.
+    """
     from ossft_ray.stages.selftest import selftest
+    from ossft_ray.terminal.results import print_finding
 
     failed = []
     for finding in selftest():
-        word = {True: "passed", False: "FAILED", None: "skipped"}[finding.passed]
-        click.echo(f"{word:<8} {finding.name.replace('_', ' ')}: {finding.detail}")
+        print_finding(finding)
         failed += [finding.name] if finding.passed is False else []
     if failed:
         raise JobError(f"selftest: {len(failed)} of the checks failed: {', '.join(failed)}")
@@ -251,18 +259,24 @@ def selftest() -> None:
 
 @ossft.command()
 @click.argument("file", metavar="FILE")
-@click.option("--output", metavar="FILE", help="Where to write; by its suffix JSONL or Parquet.")
+@click.option("--output", metavar="FILE", help="Where to write; the suffix chooses JSONL or Parquet.")
 @click.option(
     "--kind", metavar="KIND", help="math, choice, number, text, python, or another package's.  [default: math]"
 )
 @click.option(
-    "--answer-column", "answer", default="answer", show_default=True, metavar="NAME", help="The gold answers."
+    "--answer-column", "answer", default="answer", show_default=True, metavar="NAME", help="Column of gold answers."
 )
-@click.option("--response-column", "response", default="response", show_default=True, metavar="NAME", help="Responses.")
-@click.option("--question-column", "question", default="question", metavar="NAME", help="Optional in the file.")
-@click.option("--verifier-column", "verifier", default="verifier", metavar="NAME", help="Optional: each row's kind.")
-@click.option("--timeout", "timeout_seconds", type=float, help="Processor seconds for a verdict.  [default: 5]")
-@click.option("--workers", "num_workers", type=int, help="Processes that grade.  [default: a core each]")
+@click.option(
+    "--response-column", "response", default="response", show_default=True, metavar="NAME", help="Column of responses."
+)
+@click.option(
+    "--question-column", "question", default="question", metavar="NAME", help="Column of questions; optional."
+)
+@click.option(
+    "--verifier-column", "verifier", default="verifier", metavar="NAME", help="Column of each row's kind; optional."
+)
+@click.option("--timeout", "timeout_seconds", type=float, help="Processor seconds for one verdict.  [default: 5]")
+@click.option("--workers", "num_workers", type=int, help="Number of verifier processes.  [default: one a core]")
 @_options(_config, _set)
 def verify(
     file: str,
@@ -274,92 +288,89 @@ def verify(
     overrides: tuple[str, ...],
     **columns: str,
 ) -> None:
-    """Grade a JSONL or Parquet file of {answer, response}; adds `correct`, `reason`, `extracted`.
+    """Grade a JSONL or Parquet file of {answer, response}.
 
-    --config and --set give the [verify] section, where the kinds' settings are.
+    The output has every column of FILE, and `correct`, `reason` and `extracted`. Settings of the kinds come from the
+    [verify] section of --config and from --set.
     """
     from ossft_ray.config import load_verify
     from ossft_ray.stages.verify import FileColumns, verify_file
-    from ossft_ray.terminal.bars import StageBars, console
-    from ossft_ray.terminal.tables import verify_table
+    from ossft_ray.terminal.bars import StageBars
+    from ossft_ray.terminal.results import print_verification
 
-    own = {"kind": kind, "timeout_seconds": timeout_seconds, "num_workers": num_workers}
-    asked = [f"verify.{key}={value}" for key, value in own.items() if value is not None]
     if num_workers is None and config_path is None:
-        asked.insert(0, f"verify.num_workers={len(os.sched_getaffinity(0))}")
-    settings = load_verify(config_path, (*asked, *overrides))
+        overrides = (f"verify.num_workers={len(os.sched_getaffinity(0))}", *overrides)
+    options = {"kind": kind, "timeout_seconds": timeout_seconds, "num_workers": num_workers}
+    given = [f"verify.{key}={value}" for key, value in options.items() if value is not None]
+    settings = load_verify(config_path, (*given, *overrides))
     with StageBars() as bars:
         summary = verify_file(file, output, settings, FileColumns(**columns), bars.begin("verify"))
-    console.print(verify_table(summary.reasons))
-    console.print(
-        f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, {summary.num_over_limits:,} over a limit, "
-        f"{summary.verdicts_per_second:,.0f} verdicts/s"
-    )
-    console.print(f"verdicts: {summary.output}", soft_wrap=True)
+    print_verification(summary)
 
 
 @ossft.command()
 @click.argument("run", metavar="RUN")
 @click.option("--origin", type=click.Choice(["self", "guided", "expert", "dropped"]), help="Only rows of this origin.")
-@click.option("-n", "num_rows", type=click.IntRange(min=1), default=3, show_default=True, help="At most so many rows.")
+@click.option("-n", "num_rows", type=click.IntRange(1), default=3, show_default=True, help="Maximum number of rows.")
 @click.option("--problem", metavar="ID", help="Only rows of this problem.")
-@click.option("--attempts", is_flag=True, help="Every attempt, with its text where the run kept it.")
-@click.option("--prompt", is_flag=True, help="The prompt as the policy's chat template renders it, and its tokens.")
-@click.option("--tokens", is_flag=True, help="The response's token ids, each with its piece of text.")
+@click.option("--attempts", is_flag=True, help="Show every attempt, with its text if the run kept it.")
+@click.option("--prompt", is_flag=True, help="Show the prompt as the policy reads it, and its tokens.")
+@click.option("--tokens", is_flag=True, help="Show the response's token ids, each with its piece of text.")
 @_options()
 def show(
     run: str, origin: str | None, num_rows: int, problem: str | None, attempts: bool, prompt: bool, tokens: bool
 ) -> None:
-    """Look at a run's rows, also while it is going."""
-    from ossft_ray.terminal.bars import console
+    """Show rows of a run, finished or in progress."""
+    from ossft_ray.terminal.results import print_lines
     from ossft_ray.terminal.show import RowDetails, show
 
-    for line in show(run, origin, num_rows, problem, RowDetails(attempts=attempts, prompt=prompt, tokens=tokens)):
-        console.print(line, soft_wrap=True)
+    print_lines(show(run, origin, num_rows, problem, RowDetails(attempts=attempts, prompt=prompt, tokens=tokens)))
 
 
 @ossft.command()
 @click.argument("run", metavar="RUN")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @_options()
 def status(run: str, as_json: bool) -> None:
-    """Tell how far a run is, from its folder alone, also while it is going."""
+    """Show how far a run is, from its folder alone."""
     from ossft_ray.run_folder.status import status
+    from ossft_ray.terminal.results import print_lines
+    from ossft_ray.terminal.status_lines import status_lines
 
     found = status(run)
     if as_json:
         click.echo(json.dumps(found.as_json()))
-        return
-    from ossft_ray.terminal.bars import console
-    from ossft_ray.terminal.status_lines import status_lines
-
-    for line in status_lines(found):
-        console.print(line, soft_wrap=True)
+    else:
+        print_lines(status_lines(found))
 
 
 @ossft.command()
 @click.argument("run", metavar="RUN")
 @click.argument("output", metavar="DIR")
 @click.option(
-    "--format", "layout", required=True, type=click.Choice(["trl", "sharegpt", "verl"]), help="For which trainer."
+    "--format",
+    "layout",
+    required=True,
+    type=click.Choice(["trl", "sharegpt", "verl"]),
+    help="The format to write.",
 )
 @click.option(
     "--origin",
     "origins",
     multiple=True,
     type=click.Choice(["self", "guided", "expert"]),
-    help="Only these; repeatable.",
+    help="Only examples of this origin; repeatable.",
 )
-@click.option("--partial", is_flag=True, help="Export what is there, though the rewriting is not complete.")
+@click.option("--partial", is_flag=True, help="Export the finished parts of an incomplete rewrite.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export in DIR.")
 @click.option(
-    "--license", default="unknown", show_default=True, metavar="ID", help="The data set's licence, for its card."
+    "--license", default="unknown", show_default=True, metavar="ID", help="Licence of the data set, for its card."
 )
 @click.option("--push-to-hub", metavar="OWNER/NAME", help="Upload to a data set on the Hugging Face Hub.")
-@click.option("--private", is_flag=True, help="Let a data set that --push-to-hub makes be private.")
+@click.option("--private", is_flag=True, help="With --push-to-hub: make a new data set private.")
 @_options()
 def export(run: str, output: str, layout: str, push_to_hub: str | None, private: bool, **options: Any) -> None:
-    """Write a run's examples into DIR as other trainers read them, with a data-set card."""
+    """Export a run's examples for another trainer, with a data-set card."""
     if private and not push_to_hub:
         raise click.UsageError("--private needs --push-to-hub")
     from ossft_ray.export import export
@@ -388,31 +399,28 @@ def _load(config_path: str | None, overrides: tuple[str, ...]) -> "Experiment":
 
 
 def main() -> None:
-    """Run a command and leave with the contract's exit codes."""
+    """Run a command and exit with 0 (done), 1 (failed), 2 (bad input) or 130 (stopped)."""
     try:
         code = ossft(prog_name="ossft", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "ossft"
-        _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", EXIT_BAD_INPUT)
+        _exit(EXIT_BAD_INPUT, f"error: {error.format_message().rstrip('.')}; see `{command} --help`")
     except click.ClickException as error:
-        _fail(error.format_message(), EXIT_BAD_INPUT)
+        _exit(EXIT_BAD_INPUT, f"error: {error.format_message()}")
     except InputError as error:
-        _fail(str(error), EXIT_BAD_INPUT)
+        _exit(EXIT_BAD_INPUT, f"error: {error}")
     except JobError as error:
-        _fail(str(error), EXIT_FAILED)
+        _exit(EXIT_FAILED, f"error: {error}")
     except Stopped as error:
-        _fail(str(error), EXIT_INTERRUPTED)
+        _exit(EXIT_INTERRUPTED, str(error))
     except (KeyboardInterrupt, click.Abort):
-        _fail("stopped; the same command goes on where it was", EXIT_INTERRUPTED)
-    except Exception as error:  # a defect of ours: one line, and the way to see more
-        _fail(f"{type(error).__name__}: {error} (--debug shows where)", EXIT_FAILED)
+        _exit(EXIT_INTERRUPTED, "Stopped. Run the same command to resume.")
+    except Exception as error:  # a defect of this package
+        _exit(EXIT_FAILED, f"error: {type(error).__name__}: {error} (--debug shows the traceback)")
 
 
-def _fail(message: str, code: int) -> None:
-    if _STATE["debug"]:
-        traceback.print_exc()
-    line = mask(" ".join(message.split()))
-    print(f"error: {line}" if code != EXIT_INTERRUPTED else line, file=sys.stderr)
-    sys.stderr.flush()
+def _exit(code: int, message: str) -> None:
+    """Print one line without secrets on standard error, and exit."""
+    print(mask(" ".join(message.split())), file=sys.stderr, flush=True)
     sys.exit(code)

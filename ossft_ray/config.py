@@ -1,17 +1,32 @@
-"""The experiment file: TOML in, one frozen and fully resolved `Experiment` out; the defaults are the paper's.
+"""The experiment file: TOML in, one frozen and fully resolved `Experiment` out. The defaults are the paper's.
 
-Unknown keys are refused with the nearest valid name, so a misspelt setting never passes in silence.
+An unknown key is refused with the nearest valid name, so a misspelt setting cannot go unnoticed. The descriptions below
+are also the configuration reference (`docs/configuration.md`, which a test compares with this module).
 """
 
 import difflib
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
+from ossft_ray.common.durations import parse_duration
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.prompt_templates import (
     DEFAULT_TEMPLATE,
@@ -24,13 +39,28 @@ from ossft_ray.common.prompt_templates import (
 from ossft_ray.common.secrets import HINT, find_secret
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Auto = Literal["auto"]
+
+
+def _require_duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
     "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power", "is"
-]  # those of method/coefficients.py
-TemplateName = Literal["qwen25-math-cot", "qwen-boxed", "llama-boxed"]  # those of method/prompts.py
+]  # the table in method/coefficients.py
+TemplateName = Literal["qwen25-math-cot", "qwen-boxed", "llama-boxed"]  # the table in common/prompt_templates.py
 ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+
+Temperature = Annotated[NonNegativeFloat, Field(description="Sampling temperature; 0 is greedy.")]
+TopP = Annotated[Fraction, Field(description="Sample from the likeliest tokens that hold this much probability.")]
+MaxTokens = Annotated[
+    PositiveInt, Field(description="Longest response, in tokens. The context less the prompt is a further limit.")
+]
 
 
 class Section(BaseModel):
@@ -38,68 +68,84 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    output: str = Field("runs/first", min_length=1, description="the run's folder: a local path or an object-store URI")
-    seed: int = Field(0, ge=0, description="every random choice derives from it")
+    output: str = Field("runs/first", min_length=1, description="The run's folder: a path or an object-store URI.")
+    seed: int = Field(0, ge=0, description="Every random choice derives from it.")
 
 
 class Policy(Section):
-    model: str = Field(min_length=1, description="`playground`, a Hugging Face folder, or a Hub id")
-    revision: str | None = Field(None, description="of a Hub model: branch, tag or commit")
+    model: str = Field(min_length=1, description="`playground`, a Hugging Face folder, or a Hub id.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a Hub model.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="for generation; auto as in vLLM, which samples a float32 model in bfloat16"
+        "auto", description="Precision while sampling. `auto` is vLLM's rule: it samples a float32 model in bfloat16."
     )
-    chat_template: str | None = Field(None, description="Jinja text or a file; for models that have none")
-    lora: str | None = Field(None, description="folder of a LoRA adapter that the policy samples with")
+    chat_template: str | None = Field(None, description="Jinja text or a file, for a model without a chat template.")
+    lora: str | None = Field(None, description="Folder of a LoRA adapter that the policy samples with.")
     batch_invariant: bool = Field(
-        False, description="on a GPU: the same tokens whatever else is in the batch, at a cost (VLLM_BATCH_INVARIANT)"
+        False, description="On a GPU: sample the same tokens in any batch, more slowly (VLLM_BATCH_INVARIANT)."
     )
-    trust_remote_code: bool = Field(False, description="run the Python code that comes with the model, as its author")
-    engine: dict[str, Any] = Field({}, description="any vLLM engine argument")
+    trust_remote_code: bool = Field(
+        False, description="Run the Python code that comes with the model. It can do whatever you can do."
+    )
+    engine: dict[str, Any] = Field({}, description="Any vLLM engine argument.")
 
 
 class Columns(Section):
-    id: str = Field("id", description="optional in the file; rows are numbered where it is absent")
-    question: str = "problem"
-    answer: str = Field("answer", description="optional in the file: else the last box (or #### tail) of the solution")
-    expert_solution: str = "solution"
-    messages: str = Field("messages", description="a chat of user and assistant, where a file has no question column")
-    verifier: str = Field("verifier", description="optional in the file: the row's own kind, instead of [verify] kind")
+    id: str = Field("id", description="Column of ids. Optional: rows without ids are numbered.")
+    question: str = Field("problem", description="Column of questions.")
+    answer: str = Field(
+        "answer", description="Column of gold answers. Optional: else the solution's last box or `####` tail."
+    )
+    expert_solution: str = Field("solution", description="Column of expert solutions.")
+    messages: str = Field(
+        "messages", description="Column of chats between user and assistant, for a file without a question column."
+    )
+    verifier: str = Field(
+        "verifier", description="Column with each row's kind of verifier. Optional: else `verify.kind`."
+    )
 
 
 class Data(Section):
-    path: str | list[str] = Field(description="JSONL or Parquet: a file, a glob, or a list of them; or a Hub data set")
-    subset: str | None = Field(None, description="of a Hub data set: its configuration")
-    split: str = Field("train", description="of a Hub data set")
-    revision: str | None = Field(None, description="of a Hub data set: branch, tag or commit")
-    limit: PositiveInt | None = Field(None, description="take only the first rows")
+    path: str | list[str] = Field(description="JSONL or Parquet: a file, a glob, or a list of them; or a Hub data set.")
+    subset: str | None = Field(None, description="Configuration of a Hub data set.")
+    split: str = Field("train", description="Split of a Hub data set.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a Hub data set.")
+    limit: PositiveInt | None = Field(None, description="Maximum number of rows, taken from the start.")
     columns: Columns = Columns()
     no_answer: Literal["reject", "expert"] = Field(
-        "reject", description="a row without a checkable answer is set aside, or keeps its expert solution unseen"
+        "reject", description="For a row without a checkable answer: set it aside, or keep the expert solution."
     )
     bad_golds: Literal["keep", "flag", "reject", "ignore"] = Field(
-        "flag", description="an answer that cannot be compared with, or that the expert's own solution contradicts"
+        "flag",
+        description="For a gold answer that cannot be compared with, or that the expert solution contradicts: `keep` "
+        "counts it, `flag` also lists the row, `reject` sets the row aside, and `ignore` skips the check.",
     )
-    duplicates: Literal["keep", "drop"] = Field("keep", description="a question that came before; counted either way")
+    duplicates: Literal["keep", "drop"] = Field(
+        "keep", description="For a question that an earlier row already asked. Duplicates are counted in either case."
+    )
     contamination: Literal["report", "drop", "ignore"] = Field(
-        "report", description="a question that shares an n-gram with one of [evaluate] benchmarks"
+        "report", description="For a question that shares an n-gram with one of `evaluate.benchmarks`."
     )
-    contamination_ngram: PositiveInt = Field(13, description="words in a row that two questions must share")
+    contamination_ngram: PositiveInt = Field(13, description="Number of consecutive words that make up this n-gram.")
 
 
 class Prompts(Section):
-    template: TemplateName = Field(DEFAULT_TEMPLATE, description="the three texts below, where they are not given")
-    system: str = Field(SYSTEM_PROMPT, description="the system message; empty for none")
-    solve: str = Field(SOLVE_PROMPT, description="the user message; `{question}` is filled in")
-    guided: str = Field(GUIDED_PROMPT, description="the same, with `{expert_solution}` in view")
+    template: TemplateName = Field(
+        DEFAULT_TEMPLATE, description="Named set of the three texts below; a text that is given here wins over it."
+    )
+    system: str = Field(SYSTEM_PROMPT, description="System message; empty for none.")
+    solve: str = Field(SOLVE_PROMPT, description="User message. It must contain `{question}`.")
+    guided: str = Field(
+        GUIDED_PROMPT, description="User message with guidance. It must contain `{question}` and `{expert_solution}`."
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _texts_of_the_template(cls, values: Any) -> Any:
+    def _fill_in_the_template(cls, values: Any) -> Any:
         template = TEMPLATES.get(str(values.get("template", DEFAULT_TEMPLATE))) if isinstance(values, dict) else None
-        return {**asdict(template), **values} if template else values  # else the fields' own checks say what is wrong
+        return {**asdict(template), **values} if template else values  # else the fields' own checks name the fault
 
     @model_validator(mode="after")
-    def _fields_stand_in_templates(self) -> "Prompts":
+    def _require_placeholders(self) -> "Prompts":
         if "{question}" not in self.solve:
             raise ValueError("solve must contain {question}")
         if "{question}" not in self.guided or "{expert_solution}" not in self.guided:
@@ -108,241 +154,263 @@ class Prompts(Section):
 
 
 class SelfAlignment(Section):
-    num_samples: PositiveInt = 8
-    temperature: float = Field(1.0, ge=0)
-    top_p: Fraction = 1.0
-    max_tokens: PositiveInt = 2048
+    num_samples: PositiveInt = Field(8, description="Maximum number of samples for each problem.")
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    max_tokens: MaxTokens = 2048
 
 
 class GuidedAlignment(Section):
-    num_samples: PositiveInt = 4
-    temperature: float = Field(0.7, ge=0)
-    top_p: Fraction = 1.0
-    max_tokens: PositiveInt = 2048
-    hide_answer: bool = Field(False, description="mask the final answer in the guide")
+    num_samples: PositiveInt = Field(4, description="Maximum number of samples for each problem.")
+    temperature: Temperature = 0.7
+    top_p: TopP = 1.0
+    max_tokens: MaxTokens = 2048
+    hide_answer: bool = Field(False, description="Mask the final answer in the expert solution that the policy sees.")
     reference_phrases: list[str] = Field(
-        list(REFERENCE_PHRASES), description="a response that says one of them is not kept; [] looks for none"
+        list(REFERENCE_PHRASES), description="Reject a response that contains one of these phrases; [] checks for none."
     )
     # On the playground no response shares eight words in a row with its guide, so any limit keeps the same rows. Of
     # lightly edited copies of GSM8K and MATH solutions, nine in ten share more than 0.3 with the original.
-    max_copied: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="share of a response copied from the guide beyond which it is not kept; 1 allows all",
-    )
-    copied_ngram: PositiveInt = Field(8, description="words in a row that count as copied")
+    max_copied: Share = Field(0.3, description="Reject a response if more than this share of its words is copied.")
+    copied_ngram: PositiveInt = Field(8, description="Number of consecutive words that count as copied.")
 
 
 class Rewrite(Section):
-    stages: list[Literal["self", "guided"]] = Field(["self", "guided"], description="[] keeps every expert solution")
-    fallback: Literal["expert", "drop"] = Field("expert", description="what becomes of a problem that stays unsolved")
-    exhaustive: bool = Field(False, description="draw all samples of a stage, for honest pass rates")
-    keep_per_problem: PositiveInt = Field(1, description="correct responses to keep of a problem, a row each")
-    keep_attempts: bool = Field(False, description="store the text of every attempt")
+    stages: list[Literal["self", "guided"]] = Field(
+        ["self", "guided"], description="Alignment stages, in this order. [] keeps every expert solution."
+    )
+    fallback: Literal["expert", "drop"] = Field(
+        "expert", description="For a problem that stays unsolved: keep the expert solution, or drop the problem."
+    )
+    exhaustive: bool = Field(False, description="Draw all samples of a stage, for unbiased pass rates.")
+    keep_per_problem: PositiveInt = Field(
+        1, description="Maximum number of correct responses kept for each problem; each is a row."
+    )
+    keep_attempts: bool = Field(False, description="Store the text of every attempt.")
     behavior_logprobs: bool = Field(
-        False,
-        description="store each kept token's log-probability as it was drawn, for the loss `is`; sampling is slower",
+        False, description="Store the log-probability of each kept token, for the loss `is`. Sampling is slower."
     )
-    max_repeats: Annotated[int, Field(ge=0)] = Field(
-        16, description="a response that says 4 to 64 tokens so often in a row is cut off (`repetition`); 0 never cuts"
+    max_repeats: NonNegativeInt = Field(
+        16, description="Cut a response that repeats 4 to 64 tokens this often in a row (`repetition`); 0 never cuts."
     )
-    parroting_probe: Annotated[int, Field(ge=0)] = Field(
-        0, description="problems on which to see whether a guided response repeats a wrong answer of its guide; 0: off"
+    parroting_probe: NonNegativeInt = Field(
+        0, description="Problems on which to test whether guided responses repeat a wrong answer; 0 turns it off."
     )
     self_alignment: SelfAlignment = SelfAlignment()
     guided_alignment: GuidedAlignment = GuidedAlignment()
 
     @model_validator(mode="after")
-    def _stages_occur_once(self) -> "Rewrite":
+    def _require_distinct_stages(self) -> "Rewrite":
         if len(set(self.stages)) < len(self.stages):
             raise ValueError("stages must not name a stage twice")
         return self
 
 
 class VerifyNumber(Section):
-    relative_tolerance: float = Field(1e-6, ge=0, description="of the gold answer's size")
-    absolute_tolerance: float = Field(0.0, ge=0)
+    relative_tolerance: NonNegativeFloat = Field(1e-6, description="Tolerance as a share of the gold answer's size.")
+    absolute_tolerance: NonNegativeFloat = Field(0.0, description="Tolerance in the answer's own unit.")
 
 
 class VerifyText(Section):
-    ignore_case: bool = True
-    ignore_punctuation: bool = True
-    ignore_articles: bool = Field(True, description="a leading a, an or the")
+    ignore_case: bool = Field(True, description="Upper and lower case are the same.")
+    ignore_punctuation: bool = Field(True, description="Punctuation does not count.")
+    ignore_articles: bool = Field(True, description="A leading a, an or the does not count.")
 
 
 class VerifyPython(Section):
-    function: str = Field("", description="`module:function` of yours: (answer, response) to True or False")
+    function: str = Field(
+        "", description="Your function as `module:function`; it takes (answer, response) and returns True or False."
+    )
 
 
 class Verify(Section):
-    kind: str = Field("math", description="`math`, `choice`, `number`, `text`, `python`, or another package's kind")
-    timeout_seconds: PositiveFloat = Field(5.0, description="processor time that one verdict may take")
-    memory_mib: PositiveInt = Field(1024, description="memory that one verdict may take")
-    num_workers: PositiveInt = Field(2, description="processes that grade at the same time, a policy")
+    kind: str = Field("math", description="`math`, `choice`, `number`, `text`, `python`, or another package's kind.")
+    timeout_seconds: PositiveFloat = Field(5.0, description="Processor time allowed for one verdict.")
+    memory_mib: PositiveInt = Field(1024, description="Memory allowed for one verdict.")
+    num_workers: PositiveInt = Field(2, description="Verifier processes for each policy.")
     number: VerifyNumber = VerifyNumber()
     text: VerifyText = VerifyText()
     python: VerifyPython = VerifyPython()
-    plugins: dict[str, dict[str, Any]] = Field({}, description="settings of other packages' kinds, by kind")
+    plugins: dict[str, dict[str, Any]] = Field({}, description="Settings for kinds from other packages, by kind.")
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """What is set for each kind, by the kind's name."""
-        own = {name: getattr(self, name).model_dump() for name in ("number", "text", "python")}
-        return {**self.plugins, **own}
+        """Every kind's settings, by the kind's name."""
+        built_in = {name: getattr(self, name).model_dump() for name in ("number", "text", "python")}
+        return {**self.plugins, **built_in}
 
 
 class IwSft(Section):
-    temperature: PositiveFloat = 1.0
-    max_weight: PositiveFloat = 16.0
+    temperature: PositiveFloat = Field(1.0, description="T of the weight.")
+    max_weight: PositiveFloat = Field(16.0, description="Upper limit of the weight.")
 
 
 class Psft(Section):
-    clip: PositiveFloat = Field(0.28, description="a token whose ratio to the reference exceeds 1 + clip falls silent")
-    refresh_every: PositiveInt = Field(8, description="optimiser steps; the reference is the policy as it then is")
+    clip: PositiveFloat = Field(0.28, description="A token has no gradient if its ratio p/q exceeds 1 + clip.")
+    refresh_every: PositiveInt = Field(
+        8, description="Optimiser steps between updates of the reference to the current policy."
+    )
 
 
 class AsftK3(Section):
-    weight: PositiveFloat = Field(0.05, description="λ of the KL term")
-    max_ratio: PositiveFloat = 10.0
+    weight: PositiveFloat = Field(0.05, description="λ, the weight of the KL term.")
+    max_ratio: PositiveFloat = Field(10.0, description="Upper limit of q/p.")
 
 
 class Trsft(Section):
-    alpha: Fraction = 0.1
+    alpha: Fraction = Field(0.1, description="α: tokens more likely than this have weight 1.")
 
 
 class Idft(Section):
-    beta: PositiveFloat = 1.0
-    min_gamma: PositiveFloat = 0.1
-    max_gamma: PositiveFloat = 2.0
-    hold: float = Field(0.2, ge=0, le=1, description="share of the steps in which γ is 1")
-    ramp: float = Field(0.1, ge=0, le=1, description="share of the steps in which γ then becomes its own")
+    beta: PositiveFloat = Field(1.0, description="β, the divisor in γ's exponent.")
+    min_gamma: PositiveFloat = Field(0.1, description="Lower limit of γ.")
+    max_gamma: PositiveFloat = Field(2.0, description="Upper limit of γ.")
+    hold: Share = Field(0.2, description="Share of the steps, from the first one, in which γ is 1.")
+    ramp: Share = Field(0.1, description="Share of the steps over which γ then moves to its own value.")
 
 
 class Eaft(Section):
-    alpha: PositiveFloat = 1.0
+    alpha: PositiveFloat = Field(1.0, description="α, the exponent of the entropy.")
 
 
 class Power(Section):
-    k: PositiveFloat = 10.0
+    k: PositiveFloat = Field(10.0, description="k, the exponent of p.")
 
 
 class IsClip(Section):
-    low: float = Field(0.0, ge=0, description="of the loss `is`: its ratio p / b is no smaller")
-    high: PositiveFloat = Field(2.0, description="and no larger")
+    low: NonNegativeFloat = Field(0.0, description="Lower limit of the ratio p/b in the loss `is`.")
+    high: PositiveFloat = Field(2.0, description="Upper limit of that ratio.")
 
     @model_validator(mode="after")
-    def _low_is_below_high(self) -> "IsClip":
+    def _require_low_below_high(self) -> "IsClip":
         if self.low > self.high:
             raise ValueError("low must not exceed high")
         return self
 
 
 class Lora(Section):
-    rank: PositiveInt = 16
-    alpha: PositiveFloat = Field(32.0, description="adapters count alpha / rank times")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: list[str] = Field(["all-linear"], description="names of layers; all-linear: all but the head")
+    rank: PositiveInt = Field(16, description="Rank of the adapter matrices.")
+    alpha: PositiveFloat = Field(32.0, description="Adapters are scaled by alpha / rank.")
+    dropout: BelowOne = Field(0.0, description="Dropout on the adapters' input.")
+    target_modules: list[str] = Field(
+        ["all-linear"], description="Names of the layers that get an adapter; `all-linear` means all but the head."
+    )
 
 
 class Train(Section):
-    loss: LossName = Field("dft", description="see the table of losses below")
-    learning_rate: PositiveFloat = 5e-5
-    epochs: PositiveInt = 1
-    global_batch_size: PositiveInt = Field(256, description="examples, not packed rows; the last partial batch trains")
-    max_length: PositiveInt = Field(2048, description="tokens; longer examples are set aside and counted, never cut")
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    precision: Literal["bf16", "fp32"] = "bf16"
-    packing: bool = True
-    micro_batch_tokens: PositiveInt | Auto = Field("auto", description="tokens a forward pass; auto: max_length")
-    activation_checkpointing: bool = Field(False, description="compute activations anew in the backward pass")
+    loss: LossName = Field("dft", description="The importance-weighted loss; see [losses](losses.md).")
+    learning_rate: PositiveFloat = Field(5e-5, description="Highest learning rate, reached after the warm-up.")
+    epochs: PositiveInt = Field(1, description="Passes over the examples.")
+    global_batch_size: PositiveInt = Field(
+        256, description="Examples for each optimiser step, not packed rows. The last, partial batch trains too."
+    )
+    max_length: PositiveInt = Field(
+        2048, description="Longest example, in tokens. Longer ones are set aside and counted, never cut."
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed's ZeRO stage.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of weights and activations.")
+    packing: bool = Field(True, description="Put several examples into one row, without padding.")
+    micro_batch_tokens: PositiveInt | Auto = Field(
+        "auto", description="Tokens in a forward pass; `auto` means `max_length`."
+    )
+    activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
     offload: Literal["none", "optimizer", "all"] = Field(
-        "none", description="to main memory: the optimizer (zero_stage 1 to 3), or the parameters too (zero_stage 3)"
+        "none", description="Move the optimiser to main memory (ZeRO 1 to 3), or the parameters too (`all`; ZeRO 3)."
     )
-    deepspeed: dict[str, Any] = Field({}, description="any other DeepSpeed setting, as in its JSON")
+    deepspeed: dict[str, Any] = Field({}, description="Any other DeepSpeed setting, as in its JSON.")
     lora: Lora | None = Field(
-        None, description="adapters only: a section with rank, alpha, dropout, target_modules; exported merged"
+        None, description="Train adapters only: a section with the keys below. The exported model has them merged."
     )
-    checkpoint_every: PositiveInt = Field(50, description="optimiser steps")
-    stop_after: Annotated[str, Field(pattern=r"^(\d+[dhms])+$")] | None = Field(
-        None, description='such as "3h45m": checkpoint then, and end with code 130; the same command goes on'
+    checkpoint_every: PositiveInt = Field(50, description="Optimiser steps between checkpoints.")
+    stop_after: Duration | None = Field(
+        None,
+        description="Write a checkpoint and exit with code 130 after a time such as 3h45m; the same command resumes.",
     )
-    hang_after: Annotated[str, Field(pattern=r"^(\d+[dhms])+$")] = Field(
-        "30m", description="stop where no worker has moved for so long, and name the one that is behind"
+    hang_after: Duration = Field(
+        "30m", description="Stop if no worker has made progress for this long, and name the one that is behind."
     )
-    max_grad_norm_jump: float = Field(
-        1000.0, ge=0, description="stop at a gradient norm so many times the median of the steps before; 0 never stops"
+    max_grad_norm_jump: NonNegativeFloat = Field(
+        1000.0, description="Stop at a gradient norm this many times the median of the steps before; 0 never stops."
     )
-    holdout: float = Field(0.0, ge=0, lt=1, description="share of problems to measure on and not to train on")
-    keep: Literal["last", "best"] = Field("last", description="best: the checkpoint best by keep_by on the holdout")
-    tracking: list[Literal["wandb", "mlflow"]] = Field([], description="beside metrics.jsonl and TensorBoard")
-    keep_by: Literal["cross_entropy", "loss", "mean_token_probability"] = "cross_entropy"
-    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="linear warm-up, then cosine to zero")
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[Beta, Beta] = Field((0.9, 0.95), strict=False)
-    max_grad_norm: PositiveFloat = 1.0
-    examples: str | None = Field(None, description="train on another run's rows: its rewrite folder")
+    holdout: BelowOne = Field(0.0, description="Share of the problems to measure on instead of training on them.")
+    keep: Literal["last", "best"] = Field(
+        "last", description="Checkpoint to export; `best` is the best on the holdout by `keep_by`."
+    )
+    tracking: list[Literal["wandb", "mlflow"]] = Field(
+        [], description="Trackers to report to, besides metrics.jsonl and TensorBoard."
+    )
+    keep_by: Literal["cross_entropy", "loss", "mean_token_probability"] = Field(
+        "cross_entropy", description="The holdout figure that decides which checkpoint is best."
+    )
+    warmup_ratio: BelowOne = Field(0.1, description="Share of the steps with linear warm-up; a cosine to zero follows.")
+    weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's weight decay.")
+    betas: tuple[BelowOne, BelowOne] = Field((0.9, 0.95), strict=False, description="AdamW's betas.")
+    max_grad_norm: PositiveFloat = Field(1.0, description="Clip the gradient at this norm.")
+    examples: str | None = Field(None, description="The rewrite folder of another run, to train on its examples.")
     iw_sft: IwSft = IwSft()
     psft: Psft = Psft()
     asft_k3: AsftK3 = AsftK3()
     trsft: Trsft = Trsft()
-    idft: Idft = Field(Idft(), description="also of idft_sg")
+    idft: Idft = Idft()  # for idft_sg too
     eaft: Eaft = Eaft()
     power: Power = Power()
     is_clip: IsClip = IsClip()
 
     @property
     def loss_options(self) -> dict[str, Any]:
-        """The hyper-parameters of the chosen loss; none where it has none."""
-        # `is` is a word of Python's own, which cannot be a field
+        """The hyper-parameters of the chosen loss; empty for a loss without any."""
+        # the section of the loss `is` cannot have its name, which is a keyword of Python
         section = getattr(self, "is_clip" if self.loss == "is" else self.loss.removesuffix("_sg"), None)
         return section.model_dump() if section is not None else {}
 
 
 class Evaluate(Section):
     benchmarks: list[str] = Field(
-        ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"], description="names, or files of problems"
+        ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"],
+        description="Names of benchmarks, or files of problems.",
     )
-    data_dir: str = Field("", description="folder that holds the named benchmarks as NAME.jsonl; empty: from the Hub")
-    models: dict[ModelName, str] = Field({}, description="more models, by a name for each: a folder or a Hub id")
-    template: TemplateName | None = Field(None, description="a template for evaluation alone; not set: [prompts]")
+    data_dir: str = Field("", description="Folder with the named benchmarks as NAME.jsonl; empty: fetch from the Hub.")
+    models: dict[ModelName, str] = Field(
+        {}, description="Further models to evaluate: a name for each, and its folder or Hub id."
+    )
+    template: TemplateName | None = Field(None, description="Prompt template for evaluation only.")
     cache: str = Field(
         "auto",
-        description="folder of samples that runs share; auto: $OSSFT_CACHE, else ~/.cache/ossft_ray; empty: none",
+        description="Folder of samples that runs share; `auto`: $OSSFT_CACHE or ~/.cache/ossft_ray; empty: none.",
     )
-    num_samples: PositiveInt = Field(16, description="k of avg@k, pass@k and maj@k")
-    temperature: float = Field(1.0, ge=0)
-    top_p: Fraction = 1.0
-    max_tokens: PositiveInt = 4096
+    num_samples: PositiveInt = Field(16, description="Samples for each problem: the k of avg@k, pass@k and maj@k.")
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    max_tokens: MaxTokens = 4096
 
     @model_validator(mode="after")
-    def _models_have_names_of_their_own(self) -> "Evaluate":
+    def _require_unused_names(self) -> "Evaluate":
         for name in ("base", "trained"):
             if name in self.models:
-                raise ValueError(f"models must not name one '{name}': the run's own is called so")
+                raise ValueError(f"models must not name one '{name}': that is the name of a model of the run itself")
         return self
 
 
 class Loop(Section):
-    rounds: PositiveInt = Field(1, description="round 2 starts from the model that round 1 trained")
+    rounds: PositiveInt = Field(1, description="Number of rounds; round 2 starts from the model that round 1 trained.")
 
 
 class Resources(Section):
     num_policies: PositiveInt | Auto = Field(
-        "auto", description="vLLM engines at work at once; auto: as many as the GPUs hold, and more as nodes join"
+        "auto", description="vLLM engines at work at once; `auto`: as many as the GPUs hold, and more as nodes join."
     )
     min_policies: PositiveInt | None = Field(
-        None, description="begin with so many, and add more, up to num_policies, as the cluster has room"
+        None, description="Start with this many policies, and grow to `num_policies` as the cluster gets space."
     )
-    problems_in_flight: PositiveInt | Auto = Field("auto", description="problems that one policy works on at once")
-    gpus_per_policy: Annotated[float, Field(ge=0)] | Auto = Field(
-        "auto", description="whole GPUs, or a share of one (then set policy.engine.gpu_memory_utilization)"
+    problems_in_flight: PositiveInt | Auto = Field("auto", description="Problems that a policy works on at once.")
+    gpus_per_policy: NonNegativeFloat | Auto = Field(
+        "auto", description="Whole GPUs, or a fraction of one (then set `gpu_memory_utilization` in `policy.engine`)."
     )
-    replan_after: Annotated[str, Field(pattern=r"^(\d+[dhms])+$")] = Field(
-        "5m", description="how long to wait for a lost node whose work fits nowhere else, before going on with fewer"
+    replan_after: Duration = Field(
+        "5m", description="Time to wait for a lost node whose work fits nowhere else, before continuing with fewer."
     )
-    num_train_workers: PositiveInt | Auto = "auto"
-    gpus_per_train_worker: Annotated[int, Field(ge=0)] | Auto = "auto"
+    num_train_workers: PositiveInt | Auto = Field("auto", description="Training workers.")
+    gpus_per_train_worker: NonNegativeInt | Auto = Field("auto", description="GPUs for each training worker.")
 
 
 class Experiment(Section):
@@ -360,21 +428,20 @@ class Experiment(Section):
     resources: Resources = Resources()
 
 
-def load_experiment(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
+def load_experiment(path: str | Path | None, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment file and apply `section.key=value` overrides (values as TOML, bare words as strings).
 
     Raises:
-        InputError: the file is missing or not TOML, a key is unknown, or a value is of the wrong type or impossible.
+        InputError: the file is missing or not TOML, a key is unknown, or a value has the wrong type or is impossible.
     """
-    settings = _read_settings(path, overrides)
-    return resolve(settings, source=str(path) if path is not None else "the experiment")
+    return resolve(_read_settings(path, overrides), source=str(path) if path is not None else "the experiment")
 
 
-def load_verify(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Verify:
-    """The `[verify]` section alone, for grading a file; the rest of the experiment file is not looked at.
+def load_verify(path: str | Path | None, overrides: Sequence[str] = ()) -> Verify:
+    """Read only the `[verify]` section of an experiment file, for grading a file of answers.
 
     Raises:
-        InputError: as `load_experiment`; an override is of another section.
+        InputError: as `load_experiment`; or an override is of another section.
     """
     settings = _read_settings(path, overrides)
     if other := next((text for text in overrides if not text.strip().startswith("verify.")), None):
@@ -387,8 +454,7 @@ def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experim
     """Validate plain settings into an `Experiment`.
 
     Raises:
-        InputError: names the first faulty key, what is wrong with it, and how many more there are; or a key that
-            holds a secret.
+        InputError: a key is faulty (the message names the first one and counts the others), or holds a secret.
     """
     if (key := find_secret(settings)) is not None:
         raise InputError(f"{source}: '{key}' holds a secret, which would be written into files and logs; {HINT}")
@@ -398,89 +464,85 @@ def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experim
         raise InputError(f"{source}: {_first_fault(error)}") from None
 
 
-def _read_settings(path: str | Path | None, overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    if path is not None:
-        try:
-            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such experiment file") from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: cannot be read: it is not UTF-8 text") from error
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{path}: not valid TOML: {error}") from error
+def keys_of(annotation: Any) -> dict[str, FieldInfo]:
+    """The keys of a section, given as a type or an optional type; empty for the type of a plain value."""
+    for member in (annotation, *get_args(annotation)):
+        if isinstance(member, type) and issubclass(member, BaseModel):
+            return member.model_fields
+    return {}
+
+
+def _read_settings(path: str | Path | None, overrides: Sequence[str]) -> dict[str, Any]:
+    settings = {} if path is None else _read_toml(Path(path))
     for override in overrides:
         _apply_override(settings, override)
     return settings
 
 
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such experiment file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read: it is not UTF-8 text") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from error
+
+
 def _apply_override(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or len(parts) < 2 or not all(parts):
+    *sections, name = key.strip().split(".")
+    if not equals or not sections or not all([*sections, name]):
         raise InputError(f"--set {override}: write it as section.key=value")
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    section = settings
-    for part in parts[:-1]:
-        section = section.setdefault(part, {})
-        if not isinstance(section, dict):
+    for part in sections:
+        settings = settings.setdefault(part, {})
+        if not isinstance(settings, dict):
             raise InputError(f"--set {override}: '{part}' is not a section")
-    section[parts[-1]] = value
+    settings[name] = value
 
 
 def _first_fault(error: ValidationError) -> str:
-    faults: dict[
-        tuple[str, ...], list[Any]
-    ] = {}  # by key: a value that fits none of several types has a fault for each
-    for fault in error.errors():
-        faults.setdefault(_names(fault["loc"]), []).append(fault)
-    names, (fault, *others) = next(iter(faults.items()))
-    key = ".".join(names)
+    faults: dict[str, list[Any]] = {}  # by key, because a value that fits none of several types has one fault for each
+    for found in error.errors():
+        faults.setdefault(_locate(found["loc"])[0], []).append(found)
+    key, (fault, *others) = next(iter(faults.items()))
+    _, siblings, children = _locate(fault["loc"])
     if fault["type"] == "extra_forbidden":
-        valid = _keys_beside(names)
-        near = difflib.get_close_matches(names[-1], valid, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(valid)}"
+        near = difflib.get_close_matches(key.rpartition(".")[2], siblings, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(siblings)}"
         message = f"unknown key '{key}'; {hint}"
     elif fault["type"] == "missing":
-        message = f"'{_required(names)}' is required; set it in the experiment file or with --set"
+        required = next((f".{name}" for name, field in children.items() if field.is_required()), "")
+        message = f"'{key}{required}' is required; set it in the experiment file or with --set"
+    elif fault["type"] == "value_error":  # from a validator of this module, whose message says it all
+        message = f"'{key}': {fault['ctx']['error']}"
     else:
         shown = json.dumps(fault["input"], default=str)
-        wanted = dict.fromkeys(fault["msg"].removeprefix("Input should be ") for fault in [fault, *others])
-        what = "should be " if fault["msg"].startswith("Input should be ") else ""
-        message = f"'{key}': {what}{' or '.join(wanted)}" + (f", not {shown}" if len(shown) < 80 else "")
+        wanted = dict.fromkeys(each["msg"].removeprefix("Input should be ") for each in (fault, *others))
+        should_be = "should be " if fault["msg"].startswith("Input should be ") else ""
+        message = f"'{key}': {should_be}{' or '.join(wanted)}" + (f", not {shown}" if len(shown) < 80 else "")
     return message + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
 
 
-def _names(location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """The keys of a fault's location, without what pydantic adds for a value that may be of several types."""
+def _locate(location: tuple[int | str, ...]) -> tuple[str, dict[str, FieldInfo], dict[str, FieldInfo]]:
+    """The dotted key of a fault, the valid keys next to it, and those below it.
+
+    For a value that may be of several types, pydantic appends the type it tried; that part is left out.
+    """
     names: list[str] = []
-    section: Any = Experiment
+    siblings: dict[str, FieldInfo] = {}
+    children = dict(Experiment.model_fields)
     for part in location:
-        is_section = isinstance(section, type) and issubclass(section, BaseModel)
-        if not is_section and isinstance(part, str):
+        if isinstance(part, str) and not children:
             break
         names.append(str(part))
-        section = section.model_fields[part].annotation if is_section and part in section.model_fields else None
-    return tuple(names)
-
-
-def _required(names: tuple[str, ...]) -> str:
-    """The key that is missing; of a section that is, its first required key."""
-    section: Any = Experiment
-    for name in names:
-        section = section.model_fields[name].annotation if hasattr(section, "model_fields") else None
-    fields = getattr(section, "model_fields", {})
-    return ".".join([*names, *[name for name, field in fields.items() if field.is_required()][:1]])
-
-
-def _keys_beside(names: tuple[str, ...]) -> list[str]:
-    """The valid keys of the section in which the key `names[-1]` stands."""
-    section: Any = Experiment
-    for name in names[:-1]:
-        section = section.model_fields[name].annotation
-    return list(section.model_fields)
+        siblings, field = children, children.get(str(part))
+        children = keys_of(field.annotation) if field else {}
+    return ".".join(names), siblings, children

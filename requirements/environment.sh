@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes .venv from the pins in this folder; does nothing when it is already as they say.
+# Creates .venv from the pins in this folder. Does nothing if .venv is up to date.
 #
-#   requirements/environment.sh            make or repair .venv
-#   requirements/environment.sh pins ...   recompile cpu.txt and gpu.txt ("pins --upgrade": to the newest versions)
+#   requirements/environment.sh            create or repair .venv
+#   requirements/environment.sh pins       recompile cpu.txt and gpu.txt (pins --upgrade: to the newest versions)
 #
-#   BACKEND=cpu|gpu   which build; by default the one .venv has, for a new .venv gpu if there is an NVIDIA GPU
+#   BACKEND=cpu|gpu   the build; default: the one that .venv has, or for a new .venv gpu if there is an NVIDIA GPU
 #   PYTHON=...        the Python 3.11 to use
 #   DRY_RUN=1         print the commands instead of running them
 set -euo pipefail
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 uv_version=0.13.9
 stamp=.venv/.made-from
 quiet=()
-if [[ ! -t 2 ]]; then quiet=(--quiet); fi # progress is for people
+if [[ ! -t 2 ]]; then quiet=(--quiet); fi # progress bars only on a terminal
 
 die() {
     echo "error: $*" >&2
@@ -30,7 +30,7 @@ run() {
 
 find_python() {
     local candidate candidates=(python3.11 python3 python)
-    local PATH=${PATH//"$PWD/.venv/bin:"/} # an activated .venv cannot be made from itself
+    local PATH=${PATH//"$PWD/.venv/bin:"/} # an activated .venv cannot be created from itself
     if [[ -n ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
     for candidate in "${candidates[@]}"; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
@@ -38,7 +38,7 @@ find_python() {
             return
         fi
     done
-    die "${PYTHON:-python3.11} is not a Python 3.11 that runs: install Python 3.11, or say where it is (make env PYTHON=/path/to/python3.11)"
+    die "${PYTHON:-python3.11} is not a working Python 3.11: install one, or name it (make env PYTHON=/path/to/python3.11)"
 }
 
 hash_of() {
@@ -49,7 +49,7 @@ has_gpu() {
     nvidia-smi -L 2>/dev/null | grep -q '^GPU '
 }
 
-# The parts of a pip setting, whether it comes from the environment or from pip's configuration files.
+# Prints a setting of pip, from the environment or from pip's configuration files.
 pip_setting() {
     local variable=PIP_${1^^} python=.venv/bin/python
     variable=${variable//-/_}
@@ -57,7 +57,7 @@ pip_setting() {
     echo "${!variable:-$("$python" -m pip config get "global.$1" 2>/dev/null || true)}"
 }
 
-# uv reads none of pip's settings, so a machine set up for pip (a mirror, a folder of wheels, a certificate) needs them handed over.
+# uv ignores pip's settings (a mirror, a folder of wheels, a certificate), so they are passed on.
 hand_over_pip_settings() {
     local links index certificate
     links=$(pip_setting find-links | tr -s ' \n' ',')
@@ -69,7 +69,7 @@ hand_over_pip_settings() {
     if [[ -f $certificate ]]; then export SSL_CERT_FILE=${SSL_CERT_FILE:-$certificate}; fi
 }
 
-# Is the CPU build of the pinned torch in a find-links folder?
+# Succeeds if the CPU build of the pinned torch is in a find-links folder.
 has_cpu_torch_wheel() {
     local version folder folders
     version=$(sed -n 's/^torch==//p' requirements/cpu.txt)
@@ -80,11 +80,11 @@ has_cpu_torch_wheel() {
     return 1
 }
 
-# Sets `torch_backend`, the uv arguments that find the right build of torch.
+# Sets `torch_backend`: the arguments that make uv find the right build of torch.
 choose_torch() {
     torch_backend=()
     if has_cpu_torch_wheel; then
-        # Its version (+cpu) counts as newer than the plain one: right for cpu, never for gpu.
+        # Its version (+cpu) is newer than the plain one, which is right for cpu but never for gpu.
         if [[ $1 == gpu ]]; then export UV_FIND_LINKS=; fi
     elif [[ $1 == cpu ]]; then
         torch_backend=(--torch-backend cpu)
@@ -100,7 +100,7 @@ uv_pip() {
 make_venv() {
     local python
     python=$(find_python)
-    run "$python" -m venv --clear .venv || die "$python could not make .venv (on Debian and Ubuntu: install python3.11-venv)"
+    run "$python" -m venv --clear .venv || die "$python could not create .venv; on Debian and Ubuntu, install python3.11-venv"
 }
 
 install_pins() {
@@ -108,11 +108,11 @@ install_pins() {
     hand_over_pip_settings
     choose_torch "$1"
     if ((${#torch_backend[@]})); then
-        # torch alone, first: the argument would send uv to PyTorch's index for triton too, where the pinned one may be missing.
+        # First torch by itself: with this argument uv would look for triton in PyTorch's index too, which may lack the pinned one.
         uv_pip install "${quiet[@]}" --python .venv/bin/python --no-deps "${torch_backend[@]}" "$(grep '^torch==' requirements/cpu.txt)"
     fi
-    # The pins are complete: they are installed as they stand, without resolving anew. Each stage starts processes that
-    # import vLLM and torch, which takes twice as long where nothing is compiled (as with PYTHONDONTWRITEBYTECODE).
+    # The pins are complete, so nothing is resolved again. Each stage starts processes that import vLLM and torch, which
+    # takes twice as long without compiled bytecode (as with PYTHONDONTWRITEBYTECODE).
     uv_pip sync "${quiet[@]}" --compile-bytecode --python .venv/bin/python "requirements/$1.txt"
 }
 
@@ -120,7 +120,7 @@ install_package() {
     uv_pip install --python .venv/bin/python --quiet --no-deps --no-build-isolation --editable .
 }
 
-# Where torch comes from must not show in the pins: they serve machines with and without a folder of wheels.
+# The pins must not show where torch came from, because they serve machines with and without a folder of wheels.
 compile() {
     local backend=$1
     shift
@@ -139,7 +139,7 @@ if [[ ${1:-} == pins ]]; then
     exit
 fi
 
-# One at a time: two commands of make may want the environment at once.
+# Two commands of make may run at the same time, so only one of them may change .venv.
 exec 9<requirements
 flock 9
 
@@ -158,11 +158,11 @@ if [[ "$made_backend $made_place $made_pins $made_project" == "$backend $PWD $pi
     exit
 fi
 
-# Begin anew when .venv is only half made (no stamp), was moved (its scripts hold the place's name), or holds the other
-# backend (its torch would satisfy the pin and stay).
+# Start again if .venv is incomplete (no stamp), was moved (its scripts contain its path), or holds the other build (whose
+# torch would satisfy the pin and stay).
 run rm -f "$stamp"
 if [[ "$made_backend $made_place" != "$backend $PWD" ]]; then
-    echo "Making .venv ($backend) from requirements/$backend.txt: some minutes the first time"
+    echo "Creating .venv ($backend) from requirements/$backend.txt: takes some minutes the first time"
     make_venv
 fi
 if [[ "$made_backend $made_place $made_pins" != "$backend $PWD $pins" ]]; then

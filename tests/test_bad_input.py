@@ -1,4 +1,4 @@
-"""Every kind of bad input ends in exit code 2 and one clear line before anything is spent, or in a row set aside."""
+"""Bad input: exit code 2 and one clear line before anything is spent, or a row set aside with its reason."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ Refuse = Callable[..., str]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a good experiment and many ways to spoil it; the working directory of the commands."""
+    """The commands' working directory: a good experiment, and files that spoil it in many ways."""
     monkeypatch.chdir(tmp_path)
     Path("experiment.toml").write_text(EXPERIMENT)
     Path("problems.jsonl").write_text(json.dumps(GOOD) + "\n")
@@ -55,9 +55,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_policy(folder: Path, template: str | None, tokenizer_config: dict[str, Any]) -> None:
-    """A model folder with the playground's tokenizer, no weights, and this template and these end tokens.
+    """Write a model folder with the playground's tokenizer, this template and these end tokens, but no weights.
 
-    Not a Qwen2, for which transformers puts an end of text in where the folder names none.
+    It is not a Qwen2, because transformers adds an end-of-text token to a Qwen2 that names none.
     """
     folder.mkdir()
     shutil.copy(POLICY_FOLDER / "tokenizer.json", folder)
@@ -71,7 +71,7 @@ def make_policy(folder: Path, template: str | None, tokenizer_config: dict[str, 
 
 @pytest.fixture
 def refuse(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refuse:
-    """Run a command that must be refused: code 2, one line, nothing spent. Returns the line."""
+    """Run a command that must be refused with code 2 and one line, and that must spend nothing. Returns the line."""
 
     def run(*arguments: str) -> str:
         import ray
@@ -131,7 +131,7 @@ SETS = [
 
 
 @pytest.mark.parametrize("override, words", SETS, ids=[override for override, _ in SETS])
-def test_rewrite_refuses(refuse: Refuse, override: str, words: str) -> None:
+def test_rewrite_refuses_bad_settings(refuse: Refuse, override: str, words: str) -> None:
     line = refuse("rewrite", "--config", "experiment.toml", "--set", override)
     assert words in line
 
@@ -145,7 +145,7 @@ CHECKED = [row for row in SETS if not row[0].startswith("run.output=notes")]
     [row for row in CHECKED if row[0].startswith(("data.path=broken", "policy.model=endless", "run.seed=one"))],
     ids=["data", "policy", "key"],
 )
-def test_other_commands_refuse_the_same(refuse: Refuse, command: str, override: str, words: str) -> None:
+def test_other_commands_refuse_the_same_settings(refuse: Refuse, command: str, override: str, words: str) -> None:
     benchmarks = ["--set", 'evaluate.benchmarks=["playground/level1"]']
     assert words in refuse(command, "--config", "experiment.toml", *benchmarks, "--set", override)
 
@@ -163,7 +163,7 @@ def test_other_commands_refuse_the_same(refuse: Refuse, command: str, override: 
         (["evaluate.benchmarks=['answerless.jsonl']"], "answerless.jsonl, row 1: no answer"),
     ],
 )
-def test_benchmarks_are_refused(refuse: Refuse, command: str, overrides: list[str], words: str) -> None:
+def test_unusable_benchmarks_are_refused(refuse: Refuse, command: str, overrides: list[str], words: str) -> None:
     options = [option for override in overrides for option in ("--set", override)]
     assert words in refuse(command, "--config", "experiment.toml", *options)
 
@@ -199,7 +199,7 @@ def test_benchmarks_are_refused(refuse: Refuse, command: str, overrides: list[st
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_commands_refuse(refuse: Refuse, arguments: list[str], words: str) -> None:
+def test_bad_usage_is_refused(refuse: Refuse, arguments: list[str], words: str) -> None:
     assert words in refuse(*arguments)
 
 
@@ -209,7 +209,9 @@ def test_a_relative_output_in_a_submitted_job_is_refused(refuse: Refuse, monkeyp
     assert "[run] output: 'run' is relative, and this is a submitted job; give an absolute path" in line
 
 
-def test_a_bare_command_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_ossft_shows_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["ossft"])
     with pytest.raises(SystemExit) as leaving:
         main()
@@ -217,7 +219,7 @@ def test_a_bare_command_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "ossft demo" in capsys.readouterr().out
 
 
-def test_debug_adds_the_traceback(
+def test_debug_shows_the_traceback(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["ossft", "check", "--config", "missing.toml", "--debug"])
@@ -225,7 +227,6 @@ def test_debug_adds_the_traceback(
         main()
     assert leaving.value.code == 2
     assert "Traceback" in capsys.readouterr().err
-    monkeypatch.setattr("ossft_ray.cli._STATE", {"debug": False})
 
 
 def experiment_on(path: Path, **prompts: str) -> Experiment:
@@ -243,7 +244,7 @@ SET_ASIDE = [
 ]
 
 
-def test_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
+def test_unusable_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     file = tmp_path / "problems.jsonl"
     good = json.dumps(GOOD)
     file.write_text("\n".join([good, *(line for line, _ in SET_ASIDE), good]))
@@ -264,7 +265,7 @@ def test_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_a_prompt_is_too_long_when_no_token_of_a_response_fits(tmp_path: Path, fits: bool) -> None:
+def test_a_prompt_is_too_long_if_no_token_of_a_response_fits(tmp_path: Path, fits: bool) -> None:
     file = tmp_path / "problems.jsonl"
     file.write_text("".join(json.dumps({**GOOD, "problem": "1" * length}) + "\n" for length in (1, 1000)))
     experiment = experiment_on(file, system="")
@@ -277,7 +278,7 @@ def test_a_prompt_is_too_long_when_no_token_of_a_response_fits(tmp_path: Path, f
         assert item.reason == f"prompt_too_long: {num_tokens} tokens, and the policy's context is {num_tokens}"
 
 
-def test_nothing_is_left_where_no_row_can_be_used(tmp_path: Path) -> None:
+def test_input_without_a_usable_row_leaves_nothing_behind(tmp_path: Path) -> None:
     file = tmp_path / "problems.jsonl"
     file.write_text("\n".join(line for line, _ in SET_ASIDE))
     experiment = experiment_on(file)

@@ -1,4 +1,4 @@
-"""The experiment file: the contract's defaults, what overrides may say, and what is refused with which words."""
+"""The experiment file: the defaults of the contract, overrides, and the messages that name a fault."""
 
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def value_of(experiment: Experiment, key: str) -> Any:
 
 
 @pytest.mark.parametrize("key, default", CONTRACT.items(), ids=CONTRACT)
-def test_defaults_are_the_contracts(key: str, default: Any) -> None:
+def test_the_contracts_defaults_are_unchanged(key: str, default: Any) -> None:
     assert value_of(resolve(LEAST), key) == default
     assert type(value_of(resolve(LEAST), key)) is type(default)
 
@@ -103,12 +103,12 @@ def test_every_default_is_visible_in_the_resolved_experiment() -> None:
         ("train.betas=[0.8, 0.9]", "train.betas", (0.8, 0.9)),
     ],
 )
-def test_overrides(override: str, key: str, value: Any) -> None:
+def test_overrides_are_read_as_toml_or_bare_words(override: str, key: str, value: Any) -> None:
     experiment = load_experiment(None, ["policy.model=playground", "data.path=train.jsonl", override])
     assert value_of(experiment, key) == value
 
 
-def test_an_override_wins_over_the_file_and_the_last_one_over_the_others(tmp_path: Path) -> None:
+def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> None:
     file = tmp_path / "experiment.toml"
     file.write_text('[run]\nseed = 1\noutput = "kept"\n[policy]\nmodel = "playground"\n[data]\npath = "train.jsonl"\n')
     assert load_experiment(file).run.seed == 1
@@ -140,7 +140,15 @@ def test_an_override_wins_over_the_file_and_the_last_one_over_the_others(tmp_pat
         ("data.path=[1]", "'data.path': should be a valid string, not [1]"),
         ("train.betas=[0.9]", "'train.betas.1' is required"),
         ("resources.num_policies=all", "'resources.num_policies': should be a valid integer or 'auto', not \"all\""),
+        ("train.lora=3", "'train.lora': should be a valid dictionary"),
+        ("train.lora.rank=0", "'train.lora.rank': should be greater than 0, not 0"),
+        ("train.lora.rnak=8", "unknown key 'train.lora.rnak'; did you mean 'rank'?"),
+        ("train.lora.target_modules=[3]", "'train.lora.target_modules.0': should be a valid string, not 3"),
         # impossible values
+        ("train.stop_after=3x", "'train.stop_after': not a duration such as 3h45m"),
+        ("resources.replan_after=", "'resources.replan_after': not a duration such as 3h45m"),
+        ("train.is_clip.low=4", "'train.is_clip': low must not exceed high"),
+        ("rewrite.stages=['self', 'self']", "'rewrite': stages must not name a stage twice"),
         ("run.seed=-1", "'run.seed': should be greater than or equal to 0, not -1"),
         ("run.output=", "'run.output': String should have at least 1 character"),
         ("data.limit=0", "'data.limit': should be greater than 0, not 0"),
@@ -174,7 +182,7 @@ def test_an_override_wins_over_the_file_and_the_last_one_over_the_others(tmp_pat
         ("policy.model.size=7", "--set policy.model.size=7: 'model' is not a section"),
     ],
 )
-def test_refused_with_the_key_and_what_is_wrong(override: str, words: str) -> None:
+def test_a_faulty_override_is_refused_with_its_key_and_reason(override: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
         load_experiment(None, ["policy.model=playground", "data.path=train.jsonl", override])
     message = str(caught.value)
@@ -195,7 +203,7 @@ def test_refused_with_the_key_and_what_is_wrong(override: str, words: str) -> No
         ({**LEAST, "run": 3}, "'run': should be a valid dictionary or instance of Run, not 3"),
     ],
 )
-def test_refused_experiments(settings: dict[str, Any], words: str) -> None:
+def test_a_faulty_experiment_is_refused_with_its_first_fault(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as caught:
         resolve(settings, source="x.toml")
     assert str(caught.value).startswith("x.toml: ")
@@ -211,7 +219,7 @@ def test_refused_experiments(settings: dict[str, Any], words: str) -> None:
         (b"[run]\nseed = 1\nseed = 2\n", "not valid TOML"),
     ],
 )
-def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:
     file = tmp_path / "experiment.toml"
     if content is not None:
         file.write_bytes(content)
@@ -220,13 +228,13 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None, words:
     assert str(file) in str(caught.value)
 
 
-def test_a_folder_is_no_experiment_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_an_experiment_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_experiment(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["run", "policy", "data", "rewrite"])
-def test_frozen(key: str) -> None:
+def test_an_experiment_is_frozen(key: str) -> None:
     experiment = resolve(LEAST)
     with pytest.raises(ValidationError, match="frozen"):
         setattr(experiment, key, None)
@@ -243,7 +251,7 @@ def test_frozen(key: str) -> None:
         ({"template": "llama-boxed", "solve": "Q: {question}"}, {"system": "", "solve": "Q: {question}"}),
     ],
 )
-def test_texts_that_are_given_win_over_the_template(prompts: dict[str, str], expected: dict[str, str]) -> None:
+def test_given_prompts_win_over_the_template(prompts: dict[str, str], expected: dict[str, str]) -> None:
     found = resolve({**LEAST, "prompts": prompts})
     assert {key: getattr(found.prompts, key) for key in expected} == expected
     assert resolve(found.model_dump()) == found

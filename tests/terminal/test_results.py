@@ -1,0 +1,56 @@
+"""What a command prints when it is done: figures, files, the next command, and no markup."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ossft_ray.config import resolve
+from ossft_ray.stages.selftest import Finding
+from ossft_ray.stages.verify import VerifySummary
+from ossft_ray.terminal import bars, results
+
+OUTPUT = "runs/[bold]odd" + "-long" * 30
+EXPERIMENT = resolve({"run": {"output": OUTPUT}, "policy": {"model": "playground"}, "data": {"path": "train.jsonl"}})
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What goes to a terminal of 80 columns."""
+    file = io.StringIO()
+    monkeypatch.setattr(bars, "console", Console(file=file, width=80, highlight=False))
+    return file
+
+
+def test_a_training_ends_with_its_model_and_the_next_command(printed: io.StringIO) -> None:
+    manifest = {"steps": 90, "examples": 960, "too_long": ["a", "b"], "cross_entropy": 5.08541}
+    results.print_training(EXPERIMENT, manifest)
+    assert printed.getvalue().splitlines() == [
+        "90 steps on 960 examples (2 set aside as too long), cross-entropy 5.0854",
+        f"model: {OUTPUT}/train/model    next: ossft evaluate",
+    ]
+
+
+def test_a_rewrite_ends_with_its_examples_and_the_next_command(printed: io.StringIO) -> None:
+    manifest: dict[str, Any] = {"problems": 4, "origins": {"self": 3, "guided": 0, "expert": 1}}
+    manifest |= {"dropped": 0, "rejected": 0, "attempts": 9, "generated_tokens": 1234}
+    results.print_rewriting(EXPERIMENT, manifest)
+    first, *_, last = printed.getvalue().splitlines()
+    assert first.split() == ["kept", "solution", "problems", "share"]
+    assert "9 attempts, 1,234 tokens generated" in printed.getvalue()
+    assert last == f"examples: {OUTPUT}/rewrite    next: ossft score"
+
+
+def test_a_verification_ends_with_its_file(printed: io.StringIO) -> None:
+    results.print_verification(VerifySummary(Path("out/[x].jsonl"), 4, 3, {"correct": 3, "timeout": 1}, 0.002))
+    *_, total, file = printed.getvalue().splitlines()
+    assert total == "4 rows, 75.0% correct, 1 over a limit, 2,000 verdicts/s"
+    assert file == "verdicts: out/[x].jsonl"
+
+
+@pytest.mark.parametrize("passed, word", [(True, "passed"), (False, "FAILED"), (None, "skipped")])
+def test_a_finding_of_the_selftest_is_one_line(printed: io.StringIO, passed: bool | None, word: str) -> None:
+    results.print_finding(Finding("zero_3_trains", passed, "the detail [1]"))
+    assert printed.getvalue() == f"{word:<8} zero 3 trains: the detail [1]\n"
