@@ -16,7 +16,6 @@ from ossft_ray.engines.training.batches import Examples
 from ossft_ray.engines.training.checkpoint_state import TAG, load_state, save_state
 from ossft_ray.engines.training.model_export import export_model
 from ossft_ray.engines.training.trainer import Trainer
-from ossft_ray.method.learning_rate import learning_rate_at
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.names import COMPLETE
 from ossft_ray.stages.train.checkpoints import UNIVERSAL, make_universal
@@ -178,25 +177,6 @@ def test_bf16_stages_agree(tmp_path: Path, loss: str) -> None:
     assert exported.dtype == torch.bfloat16
     num_bytes = 2 * sum(parameter.numel() for parameter in exported.parameters())  # the tied table once
     assert num_bytes <= (tmp_path / "model/model.safetensors").stat().st_size < 1.02 * num_bytes
-
-
-@pytest.mark.parametrize(
-    "step, num_steps, warmup_ratio, expected",
-    [
-        (0, 10, 0.0, 1.0),
-        (5, 10, 0.0, 0.5),
-        (9, 10, 0.0, 0.02447),
-        (0, 10, 0.1, 0.5),  # one step of warm-up, half-way up
-        (1, 10, 0.1, 1.0),
-        (0, 100, 0.1, 1 / 11),
-        (9, 100, 0.1, 10 / 11),
-        (10, 100, 0.1, 1.0),
-        (55, 100, 0.1, 0.5),
-        (0, 1, 0.1, 1.0),
-    ],
-)
-def test_learning_rate(step: int, num_steps: int, warmup_ratio: float, expected: float) -> None:
-    assert learning_rate_at(step, num_steps, 1.0, warmup_ratio) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_loss_that_is_not_finite_stops_every_worker_and_names_the_step_and_its_problems(tmp_path: Path) -> None:
