@@ -67,7 +67,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Run(Section):
+class RunSettings(Section):
     output: str = Field("runs/first", min_length=1, description="The run's folder: a path or an object-store URI.")
     seed: int = Field(0, ge=0, description="Every random choice derives from it.")
 
@@ -416,7 +416,7 @@ class Resources(Section):
 class Experiment(Section):
     """A resolved experiment. Every stage's function takes this one object."""
 
-    run: Run = Run()
+    run: RunSettings = RunSettings()
     policy: Policy
     data: Data
     prompts: Prompts = Prompts()

@@ -21,6 +21,7 @@ from ossft_ray.data.problems import Rejection
 from ossft_ray.data.screening import InputCounts, screen_problems
 from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.rewrite.ingest import shard_input
 
 GOOD = {"problem": "What is 1 + 1?", "answer": "2", "solution": r"It is \boxed{2}."}
@@ -250,8 +251,7 @@ def test_unusable_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     file.write_text("\n".join([good, *(line for line, _ in SET_ASIDE), good]))
     experiment = experiment_on(file)
     folder = Folder.at(experiment.run.output) / "rewrite"
-    chat = load_chat(experiment.policy)
-    layout = shard_input(experiment, chat, folder)
+    layout = shard_input(Run(experiment), folder)
     assert (layout.problems, layout.rejected) == (2, len(SET_ASIDE))
     rows = folder.read_tables("rejected-*.parquet", REJECTED_SCHEMA).to_pylist()
     assert [row["row"] for row in rows] == [number for number, _ in enumerate(SET_ASIDE, start=2)]
@@ -261,7 +261,7 @@ def test_unusable_rows_are_set_aside_with_their_reason(tmp_path: Path) -> None:
         assert row["content"] == line or json.loads(row["content"]) == json.loads(line)
     problems = (folder / "problems").read_table("part-00000.parquet").to_pylist()
     assert [problem["question"] for problem in problems] == [GOOD["problem"]] * 2
-    assert shard_input(experiment, chat, folder) == layout, "read once"
+    assert shard_input(Run(experiment), folder) == layout, "read once"
 
 
 @pytest.mark.parametrize("fits", [True, False])
@@ -284,5 +284,5 @@ def test_input_without_a_usable_row_leaves_nothing_behind(tmp_path: Path) -> Non
     experiment = experiment_on(file)
     folder = Folder.at(experiment.run.output) / "rewrite"
     with pytest.raises(InputError, match="holds no usable problem"):
-        shard_input(experiment, load_chat(experiment.policy), folder)
+        shard_input(Run(experiment), folder)
     assert not folder.exists()

@@ -200,7 +200,7 @@ def test_a_faulty_override_is_refused_with_its_key_and_reason(override: str, wor
         ({}, "'policy.model' is required; set it in the experiment file or with --set (and 1 more)"),
         ({**LEAST, "a.b": 1}, "unknown key 'a.b'; valid keys: run, policy"),
         ({**LEAST, "run": {"seed": -1, "outputs": ""}}, "(and 1 more)"),
-        ({**LEAST, "run": 3}, "'run': should be a valid dictionary or instance of Run, not 3"),
+        ({**LEAST, "run": 3}, "'run': should be a valid dictionary or instance of RunSettings, not 3"),
     ],
 )
 def test_a_faulty_experiment_is_refused_with_its_first_fault(settings: dict[str, Any], words: str) -> None:

@@ -19,6 +19,7 @@ from ossft_ray.config import Experiment, Resources
 from ossft_ray.distributed.nodes import node_capacities
 from ossft_ray.distributed.placement import NodeCapacity, slots_on
 from ossft_ray.distributed.progress import OnProgress
+from ossft_ray.run_folder.run import Run
 
 _CHECK_SECONDS = 5.0
 T = TypeVar("T")
@@ -64,25 +65,26 @@ def replanned(stage: Callable[..., T]) -> Callable[..., T]:
     """Decorate a stage so that it starts again with fewer actors when the cluster has become too small for it."""
 
     @functools.wraps(stage)
-    def run(
-        experiment: Experiment,
+    def repeated(
+        run: Experiment | Run,
         on_progress: OnProgress | None = None,
         start_over: bool = False,
         verbose: bool = False,
         **others: Any,
     ) -> T:
         while True:
+            resources = run.experiment.resources if isinstance(run, Run) else run.resources
             try:
-                return stage(experiment, on_progress, start_over, verbose, **others)
+                return stage(run, on_progress, start_over, verbose, **others)
             except InsufficientCapacity as shortage:
                 if shortage.num_left < 1:
                     raise JobError(f"{shortage}; run the same command again when nodes are back") from None
                 update: dict[str, Any] = {"min_policies": None}
-                if getattr(experiment.resources, shortage.key) != "auto":  # auto fits the cluster, and grows with it
+                if getattr(resources, shortage.key) != "auto":  # auto fits the cluster, and grows with it
                     update[shortage.key] = shortage.num_left
-                smaller = experiment.resources.model_copy(update=update)
+                smaller = resources.model_copy(update=update)
                 print(f"{shortage}; continuing with {shortage.num_left}", file=sys.stderr, flush=True)
             ray.shutdown()  # ends what still waits for a slot; the stage connects again
-            experiment, start_over = experiment.model_copy(update={"resources": smaller}), False
+            run, start_over = Run.of(run).with_resources(smaller), False
 
-    return run
+    return repeated

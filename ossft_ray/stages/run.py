@@ -7,6 +7,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnProgress
 from ossft_ray.report import report
 from ossft_ray.run_folder.names import EVALUATE, REWRITE, SCORE, TRAIN, round_name
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.evaluate.models import trained_policy
 from ossft_ray.stages.evaluate.stage import evaluate
@@ -35,10 +36,11 @@ def run(
     current = experiment
     for number in range(1, experiment.loop.rounds + 1):
         current = experiment if number == 1 else next_round(experiment, current, number)
-        rewrite(current, begin(REWRITE), start_over, verbose)
-        score(current, begin(SCORE), start_over, verbose)
-        train(current, begin(TRAIN), start_over, verbose)
-        evaluate(current, begin(EVALUATE), start_over, verbose)
+        this_round = Run.of(current, refresh_revision=start_over)
+        rewrite(this_round, begin(REWRITE), start_over, verbose)
+        score(this_round, begin(SCORE), start_over, verbose)
+        train(this_round, begin(TRAIN), start_over, verbose)
+        evaluate(this_round, begin(EVALUATE), start_over, verbose)
         report(current)
     if current is not experiment:
         report(experiment)  # the first round's page, now with all rounds side by side

@@ -10,7 +10,6 @@ from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Experiment
-from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.data.gold_check import gold_pool
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
 from ossft_ray.data.seen_problems import ProblemIndex
@@ -18,6 +17,7 @@ from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.evaluate.models import other_models
 
 
@@ -33,23 +33,22 @@ class Findings:
     sample: list[Problem] = field(default_factory=list)  # of the usable problems
 
 
-def check(experiment: Experiment, num_sampled: int = 0) -> Findings:
+def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     """Read all that the run will read, without loading a model. The run's seed draws `num_sampled` problems.
 
     Raises:
         InputError: the first thing that would stop the run; says what, where, and how to fix it.
     """
+    run = run if isinstance(run, Run) else Run(run)  # which writes nothing
+    experiment = run.experiment
     check_output(experiment.run.output)
     _check_reachable(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
     _check_loss(experiment)
-    chat = load_chat(experiment.policy)
+    chat = run.chat
     for other in other_models(experiment).values():
         load_chat(other.policy)
-    benchmarks = {
-        name: len(read_benchmark(name, experiment.evaluate, experiment.verify.kind))
-        for name in experiment.evaluate.benchmarks
-    }
+    benchmarks = {name: len(problems) for name, problems in run.benchmarks.items()}
     counts, began = InputCounts(), time.monotonic()
     rng = random.Random(derive_seed(experiment.run.seed, "probe"))
     with closing(ProblemIndex()) as seen, gold_pool(experiment) as pool:

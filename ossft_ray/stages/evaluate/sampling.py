@@ -5,13 +5,11 @@ from typing import Any
 
 from ossft_ray.common.schema import SAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import start_ray
-from ossft_ray.policy.chat import Chat
-from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.names import EVALUATE, PARTS, part_name
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.sessions import Session
 from ossft_ray.run_folder.stage_folder import begin_stage
 from ossft_ray.stages.evaluate import benchmark_parts
@@ -28,27 +26,26 @@ class ModelSampling:
     """A model, the benchmarks to sample it on, and the folder of its samples."""
 
     name: str
-    experiment: Experiment  # whose `[policy]` is the model
-    chat: Chat
+    run: Run  # whose `[policy]` is the model
     benchmarks: Benchmarks
     folder: Folder
     report: OnProgress
 
-    def run(self, start_over: bool, verbose: bool) -> None:
+    def complete(self, start_over: bool, verbose: bool) -> None:
         """Draw and grade all missing samples. With `start_over` none are taken from the cache.
 
         Raises:
             InputError: the folder holds samples of other settings or problems.
             JobError: a worker failed.
         """
-        inputs = sample_inputs(self.experiment)
+        inputs = sample_inputs(self.run)
         begin_stage(self.folder, inputs, start_over)
         digests = benchmark_parts.record_benchmarks(self.folder, self.benchmarks)
         missing = missing_parts(self.folder, self.benchmarks)
         if not missing:
             self.report(ALREADY_COMPLETE | {"model": self.name})
             return
-        cache = SampleCache.open(self.experiment, self.chat, inputs, self._notify)
+        cache = SampleCache.open(self.run.experiment, self.run.chat, inputs, self._notify)
         if cache is not None and not start_over:
             self._copy_from_cache(cache, digests, missing)
             missing = missing_parts(self.folder, self.benchmarks)
@@ -61,7 +58,7 @@ class ModelSampling:
                 cache.store(name, digest, samples, replace=name in drawn)
 
     def _copy_from_cache(self, cache: SampleCache, digests: dict[str, str], missing: list[str]) -> None:
-        num_samples = self.experiment.evaluate.num_samples
+        num_samples = self.run.experiment.evaluate.num_samples
         rows_per_part = PART_PROBLEMS * num_samples
         for name, problems in self.benchmarks.items():
             numbers = [number for benchmark, number in map(split_part, missing) if benchmark == name]
@@ -79,11 +76,11 @@ class ModelSampling:
             "total": sum(map(len, self.benchmarks.values())),
             "done_before": PART_PROBLEMS * (num_parts - len(missing)),
         }
-        start_ray(self.experiment, verbose)
+        start_ray(self.run.experiment, verbose)
         session = Session(self.folder)
         totals = run_workers(
             EvaluateWorker,
-            self.experiment,
+            self.run.experiment,
             missing,
             PART_PROBLEMS * len(missing),
             f"{EVALUATE}-{self.name}",
@@ -99,13 +96,13 @@ class ModelSampling:
         self.report({"model": self.name, "note": f"{self.name}: {note}"})
 
 
-def sample_inputs(experiment: Experiment) -> dict[str, Any]:
+def sample_inputs(run: Run) -> dict[str, Any]:
     """What the samples depend on, besides the benchmarks' problems."""
-    template = solve_template(experiment)
+    experiment, template = run.experiment, solve_template(run.experiment)
     return {
         "run": {"seed": experiment.run.seed},
         "policy": experiment.policy.model_dump(mode="json", exclude={"model", "trust_remote_code"}),
-        "policy_files": model_digest(experiment.policy),
+        "policy_files": run.policy_digest,
         "prompts": {"system": template.system, "solve": template.solve},
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude=_UNRELATED_KEYS),
         "verify": verify_inputs(experiment.verify),

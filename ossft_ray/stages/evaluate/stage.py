@@ -5,25 +5,23 @@ has drawn from the same model for the same problems are taken from the cache (`s
 """
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
-from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.distributed.progress import OnProgress
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
-from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.names import ACCURACIES, BASE, COSTS, DIFFERENCES, EVALUATE
-from ossft_ray.run_folder.provenance import pin_revision, write_config
+from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.sessions import session_phases, session_total
 from ossft_ray.stages.evaluate.accuracies import Accuracies, compare_models, model_accuracies
-from ossft_ray.stages.evaluate.models import evaluated_models, other_models
+from ossft_ray.stages.evaluate.models import evaluated_models
 from ossft_ray.stages.evaluate.sampling import ModelSampling
 
 
 @replanned
 def evaluate(
-    experiment: Experiment, on_progress: OnProgress | None = None, start_over: bool = False, verbose: bool = False
+    run: Experiment | Run, on_progress: OnProgress | None = None, start_over: bool = False, verbose: bool = False
 ) -> Accuracies:
     """Evaluate the base model, the trained one if `train/` is complete, and `[evaluate] models`.
 
@@ -35,22 +33,19 @@ def evaluate(
         InputError: a benchmark or a model cannot be used, or the folder holds samples of other settings.
         JobError: a worker failed; the same command resumes.
     """
+    run = Run.of(run)
+    experiment, folder = run.experiment, run.folder / EVALUATE
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
     if not experiment.evaluate.benchmarks:
         raise InputError("[evaluate] benchmarks is empty; name at least one")
-    experiment = pin_revision(experiment)
-    benchmarks = {
-        name: read_benchmark(name, experiment.evaluate, experiment.verify.kind)
-        for name in experiment.evaluate.benchmarks
-    }
-    others = {name: pin_revision(other) for name, other in other_models(experiment).items()}
-    models = evaluated_models(experiment) | others
-    chats = {name: load_chat(model.policy) for name, model in models.items()}  # refuse bad models before sampling any
-    folder, report = Folder.at(experiment.run.output) / EVALUATE, on_progress or (lambda totals: None)
+    report, benchmarks = on_progress or (lambda totals: None), run.benchmarks
+    models = {name: run if name == BASE else Run.of(model) for name, model in evaluated_models(experiment).items()}
+    for model in models.values():
+        _ = model.chat  # refuse bad models before sampling any
     accuracies: Accuracies = {}
     for name, model in models.items():
-        ModelSampling(name, model, chats[name], benchmarks, folder / name, report).run(start_over, verbose)
+        ModelSampling(name, model, benchmarks, folder / name, report).complete(start_over, verbose)
         accuracies[name] = model_accuracies(folder / name, list(benchmarks))
     differences = {
         name: compare_models(folder / BASE, folder / name, list(benchmarks)) for name in models if name != BASE

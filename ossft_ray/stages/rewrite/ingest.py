@@ -16,15 +16,13 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import PROBLEM_SCHEMA, REJECTED_SCHEMA, to_table
 from ossft_ray.common.storage import Folder, PartWriter
 from ossft_ray.common.types import Problem
-from ossft_ray.config import Experiment
-from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.gold_check import gold_pool
-from ossft_ray.data.problems import Rejection, noted_row, source_digests
+from ossft_ray.data.problems import Rejection, noted_row
 from ossft_ray.data.screening import InputCounts, screen_problems
 from ossft_ray.data.seen_problems import ProblemIndex
-from ossft_ray.policy.chat import Chat
 from ossft_ray.run_folder.names import BEFORE, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS, part_name
 from ossft_ray.run_folder.parts import move_part
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.verification.fingerprint import verify_inputs
 
@@ -62,7 +60,7 @@ def part_capacity(number: int) -> int:
     return next((size for size, end in _PART_SIZES if number < end), 128)
 
 
-def shard_input(experiment: Experiment, chat: Chat, folder: Folder) -> InputManifest:
+def shard_input(run: Run, folder: Folder) -> InputManifest:
     """Stream the input into parts of problems and set unusable rows aside.
 
     If `folder` holds the same input already, nothing is read. If it holds an earlier input, its problems stay where
@@ -73,11 +71,11 @@ def shard_input(experiment: Experiment, chat: Chat, folder: Folder) -> InputMani
             or a problem that the folder holds is gone or asks another question, in which case the folder is unchanged.
     """
     earlier = InputManifest(**folder.read_json(INPUT_MANIFEST)) if folder.exists(INPUT_MANIFEST) else None
-    sources = _sources_digest(experiment)
+    sources = _sources_digest(run)
     if earlier is not None and earlier.sources == sources:
         return earlier
     try:
-        manifest = _read_input(experiment, chat, folder, earlier, sources)
+        manifest = _read_input(run, folder, earlier, sources)
     except InputError:
         if earlier is None:
             folder.delete()
@@ -86,10 +84,8 @@ def shard_input(experiment: Experiment, chat: Chat, folder: Folder) -> InputMani
     return manifest
 
 
-def _read_input(
-    experiment: Experiment, chat: Chat, folder: Folder, earlier: InputManifest | None, sources: str
-) -> InputManifest:
-    tally = InputCounts()
+def _read_input(run: Run, folder: Folder, earlier: InputManifest | None, sources: str) -> InputManifest:
+    experiment, counts = run.experiment, InputCounts()
     with (
         closing(ProblemIndex()) as seen,
         tempfile.TemporaryDirectory(prefix="ossft-ingest-") as spool,
@@ -104,7 +100,7 @@ def _read_input(
         for name in earlier.part_names if earlier else []:
             for row in (folder / PROBLEMS).read_table(name).to_pylist():
                 seen.add_existing(Problem(**row))
-        for item in screen_problems(experiment, chat, seen, tally, pool):
+        for item in screen_problems(experiment, run.chat, seen, counts, pool):
             if isinstance(item, Rejection):
                 rejected.write(item.as_row())
                 continue
@@ -125,16 +121,16 @@ def _read_input(
             writer.flush()
             _replace_files(folder, writer)
     return InputManifest(
-        problems=tally.problems,
+        problems=counts.problems,
         rejected=rejected.num_rows,
-        rejected_reasons=dict(tally.rejected),
-        duplicates=tally.duplicates,
-        contamination=tally.contamination,
-        not_checked=tally.not_checked,
+        rejected_reasons=dict(counts.rejected),
+        duplicates=counts.duplicates,
+        contamination=counts.contamination,
+        not_checked=counts.not_checked,
         num_parts=problems.number,
         sources=sources,
-        golds=dict(tally.gold_findings),
-        bad_golds=tally.bad_golds,
+        golds=dict(counts.gold_findings),
+        bad_golds=counts.bad_golds,
     )
 
 
@@ -173,18 +169,17 @@ class _ProblemWriter:
             self.number, self._waiting = self.number + 1, []
 
 
-def _sources_digest(experiment: Experiment) -> str:
+def _sources_digest(run: Run) -> str:
     """A digest of the input and of all settings that decide which rows become problems.
 
     The policy is not part of it, because a run's folder belongs to one policy.
     """
-    data = experiment.data
     return fingerprint(
         {
-            "data": data.model_dump(mode="json", exclude={"path"}),
-            "sources": source_digests(data),
-            "benchmarks": benchmark_digests(data, experiment.evaluate),
-            "verify": verify_inputs(experiment.verify),
+            "data": run.experiment.data.model_dump(mode="json", exclude={"path"}),
+            "sources": run.source_digests,
+            "benchmarks": run.benchmark_digests,
+            "verify": verify_inputs(run.experiment.verify),
         }
     )
 

@@ -3,12 +3,9 @@
 from typing import Any
 
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment
-from ossft_ray.data.contamination import benchmark_digests
-from ossft_ray.data.problems import source_digests
-from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.names import BEFORE, INPUTS, MANIFEST, PARTS
 from ossft_ray.run_folder.parts import move_part
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.stage_folder import differences
 from ossft_ray.verification.fingerprint import verify_inputs
 
@@ -24,21 +21,21 @@ _SOURCES = ("data.limit", "data.sources")
 _LATER_OPTIONS = ("behavior_logprobs", "parroting_probe")  # older runs lack them; they can be resumed with these off
 
 
-def rewrite_inputs(experiment: Experiment) -> dict[str, Any]:
+def rewrite_inputs(run: Run) -> dict[str, Any]:
     """What the rows depend on; the stage's fingerprint is computed from it."""
+    experiment = run.experiment
     # trust_remote_code is a permission, not part of the model.
     policy = experiment.policy.model_dump(mode="json", exclude={"trust_remote_code"})
     policy["engine"] = {name: v for name, v in policy["engine"].items() if name not in _SPEED_ONLY.split()}
     data = experiment.data.model_dump(mode="json", exclude={"path", "contamination", "contamination_ngram"})
     if experiment.data.contamination == "drop":
-        benchmarks = benchmark_digests(experiment.data, experiment.evaluate)
-        data["contamination"] = {"ngram": experiment.data.contamination_ngram, "benchmarks": benchmarks}
+        data["contamination"] = {"ngram": experiment.data.contamination_ngram, "benchmarks": run.benchmark_digests}
     rewriting = experiment.rewrite.model_dump(mode="json")
     return {
         "run": {"seed": experiment.run.seed},
         "policy": policy,
-        "policy_files": model_digest(experiment.policy),
-        "data": data | {"sources": source_digests(experiment.data)},
+        "policy_files": run.policy_digest,
+        "data": data | {"sources": run.source_digests},
         "prompts": experiment.prompts.model_dump(mode="json", exclude={"template"}),  # its texts are keys of their own
         "rewrite": {key: value for key, value in rewriting.items() if value or key not in _LATER_OPTIONS},
         "verify": verify_inputs(experiment.verify),

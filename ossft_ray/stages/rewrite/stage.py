@@ -7,16 +7,15 @@ killed run resumes with the missing parts and samples again only what was in fli
 
 from typing import Any
 
-from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.engines.vllm_policy import check_engine_settings
-from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.names import BEFORE, PARTS, REWRITE, UNFINISHED, part_number
-from ossft_ray.run_folder.provenance import pin_revision, write_config
+from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.sessions import Session
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.rewrite.ingest import part_capacity, shard_input
@@ -27,7 +26,7 @@ from ossft_ray.stages.rewrite.worker import RewriteWorker
 
 @replanned
 def rewrite(
-    experiment: Experiment,
+    run: Experiment | Run,
     on_progress: OnProgress | None = None,
     start_over: bool = False,
     verbose: bool = False,
@@ -42,19 +41,18 @@ def rewrite(
         InputError: the data, the policy or the settings cannot be used, or the folder holds rows of other settings.
         JobError: a worker failed; the same command resumes.
     """
+    run = Run.of(run, refresh_revision=start_over)
+    experiment, folder = run.experiment, run.folder / REWRITE
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
-    experiment = pin_revision(experiment, refresh=start_over)
-    chat = load_chat(experiment.policy)
-    inputs = rewrite_inputs(experiment)
-    folder = Folder.at(experiment.run.output) / REWRITE
+    inputs = rewrite_inputs(run)
     report = on_progress or (lambda totals: None)
     if (manifest := begin_stage(folder, inputs, start_over, is_extension)) is not None:
         report(ALREADY_COMPLETE)
         return manifest
 
     session = Session(folder)
-    input_manifest = shard_input(experiment, chat, folder)
+    input_manifest = shard_input(run, folder)
     record_growth(folder, inputs)
     session.end_phase("reading data")
     write_config(experiment)

@@ -20,12 +20,11 @@ from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
-from ossft_ray.policy.chat import load_chat
-from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.names import MANIFEST, PARTS, SCORE
 from ossft_ray.run_folder.parts import read_counts
-from ossft_ray.run_folder.provenance import pin_revision, write_config
+from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, run_worker
 
@@ -34,7 +33,7 @@ _WORKERS = "workers"  # sub-folder for Ray Train's own state, removed at the end
 
 @replanned
 def score(
-    experiment: Experiment,
+    run: Experiment | Run,
     on_progress: OnProgress | None = None,
     start_over: bool = False,
     verbose: bool = False,
@@ -48,14 +47,14 @@ def score(
         InputError: there are no complete examples, the policy cannot be used, or the folder holds scores of others.
         JobError: a worker failed; the same command resumes the run.
     """
+    run = Run.of(run)
+    experiment, folder = run.experiment, run.folder / SCORE
     check_output(experiment.run.output)
-    experiment = pin_revision(experiment)
-    folder = Folder.at(experiment.run.output) / SCORE
     report = on_progress or (lambda totals: None)
     source = examples_folder(experiment)
-    load_chat(experiment.policy)  # fails here rather than in every worker
     check_deepspeed_settings(experiment.train)
-    inputs = score_inputs(experiment, source)
+    _ = run.chat  # a policy that cannot be used fails here rather than in every worker
+    inputs = score_inputs(run, source)
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
         report(ALREADY_COMPLETE)
         return manifest
@@ -73,12 +72,12 @@ def score(
     return manifest
 
 
-def score_inputs(experiment: Experiment, source: Folder) -> dict[str, Any]:
+def score_inputs(run: Run, source: Folder) -> dict[str, Any]:
     """What scores depend on: the examples in `source`, the policy, and how it will be trained on them."""
     return {
-        "train": experiment.train.model_dump(mode="json", include={"max_length", "precision"}),
-        "model": model_digest(experiment.policy),
-        "chat_template": experiment.policy.chat_template,
+        "train": run.experiment.train.model_dump(mode="json", include={"max_length", "precision"}),
+        "model": run.policy_digest,
+        "chat_template": run.experiment.policy.chat_template,
         "rewrite": source.read_json(MANIFEST)["fingerprint"],
     }
 

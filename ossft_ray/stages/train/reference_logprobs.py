@@ -3,8 +3,8 @@
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import SCORE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import INPUTS, MANIFEST, PARTS, SCORE
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.stage_folder import differences
 from ossft_ray.stages.score.stage import score_inputs
 from ossft_ray.stages.score.worker import KEPT
@@ -22,23 +22,23 @@ def read_reference_logprobs(scores: Folder) -> dict[tuple[str, tuple[int, ...]],
     return found
 
 
-def score_folder(experiment: Experiment, source: Folder) -> Folder | None:
+def score_folder(run: Run, source: Folder) -> Folder | None:
     """The complete scores of the examples in `source`; None for a loss that needs none.
 
     Raises:
         InputError: there are none yet, or they are of other examples or another policy.
     """
-    loss = experiment.train.loss
+    loss = run.experiment.train.loss
     if loss not in _FROM_SCORES:
         return None
-    folder = Folder.at(experiment.run.output) / SCORE
+    folder = run.folder / SCORE
     if not folder.exists(MANIFEST):
         raise InputError(
             f'{folder.path}: no complete scores (no {MANIFEST}), which train.loss = "{loss}" needs for its reference '
             "policy; run `ossft score` first"
         )
     before = folder.read_json(INPUTS) if folder.exists(INPUTS) else {}
-    if before and (changed := differences(before, score_inputs(experiment, source))):
+    if before and (changed := differences(before, score_inputs(run, source))):
         raise InputError(
             f"{folder.path} was made with other settings: {'; '.join(map(str, changed))}; "
             "run `ossft score --start-over`"

@@ -13,12 +13,11 @@ from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.trainer import holdout_value
-from ossft_ray.policy.chat import load_chat
-from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, TRAIN
-from ossft_ray.run_folder.provenance import pin_revision, write_config
+from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints
 from ossft_ray.stages.train.heartbeats import Heartbeats, raise_if_hung
@@ -36,7 +35,7 @@ _LEARNING_KEYS = {
 
 @replanned
 def train(
-    experiment: Experiment,
+    run: Experiment | Run,
     on_progress: OnProgress | None = None,
     start_over: bool = False,
     verbose: bool = False,
@@ -44,7 +43,7 @@ def train(
     """Train `[policy] model` on a run's rewritten examples and return the manifest; resumes a run that was killed.
 
     Args:
-        experiment: the resolved experiment.
+        run: the resolved experiment, or the run of it.
         on_progress: called with each step's metrics, as in `train/metrics.jsonl`; or once, if nothing is left to do.
         start_over: discard what an earlier run with other settings left.
         verbose: let Ray print what its workers print.
@@ -55,20 +54,20 @@ def train(
         JobError: training failed, or no worker moves any more; says why and where the log is.
         Stopped: SIGTERM or `stop_after` asked for it; a checkpoint is written.
     """
+    run = Run.of(run)
+    experiment, folder = run.experiment, run.folder / TRAIN
     check_output(experiment.run.output)
-    experiment = pin_revision(experiment)
-    folder = Folder.at(experiment.run.output) / TRAIN
     report = on_progress or (lambda metrics: None)
     source = examples_folder(experiment)
-    scores = score_folder(experiment, source)
-    inputs = _inputs(experiment, source, scores)
+    scores = score_folder(run, source)
+    inputs = _inputs(run, source, scores)
     is_new = start_over or not folder.exists(INPUTS)
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
         report(ALREADY_COMPLETE)
         return manifest
     write_config(experiment)
     try:
-        data = load_training_examples(source, load_chat(experiment.policy), experiment, scores)
+        data = load_training_examples(source, run.chat, experiment, scores)
     except InputError:
         if is_new:  # otherwise corrected settings would be rejected as a mismatch with a run that produced nothing
             folder.delete()
@@ -78,15 +77,15 @@ def train(
     return finish_stage(folder, inputs, _manifest(experiment, folder, data))
 
 
-def _inputs(experiment: Experiment, source: Folder, scores: Folder | None) -> dict[str, Any]:
+def _inputs(run: Run, source: Folder, scores: Folder | None) -> dict[str, Any]:
     """What the trained model depends on; of the losses' hyper-parameters, those of the loss that is used."""
-    settings, options = experiment.train, experiment.train.loss_options
+    settings, options = run.experiment.train, run.experiment.train.loss_options
     inputs = {
         "train": settings.model_dump(mode="json", include=_LEARNING_KEYS)
         | ({settings.loss: options} if options else {}),
-        "seed": experiment.run.seed,
-        "model": model_digest(experiment.policy),
-        "chat_template": experiment.policy.chat_template,
+        "seed": run.experiment.run.seed,
+        "model": run.policy_digest,
+        "chat_template": run.experiment.policy.chat_template,
         "rewrite": source.read_json(MANIFEST)["fingerprint"],
     }
     return inputs if scores is None else inputs | {"score": scores.read_json(MANIFEST)["fingerprint"]}

@@ -22,6 +22,7 @@ from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.train.reference_logprobs import score_folder
 from ossft_ray.stages.train.stage import train
 from ossft_ray.stages.train.training_examples import TrainingExamples, is_held_out, load_training_examples
@@ -264,7 +265,7 @@ def test_responses_are_encoded_again_only_if_another_tokenizer_wrote_them(
 
 def load_with_references(output: Path, settings: Experiment) -> TrainingExamples:
     source = Folder.at(str(output / "rewrite"))
-    return load_training_examples(source, load_chat(settings.policy), settings, score_folder(settings, source))
+    return load_training_examples(source, load_chat(settings.policy), settings, score_folder(Run(settings), source))
 
 
 def test_reference_logprobs_are_those_of_the_kept_response(tmp_path: Path) -> None:
