@@ -84,7 +84,7 @@ class Policy(Section):
         False, description="On a GPU: sample the same tokens in any batch, more slowly (VLLM_BATCH_INVARIANT)."
     )
     trust_remote_code: bool = Field(
-        False, description="Run the Python code that comes with the model. It can do whatever you can do."
+        False, description="Run the Python code that comes with the model, with your rights."
     )
     engine: dict[str, Any] = Field({}, description="Any vLLM engine argument.")
 
@@ -93,11 +93,11 @@ class Columns(Section):
     id: str = Field("id", description="Column of ids. Optional: rows without ids are numbered.")
     question: str = Field("problem", description="Column of questions.")
     answer: str = Field(
-        "answer", description="Column of gold answers. Optional: else the solution's last box or `####` tail."
+        "answer", description="Column of gold answers. Optional: else the solution's last box or `####`."
     )
     expert_solution: str = Field("solution", description="Column of expert solutions.")
     messages: str = Field(
-        "messages", description="Column of chats between user and assistant, for a file without a question column."
+        "messages", description="Column of chats (user, assistant), for files without a question column."
     )
     verifier: str = Field(
         "verifier", description="Column with each row's kind of verifier. Optional: else `verify.kind`."
@@ -135,7 +135,7 @@ class Prompts(Section):
     system: str = Field(SYSTEM_PROMPT, description="System message; empty for none.")
     solve: str = Field(SOLVE_PROMPT, description="User message. It must contain `{question}`.")
     guided: str = Field(
-        GUIDED_PROMPT, description="User message with guidance. It must contain `{question}` and `{expert_solution}`."
+        GUIDED_PROMPT, description="User message with guidance, with `{question}` and `{expert_solution}`."
     )
 
     @model_validator(mode="before")
@@ -184,7 +184,7 @@ class Rewrite(Section):
     )
     exhaustive: bool = Field(False, description="Draw all samples of a stage, for unbiased pass rates.")
     keep_per_problem: PositiveInt = Field(
-        1, description="Maximum number of correct responses kept for each problem; each is a row."
+        1, description="Maximum number of kept responses for each problem; each is a row."
     )
     keep_attempts: bool = Field(False, description="Store the text of every attempt.")
     behavior_logprobs: bool = Field(
@@ -218,9 +218,7 @@ class VerifyText(Section):
 
 
 class VerifyPython(Section):
-    function: str = Field(
-        "", description="Your function as `module:function`; it takes (answer, response) and returns True or False."
-    )
+    function: str = Field("", description="Your function as `module:function`: (answer, response) to True or False.")
 
 
 class Verify(Section):
@@ -247,9 +245,7 @@ class IwSft(Section):
 
 class Psft(Section):
     clip: PositiveFloat = Field(0.28, description="A token has no gradient if its ratio p/q exceeds 1 + clip.")
-    refresh_every: PositiveInt = Field(
-        8, description="Optimiser steps between updates of the reference to the current policy."
-    )
+    refresh_every: PositiveInt = Field(8, description="Optimiser steps between updates of the reference to the policy.")
 
 
 class AsftK3(Section):
@@ -305,13 +301,13 @@ class Train(Section):
         256, description="Examples for each optimiser step, not packed rows. The last, partial batch trains too."
     )
     max_length: PositiveInt = Field(
-        2048, description="Longest example, in tokens. Longer ones are set aside and counted, never cut."
+        2048, description="Longest example, in tokens. Longer ones are set aside, never cut."
     )
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed's ZeRO stage.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of weights and activations.")
     packing: bool = Field(True, description="Put several examples into one row, without padding.")
     micro_batch_tokens: PositiveInt | Auto = Field(
-        "auto", description="Tokens in a forward pass; `auto` means `max_length`."
+        "auto", description="Tokens in a forward pass; `auto`: `max_length`."
     )
     activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
     offload: Literal["none", "optimizer", "all"] = Field(
@@ -327,17 +323,17 @@ class Train(Section):
         description="Write a checkpoint and exit with code 130 after a time such as 3h45m; the same command resumes.",
     )
     hang_after: Duration = Field(
-        "30m", description="Stop if no worker has made progress for this long, and name the one that is behind."
+        "30m", description="Stop if no worker progresses for this long, and name the slowest one."
     )
     max_grad_norm_jump: NonNegativeFloat = Field(
         1000.0, description="Stop at a gradient norm this many times the median of the steps before; 0 never stops."
     )
     holdout: BelowOne = Field(0.0, description="Share of the problems to measure on instead of training on them.")
     keep: Literal["last", "best"] = Field(
-        "last", description="Checkpoint to export; `best` is the best on the holdout by `keep_by`."
+        "last", description="Checkpoint to export; `best`: on the holdout, by `keep_by`."
     )
     tracking: list[Literal["wandb", "mlflow"]] = Field(
-        [], description="Trackers to report to, besides metrics.jsonl and TensorBoard."
+        [], description="Trackers, besides metrics.jsonl and TensorBoard."
     )
     keep_by: Literal["cross_entropy", "loss", "mean_token_probability"] = Field(
         "cross_entropy", description="The holdout figure that decides which checkpoint is best."
@@ -371,7 +367,7 @@ class Evaluate(Section):
     )
     data_dir: str = Field("", description="Folder with the named benchmarks as NAME.jsonl; empty: fetch from the Hub.")
     models: dict[ModelName, str] = Field(
-        {}, description="Further models to evaluate: a name for each, and its folder or Hub id."
+        {}, description="Further models to evaluate: a name, and its folder or Hub id."
     )
     template: TemplateName | None = Field(None, description="Prompt template for evaluation only.")
     cache: str = Field(
