@@ -2,7 +2,7 @@
 
 | response                    | thinking | answer  | unclosed                                        |
 |-----------------------------|----------|---------|-------------------------------------------------|
-| `It is 5.`                  |          | `It is 5.` | no; yes where the prompt opened the block    |
+| `It is 5.`                  |          | `It is 5.` | no; yes if the prompt opened the block       |
 | `<think>3?</think>It is 5.` | `3?`     | `It is 5.` | no                                           |
 | `3?</think>It is 5.`        | `3?`     | `It is 5.` | no: the prompt opened the block              |
 | `<think>3? Or`              | `3? Or`  |         | yes                                             |

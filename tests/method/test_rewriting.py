@@ -32,7 +32,7 @@ class Script:
     finished: list[int] = field(default_factory=list)
     verified: list[str] = field(default_factory=list)
     prompts: dict[str, list[Message]] = field(default_factory=dict)
-    made: dict[tuple[Stage, int], Attempt] = field(default_factory=dict)
+    new_attempts: dict[tuple[Stage, int], Attempt] = field(default_factory=dict)
     in_flight: int = 0
     elapsed: float = 0.0
 
@@ -59,7 +59,7 @@ class Script:
         self, problem: Problem = PROBLEM, known_attempts: Any = None, spare_capacity: Any = None, **settings: Any
     ) -> RewriteResult:
         def note(attempt: Attempt) -> None:
-            self.made[attempt.stage, attempt.index] = attempt
+            self.new_attempts[attempt.stage, attempt.index] = attempt
 
         options = {"known_attempts": known_attempts, "on_attempt": note, "spare_capacity": spare_capacity}
         result: RewriteResult
@@ -207,8 +207,8 @@ def test_known_attempts_are_not_made_again(num_known: int) -> None:
     first = Script({"self": "-----+--"})
     expected = first.run()
     script = Script({"self": "-----+--"})
-    assert script.run(known_attempts=dict(itertools.islice(first.made.items(), num_known))) == expected
-    assert len(script.drawn) == len(script.made) == 8 - num_known
+    assert script.run(known_attempts=dict(itertools.islice(first.new_attempts.items(), num_known))) == expected
+    assert len(script.drawn) == len(script.new_attempts) == 8 - num_known
 
 
 async def always_spare() -> None:
@@ -235,7 +235,7 @@ def test_nothing_begins_early_if_known_attempts_suffice() -> None:
     first = Script({"self": "-+------"})
     first.run()
     script = Script({"self": "-+------"})
-    script.run(known_attempts=first.made, spare_capacity=always_spare)
+    script.run(known_attempts=first.new_attempts, spare_capacity=always_spare)
     assert script.drawn == []
 
 

@@ -36,9 +36,9 @@ def open_log(folder: Folder, worker_id: str = "w1", keep_texts: bool = False) ->
 
 def test_the_next_worker_finds_finished_attempts_and_the_texts_it_may_need(folder: Folder) -> None:
     log = open_log(folder)
-    for made in (attempt(0), attempt(1, correct=True)):
-        log.begin("p", "self", made.index)
-        log.end(PROBLEM, made)
+    for finished in (attempt(0), attempt(1, correct=True)):
+        log.begin("p", "self", finished.index)
+        log.end(PROBLEM, finished)
     found = open_log(folder, "w2").attempts(PROBLEM)
     assert found["self", 1] == attempt(1, correct=True)
     assert found["self", 0] == Attempt("self", 0, False, "wrong", "stop", 2, None), (
