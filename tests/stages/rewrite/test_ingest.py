@@ -214,7 +214,7 @@ def test_a_corrected_problem_is_laid_out_again_where_it_stands(tmp_path: Path, c
 @pytest.mark.parametrize(
     "rows, words",
     [
-        ([*good(1), CHANGED, *good(3)], "x.jsonl, row 2: problem 'p2' asks another question than what"),
+        ([*good(1), CHANGED, *good(3)], "x.jsonl, row 2: problem 'p2' asks another question than the"),
         ([*good(*range(100, 200)), CHANGED], "x.jsonl, row 101: problem 'p2' asks another question"),
         (good(1, 3), "problem 'p2', which "),
         (good(3, 100), "problem 'p1', which "),
