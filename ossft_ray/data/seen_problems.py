@@ -6,7 +6,7 @@ new, and which of the existing problems are missing from the input.
 
 import hashlib
 import sqlite3
-from typing import Literal
+from typing import Any, Literal
 
 from ossft_ray.common.types import Problem
 
@@ -25,7 +25,7 @@ class ProblemIndex:
             "PRAGMA journal_mode = OFF",
             "PRAGMA synchronous = OFF",
             f"PRAGMA cache_size = -{_CACHE_KIB}",
-            # `position` is that of an existing problem, else null
+            # `position` is the number of an existing problem, else null
             "CREATE TABLE problems (id TEXT PRIMARY KEY, question BLOB, gold BLOB, position INTEGER, in_input INTEGER) "
             "WITHOUT ROWID",
             "CREATE TABLE questions (digest BLOB PRIMARY KEY, id TEXT) WITHOUT ROWID",
@@ -52,9 +52,7 @@ class ProblemIndex:
         - `changed`: the run has another question under this id.
         - `repeated`: its id was in the input before.
         """
-        found = self._database.execute(
-            "SELECT question, gold, in_input FROM problems WHERE id = ?", (problem.problem_id,)
-        ).fetchone()
+        found = self._select("SELECT question, gold, in_input FROM problems WHERE id = ?", problem.problem_id)
         if found is None:
             return "new"
         question, gold, in_input = found
@@ -66,21 +64,20 @@ class ProblemIndex:
 
     def same_question(self, problem: Problem) -> str | None:
         """The id of another problem with the same question, apart from case, space and outer punctuation."""
-        found = self._database.execute(
-            "SELECT id FROM questions WHERE digest = ?", (_question_digest(problem),)
-        ).fetchone()
+        found = self._select("SELECT id FROM questions WHERE digest = ?", _question_digest(problem))
         return None if found is None or found[0] == problem.problem_id else str(found[0])
 
     def first_missing(self) -> str | None:
         """The id of the first existing problem that the input lacks so far."""
-        found = self._database.execute(
-            "SELECT id FROM problems WHERE NOT in_input ORDER BY position LIMIT 1"
-        ).fetchone()
+        found = self._select("SELECT id FROM problems WHERE NOT in_input ORDER BY position LIMIT 1")
         return None if found is None else str(found[0])
 
     def close(self) -> None:
         """Remove the database."""
         self._database.close()
+
+    def _select(self, query: str, *values: str | bytes) -> Any:
+        return self._database.execute(query, values).fetchone()
 
     def _write(self, problem: Problem, position: int | None, in_input: bool) -> None:
         row = (problem.problem_id, _digest(problem.question), _gold_digest(problem), position, in_input)
