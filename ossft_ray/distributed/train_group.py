@@ -50,7 +50,9 @@ def run_group(
     capacity = CapacityWatch("num_train_workers", plan.gpus_per_train_worker, 1, experiment.resources)
     uses_gpus = plan.gpus_per_train_worker > 0
     resources = {"CPU": 1, "GPU": plan.gpus_per_train_worker} if uses_gpus else {"CPU": 1}
-    scaling = ray.train.ScalingConfig(plan.num_train_workers, use_gpu=uses_gpus, resources_per_worker=resources)
+    scaling = ray.train.ScalingConfig(
+        num_workers=plan.num_train_workers, use_gpu=uses_gpus, resources_per_worker=resources
+    )
     run_config = ray.train.RunConfig(
         name=name,
         storage_path=folder.path,
