@@ -68,7 +68,7 @@ def forecast_lines(found: Forecast, price: float | None = None) -> Iterator[Tabl
         yield f"not in this forecast: {', '.join(missing)}"
     yield (
         "\nTimes are in proportion to the probe's. A probe with fewer than "
-        f"{plan.problems_in_flight * plan.num_policies:,} problems does not fill the policies' batches, so rewriting "
+        f"{plan.problems_in_flight * plan.num_policies:,} problems does\nnot fill the policies' batches, so rewriting "
         "and evaluation will take less.\n"
     )
     yield from _resource_lines(found, price)

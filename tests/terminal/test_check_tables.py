@@ -76,7 +76,7 @@ def printed(*parts: object) -> str:
         ({}, None, "training   1,000 examples in 12 steps\n"),
         ({"too_long": 3}, None, "in 12 steps, 60 set aside as too long\n"),
         ({}, None, "not in this forecast: score, evaluate\n"),
-        ({}, None, "A probe with fewer than 2,560 problems does not fill the policies' batches"),
+        ({}, None, "A probe with fewer than 2,560 problems does\nnot fill the policies' batches"),
         ({}, None, "peak GPU memory  70.0 GB of a policy, 40.0 GB of a training worker\n"),
         ({"device": "machine"}, None, "peak main memory  70.0 GB of a policy, "),
         ({"trainer_memory": 0}, None, "peak GPU memory  70.0 GB of a policy\n"),
