@@ -1,12 +1,13 @@
-r"""Verification: how fast next to Math-Verify itself, and how right on the official solutions of real benchmarks?
+r"""The speed of verification relative to Math-Verify, and its accuracy on official solutions of real benchmarks.
 
     python benchmarks/verification.py [--data DIR] [--no-pairs] [--rounds 5]
 
-1. Throughput a core: verdicts by second of processor time, the pool's (this process, its worker, and the pipe between
-   them) against Math-Verify's called directly in one process, on the same answers, in turn. Both are warm (parsers and
-   sympy fill caches at first) and parse a gold answer once a problem. Also by the clock, pinned to one core.
+1. Throughput per core: verdicts per second of processor time of the pool (this process, its worker, and the pipe
+   between them) and of direct calls to Math-Verify in one process, by turns on the same answers. Both are warm, because
+   parsers and sympy fill caches first, and both parse each gold answer once. The wall-clock ratio is measured on one
+   core too.
 2. Official solutions against official answers: how many state an answer, and how many of those verify.
-3. Official solutions against 20 other problems' answers each: how many are accepted, truly equal answers left out.
+3. Each official solution against the answers of 20 other problems, except equal answers: how many are accepted.
 
 Without a data folder (`--data`, else `OSSFT_TEST_DATA`; it holds math500.jsonl and so on) the throughput is measured on
 answers made here, and 2 and 3 are skipped with a line. Prints tables and, as its last line, one JSON object.
@@ -35,13 +36,13 @@ from ossft_ray.verification import Task, Verdict, VerifierPool, final_answer
 from ossft_ray.verification.kinds.number import read_number
 
 NUM_OTHERS = 20
-NUM_TIMED = 400  # problems, of each three responses are graded
+NUM_TIMED = 400  # problems, with three responses each
 console = Console(highlight=False, width=120)
 
 
 @dataclass(frozen=True)
 class Solved:
-    """An official solution with the official answer."""
+    """An official solution and its official answer."""
 
     benchmark: str
     number: int
@@ -50,7 +51,7 @@ class Solved:
 
 
 def read_solved(data: Path) -> list[Solved]:
-    """The benchmarks that have both solutions and answers; of several solutions each counts."""
+    """Read the benchmarks that have solutions and answers. Each of several solutions of a problem counts."""
     found = []
     for file in sorted(data.glob("*.jsonl")):
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
@@ -63,8 +64,8 @@ def read_solved(data: Path) -> list[Solved]:
     return found
 
 
-def make_solved() -> list[Solved]:
-    """Answers in the forms that mathematics has, for machines without the data."""
+def generate_solved() -> list[Solved]:
+    """Generate answers in several mathematical forms, for machines without the data."""
     rng = random.Random(0)
     found = []
     for number in range(5 * NUM_TIMED):
@@ -72,12 +73,12 @@ def make_solved() -> list[Solved]:
         forms = (str(a * b), rf"\frac{{{a}}}{{{b}}}", f"({a}, {b})", f"x^{{2}}+{a}x-{b}", rf"{a}\sqrt{{{c}}}")
         answer = forms[number % 5]
         words = " ".join(f"Step {step}: ${a} + {step} = {a + step}$." for step in range(20))
-        found.append(Solved("made", number, answer, rf"{words} So it is $\boxed{{{answer}}}$."))
+        found.append(Solved("generated", number, answer, rf"{words} So it is $\boxed{{{answer}}}$."))
     return found
 
 
 def timed_pairs(solved: list[Solved], seed: int) -> list[tuple[str, str]]:
-    """Of each problem: the solution, the answer written a little differently, and another problem's solution."""
+    """For each problem: its solution, its answer in a slightly different form, and another problem's solution."""
     chosen = random.Random(seed).sample(solved, min(NUM_TIMED, len(solved)))
     others = [*chosen[1:], chosen[0]]
     return [
@@ -88,7 +89,7 @@ def timed_pairs(solved: list[Solved], seed: int) -> list[tuple[str, str]]:
 
 
 def grade_directly(pairs: list[tuple[str, str]]) -> None:
-    """Math-Verify in this process, each gold answer parsed once."""
+    """Grade with Math-Verify in this process, and parse each gold answer once."""
     from math_verify import parse, verify
 
     golds: dict[str, Any] = {}
@@ -99,7 +100,7 @@ def grade_directly(pairs: list[tuple[str, str]]) -> None:
 
 
 def seconds_of(work: Callable[[], object], others: list[psutil.Process]) -> tuple[float, float]:
-    """Processor seconds, this process's and those of `others`, and seconds by the clock."""
+    """The processor seconds of this process and `others`, and the wall-clock seconds."""
 
     def used() -> float:
         return time.process_time() + sum(sum(process.cpu_times()[:2]) for process in others)
@@ -110,7 +111,7 @@ def seconds_of(work: Callable[[], object], others: list[psutil.Process]) -> tupl
 
 
 def throughput(solved: list[Solved], rounds: int) -> dict[str, float]:
-    """Verdicts by processor second and by the clock, the pool's by Math-Verify's: medians over rounds."""
+    """The throughput of the pool divided by that of Math-Verify, in processor and wall-clock time, over rounds."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     ratios: list[tuple[float, ...]] = []
@@ -118,7 +119,7 @@ def throughput(solved: list[Solved], rounds: int) -> dict[str, float]:
         with VerifierPool("math", timeout_seconds=60.0, num_workers=1) as pool:
             deque(pool.map(timed_pairs(solved, 0)), maxlen=0)
             grade_directly(timed_pairs(solved, 0))
-            workers = [psutil.Process(worker.pid) for worker in pool._workers]
+            workers = [psutil.Process(pid) for pid in pool.worker_pids]
             for seed in range(1, rounds + 1):
                 pairs = timed_pairs(solved, seed)
                 ours = seconds_of(lambda pairs=pairs: deque(pool.map(pairs), maxlen=0), workers)
@@ -138,7 +139,7 @@ def throughput(solved: list[Solved], rounds: int) -> dict[str, float]:
 
 
 def official(solved: list[Solved], pool: VerifierPool) -> tuple[dict[str, Any], list[tuple[Solved, Verdict]]]:
-    """Each solution against its own answer: counts by benchmark, and the misses."""
+    """Grade each solution against its own answer: counts per benchmark, and the misses."""
     table = Table("benchmark", "solutions", "state an answer", "hold the official one", "verify", "share", box=None)
     verdicts = list(pool.map([Task(one.answer, one.solution) for one in solved]))
     figures: dict[str, Any] = {}
@@ -165,7 +166,7 @@ def official(solved: list[Solved], pool: VerifierPool) -> tuple[dict[str, Any], 
 
 
 def wrong_pairs(solved: list[Solved]) -> Iterator[tuple[Solved, Solved]]:
-    """Each solution with 20 other problems of its benchmark whose answers are not truly equal to its own."""
+    """Pair each solution with 20 other problems of its benchmark whose answers differ from its own."""
     by_name: dict[str, list[Solved]] = {}
     for one in solved:
         by_name.setdefault(one.benchmark, []).append(one)
@@ -180,7 +181,7 @@ def wrong_pairs(solved: list[Solved]) -> Iterator[tuple[Solved, Solved]]:
 
 
 def false_positives(solved: list[Solved], pool: VerifierPool) -> tuple[dict[str, Any], list[tuple[Solved, Solved]]]:
-    """Solutions that are accepted for another problem's answer: counts by benchmark, and the pairs."""
+    """Find solutions that are accepted for another problem's answer: counts per benchmark, and the pairs."""
     figures: dict[str, Any] = {}
     accepted = []
     graded = pool.map_each(wrong_pairs(solved), lambda pair: [Task(pair[1].answer, pair[0].solution)])
@@ -199,7 +200,7 @@ def false_positives(solved: list[Solved], pool: VerifierPool) -> tuple[dict[str,
 
 
 def truly_equal(answer: str, other: str) -> bool:
-    """The same text, or the same number; not by the verifier that is measured."""
+    """Whether two answers are the same text or number. This does not use the verifier that is measured."""
     if bare(answer) == bare(other):
         return True
     values = value_of(answer), value_of(other)
@@ -227,14 +228,14 @@ def main() -> None:
     options = parser.parse_args()
     solved = read_solved(options.data) if options.data and options.data.is_dir() else []
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its timeouts are off
-    figures: dict[str, Any] = throughput(solved or make_solved(), options.rounds)
+    figures: dict[str, Any] = throughput(solved or generate_solved(), options.rounds)
     console.print(
-        f"verdicts by processor second, the pool's by Math-Verify's: {figures['ratio_to_math_verify']} "
-        f"({figures['ratio_to_math_verify_min']} to {figures['ratio_to_math_verify_max']}); "
-        f"by the clock {figures['ratio_to_math_verify_by_clock']}"
+        f"throughput relative to Math-Verify: {figures['ratio_to_math_verify']} in processor time "
+        f"({figures['ratio_to_math_verify_min']} to {figures['ratio_to_math_verify_max']}), "
+        f"{figures['ratio_to_math_verify_by_clock']} in wall-clock time"
     )
     if not solved:
-        console.print(f"{options.data}: no such folder, so the official solutions were not graded")
+        console.print(f"{options.data}: no such folder, so official solutions are not graded")
     else:
         with VerifierPool("math", num_workers=len(os.sched_getaffinity(0))) as pool:
             figures["official"], misses = official(solved, pool)

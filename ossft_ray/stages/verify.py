@@ -1,8 +1,8 @@
-"""`ossft verify`: which responses of a file are right? Grades JSONL or Parquet rows of {answer, response}.
+"""`ossft verify`: grade the rows {answer, response} of a JSONL or Parquet file.
 
-The file is read twice, as a stream: once to find whatever is wrong with it before anything is spent, once to grade.
-A row without a response counts as `no_answer`, one without an answer as `no_gold`. A row may bring its `question` (some
-kinds look at it) and its own `verifier`.
+The file is streamed twice: first to report any error in it before time is spent on grading, then to grade it. A row
+without a response gets the reason `no_answer`, and one without an answer `no_gold`. A row may have a `question`, which
+some kinds of verification read, and name its own `verifier`.
 """
 
 import contextlib
@@ -19,27 +19,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.verdict import CORRECT, MEMORY, TIMEOUT
 from ossft_ray.config import Verify
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, read_records
+from ossft_ray.verification import Task, VerifierPool
 from ossft_ray.verification.answers import answer_text
 from ossft_ray.verification.kinds import kinds
-from ossft_ray.verification.pool import VerifierPool
-from ossft_ray.verification.worker import Task
 
 BATCH_ROWS = 1024
 VERDICT_SCHEMA = pa.schema([("correct", pa.bool_()), ("reason", pa.string()), ("extracted", pa.string())])
 _REPORT_SECONDS = 0.2
-
 Row = dict[str, Any]
-Write = Callable[[list[Row]], None]
-OnProgress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class FileColumns:
-    """Which columns of a file hold what. `question` and `verifier` may be missing in the file."""
+    """The names of a file's columns. The file may lack `question` and `verifier`."""
 
     answer: str = "answer"
     response: str = "response"
@@ -49,7 +45,7 @@ class FileColumns:
 
 @dataclass(frozen=True)
 class VerifySummary:
-    """What grading a file came to. `reasons` counts the rows by reason, the most frequent first."""
+    """The result of grading a file. `reasons` counts the rows by reason, in descending order."""
 
     output: Path
     num_rows: int
@@ -64,7 +60,7 @@ class VerifySummary:
 
     @property
     def num_over_limits(self) -> int:
-        """Rows that ran into the limit of time or memory."""
+        """Number of rows whose grading exceeded the limit on time or memory."""
         return self.reasons.get(TIMEOUT, 0) + self.reasons.get(MEMORY, 0)
 
     @property
@@ -77,22 +73,21 @@ def verify_file(
     output: str | Path | None = None,
     verify: Verify | None = None,
     columns: FileColumns | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Callable[[dict[str, Any]], None] = lambda progress: None,
 ) -> VerifySummary:
-    """Grade each row of a file; write all its columns and `correct`, `reason`, `extracted` to `output`.
+    """Grade each row of a file and write the rows with `correct`, `reason` and `extracted` to `output`.
 
     Args:
-        path: JSONL or Parquet with an answer (text, numbers, or a list of them) and a response (text, or a chat whose
-            last message it is) in each row.
-        output: JSONL or Parquet by its suffix; by default the file's name with `.verified` before the suffix. It
-            appears only when it is complete.
-        verify: the kind, its settings and its limits.
-        columns: the file's own names.
-        on_progress: called now and then, and at the end, with `total`, `rows`, `correct` and `seconds`.
+        path: a JSONL or Parquet file. Each row has an answer (text, a number, or a list of them) and a response (text,
+            or a chat whose last message counts).
+        output: a JSONL or Parquet file, by its suffix; by default, the input's name with `.verified` before the
+            suffix. It appears when it is complete.
+        verify: the kind of verification, its settings and its limits.
+        columns: the names of the file's columns.
+        on_progress: called from time to time and at the end, with `total`, `rows`, `correct` and `seconds`.
 
     Raises:
-        InputError: the file, one of its lines or columns, the output's name, or the verifier cannot be used; says
-            which and why.
+        InputError: the file, one of its rows, the output's name or the verifier cannot be used.
         JobError: no worker can be started.
     """
     verify, columns = verify or Verify(), columns or FileColumns()
@@ -104,51 +99,37 @@ def verify_file(
     if not source.is_file():
         raise InputError(f"{source}: no such file")
     num_rows = _check_rows(source, columns)
-    schema = _schema_of(source) if target.suffix in PARQUET_SUFFIXES else None
+    schema = _schema_with_verdicts(source) if target.suffix in PARQUET_SUFFIXES else None
     started = reported = time.monotonic()
     reasons: Counter[str] = Counter()
 
-    def report() -> None:
-        totals = {"total": num_rows, "rows": reasons.total(), "correct": reasons[CORRECT]}
-        if on_progress is not None:
-            on_progress(totals | {"seconds": time.monotonic() - started})
+    def graded_rows() -> Iterator[Row]:
+        nonlocal reported
+        rows = (record.values for record in read_records(str(source)))
+        for row, (verdict,) in pool.map_each(rows, lambda row: [_task(row, columns, verify.kind)]):
+            reasons[verdict.reason] += 1
+            yield row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
+            now = time.monotonic()
+            if reasons.total() == num_rows or now - reported > _REPORT_SECONDS:
+                reported = now
+                totals = {"total": num_rows, "rows": reasons.total(), "correct": reasons[CORRECT]}
+                on_progress(totals | {"seconds": now - started})
 
-    with VerifierPool.of(verify) as pool, _writing(target, schema) as write:
-        graded: list[Row] = []
-        for row in _graded(source, columns, verify.kind, pool):
-            graded.append(row)
-            reasons[row["reason"]] += 1
-            if len(graded) == BATCH_ROWS:
-                write(graded)
-                graded = []
-            if time.monotonic() - reported > _REPORT_SECONDS:
-                reported = time.monotonic()
-                report()
-        write(graded)
-    report()
+    with VerifierPool.of(verify) as pool:
+        _write(graded_rows(), target, schema)
     return VerifySummary(target, num_rows, reasons[CORRECT], dict(reasons.most_common()), time.monotonic() - started)
-
-
-def _graded(source: Path, columns: FileColumns, kind: str, pool: VerifierPool) -> Iterator[Row]:
-    """The rows with their verdicts, while later rows are read and graded."""
-    rows = (record.values for record in read_records(str(source)))
-    for row, (verdict,) in pool.map_each(rows, lambda row: [_task(row, columns, kind)]):
-        yield row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
 
 
 def _task(row: Row, columns: FileColumns, kind: str) -> Task:
     verifier = answer_text(row.get(columns.verifier))
+    answer = answer_text(row[columns.answer], verifier or kind)
     question = row.get(columns.question)
-    return Task(
-        answer_text(row[columns.answer], verifier or kind),
-        _response_text(row[columns.response]) or "",
-        question if isinstance(question, str) else "",
-        verifier,
-    )
+    response = _response_text(row[columns.response]) or ""
+    return Task(answer, response, question if isinstance(question, str) else "", verifier)
 
 
 def _response_text(value: Any) -> str | None:
-    """A response as text, of a chat its last message; None for what is neither."""
+    """The text of a response, or of the last message of a chat; None for any other value."""
     if value is None or isinstance(value, str):
         return value or ""
     is_chat = isinstance(value, list) and value and isinstance(value[-1], dict)
@@ -157,7 +138,7 @@ def _response_text(value: Any) -> str | None:
 
 
 def _check_rows(source: Path, columns: FileColumns) -> int:
-    """The number of rows, each of which can be graded."""
+    """Check that every row can be graded, and return the number of rows."""
     num_rows, known = 0, kinds()
     for num_rows, record in enumerate(read_records(str(source)), start=1):  # noqa: B007
         _check_row(record, columns, known)
@@ -184,56 +165,44 @@ def _check_row(record: Record, columns: FileColumns, known: list[str]) -> None:
         raise InputError(f"{place}: no verification kind '{verifier}'; kinds: {', '.join(known)}")
 
 
-def _read_batches(source: Path) -> Iterator[list[Row]]:
-    rows = (record.values for record in read_records(str(source)))
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
     while batch := list(itertools.islice(rows, BATCH_ROWS)):
         yield batch
 
 
-def _schema_of(source: Path) -> pa.Schema:
-    """The columns of all rows and the verdict's, which replace those of an earlier grading."""
+def _schema_with_verdicts(source: Path) -> pa.Schema:
+    """The schema of all rows, with the verdict's columns instead of those of an earlier grading."""
     if source.suffix in PARQUET_SUFFIXES:
         schema = pq.read_schema(source).remove_metadata()
     else:
         schema = pa.schema([])
         try:
-            for batch in _read_batches(source):
+            for batch in _batches(record.values for record in read_records(str(source))):
                 names = dict.fromkeys(name for row in batch for name in row)
                 fields = [pa.field(name, pa.array([row.get(name) for row in batch]).type) for name in names]
                 schema = pa.unify_schemas([schema, pa.schema(fields)], promote_options="permissive")
         except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
-            problem = str(error).splitlines()[0]
-            raise InputError(f"{source}: its rows do not fit Parquet columns ({problem}); write .jsonl") from error
+            raise InputError(f"{source}: its rows do not fit Parquet columns ({brief(error)}); write .jsonl") from error
     kept = [field for field in schema if field.name not in VERDICT_SCHEMA.names]
     return pa.schema([*kept, *VERDICT_SCHEMA])
 
 
-@contextlib.contextmanager
-def _writing(target: Path, schema: pa.Schema | None) -> Iterator[Write]:
-    """A function that appends rows to `target` (Parquet if a schema is given, else JSONL), which appears at the end."""
+def _write(rows: Iterator[Row], target: Path, schema: pa.Schema | None) -> None:
+    """Write rows to a file that appears when it is complete: Parquet if a schema is given, otherwise JSONL."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{target}: its folder cannot be made: {error.strerror or error}") from error
-    try:
         if schema is not None:
             with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                for batch in _batches(rows):
+                    writer.write_table(pa.Table.from_pylist(batch, schema=schema))
         else:
-            with temporary.open("w", encoding="utf-8") as file:
-                yield lambda rows: file.writelines(f"{_as_json(row)}\n" for row in rows)
+            # JSON escapes half of a surrogate pair in the same way as backslashreplace.
+            with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                file.writelines(f"{json.dumps(row, ensure_ascii=False, default=str)}\n" for row in rows)
         os.replace(temporary, target)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
+        raise InputError(f"{target}: cannot be written: {brief(error)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _as_json(row: Row) -> str:
-    text = json.dumps(row, ensure_ascii=False, default=str)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can write
-        return json.dumps(row, default=str)
-    return text
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

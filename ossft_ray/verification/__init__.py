@@ -1,14 +1,13 @@
-"""Is this answer right? Graders in worker processes that can be killed.
+"""Verification: decide whether a response's answer is correct, in worker processes that can be killed.
 
-    answers.py      which text counts as the answer, and which answers are the same: the table
-    kinds/          a grader a file: math (Math-Verify), choice, number, text, python (a user's function)
-    pool.py         graders in processes (worker.py) with limits on time and memory, in the order of schedule.py
-    fork_server.py  what those processes are forked by
-    mathematics/    what the kind math needs beside Math-Verify: no bomb explodes, no wrong answer is accepted
-    inputs.py       what verdicts depend on
-    files.py        `ossft verify`: grade a whole file
+    answers.py      which text counts as the answer, as a table of examples
+    kinds/          a grader per file: math (Math-Verify), choice, number, text, python (a user's function)
+    mathematics/    what `math` adds to Math-Verify: bounds on complexity, and fewer wrong acceptances
+    pool.py         many gradings at a time, in worker processes (worker.py), in the order of schedule.py
+    fork_server.py  the process that forks the workers
+    fingerprint.py  the settings and code that verdicts depend on
 
-Kinds load heavy libraries (math: sympy, seconds), and only the workers of a pool need them: none is imported here.
+A kind may load heavy libraries (`math` needs seconds for sympy). Only workers need them, so nothing here loads a kind.
 """
 
 from ossft_ray.common.verdict import Verdict

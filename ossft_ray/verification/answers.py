@@ -1,7 +1,7 @@
-r"""Which text counts as the answer, and which answers are the same?
+r"""The rules for which text of a response counts as its answer, and a table of which answers are equal.
 
-One table for all kinds; every row is also a test (`\n` is a new line). The answer is the last box, else a `####` tail,
-else what is announced near the end. Nothing else is one: a response that gives up after "I see 5 apples" has none.
+The table covers all kinds, and each of its rows is a test (`\n` is a new line). The answer is the last box, else a
+`####` tail, else what is announced near the end. Nothing else counts: "I see 5 apples and give up" has no answer.
 
 | kind   | gold              | response                                  | answer read          | verdict   |
 |--------|-------------------|-------------------------------------------|----------------------|-----------|
@@ -63,11 +63,11 @@ from typing import Any
 
 from ossft_ray.common.latex import find_boxes
 
-ANNOUNCED_WITHIN_CHARACTERS = 400  # of the end: what is announced earlier may have been given up since
+_ANNOUNCED_WITHIN_CHARACTERS = 400  # of the end, because the model may drop an answer that it announces earlier
 
 _TAIL = re.compile(r"####[ \t]*(\S[^\n]*)\Z")
-_LONELY_BOX = re.compile(r"\s*\\(?:boxed|fbox|framebox)\s*\{.*\}\s*", re.DOTALL)
-# What may stand between two boxes that are one answer: "$x = \boxed{1}$ or $x = \boxed{2}$".
+_ONLY_A_BOX = re.compile(r"\s*\\(?:boxed|fbox|framebox)\s*\{.*\}\s*", re.DOTALL)
+# The text between two boxes that form one answer: "$x = \boxed{1}$ or $x = \boxed{2}$".
 _JOINT = re.compile(
     r"\s*\$*\s*(?:,|;|and|or|,\s*and|,\s*or|\\text\s*\{\s*(?:and|or)\s*\})\s*\$*(?:\s*[A-Za-z]\s*=)?\s*"
 )
@@ -77,24 +77,24 @@ _ANNOUNCEMENT = re.compile(
     r"|^[#*_ \t]*(?:the\s+)?(?:final\s+)?answer[*_ \t]*\n\s*[*_]*",  # a heading
     re.IGNORECASE | re.MULTILINE,
 )
-_MONEY = r"\d[\d,.]*(?:\s+(?![\\+\-*/=^<>])|\Z)"  # what follows the dollar of "$18 a week"
+_MONEY = r"\d[\d,.]*(?:\s+(?![\\+\-*/=^<>])|\Z)"  # the text after the dollar of "$18 a week"
 _FORMULA = re.compile(rf"\$\$(.+?)\$\$|\$(?!{_MONEY})([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _AND = re.compile(r"\s*(?:,?\s*\band\b|,?\s*\bor\b|,)\s*")
 _SENTENCE_END = re.compile(r"[.!?;](?=\s|\*|\Z)|\n")
-# "The answer is not ..." and "the answer is obtained by ..." announce nothing.
-_NOT = re.compile(r"(?:not|n't|un\w+|obtained|reasonable|clear|correct|right|wrong|independent)\b", re.IGNORECASE)
+# "The answer is not ..." and "the answer is obtained by ..." announce no answer.
+_NO_ANSWER = re.compile(r"(?:not|n't|un\w+|obtained|reasonable|clear|correct|right|wrong|independent)\b", re.IGNORECASE)
 
 
 def final_answer(text: str) -> str | None:
-    r"""The answer that a text marks as such: its last box, else its `#### ...` tail, else None.
+    r"""Return the answer that a text marks: the content of its last box, else of its `####` tail, else None.
 
-    Boxes that are joined by "and", "or" or a comma are one answer of several parts.
+    Boxes joined by "and", "or" or a comma form one answer.
 
     >>> final_answer(r"Half of it: \boxed{\frac{1}{2}}.")
     '\\frac{1}{2}'
     """
     parts: list[str] = []
-    next_start = None  # of the box that was taken last, further on in the text
+    next_start = None  # of the box after this one
     for start, end in reversed(find_boxes(text)):
         content = _unwrap(text[start:end])
         if next_start is not None and not (content and _is_joined(text, end + 1, next_start)):
@@ -104,14 +104,14 @@ def final_answer(text: str) -> str | None:
             next_start = start
     if parts:
         return ", ".join(reversed(parts))
-    # Searched from the last marker on, so that a long text costs nothing.
+    # The search starts at the last marker, so that its cost does not grow with the text.
     marker = text.rfind("####")
     tail = _TAIL.match(text[marker:].rstrip()) if marker >= 0 else None
     return tail[1].strip() if tail else None
 
 
 def stated_answer(response: str) -> str | None:
-    """The answer that a response states after its thinking: marked (`final_answer`), else announced, else None.
+    """Return the answer that a response states after its thinking: a marked one, else an announced one, else None.
 
     >>> stated_answer("<think>3?</think>So the answer is $5$, I think.")
     '5'
@@ -122,17 +122,15 @@ def stated_answer(response: str) -> str | None:
 
 
 def announced_answer(text: str) -> str | None:
-    """What follows the last "the answer is" (or "Answer:") near the end of a text.
+    """Return what follows the last "the answer is" or "Answer:" near the end of a text.
 
-    The formulas that follow at once, or the rest of the sentence.
+    That is the formulas directly after it, else the rest of the sentence.
     """
-    text = text[-ANNOUNCED_WITHIN_CHARACTERS:]
-    last = None
-    for last in _ANNOUNCEMENT.finditer(text):  # noqa: B007
-        pass
-    if last is None or _NOT.match(text, last.end()):
+    text = text[-_ANNOUNCED_WITHIN_CHARACTERS:]
+    starts = [announcement.end() for announcement in _ANNOUNCEMENT.finditer(text)]
+    if not starts or _NO_ANSWER.match(text, starts[-1]):
         return None
-    formulas, position = [], last.end()
+    formulas, position = [], starts[-1]
     while formula := _FORMULA.match(text, position):
         formulas.append(next(group for group in formula.groups() if group is not None).strip())
         joint = _AND.match(text, formula.end())
@@ -141,12 +139,12 @@ def announced_answer(text: str) -> str | None:
         position = joint.end()
     if formulas:
         return ", ".join(formulas)
-    end = _SENTENCE_END.search(text, last.end())
-    return text[last.end() : end.start() if end else len(text)].strip(" \t*_\"'“”`") or None
+    end = _SENTENCE_END.search(text, position)
+    return text[position : end.start() if end else len(text)].strip(" \t*_\"'“”`") or None
 
 
 def conclusion(response: str) -> str:
-    """What a response says after its thinking: the text after the last `</think>`, or nothing if that never came.
+    """Return the part of a response after its thinking, which ends with `</think>`; empty if the thinking never ends.
 
     >>> conclusion("<think>3?</think>It is 5.")
     'It is 5.'
@@ -156,9 +154,9 @@ def conclusion(response: str) -> str:
 
 
 def answer_text(value: Any, kind: str = "math") -> str:
-    """An answer cell as text: 27.0 is "27", a list of one is its item, a longer list is joined by commas.
+    """Convert an answer cell to text: 27.0 becomes "27", and the items of a list are joined by commas.
 
-    For the kind `text` a list holds aliases, and stays one. Empty for null, and for what is neither text nor a number.
+    For the kind `text` a list holds aliases and stays a list, as JSON. A null, a bool, an object or bytes become "".
     """
     if isinstance(value, list | tuple) and kind == "text" and len(value) > 1:
         return json.dumps([answer_text(item) for item in value], ensure_ascii=False)
@@ -170,22 +168,22 @@ def answer_text(value: Any, kind: str = "math") -> str:
 
 
 def well_formed(response: str) -> str:
-    """The response without halves of surrogate pairs, which can be sampled, but not written to UTF-8 afterwards."""
+    """Replace halves of surrogate pairs: a model can sample them, but UTF-8 cannot hold them."""
     return response.encode("utf-8", "replace").decode("utf-8")
 
 
 def _is_joined(text: str, start: int, next_start: int) -> bool:
-    """Whether nothing but a joint stands between the end of one box and the content of the next."""
+    """Whether only a joint stands between the end of one box and the content of the next."""
     between = text[start:next_start]
     opening = max(between.rfind(name) for name in ("\\boxed", "\\fbox", "\\framebox"))
     return opening >= 0 and _JOINT.fullmatch(between[:opening]) is not None
 
 
 def _unwrap(content: str) -> str:
-    # Each turn takes one box off; the bound keeps ten thousand nested boxes from costing quadratic time.
+    # Each iteration removes one box. The bound keeps ten thousand nested boxes from taking quadratic time.
     for _ in range(4):
         inner = find_boxes(content)
-        if len(inner) != 1 or not _LONELY_BOX.fullmatch(content) or content[inner[0][1] + 1 :].strip():
+        if len(inner) != 1 or not _ONLY_A_BOX.fullmatch(content) or content[inner[0][1] + 1 :].strip():
             break
         content = content[slice(*inner[0])]
     return content.strip()

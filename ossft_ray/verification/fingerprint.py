@@ -1,40 +1,36 @@
-"""What do verdicts depend on? The keys of `[verify]` that decide them, and whose code they come from."""
+"""The verifier's part of a stage's fingerprint: the settings and the code that verdicts depend on."""
 
 import hashlib
-import importlib.machinery
 import importlib.util
 import os
 import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from ossft_ray.config import Verify
 from ossft_ray.verification.kinds import check_kind, version_of
 
-_ONLY_SPEED = {"num_workers"}
-
 
 def verify_inputs(verify: Verify) -> dict[str, Any]:
-    """For the fingerprint of a stage that verifies: another tolerance, function or plug-in version gives other rows.
+    """What must stay the same for stored verdicts to stay valid: settings, a plug-in's version, a function's source.
 
     Raises:
         InputError: there is no such kind.
     """
-    found: dict[str, Any] = verify.model_dump(mode="json", exclude=_ONLY_SPEED)
+    inputs: dict[str, Any] = verify.model_dump(mode="json", exclude={"num_workers"})  # which changes only the speed
     if (version := version_of(check_kind(verify.kind))) is not None:
-        found["version"] = version
+        inputs["version"] = version
     if verify.python.function:
-        found["python"]["source"] = _source_digest(verify.python.function.partition(":")[0])
-    return found
+        inputs["python"]["source"] = _source_digest(verify.python.function.partition(":")[0])
+    return inputs
 
 
 def _source_digest(module: str) -> str | None:
-    """Of the file that a user's function stands in; None where it is not found, which loading it will say."""
-    path = [*sys.path, os.getcwd()]
+    """Digest a module's source file; None if it is not found, which the worker that loads it will report."""
     try:
-        spec = importlib.util.find_spec(module) or importlib.machinery.PathFinder.find_spec(module, path)
+        spec = importlib.util.find_spec(module) or PathFinder.find_spec(module, [*sys.path, os.getcwd()])
     except (ImportError, ValueError):
         return None
-    if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
-        return None
-    with open(spec.origin, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()[:16]
+    file = Path(spec.origin) if spec and spec.origin else None
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file and file.is_file() else None

@@ -1,13 +1,13 @@
-"""A small process next to this one that forks worker processes for it and has loaded what they need.
+"""A fork server: a small process that loads what workers need, and forks them on request.
 
-This process may hold CUDA, threads and a vLLM engine, which must not be forked, and a fresh interpreter would take
-seconds to load sympy. multiprocessing has a fork server too, but it runs the user's script again in each worker
-(without end, if there is no `__name__` guard), or imports Ray where this process is a Ray actor. Only a change to
-`__main__` would keep it from that, and imports on other threads trip over such a change. This fork server touches
-nothing of the process that it serves.
+The main process must not be forked, because it may hold CUDA, threads and a vLLM engine. A fresh interpreter per worker
+would take seconds to load sympy. The fork server of multiprocessing would run the user's script in each worker, or
+import Ray if the main process is a Ray actor. Preventing that takes a change to `__main__`, which breaks imports on
+other threads. This fork server changes nothing in the process that it serves.
 
-A request is a byte on a socket, together with two pipe ends. One is the worker's. On the other the fork server tells
-the worker's process id, and later how the worker ended. The fork server ends when the socket does: with its parent.
+A request is a byte on a socket, sent together with the ends of two pipes. The first end becomes the worker's connection
+to its parent. On the second, the fork server reports the worker's process id, and later its exit code. The fork server
+ends when the socket closes, so it ends with its parent.
 """
 
 import atexit
@@ -24,209 +24,173 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 _REQUEST = b"f"
-# Not `-m`: importing this module's package imports the module itself, and runpy warns of running it a second time.
+# `python -m` would import this module twice: once with its package and once as `__main__`, with a warning.
 _COMMAND = f"import sys; sys.path[:] = sys.argv[3:]; from {__name__} import main; main(int(sys.argv[1]), sys.argv[2])"
 
 
 @dataclass(frozen=True)
 class ForkedProcess:
-    """A worker process as its parent sees it.
-
-    Attributes:
-        connection: whose other end the process has.
-        told: what the fork server tells comes here.
-    """
+    """A worker process as its parent sees it."""
 
     pid: int
-    connection: Connection
-    told: Connection
+    connection: Connection  # the parent's end of the pipe to the process
+    report: Connection  # receives the exit code from the fork server
 
     def exit_code(self, seconds: float) -> int | None:
-        """Wait until it has ended: its exit code, or minus the signal that ended it.
+        """Wait for the exit code, or minus the signal that ended the process.
 
-        None where the fork server did not tell within so many seconds, or has died itself.
+        None if the fork server does not report it within so many seconds, or has died.
         """
         with contextlib.suppress(EOFError, OSError):
-            if self.told.poll(seconds):
-                code: int = self.told.recv()
-                return code
+            if self.report.poll(seconds):
+                return int(self.report.recv())
         return None
 
     def close(self) -> None:
-        """Let go of it; a process that reads its connection meets the end."""
+        """Close both pipes; a process that reads its connection then gets an EOFError."""
         self.connection.close()
-        self.told.close()
-
-
-class _Server(NamedTuple):
-    process: subprocess.Popen[bytes]
-    control: socket.socket  # its end is the server's end
+        self.report.close()
 
 
 class ForkServer:
-    """The fork server as its parent sees it: launched when first needed, and again when it has died.
-
-    Any threads may share it.
-    """
+    """The fork server as its parent sees it. It starts on first use, and again if it has died. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._server: _Server | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         atexit.register(self._stop)
-
-    @property
-    def pid(self) -> int | None:
-        """The fork server's process id, once there is one."""
-        server = self._server
-        return server.process.pid if server else None
 
     def start(self, preload: str, function: Callable[..., None], *arguments: object) -> ForkedProcess:
         """Start a process that calls the function with its end of a connection and the arguments.
 
-        It finds modules and files where this process finds them now.
-
-        Args:
-            preload: a module that a new fork server loads for all its processes.
-            function: is told by its name, so it stands in a module that can be imported.
+        The process has the search path and the working directory that this process has now. The function is pickled by
+        name, so it must belong to an importable module. A new fork server imports the module `preload` first.
 
         Raises:
             OSError, EOFError: no process could be started.
         """
-        with contextlib.ExitStack() as mine:
-            connection, theirs = Pipe()
-            mine.enter_context(connection)
-            told, tells = Pipe(duplex=False)
-            mine.enter_context(told)
-            with theirs, tells:
-                self._request(preload, [theirs.fileno(), tells.fileno()])
-            pid: int = told.recv()
+        with contextlib.ExitStack() as on_error:
+            connection, worker_end = Pipe()
+            on_error.enter_context(connection)
+            report, server_end = Pipe(duplex=False)
+            on_error.enter_context(report)
+            with worker_end, server_end:
+                self._request(preload, [worker_end.fileno(), server_end.fileno()])
+            pid: int = report.recv()
             connection.send((_search_path(), os.getcwd()))
-            connection.send((function, arguments))  # apart, for reading it takes the search path
-            mine.pop_all()
-        return ForkedProcess(pid, connection, told)
+            connection.send((function, arguments))  # separately, because unpickling it needs the search path
+            on_error.pop_all()
+        return ForkedProcess(pid, connection, report)
 
     def _request(self, preload: str, ends: list[int]) -> None:
         with self._lock:
-            server = self._server
-            if server is not None and server.process.poll() is None:
-                with contextlib.suppress(ConnectionError):  # it is dying just now
-                    socket.send_fds(server.control, [_REQUEST], ends)
+            if self.process is not None and self.process.poll() is None:
+                with contextlib.suppress(ConnectionError):  # it died just now
+                    socket.send_fds(self._control, [_REQUEST], ends)
                     return
             self._stop()
-            server = self._server = _launch(preload)
-            socket.send_fds(server.control, [_REQUEST], ends)
+            self._launch(preload)
+            socket.send_fds(self._control, [_REQUEST], ends)
+
+    def _launch(self, preload: str) -> None:
+        self._control, server_end = socket.socketpair()  # the server ends when this end closes
+        command = [sys.executable, "-c", _COMMAND, str(server_end.fileno()), preload, *_search_path()]
+        null = subprocess.DEVNULL
+        with server_end:
+            self.process = subprocess.Popen(command, stdin=null, stdout=null, pass_fds=[server_end.fileno()])
 
     def _stop(self) -> None:
-        # Without the lock: when the interpreter ends, a thread that is no more may hold it.
-        server, self._server = self._server, None
-        if server is not None:
-            server.process.kill()
-            server.process.wait()
-            server.control.close()
+        # This takes no lock: at the end of the interpreter, a thread that no longer runs may hold it.
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            self._control.close()
 
 
 FORK_SERVER = ForkServer()  # of this process
 
 
 def _search_path() -> list[str]:
-    return [entry for entry in sys.path if isinstance(entry, str)]  # imports pass over other entries too
-
-
-def _launch(preload: str) -> _Server:
-    mine, theirs = socket.socketpair()
-    with theirs:
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, str(theirs.fileno()), preload, *_search_path()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        except BaseException:
-            mine.close()
-            raise
-    return _Server(process, mine)
+    return [entry for entry in sys.path if isinstance(entry, str)]  # imports ignore other entries
 
 
 def main(control: int, preload: str) -> None:
-    """Serve as the fork server whose end of the socket is the file descriptor `control`."""
+    """Run the fork server. `control` is the file descriptor of its end of the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the thread that launched this process may block signals
-    with contextlib.suppress(Exception):  # a worker that needs the module meets this again
+    with contextlib.suppress(Exception):  # a worker that needs the module raises the error again
         importlib.import_module(preload)
-    _Forks(socket.socket(fileno=control)).serve()
+    _Forker(socket.socket(fileno=control)).serve()
 
 
-class _Forks:
-    """The fork server's own view: one thread that forks, and waits for what it has forked."""
+class _Forker:
+    """The loop of the fork server: a single thread that forks workers and waits for their ends."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._tells: dict[int, Connection] = {}  # by the process id of each worker that lives
-        self._woken, self._wakes = socket.socketpair()
-        self._wakes.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it would wake nobody
-        signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
+        self._reports: dict[int, Connection] = {}  # by the process id of each living worker
+        # Each signal writes a byte to this socket, so that the end of a worker wakes `select`.
+        self._signals, self._signal_writer = socket.socketpair()
+        self._signal_writer.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a signal without a handler would write nothing
+        signal.set_wakeup_fd(self._signal_writer.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
-        """Fork a worker for each request. When the parent is gone, nobody wants the workers any more either."""
+        """Fork a worker for each request until the parent is gone, then kill the workers."""
         while True:
-            ready, _, _ = select.select([self._control, self._woken], [], [])
-            if self._woken in ready:
-                self._woken.recv(4096)
-                self._tell_exit_codes()
+            ready, _, _ = select.select([self._control, self._signals], [], [])
+            if self._signals in ready:
+                self._signals.recv(4096)
+                self._report_exit_codes()
             if self._control in ready:
                 request, ends, _, _ = socket.recv_fds(self._control, len(_REQUEST), 2)
                 if not request:
                     break
-                self._fork(*map(_as_connection, ends))
-        for pid in self._tells:
+                for end in ends:
+                    os.set_inheritable(end, False)  # a process that a worker starts must not keep the pipe open
+                self._fork(*map(Connection, ends))
+        for pid in self._reports:
             os.kill(pid, signal.SIGKILL)
 
-    def _fork(self, connection: Connection, tells: Connection) -> None:
+    def _fork(self, connection: Connection, report: Connection) -> None:
         with connection:
             try:
                 pid = os.fork()
-            except OSError:  # out of processes, which the parent learns from the end of this pipe
-                tells.close()
+            except OSError:  # too many processes, which the parent learns from the end of this pipe
+                report.close()
                 return
             if pid == 0:
-                tells.close()
-                self._let_go()
-                _work(connection)
-        self._tells[pid] = tells
+                self._detach(report)
+                _run_worker(connection)
+        self._reports[pid] = report
         with contextlib.suppress(OSError):  # the parent is gone
-            tells.send(pid)
+            report.send(pid)
 
-    def _tell_exit_codes(self) -> None:
-        while self._tells:
+    def _report_exit_codes(self) -> None:
+        while self._reports:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            if pid in self._tells:  # else the preloaded module has started it
-                with self._tells.pop(pid) as tells, contextlib.suppress(OSError):
-                    tells.send(os.waitstatus_to_exitcode(status))
+            if pid in self._reports:  # otherwise the preloaded module started this process
+                with self._reports.pop(pid) as report, contextlib.suppress(OSError):
+                    report.send(os.waitstatus_to_exitcode(status))
 
-    def _let_go(self) -> None:
-        """Leave a worker nothing of the server's."""
+    def _detach(self, report: Connection) -> None:
+        """Restore the signals and close the server's sockets and pipes in a new worker."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for end in (self._control, self._woken, self._wakes):
+        for end in (self._control, self._signals, self._signal_writer):
             end.close()
-        for tells in self._tells.values():
-            tells.close()
+        for connection in (report, *self._reports.values()):
+            connection.close()
 
 
-def _as_connection(descriptor: int) -> Connection:
-    os.set_inheritable(descriptor, False)  # what a worker starts must not keep the pipe open
-    return Connection(descriptor)
-
-
-def _work(connection: Connection) -> NoReturn:
-    """Be a worker: do what the parent says, and end."""
+def _run_worker(connection: Connection) -> NoReturn:
+    """Call the function that the parent sends, and exit."""
     code = 1
     try:
         sys.path[:], folder = connection.recv()

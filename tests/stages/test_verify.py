@@ -1,4 +1,4 @@
-"""`ossft verify`: rows in, the same rows with verdicts out; bad input is refused in one line."""
+"""`ossft verify` adds verdicts to the rows of a file, and rejects bad input with one line."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_rows_keep_their_columns_and_gain_verdicts(tmp_path: Path, source: str, 
     assert sorted(entry.name for entry in summary.output.parent.iterdir() if entry.name.startswith(".")) == []
 
 
-def test_rows_bring_their_own_columns_questions_and_verifiers(tmp_path: Path) -> None:
+def test_rows_may_have_other_columns_questions_and_verifiers(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"gold": ["2", "3"], "text": r"\boxed{3, 2}"},
         {"gold": ["USA", "US"], "text": r"\boxed{us}", "by": "text"},
@@ -74,18 +74,18 @@ def test_rows_bring_their_own_columns_questions_and_verifiers(tmp_path: Path) ->
     assert [list(row)[:2] for row in read(summary.output)] == [["gold", "text"]] * 4
 
 
-def test_the_settings_and_limits_of_verify_hold(tmp_path: Path) -> None:
+def test_settings_and_limits_apply(tmp_path: Path) -> None:
     rows = [{"answer": "1.00", "response": r"\boxed{1.05}"}, {"answer": "1", "response": r"\boxed{1}"}]
     path = write(tmp_path / "in.jsonl", rows)
     loose = Verify(kind="number", number=VerifyNumber(relative_tolerance=0.1))
     assert [verify_file(path, verify=verify).num_correct for verify in (loose, Verify(kind="number"))] == [2, 1]
     bomb = write(tmp_path / "bomb.jsonl", [{"answer": "x", "response": "hang"}, {"answer": "x", "response": "x"}])
-    python = VerifyPython(function="hanging_verifier:grade")
+    python = VerifyPython(function="tests.verification.hanging_verifier:grade")
     summary = verify_file(bomb, verify=Verify(kind="python", timeout_seconds=0.3, python=python))
     assert summary.reasons == {"timeout": 1, "correct": 1} and summary.num_over_limits == 1
 
 
-def test_many_rows_come_out_in_their_order(tmp_path: Path) -> None:
+def test_many_rows_keep_their_order(tmp_path: Path) -> None:
     rows = [{"number": number, "answer": "1", "response": rf"\boxed{{{number}}}"} for number in range(3000)]
     summary = verify_file(write(tmp_path / "in.jsonl", rows))
     graded = read(summary.output)
@@ -94,7 +94,7 @@ def test_many_rows_come_out_in_their_order(tmp_path: Path) -> None:
     assert [row["number"] for row in graded if row["correct"]] == [1]
 
 
-def test_jsonl_to_parquet_and_grading_again_replaces_the_verdicts(tmp_path: Path) -> None:
+def test_grading_again_replaces_the_verdicts_also_as_parquet(tmp_path: Path) -> None:
     rows = [{"answer": "5", "response": r"\boxed{5}", "reason": "old"}, {"answer": "6", "response": "", "more": [1]}]
     first = verify_file(write(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet").output
     assert pq.read_schema(first).names == ["answer", "response", "more", "correct", "reason", "extracted"]
@@ -124,11 +124,11 @@ GOOD = r'{"answer": "5", "response": "\\boxed{5}"}'
         ("in.parquet", "no parquet", None, r"in\.parquet: cannot be read"),
         ("in.csv", GOOD, None, r"in\.csv: unknown kind of file"),
         ("in.jsonl", GOOD, "out.txt", r"out\.txt: unknown kind of file"),
-        ("in.jsonl", GOOD, "in.jsonl/out.jsonl", "its folder cannot be made"),
+        ("in.jsonl", GOOD, "in.jsonl/out.jsonl", r"out\.jsonl: cannot be written: "),
         ("in.jsonl", f'{GOOD}\n{{"answer": 5, "response": ""}}', "out.parquet", "do not fit Parquet columns"),
     ],
 )
-def test_bad_input_is_refused_and_leaves_nothing(
+def test_bad_input_is_rejected_and_leaves_no_file(
     tmp_path: Path, name: str, content: str | None, output: str | None, message: str
 ) -> None:
     if content is not None:
@@ -138,3 +138,10 @@ def test_bad_input_is_refused_and_leaves_nothing(
         verify_file(tmp_path / name, None if output is None else tmp_path / output)
     assert "\n" not in str(raised.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_half_of_a_surrogate_pair_survives(tmp_path: Path) -> None:
+    rows = [{"answer": "5", "response": "\ud835 \\boxed{5}", "note": "\ud800ü"}]
+    assert read(verify_file(write(tmp_path / "in.jsonl", rows)).output) == [
+        rows[0] | {"correct": True, "reason": "correct", "extracted": "5"}
+    ]

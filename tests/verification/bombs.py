@@ -1,15 +1,15 @@
-r"""What a model may write to hang, crash, fill or take over whoever grades it: a table, a bomb a row.
+r"""Texts of a model that might hang, crash, fill or take over their grader: one bomb per row.
 
-`EXPRESSIONS` are answers: each stands in a box against several gold answers, and is a gold answer itself. `RESPONSES`
-are whole texts. Both carry the reason that their verdict gives. `HARD` answers look harmless and are not: those end at
-the pool's limits, against the gold answer beside them.
+`EXPRESSIONS` are answers. The tests put each into a box and compare it with several gold answers, and use it as a gold
+answer. `RESPONSES` are whole texts. Both have the reason of the expected verdict. `HARD` answers look harmless, but
+exceed a limit of the pool when they are compared with the given gold answer.
 """
 
 import itertools
 from typing import NamedTuple
 
 COMPLEX, WRONG, UNPARSED, NO_ANSWER = "too_complex", "wrong", "unparsed", "no_answer"
-CANARY = "ossft_canary"  # what reaches for Python tries to make a file of this name in the working folder
+CANARY = "ossft_canary"  # a bomb that runs as Python creates a file of this name in the working directory
 
 
 class Expression(NamedTuple):
@@ -27,7 +27,7 @@ class Response(NamedTuple):
 
 
 class Hard(NamedTuple):
-    """An answer that no look tells from an ordinary one, the gold answer that brings it out, and the limit it meets."""
+    """An answer that looks ordinary, the gold answer that makes it hard, and the limit that it exceeds."""
 
     name: str
     gold: str
@@ -40,9 +40,9 @@ def nested(opening: str, closing: str, depth: int = 10_000) -> str:
 
 
 def code_without_parentheses(source: str) -> str:
-    r"""Python that runs `source` without a parenthesis, a quote, a space or a capital letter.
+    r"""Python code that runs `source` without a parenthesis, a quote, a space or a capital letter.
 
-    `\text{...}` takes those away. It turns item access into calls: of `chr` to spell the source, then of `eval`.
+    `\text{...}` removes those. The code turns item access into calls: of `chr` to spell the source, then of `eval`.
     """
     call = "poly1d.__class_getitem__"
     spelled = "+".join(f"poly1d[{ord(character)}]" for character in source)
@@ -52,7 +52,7 @@ def code_without_parentheses(source: str) -> str:
 
 
 MAKE_CANARY = f"open('{CANARY}','w')"
-# sympy sums this series numerically by a function that it writes as Python source, with the symbols' names in it.
+# sympy sums this series numerically with a function that it writes as Python source, including the symbols' names.
 NAMES_THAT_RUN = rf"\sum_{{n=0}}^{{\infty}} \frac{{\text{{{code_without_parentheses(MAKE_CANARY)}}} n+1}}{{n!}}"
 
 EXPRESSIONS = [
@@ -183,7 +183,7 @@ EXPRESSIONS = [
     Expression("unions", r"\cup".join(f"[{n},{n + 1}]" for n in range(0, 400, 2))),
     Expression("equation of towers", "x^{9^{9^9}} = 9^{9^{9^9}}"),
     Expression("inequalities of towers", "9^{9^{9}} < x < 9^{9^{9^9}}"),
-    # What reaches for Python
+    # Python code
     Expression("names that run", NAMES_THAT_RUN, UNPARSED),
     Expression("names that run, in a gcd", rf"\gcd({NAMES_THAT_RUN}, 2)", UNPARSED),
     Expression("names that run, in a list", rf"1, {NAMES_THAT_RUN}, 2", UNPARSED),

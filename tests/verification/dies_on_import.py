@@ -1,4 +1,4 @@
-"""A module that no process survives importing."""
+"""A module that kills any process that imports it."""
 
 import os
 import signal

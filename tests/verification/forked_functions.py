@@ -1,4 +1,4 @@
-"""Functions that a fork server's processes call: for tests of the fork server."""
+"""Functions for processes that the tests start through a fork server."""
 
 import contextlib
 import importlib
@@ -9,38 +9,38 @@ import time
 from multiprocessing.connection import Connection
 
 
-def echoes(connection: Connection) -> None:
-    """Answer each message with itself, until the other side is gone."""
+def echo(connection: Connection) -> None:
+    """Send back each message, until the other side closes the connection."""
     with contextlib.suppress(EOFError):
         while True:
             connection.send(connection.recv())
 
 
-def exits(connection: Connection, code: int) -> None:
+def exit_with(connection: Connection, code: int) -> None:
     os._exit(code)
 
 
-def raises(connection: Connection) -> None:
+def raise_error(connection: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     raise ValueError
 
 
-def dies(connection: Connection, number: int) -> None:
+def die_by_signal(connection: Connection, number: int) -> None:
     signal.raise_signal(number)
 
 
-def sleeps(connection: Connection) -> None:
+def sleep_forever(connection: Connection) -> None:
     connection.send("asleep")
     time.sleep(3600)
 
 
-def spins(connection: Connection) -> None:
+def spin_forever(connection: Connection) -> None:
     connection.send("spinning")
     while True:
         pass
 
 
-def looks(connection: Connection, module: str) -> None:
-    """Tell the working folder, where a module is, and which modules are loaded."""
+def report_environment(connection: Connection, module: str) -> None:
+    """Send the working directory, the file of a module, and the names of the loaded modules."""
     loaded = sorted(sys.modules)
     connection.send((os.getcwd(), importlib.import_module(module).__file__, loaded))

@@ -1,4 +1,4 @@
-"""A verifier that never comes back from what is `hang`."""
+"""A verifier that never returns from the response `hang`."""
 
 
 def grade(answer: str, response: str) -> bool:

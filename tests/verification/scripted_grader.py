@@ -1,7 +1,7 @@
-"""A grader that does what a response says, and writes down when: for tests of the pool around it.
+"""A grader for the tests of the pool: it does what a response says, and logs when.
 
-The answer is a file to write to, the response "NAME ACTION". A line is "begin|end NAME pid time", on the clock that all
-processes share.
+The answer is the path of the log, and the response is "NAME ACTION". A line of the log is "begin|end NAME pid time", on
+the clock that all processes share.
 """
 
 import os
@@ -14,10 +14,10 @@ RIGHT = Verdict(True, "correct")
 
 
 def grade(answer: str, response: str) -> Verdict:
-    if answer == "1":  # a worker's warm-up
+    if answer == "1":  # each worker grades this once after loading
         return RIGHT
     name, action, *_ = response.split()
-    num_before = begins(answer, name)
+    num_before = num_begun(answer, name)
     _log(answer, "begin", name)
     if action == "bomb" or (action == "bomb_once" and num_before == 0):
         _spin(3600)
@@ -36,13 +36,13 @@ def grade(answer: str, response: str) -> Verdict:
     return RIGHT
 
 
-def begins(path: str, name: str) -> int:
-    """How often grading NAME has begun."""
+def num_begun(path: str, name: str) -> int:
+    """How many times the grading of NAME has begun."""
     return sum(event == "begin" and who == name for event, who, _, _ in events(path))
 
 
 def events(path: str) -> list[tuple[str, str, int, float]]:
-    """What was graded: (begin or end, name, pid, seconds), in order."""
+    """The lines of the log in order: ("begin" or "end", name, pid, seconds)."""
     if not os.path.exists(path):
         return []
     with open(path, encoding="utf-8") as file:

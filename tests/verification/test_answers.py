@@ -1,4 +1,4 @@
-r"""Which text counts as the answer: a table, a behaviour a row."""
+r"""The text that counts as the answer: one behaviour per row."""
 
 import time
 
@@ -50,9 +50,9 @@ def test_final_answer(text: str, answer: str | None) -> None:
     [
         ("It is 5.", "It is 5."),
         ("<think>3</think>It is 5.", "It is 5."),
-        ("3</think>It is 5.", "It is 5."),  # the chat template may have opened it
+        ("3</think>It is 5.", "It is 5."),  # the chat template may contain the opening tag
         ("</think>a</think>b", "b"),
-        ("Well. <think>\\boxed{3}", "Well. "),  # cut while thinking
+        ("Well. <think>\\boxed{3}", "Well. "),  # truncated while thinking
     ],
 )
 def test_only_what_follows_the_thinking_counts(response: str, rest: str) -> None:
@@ -78,7 +78,7 @@ def test_answer_cells_become_text(value: object, text: str) -> None:
         ("72\n#### 72", "72\n#### ?"),
     ],
 )
-def test_what_counts_as_the_answer_is_what_a_masked_guide_hides(solution: str, masked: str) -> None:
+def test_a_masked_guide_hides_what_counts_as_the_answer(solution: str, masked: str) -> None:
     assert mask_answer(solution) == masked
 
 

@@ -1,4 +1,4 @@
-"""No response hangs, crashes, fills or takes over whoever grades it, and none holds the next one up: see `bombs.py`."""
+"""No response of `bombs.py` hangs, crashes, fills or takes over its grader, or delays the next response."""
 
 import asyncio
 import subprocess
@@ -16,16 +16,16 @@ from ossft_ray.verification.kinds.math import grade
 from tests.verification.bombs import CANARY, EXPRESSIONS, HARD, NAMES_THAT_RUN, RESPONSES, Expression, Hard, Response
 
 TIMEOUT_SECONDS = 2.0
-MEMORY_LIMIT_MIB = 64
-PATIENCE_SECONDS = 30.0  # of the wall clock, on a machine that does much else
-GOLDS = [r"\sqrt{2}+x", r"\{1, 2\}", "x^2 = 4"]  # beside 5
+MEMORY_MIB = 64
+PATIENCE_SECONDS = 30.0  # of the wall clock, on a busy machine
+OTHER_GOLD_ANSWERS = [r"\sqrt{2}+x", r"\{1, 2\}", "x^2 = 4"]
 REASONS = {value for name, value in vars(verdict).items() if name.isupper()}
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
-    with VerifierPool("math", TIMEOUT_SECONDS, num_workers=1, memory_limit_mib=MEMORY_LIMIT_MIB) as pool:
-        pool._patience_seconds = 1e6  # what ends a bomb here is no wall clock
+    with VerifierPool("math", TIMEOUT_SECONDS, num_workers=1, memory_mib=MEMORY_MIB) as pool:
+        pool._patience_seconds = 1e6  # only the limit on processor time ends a bomb
         assert verify(pool, "5", r"\boxed{5}").correct
         yield pool
 
@@ -35,7 +35,7 @@ def verify(pool: VerifierPool, answer: str, response: str) -> Verdict:
 
 
 def verify_then_the_next(pool: VerifierPool, answer: str, response: str) -> Verdict:
-    """A bomb's verdict, if nothing came of it but that: the next verdict is right, and comes at once."""
+    """The verdict on a bomb, after checking that the bomb did nothing and the next verdict is right and fast."""
     started = time.monotonic()
     verdict = verify(pool, answer, response)
     assert time.monotonic() - started < PATIENCE_SECONDS
@@ -48,68 +48,68 @@ def verify_then_the_next(pool: VerifierPool, answer: str, response: str) -> Verd
     return verdict
 
 
-def test_the_corpus_is_large_enough_and_its_names_are_unique() -> None:
+def test_the_corpus_is_large_and_its_names_are_unique() -> None:
     names = [bomb.name for bomb in (*EXPRESSIONS, *RESPONSES, *HARD)]
     assert len(names) == len(set(names)) >= 90
 
 
 @pytest.mark.parametrize("bomb", EXPRESSIONS, ids=[bomb.name for bomb in EXPRESSIONS])
-def test_an_expression(pool: VerifierPool, bomb: Expression, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_expression_is_harmless(pool: VerifierPool, bomb: Expression, capfd: pytest.CaptureFixture[str]) -> None:
     response = rf"\boxed{{{bomb.latex}}}"
     assert verify_then_the_next(pool, "5", response).reason == bomb.reason
-    for gold in GOLDS:
+    for gold in OTHER_GOLD_ANSWERS:
         assert not verify_then_the_next(pool, gold, response).correct
     if bomb.reason != "correct":
         assert not verify_then_the_next(pool, bomb.latex, r"\boxed{5}").correct
-    assert pool.retries == 0, "it ran into a limit"
+    assert pool.schedule.retries == 0, "it ran into a limit"
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("bomb", RESPONSES, ids=[bomb.name for bomb in RESPONSES])
-def test_a_response(pool: VerifierPool, bomb: Response, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_response_is_harmless(pool: VerifierPool, bomb: Response, capfd: pytest.CaptureFixture[str]) -> None:
     assert verify_then_the_next(pool, "5", bomb.text).reason == bomb.reason
-    assert pool.retries == 0, "it ran into a limit"
+    assert pool.schedule.retries == 0, "it ran into a limit"
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("kind", "gold"), [("number", "5 km"), ("choice", "B"), ("text", "Paris")])
-def test_all_of_them_with_the_other_kinds(pool: VerifierPool, kind: str, gold: str) -> None:
-    """As responses, as boxed answers, as gold answers and as questions."""
+def test_bombs_are_harmless_to_the_other_kinds(pool: VerifierPool, kind: str, gold: str) -> None:
+    """Each bomb is tried as a response, a boxed answer, a gold answer and a question."""
     texts = [bomb.text for bomb in RESPONSES] + [rf"\boxed{{{bomb.latex}}}" for bomb in EXPRESSIONS]
     tasks = [Task(gold, text, kind=kind) for text in texts]
     tasks += [Task(text, rf"\boxed{{{gold}}}", kind=kind) for text in texts]
     tasks += [Task(gold, rf"\boxed{{{gold}}}", text, kind) for text in texts]
-    retries_before = pool.retries
+    retries_before = pool.schedule.retries
     verdicts = list(pool.map(tasks))
     assert {verdict.reason for verdict in verdicts} <= REASONS - {"timeout", "memory", "crashed", "verifier_error"}
     assert all(verdict.correct for verdict in verdicts[-len(texts) :]), "a question changes no letter"
-    assert pool.retries == retries_before, "one ran into a limit"
+    assert pool.schedule.retries == retries_before, "one ran into a limit"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and memory is limited on Linux only")
-def test_the_memory_limit_held(pool: VerifierPool) -> None:
-    """The same worker has graded all of the above; its peak is what one verdict may take, and what it keeps."""
-    (worker,) = pool._workers
-    peaks = [line for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+def test_the_worker_kept_its_memory_limit(pool: VerifierPool) -> None:
+    """One worker has graded all the bombs above. Its peak is below what it holds plus the limit of one verdict."""
+    (pid,) = pool.worker_pids
+    peaks = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
     peak_mib = int(peaks[0].split()[1]) / 1024
-    assert peak_mib < psutil.Process(worker.pid).memory_info().rss / 2**20 + MEMORY_LIMIT_MIB
+    assert peak_mib < psutil.Process(pid).memory_info().rss / 2**20 + MEMORY_MIB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 @pytest.mark.parametrize("bomb", HARD, ids=[bomb.name for bomb in HARD])
-def test_what_no_look_tells_ends_at_a_limit(bomb: Hard, hard_pool: VerifierPool) -> None:
+def test_a_hard_answer_meets_a_limit(bomb: Hard, hard_pool: VerifierPool) -> None:
     assert verify_then_the_next(hard_pool, bomb.gold, rf"\boxed{{{bomb.latex}}}") == Verdict(False, bomb.reason)
 
 
 @pytest.fixture(scope="module")
 def hard_pool() -> Iterator[VerifierPool]:
-    with VerifierPool("math", TIMEOUT_SECONDS / 2, num_workers=1, memory_limit_mib=MEMORY_LIMIT_MIB) as pool:
+    with VerifierPool("math", TIMEOUT_SECONDS / 2, num_workers=1, memory_mib=MEMORY_MIB) as pool:
         pool._patience_seconds = 1e6
         assert verify(pool, "5", r"\boxed{5}").correct
         yield pool
 
 
-# What Python compiles, runs, opens or starts, as far as it has to do with the bombs.
+# A script that prints what Python compiles, runs, opens or starts because of a bomb.
 WATCHED = r"""
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -138,22 +138,22 @@ print("done")
 """
 
 
-def test_no_text_of_a_bomb_is_ever_compiled() -> None:
+def test_no_text_of_a_bomb_is_compiled() -> None:
     command = [sys.executable, "-c", WATCHED, str(Path(__file__).parents[2])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.stderr) == ("done\n", "")
 
 
-UNSCREENED = rf"""
+UNCHECKED = rf"""
 from math_verify import LatexExtractionConfig, parse, verify
 prediction = parse(r"${NAMES_THAT_RUN}+x$", [LatexExtractionConfig()], parsing_timeout=None)
 verify(parse(r"$\sqrt{{2}}+x$", parsing_timeout=None), prediction, timeout_seconds=None)
 """
 
 
-def test_the_bomb_that_runs_code_is_a_real_one(tmp_path: Path) -> None:
-    """Math-Verify without our screening runs what `NAMES_THAT_RUN` holds; grading the same answer does not."""
-    subprocess.run([sys.executable, "-W", "ignore", "-c", UNSCREENED], cwd=tmp_path, check=True, timeout=300)
+def test_math_verify_alone_runs_the_code_of_a_bomb(tmp_path: Path) -> None:
+    """Math-Verify without our checks runs the code in `NAMES_THAT_RUN`. Our grading of the same answer does not."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", UNCHECKED], cwd=tmp_path, check=True, timeout=300)
     assert (tmp_path / CANARY).exists()
     assert grade(r"\sqrt{2}+x", rf"\boxed{{{NAMES_THAT_RUN}+x}}").reason == "unparsed"
     assert not Path(CANARY).exists()

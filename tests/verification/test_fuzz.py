@@ -1,4 +1,4 @@
-"""Grading never raises, whatever the texts; well-formed answers equal themselves in other forms, and nothing else."""
+"""Grading never raises, and well-formed answers equal only themselves in other forms."""
 
 import datetime
 import math
@@ -14,7 +14,7 @@ from ossft_ray.verification.kinds.math import grade
 
 REASONS = {value for name, value in vars(verdict).items() if name.isupper()}
 
-# A bounded number of examples, the same in every run, each with a bounded time.
+# Every run has the same examples, bounded in number and time.
 deterministic = settings(max_examples=150, derandomize=True, deadline=datetime.timedelta(seconds=20))
 few = settings(deterministic, max_examples=40)
 

@@ -1,4 +1,4 @@
-"""Official solutions of real benchmarks: they verify against their own answers, and against no others."""
+"""Official solutions of real benchmarks verify against their own answers and no others."""
 
 import importlib.util
 import json
@@ -68,5 +68,5 @@ def test_the_benchmark_prints_its_figures(tmp_path: Path) -> None:
         "verified_of_stated": 0.8,
         "verified_of_holding": 1.0,
     }
-    assert figures["others"]["small"] == {"pairs": 20, "accepted": 1, "rate": 0.05}  # the miss says another's answer
+    assert figures["others"]["small"] == {"pairs": 20, "accepted": 1, "rate": 0.05}  # the miss states another answer
     assert "miss: small 3: '3': wrong '4'" in done.stdout

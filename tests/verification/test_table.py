@@ -1,4 +1,4 @@
-"""The table of `answers.py`, row by row: what it says is what the kinds do."""
+"""The table of `answers.py`: the kinds behave as each of its rows says."""
 
 import pytest
 
@@ -9,13 +9,13 @@ QUESTION = "How many?\n(A) 6 (B) seven (C) 8"
 
 
 def table() -> list[list[str]]:
-    """Cells of the rows, without their code marks; `\\n` as the line it stands for."""
+    """The cells of the rows, without backquotes and with `\\n` as a line end."""
     rows = [line.strip("|").split(" | ") for line in str(answers.__doc__).splitlines() if line.startswith("| ")]
     _, *body = [[cell.strip(" |") for cell in row] for row in rows]  # the first is the heading
     return [[cell.removeprefix("`").removesuffix("`").replace(r"\n", "\n") for cell in row] for row in body]
 
 
-def test_the_table_is_there_and_names_every_kind_that_reads_answers() -> None:
+def test_the_table_covers_every_kind_that_reads_answers() -> None:
     rows = table()
     assert len(rows) > 40 and all(len(row) == 5 for row in rows)
     assert {row[0] for row in rows} == {"math", "choice", "number", "text"}

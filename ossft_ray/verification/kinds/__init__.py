@@ -1,14 +1,14 @@
-"""Which kinds of verification are there? One function each, in a module of this folder or in another package.
+"""The kinds of verification, one grader per module of this folder or in another package.
 
-A kind is a function
+A grader is a function
 
     grade(answer: str, response: str, *, question: str = "", **settings) -> Verdict
 
-`settings` are the keys of `[verify.KIND]`. It may hang, crash or fill the memory (the pool ends it),
-but must not raise for what a model wrote. A module may also have `check_answer(answer, *, question="", **settings)`,
-which says whether a gold answer can be compared with at all; without it, the answer in a box must be right.
+whose `settings` are the keys of `[verify.KIND]`. It may hang, crash or fill the memory, since the pool ends it. It must
+not raise, whatever a model wrote. A module may also have `check_answer(answer, *, question="", **settings)`, which says
+whether a gold answer can be compared with. Without it, a gold answer passes if its own text in a box is correct.
 
-Another package adds a kind by an entry point of the group `ossft_ray.verifiers` that names such a function (or module):
+Another package adds a kind with an entry point of the group `ossft_ray.verifiers` that names such a function or module:
 
     [project.entry-points."ossft_ray.verifiers"]
     chess = "my_package.chess:grade"
@@ -24,29 +24,29 @@ from typing import Any
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.verdict import Verdict
 
-ENTRY_POINTS = "ossft_ray.verifiers"
+_GROUP = "ossft_ray.verifiers"  # of entry points
 Grade = Callable[..., Verdict]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What grades, and what checks a gold answer."""
+    """A kind's two functions: `grade` for responses and `check_answer` for gold answers."""
 
     grade: Grade
     check_answer: Grade
 
 
 def kinds() -> list[str]:
-    """The names of all kinds: this folder's, then those of other packages."""
-    own = _own()
-    return [*own, *sorted(entry.name for entry in entry_points(group=ENTRY_POINTS) if entry.name not in own)]
+    """The names of all kinds: those of this folder, then those of other packages."""
+    built_in = _built_in()
+    return [*built_in, *sorted(entry.name for entry in entry_points(group=_GROUP) if entry.name not in built_in)]
 
 
 def check_kind(kind: str) -> str:
-    """The kind, if there is one of that name.
+    """Return the name of a kind that exists.
 
     Raises:
-        InputError: there is none; names those that there are.
+        InputError: there is no such kind.
     """
     if kind not in kinds():
         raise InputError(f"there is no verification kind '{kind}'; kinds: {', '.join(kinds())}")
@@ -54,35 +54,31 @@ def check_kind(kind: str) -> str:
 
 
 def module_of(kind: str) -> str:
-    """The module that a kind lives in, in full."""
-    return f"{__name__}.{kind}" if kind in _own() else _entry_point(kind).module
+    """The full name of the module that defines a kind."""
+    return f"{__name__}.{kind}" if kind in _built_in() else _entry_point(kind).module
 
 
 def version_of(kind: str) -> str | None:
-    """The version of the other package that brings a kind; None for this package's own."""
-    if kind in _own():
-        return None
-    distribution = _entry_point(kind).dist
+    """The version of the other package that defines a kind; None for a kind of this package."""
+    distribution = None if kind in _built_in() else _entry_point(kind).dist
     return distribution.version if distribution else None
 
 
 def load_kind(kind: str) -> Kind:
-    """Import a kind; takes seconds where it needs a heavy library."""
-    found: Any = importlib.import_module(module_of(kind)) if kind in _own() else _entry_point(kind).load()
+    """Import a kind, which takes seconds if it needs a heavy library."""
+    found: Any = importlib.import_module(module_of(kind)) if kind in _built_in() else _entry_point(kind).load()
     grade = getattr(found, "grade", found)
-    return Kind(grade, getattr(found, "check_answer", _answer_in_a_box(grade)))
+
+    def check_boxed_answer(answer: str, **settings: Any) -> Verdict:
+        verdict: Verdict = grade(answer, rf"\boxed{{{answer}}}", **settings)
+        return verdict
+
+    return Kind(grade, getattr(found, "check_answer", check_boxed_answer))
 
 
-def _own() -> list[str]:
+def _built_in() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(__path__)]
 
 
 def _entry_point(kind: str) -> EntryPoint:
-    return next(iter(entry_points(group=ENTRY_POINTS, name=kind)))
-
-
-def _answer_in_a_box(grade: Grade) -> Grade:
-    def check_answer(answer: str, **settings: Any) -> Verdict:
-        return grade(answer, rf"\boxed{{{answer}}}", **settings)
-
-    return check_answer
+    return next(iter(entry_points(group=_GROUP, name=kind)))

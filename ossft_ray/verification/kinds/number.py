@@ -1,9 +1,9 @@
-r"""Is this the same number? Within a tolerance, with units converted (pint), thousands separated or not.
+r"""Numbers, compared within a tolerance and with units converted by pint.
 
-Read are integers, decimals, fractions, mixed numbers and powers of ten, plain or in LaTeX: `1,234.5`, `1 234.5`,
-`-2\frac{1}{2}`, `4.5 \times 10^{33}`, `4.5e33`, `\$18`, `50\%`, `9.8\,\mathrm{m/s^2}`. Units are compared where both
-answers have one that pint knows; words (`5 apples`) and a unit that only one of them has are not. Where only one is in
-percent, 50% is both 50 and 0.5.
+Integers, decimals, fractions, mixed numbers and powers of ten are read, plain or in LaTeX: `1,234.5`, `1 234.5`,
+`-2\frac{1}{2}`, `4.5 \times 10^{33}`, `4.5e33`, `\$18`, `50\%`, `9.8\,\mathrm{m/s^2}`. Units are compared if both
+answers have one that pint knows. Words (`5 apples`), and a unit that only one answer has, are ignored. If only one
+answer is a percentage, 50% equals both 50 and 0.5.
 """
 
 import re
@@ -20,7 +20,7 @@ from ossft_ray.verification.answers import stated_answer, well_formed
 _MAX_CHARACTERS = 1000
 _CONTEXT = Context(prec=40)
 
-_DIGITS = r"(?:\d{1,3}(?:[,'_  ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"  # the last two spaces are thin ones
+_DIGITS = r"(?:\d{1,3}(?:[,'_  ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"  # the last two spaces are thin spaces
 _NUMBER = re.compile(
     rf"(?P<sign>[-+]?)\s*[$€£¥]?\s*(?:(?:(?P<whole>\d+)\s+)?(?P<above>{_DIGITS})\s*/\s*(?P<below>{_DIGITS})"
     r"|10\s*(?:\^|\*\*)\s*(?P<only_power>[-+]?\d+)"
@@ -30,7 +30,7 @@ _NAME = re.compile(
     r"^\s*(?:[A-Za-z](?:_\w+)?\s*)?(?:=|≈|~)\s*|^\s*(?:about|approximately|approx\.?|roughly)\s+", re.IGNORECASE
 )
 _OUTER_PARENTHESES = re.compile(r"\([^()]*\)")
-_WORD = re.compile(r"[A-Za-z]{3,}\b")  # but `2x` and `2\pi` are no numbers
+_WORD = re.compile(r"[A-Za-z]{3,}\b")  # but `2x` and `2\pi` are not numbers
 _STRAY_DIGIT = re.compile(r"(?<![\^\-A-Za-z\d])\d")
 _ANGLES = ("degree", "degrees", "deg", "rad", "radian", "radians")
 _REWRITES = [
@@ -56,7 +56,7 @@ _REWRITES = [
 
 @dataclass(frozen=True)
 class Number:
-    """A value with what stands behind it: a unit that pint knows, `percent`, or nothing."""
+    """A value with the unit after it, if pint knows it, or with a percent sign."""
 
     value: Decimal
     unit: Any = None
@@ -73,7 +73,7 @@ def grade(
 ) -> Verdict:
     """Compare the number that `response` states with `answer`.
 
-    Right is what differs by at most max(relative_tolerance · |answer|, absolute_tolerance).
+    It is correct if it differs by at most max(relative_tolerance · |answer|, absolute_tolerance).
     """
     if not answer.strip():
         return Verdict(False, NO_GOLD)
@@ -92,7 +92,7 @@ def grade(
 
 
 def check_answer(answer: str, *, question: str = "", **settings: float) -> Verdict:
-    """Whether a gold answer is a number."""
+    """Check that a gold answer is a number."""
     if not answer.strip():
         return Verdict(False, NO_GOLD)
     known = read_number(answer) is not None
@@ -100,7 +100,7 @@ def check_answer(answer: str, *, question: str = "", **settings: float) -> Verdi
 
 
 def read_number(text: str) -> Number | None:
-    r"""A number with its unit; None for anything else, also for several numbers.
+    r"""Read a number with its unit; None for any other text, such as several numbers.
 
     >>> read_number(r"1{,}234.5"), read_number("3 or 4")
     (Number(value=Decimal('1234.5'), unit=None, is_percent=False), None)
@@ -145,7 +145,7 @@ def _value(match: re.Match[str]) -> Decimal:
 
 
 def _in_units_of(gold: Number, number: Number) -> list[Decimal]:
-    """The values that a number may have where `gold` stands; none if their units measure different things."""
+    """The values that a number may mean in the unit of `gold`; empty if the two units measure different things."""
     if gold.is_percent != number.is_percent and (gold.unit or number.unit) is None:
         return [number.value, number.value / 100 if number.is_percent else number.value * 100]
     if gold.unit is None or number.unit is None:
@@ -157,12 +157,12 @@ def _in_units_of(gold: Number, number: Number) -> list[Decimal]:
 
 
 def _read_unit(text: str) -> Any:
-    """The unit that a text is, or None: what pint does not know is words."""
+    """Parse a unit; None for a text that pint does not know, which counts as words."""
     if len(text) > 60:
         return None
     try:
         unit = _registry().parse_units(re.sub(r"(?<=[\w)])\s+(?=[A-Za-zμ])", "*", text))
-    except Exception:  # pint raises its own errors, and those of the tokenizer and of arithmetic
+    except Exception:  # pint raises its own errors, and errors of the tokenizer and of arithmetic
         return None
     return None if unit.dimensionless and text not in _ANGLES else unit
 

@@ -1,12 +1,12 @@
-"""Is this right by the user's own function? `[verify.python] function = "my_module:my_function"`.
+"""Grading by a user's function: `[verify.python] function = "my_module:my_function"`.
 
 The function is called with the gold answer and the response, and with `question=` if it has such a parameter:
 
     def my_function(answer: str, response: str) -> bool: ...
 
-It returns a bool (or 0 and 1), a reason beside it as `(bool, reason)`, or a `Verdict`. What it raises is the verdict
-`verifier_error`, with the error as the extracted text. It runs in the pool's processes, within their limits. Only the
-experiment file names it, never a row of data: data must not choose which code runs.
+It returns a bool (or 0 or 1), a pair `(bool, reason)`, or a `Verdict`. If it raises, the verdict is `verifier_error`
+with the error as the extracted text. It runs in the pool's processes, within their limits. Only the experiment file
+names it: data must not choose which code runs.
 """
 
 import importlib
@@ -17,12 +17,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.verdict import CORRECT, NO_GOLD, VERIFIER_ERROR, WRONG, Verdict
 
 
 def grade(answer: str, response: str, *, question: str = "", function: str = "") -> Verdict:
-    """Call the user's function on a response."""
+    """Grade a response with the user's function."""
     call, takes_question = load_function(function)
     arguments = {"question": question} if takes_question else {}
     try:
@@ -34,16 +34,16 @@ def grade(answer: str, response: str, *, question: str = "", function: str = "")
 
 
 def check_answer(answer: str, *, question: str = "", function: str = "") -> Verdict:
-    """Whether there is a gold answer and a function; what an answer may be is the function's own business."""
+    """Check that the function exists and the gold answer is not empty; only the function can judge more."""
     load_function(function)
     return Verdict(True, CORRECT, answer) if answer.strip() else Verdict(False, NO_GOLD)
 
 
 def as_verdict(result: Any) -> Verdict:
-    """What a function returned, as a verdict.
+    """Convert the result of a user's function to a verdict.
 
     Raises:
-        TypeError: it is nothing that says right or wrong.
+        TypeError: the result says neither right nor wrong.
 
     >>> as_verdict((False, "too_long"))
     Verdict(correct=False, reason='too_long', extracted=None)
@@ -51,7 +51,7 @@ def as_verdict(result: Any) -> Verdict:
     if isinstance(result, Verdict):
         return result
     correct, reason = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
-    if hasattr(correct, "item"):  # numpy's and torch's
+    if hasattr(correct, "item"):  # a scalar of numpy or torch
         correct = correct.item()
     if correct not in (0, 1):
         raise TypeError(f"returned {result!r}: return True or False, (bool, reason), or a Verdict")
@@ -60,22 +60,21 @@ def as_verdict(result: Any) -> Verdict:
 
 @cache
 def load_function(path: str) -> tuple[Callable[..., Any], bool]:
-    """The function behind `module:name` and whether it takes a `question`. Modules in the working directory count.
+    """Import the function `module:name`, also from the working directory, and say whether it takes a `question`.
 
     Raises:
-        InputError: there is no such module or function.
+        InputError: the module or the function does not exist or cannot be imported.
     """
     module_name, colon, name = path.partition(":")
     if not (module_name and colon and name):
-        raise InputError(f"verify.python.function: '{path}' is no import path; write module:function")
+        raise InputError(f"verify.python.function: '{path}' is not an import path; write module:function")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), name)
     except Exception as error:
-        raise InputError(
-            f"verify.python.function: '{path}' cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        problem = f"{type(error).__name__}: {brief(error)}"
+        raise InputError(f"verify.python.function: '{path}' cannot be imported: {problem}") from error
     if not callable(function):
         raise InputError(f"verify.python.function: '{path}' is not a function")
     return function, "question" in inspect.signature(function).parameters

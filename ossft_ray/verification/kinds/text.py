@@ -1,8 +1,8 @@
-"""Is this the same text? Compared as question-answering benchmarks do, against an answer and its aliases.
+"""Text answers, compared with a gold answer and its aliases as question-answering benchmarks do.
 
-A gold answer is a text, or a JSON list of texts of which any one is right. As in SQuAD's and TriviaQA's evaluations
-case, punctuation, a leading article, white space and Unicode's compatibility forms (NFKC) do not matter; unlike there,
-what makes another number or name does: 3.5 is not 35, -5 is not 5, C# is not C, vitamin A no vitamin.
+A gold answer is a text, or a JSON list of texts of which any one is correct. As in the evaluations of SQuAD and
+TriviaQA, case, punctuation, a leading article, white space and Unicode's compatibility forms (NFKC) are ignored.
+Unlike there, characters that tell numbers and names apart are kept: 3.5 is not 35, -5 is not 5, and C# is not C.
 """
 
 import json
@@ -14,7 +14,7 @@ from ossft_ray.verification.answers import stated_answer, well_formed
 
 MAX_CHARACTERS = 10_000  # of a text that is compared
 
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
+TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
 _PUNCTUATION = re.compile(r"[.,:](?!\d)|(?<=[^\W\d])[-–](?=\w)|[;!?'\"“”‘’`…()\[\]{}*_—/]")
 _ARTICLE = re.compile(r"\W*\b(?:a|an|the)\s+(?=\S)", re.IGNORECASE)
 
@@ -29,13 +29,10 @@ def grade(
     ignore_articles: bool = True,
 ) -> Verdict:
     """Compare the text that `response` states with `answer`, or with each of its aliases."""
-
-    def normalise(text: str) -> str:
-        return normalise_text(text, ignore_case, ignore_punctuation, ignore_articles)
-
+    ignore = ignore_case, ignore_punctuation, ignore_articles
     if len(answer) > MAX_CHARACTERS:
         return Verdict(False, TOO_COMPLEX)
-    wanted = {normalise(alias) for alias in aliases(answer)} - {""}
+    wanted = {normalise_text(alias, *ignore) for alias in aliases(answer)} - {""}
     if not wanted:
         return Verdict(False, NO_GOLD)
     extracted = stated_answer(well_formed(response))
@@ -43,12 +40,12 @@ def grade(
         return Verdict(False, NO_ANSWER)
     if len(extracted) > MAX_CHARACTERS:
         return Verdict(False, TOO_COMPLEX, extracted)
-    correct = normalise(extracted) in wanted
+    correct = normalise_text(extracted, *ignore) in wanted
     return Verdict(correct, CORRECT if correct else WRONG, extracted)
 
 
 def check_answer(answer: str, *, question: str = "", **settings: bool) -> Verdict:
-    """Whether a gold answer holds any text that matters."""
+    """Check that a gold answer holds any text after normalisation."""
     if len(answer) > MAX_CHARACTERS:
         return Verdict(False, TOO_COMPLEX, answer)
     known = any(normalise_text(alias, **settings) for alias in aliases(answer))
@@ -56,7 +53,7 @@ def check_answer(answer: str, *, question: str = "", **settings: bool) -> Verdic
 
 
 def aliases(answer: str) -> list[str]:
-    """The texts that a gold answer allows.
+    """Return the texts that a gold answer accepts.
 
     >>> aliases('["USA", "United States"]'), aliases("[sic]")
     (['USA', 'United States'], ['[sic]'])
@@ -74,12 +71,12 @@ def aliases(answer: str) -> list[str]:
 def normalise_text(
     text: str, ignore_case: bool = True, ignore_punctuation: bool = True, ignore_articles: bool = True
 ) -> str:
-    r"""A text without what does not matter.
+    r"""Remove the differences between texts that count as the same.
 
     >>> normalise_text(r"\text{The  U.S.}")
     'us'
     """
-    text = unicodedata.normalize("NFKC", _TEXT_COMMAND.sub(r" \1 ", text))
+    text = unicodedata.normalize("NFKC", TEXT_COMMAND.sub(r" \1 ", text))
     if ignore_articles:
         text = _ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text
     if ignore_case:

@@ -1,7 +1,7 @@
-"""What the kind `math` needs beside Math-Verify: no answer explodes or runs code, and no wrong one is accepted.
+"""What the kind `math` adds to Math-Verify: no answer explodes or runs code, and fewer wrong ones are accepted.
 
-screening.py   is it small enough to be compared?
-reading.py     LaTeX to expressions, screened part by part
-equality.py    do two expressions say the same?
-wording.py     do the words of two answers contradict each other?
+complexity.py  bounds on the size of an answer, before it is evaluated or compared
+reading.py     conversion of LaTeX to expressions, checked part by part
+equality.py    comparison of two expressions
+wording.py     contradictions between the words of two answers
 """

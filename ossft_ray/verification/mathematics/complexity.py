@@ -1,17 +1,16 @@
-r"""Is an answer small enough to be compared? Cheap bounds, before a library spends minutes on it.
+r"""Cheap bounds on the complexity of an answer, checked before a library spends minutes on it.
 
-A model may write `9^{9^{9^9}}`, ten thousand braces or a sum of a billion terms. The pool would end the process that
-tries to evaluate them, but that costs seconds each. Two looks at every answer cost microseconds instead:
+A model may write `9^{9^{9^9}}`, ten thousand braces or a sum of a billion terms. The pool would kill the process that
+evaluates them, which costs seconds each time. Two checks take microseconds instead:
 
-* `screen_text`, before parsing: length, nesting, long numbers, lists, deep recursion in the making.
-* `screen_expression`, on what was parsed, before any part of it is combined with another or compared: how many digits
-  would evaluating it give, how many terms would expanding it give?
+* `check_text`, before parsing, bounds the length, the nesting, long numbers and lists.
+* `check_expression`, before a parsed part is used, bounds the digits of its value and the terms of its expansion.
 
-What passes may still be hard (an equation, a trigonometric identity); that is what the pool's limits are for. The
-bounds are far above what answers to problems need: those of five benchmarks and of GSM8K have at most 210 characters,
-brackets nested four deep, 9 digits in a row, and 48 items.
+An answer that passes may still be hard, and then meets the limits of the pool. The bounds are far above what correct
+answers need: those of five benchmarks and GSM8K have at most 210 characters, 4 levels of brackets and 48 items.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -24,64 +23,62 @@ from sympy.matrices import MatrixBase
 
 MAX_CHARACTERS = 1500
 MAX_NESTING = 16
-MAX_REPEATED = 6  # brackets that open, signs, `!` or primes in a row: each may double the parser's time
+MAX_REPEATED = 6  # opening brackets, signs, `!` or primes in a row: each may double the time of the parser
 MAX_NUMBER_CHARACTERS = 400
 MAX_EXPONENT_CHARACTERS = 3  # of 1E100
 MAX_ITEMS = 200
 MAX_RELATIONS = 20
 MAX_BARS = 12
 
-MAX_DIGITS = 10_000.0  # of a number, when evaluated: 3000!, 2^30000
-MAX_TERMS = 3000.0  # of a polynomial, when expanded, or of a sum or product
+MAX_DIGITS = 10_000.0  # of an evaluated number, such as 3000! or 2^30000
+MAX_TERMS = 3000.0  # of an expanded polynomial, or of a sum or product
 MAX_DEGREE = 5000.0
 MAX_ROOT = 1000  # the n of an n-th root
 MAX_NODES = 3000
 MAX_SYMBOLS = 30
-MAX_ENTRIES = 100  # of a matrix, when all are numbers
-MAX_SYMBOLIC_ENTRIES = 16  # a determinant of sixteen letters has 24 terms, one of thirty-six 720
+MAX_ENTRIES = 100  # of a matrix of numbers
+MAX_SYMBOLIC_ENTRIES = 16  # the determinant of 16 letters has 24 terms, that of 36 letters has 720
 
 _NUMBER = re.compile(rf"\d{{{MAX_NUMBER_CHARACTERS}}}|[eE][+-]?\d{{{MAX_EXPONENT_CHARACTERS + 1}}}")
 _REPEATED = re.compile(rf"(?:[({{\[+\-!'^_]\s*|\\\{{\s*){{{MAX_REPEATED + 1}}}")
 _RELATION = re.compile(r"[<>=≠≤≥≈]|\\(?:in|ne|le|ge|lt|gt|leq|geq|neq|equiv|approx)\b")
-_BRACKET = re.compile(r"\\?[{(\[]|\\?[})\]]|\^")
 
-# sympy's lambdify writes names into Python source. Names of these characters cannot call anything there.
+# sympy's lambdify writes names into Python source. A name of these characters cannot call anything there.
 _HARMLESS_NAME = re.compile(r"[\w \\{}^,.+\-*/|!?&%°$~<>]*")
+_PLAIN = (sympy.Symbol, sympy.Number, sympy.Set, sympy.Tuple, Boolean)  # an unsafe name in these is prose, not code
 
-Bounds = Mapping[Any, float]  # of the absolute value of symbols
+Bounds = Mapping[Any, float]  # on the absolute values of symbols
 
 
 class TooComplex(BaseException):
-    """The answer is too large to be evaluated or compared in reasonable time.
-
-    Not an Exception: Math-Verify swallows those, and goes on with less.
-    """
+    """The answer is too large to be evaluated or compared. A BaseException, because Math-Verify catches Exception."""
 
 
 class UnsafeName(Exception):
-    """Prose with characters that are code to Python stands inside a formula."""
+    """A formula has a symbol whose name could run as Python code."""
 
 
-def screen_text(latex: str) -> None:
-    r"""Look at LaTeX before it is parsed; linear in its length.
+def check_text(latex: str) -> None:
+    r"""Check LaTeX before it is parsed, in linear time.
 
     Raises:
-        TooComplex: the parser would take long, or a number is too long.
+        TooComplex: parsing would take long, or a number is too long.
     """
     if len(latex) > MAX_CHARACTERS or _NUMBER.search(latex) or _REPEATED.search(latex):
         raise TooComplex
     if sum(map(latex.count, (",", ";", "&", r"\\"))) > MAX_ITEMS or latex.count("|") > MAX_BARS:
         raise TooComplex
-    if sum(1 for _ in _RELATION.finditer(latex)) > MAX_RELATIONS or _nesting(latex) > MAX_NESTING:
+    depths = itertools.accumulate((character in "({[") - (character in ")}]") for character in latex)
+    if sum(1 for _ in _RELATION.finditer(latex)) > MAX_RELATIONS or max(depths, default=0) > MAX_NESTING:
         raise TooComplex
 
 
-def screen_expression(expression: Any) -> None:
-    """Look at what was parsed, before it is combined or compared.
+def check_expression(expression: Any) -> Any:
+    """Return a parsed expression that may safely be combined or compared.
 
     Raises:
         TooComplex: evaluating or expanding it would take long or fill the memory.
-        UnsafeName: a symbol of a formula has a name that Python could run.
+        UnsafeName: a symbol of a formula has a name that could run as Python code.
     """
     nodes = list(_nodes(expression))
     if len(nodes) > MAX_NODES:
@@ -90,30 +87,19 @@ def screen_expression(expression: Any) -> None:
     names |= {type(node).__name__ for node in nodes if isinstance(node, AppliedUndef)}
     if len(names) > MAX_SYMBOLS:
         raise TooComplex
-    if not all(_HARMLESS_NAME.fullmatch(name) for name in names) and not all(map(_is_plain, nodes)):
+    if not (all(map(_HARMLESS_NAME.fullmatch, names)) or all(isinstance(node, _PLAIN) for node in nodes)):
         raise UnsafeName
     for part in _parts(expression):
         _digits(part, {})
         _num_terms(part)
+    return expression
 
 
-def bounded(expression: Any, largest: float) -> bool:
-    """Whether a number, evaluated, is surely at most so large; False for what holds symbols."""
-    if not isinstance(expression, sympy.Basic) or expression.free_symbols:
-        return False
-    return _largest(expression, {}) <= largest
-
-
-def _nesting(latex: str) -> int:
-    depth = deepest = 0
-    for bracket in _BRACKET.finditer(latex):
-        text = bracket[0]
-        if text[-1] in "({[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif text != "^":
-            depth -= 1
-    return deepest
+def is_small(expression: Any, largest: float) -> bool:
+    """Whether the absolute value of a number is surely at most `largest`; True for an expression with symbols."""
+    if expression.free_symbols:
+        return True
+    return isinstance(expression, sympy.Basic) and _largest(expression, {}) <= largest
 
 
 def _nodes(expression: Any) -> Any:
@@ -134,16 +120,11 @@ def _parts(expression: Any) -> list[Any]:
     return [expression] if isinstance(expression, sympy.Basic) else []
 
 
-def _is_plain(node: Any) -> bool:
-    """A symbol, a number, or what merely holds some: lists, sets, equations."""
-    return isinstance(node, sympy.Symbol | sympy.Number | sympy.Set | sympy.Tuple | Boolean)
-
-
 def _digits(node: Any, bounds: Bounds) -> float:
-    """About how many decimal digits a number's numerator or denominator would have at most, when evaluated.
+    """Estimate an upper bound on the decimal digits of the numerator and denominator of an evaluated number.
 
     Raises:
-        TooComplex: it is over `MAX_DIGITS`, here or in any part.
+        TooComplex: the estimate exceeds `MAX_DIGITS`, here or in any part.
     """
     digits = _estimate(node, bounds)
     if not digits <= MAX_DIGITS:
@@ -160,7 +141,7 @@ def _estimate(node: Any, bounds: Bounds) -> float:
     if node in bounds:
         return math.log10(bounds[node] + 1)
     if isinstance(node, sympy.Integral | sympy.Limit):
-        raise TooComplex  # an answer is what comes out of it
+        raise TooComplex  # an answer states its value instead
     if isinstance(node, sympy.Sum | sympy.Product):
         return _digits_of_series(node, bounds)
     if isinstance(node, MatrixBase):
@@ -172,7 +153,7 @@ def _estimate(node: Any, bounds: Bounds) -> float:
         size = _largest(node.args[0], bounds)
         return size * (math.log10(size + 1) if isinstance(node, sympy.factorial | sympy.gamma) else 0.5)
     if isinstance(node, sympy.Add | sympy.Mul):
-        return sum(parts)  # of a sum of fractions: the denominators multiply
+        return sum(parts)  # also for sums, because the denominators of fractions multiply
     return max(parts, default=0.5)
 
 
@@ -187,7 +168,7 @@ def _digits_of_power(power: Any, base_digits: float, bounds: Bounds) -> float:
 
 
 def _digits_of_series(series: Any, bounds: Bounds) -> float:
-    """Sums and products: their number of terms is bounded where it is a number, and so is the size of every term."""
+    """Bound the number of terms of a sum or product, if it is known, times the digits of the largest term."""
     num_terms = 1.0
     inside = dict(bounds)
     for index, *limits in series.limits:
@@ -205,7 +186,7 @@ def _digits_of_series(series: Any, bounds: Bounds) -> float:
 
 
 def _largest(node: Any, bounds: Bounds) -> float:
-    """An upper bound of the absolute value; 1 for what holds other symbols, whose value nobody computes."""
+    """An upper bound on the absolute value; 1 for an expression with unbounded symbols, which is never evaluated."""
     if isinstance(node, sympy.Rational):
         return abs(node.p) / node.q if abs(node.p) < 10**300 else math.inf
     if node in bounds:
@@ -217,10 +198,10 @@ def _largest(node: Any, bounds: Bounds) -> float:
 
 
 def _num_terms(node: Any) -> float:
-    """How many terms expanding it would give, roughly.
+    """Estimate the number of terms of the expanded expression.
 
     Raises:
-        TooComplex: more than `MAX_TERMS`, here or in any part.
+        TooComplex: the estimate exceeds `MAX_TERMS`, here or in any part.
     """
     num_terms = 1.0
     if isinstance(node, sympy.Basic) and node.args and not isinstance(node, sympy.Number):

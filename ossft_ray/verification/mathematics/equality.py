@@ -1,9 +1,9 @@
-"""Do two expressions say the same? Math-Verify's comparison, less what it wrongly accepts.
+"""Comparison of two expressions by Math-Verify, with further conditions on what it accepts.
 
-Math-Verify's `verify` calls numbers equal that differ by less than a millionth, however small they are, and takes the
-right side of any equation for an answer. What it accepts must also pass the conditions here; what it refuses is
-refused, but for a solved inequality, which says the same as an interval. The tests' table of known faults
-(`test_known_faults.py`) has the reports behind each.
+Math-Verify's `verify` calls two numbers equal if they differ by less than a millionth, however small they are, and
+accepts the right side of any equation as an answer. So an accepted pair must also pass the conditions here. A pair that
+Math-Verify rejects stays rejected, except for a solved inequality that equals an interval. The table of known faults in
+the tests (`test_known_faults.py`) cites the report behind each condition.
 """
 
 import zlib
@@ -16,14 +16,14 @@ from math_verify.errors import TimeoutException
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
-# Exact numbers are compared to sixty digits, those with a decimal point to four: 0.333333 is a third, to six decimals.
-PRECISION_DIGITS = 60
-EXACT_TOLERANCE = sympy.Rational(1, 10**50)
-DECIMAL_TOLERANCE = sympy.Rational(1, 10**4)
+# Exact numbers are compared to fifty digits, and numbers with a decimal point to four: 0.333333 is a third.
+_PRECISION_DIGITS = 60
+_EXACT_TOLERANCE = sympy.Rational(1, 10**50)
+_DECIMAL_TOLERANCE = sympy.Rational(1, 10**4)
 
 
 def equal(gold: Any, prediction: Any) -> bool:
-    """Whether a prediction says the same as the gold answer. What cannot be compared is not equal."""
+    """Whether a prediction equals the gold answer. Expressions that cannot be compared are not equal."""
     try:
         solved = isinstance(gold, sympy.Set) and _is_solved(prediction)
         if not verify(gold, prediction, timeout_seconds=None, allow_set_relation_comp=solved, raise_on_error=True):
@@ -31,13 +31,13 @@ def equal(gold: Any, prediction: Any) -> bool:
         for side, other in ((gold, prediction), (prediction, gold)):
             if _is_equation(side) and not _is_equation(other) and not _names_its_right_side(side):
                 return False
-        if _is_equation(gold) and _is_equation(prediction) and _first_side(gold) != _first_side(prediction):
+        if _is_equation(gold) and _is_equation(prediction) and _relations(gold)[0].lhs != _relations(prediction)[0].lhs:
             return True
         return not _values_differ(_last_side(gold), _last_side(prediction))
     except MemoryError:
         raise
     except (Exception, TimeoutException):
-        return False  # two things that cannot be compared, such as a set and a matrix
+        return False  # such as a set and a matrix
 
 
 def _relations(expression: Any) -> list[Any]:
@@ -48,16 +48,12 @@ def _is_equation(expression: Any) -> bool:
     return all(isinstance(relation, sympy.Eq) for relation in _relations(expression))
 
 
-def _first_side(equation: Any) -> Any:
-    return _relations(equation)[0].lhs
-
-
 def _last_side(expression: Any) -> Any:
     return _relations(expression)[-1].rhs if _is_equation(expression) else expression
 
 
 def _names_its_right_side(equation: Any) -> bool:
-    """`x = 5`, `f(2) = 5`, `m+n = 5`, `(x, y) = (1, 2)` and `1+4 = 5`; not `2x = 5`, `3 = 5` or `x = 5 = 6`."""
+    """Whether the right side is an answer: `x = 5`, `f(2) = 5`, `m+n = 5`, `1+4 = 5`; not `2x = 5` or `x = 5 = 6`."""
     first, *_ = relations = _relations(equation)
     *members, last = [first.lhs, *(relation.rhs for relation in relations)]
     if _is_name(members[0]):
@@ -66,7 +62,7 @@ def _names_its_right_side(equation: Any) -> bool:
 
 
 def _is_name(expression: Any) -> bool:
-    """Symbols, products, quotients and sums of them, and functions of anything: what a problem may ask for."""
+    """Whether a problem may ask for it: symbols, their products, quotients and sums, and functions of anything."""
     if isinstance(expression, sympy.Pow):
         return expression.exp == -1 and _is_name(expression.base)
     if isinstance(expression, sympy.Add | sympy.Mul | sympy.Tuple):
@@ -77,7 +73,7 @@ def _is_name(expression: Any) -> bool:
 
 
 def _is_solved(expression: Any) -> bool:
-    """`x > 1` or `0 < x < 1`: a letter between numbers, not inequalities still to be solved."""
+    """Whether it is an inequality of a letter and numbers, such as `0 < x < 1`, that needs no further solving."""
     return all(
         isinstance(relation, Relational)
         and not isinstance(relation, sympy.Eq)
@@ -87,7 +83,7 @@ def _is_solved(expression: Any) -> bool:
 
 
 def _values_differ(one: Any, other: Any, or_unknown: bool = False) -> bool:
-    """Whether two formulas, or lists, sets or intervals of them, differ for some values of their letters."""
+    """Whether two formulas, or lists, sets or intervals of them, differ at some values of their letters."""
     ones, others = _members(one), _members(other)
     if ones is not None and others is not None and len(ones) == len(others):
         return any(_values_differ(*pair, or_unknown) for pair in zip(ones, others, strict=True))
@@ -95,35 +91,34 @@ def _values_differ(one: Any, other: Any, or_unknown: bool = False) -> bool:
     if first is None or second is None:
         return or_unknown and one != other
     has_decimals = one.has(sympy.Float) or other.has(sympy.Float)
-    difference = abs(first - second)
-    if has_decimals:
-        return bool(difference > DECIMAL_TOLERANCE * max(abs(first), abs(second)))
-    return bool(difference > EXACT_TOLERANCE * max(abs(first), abs(second)))
+    tolerance = _DECIMAL_TOLERANCE if has_decimals else _EXACT_TOLERANCE
+    return bool(abs(first - second) > tolerance * max(abs(first), abs(second)))
 
 
 def _members(expression: Any) -> list[Any] | None:
-    """What a list, an interval or a set of numbers holds, a set in the order of its numbers."""
+    """The members of a list, the ends of an interval, or the numbers of a set in ascending order."""
     if isinstance(expression, sympy.Interval):
         return [expression.start, expression.end]
     if isinstance(expression, sympy.Tuple):
         return list(expression.args)
     if isinstance(expression, sympy.FiniteSet) and all(member.is_number and member.is_real for member in expression):
-        return sorted(expression.args, key=lambda member: member.evalf(PRECISION_DIGITS))
+        return sorted(expression.args, key=lambda member: member.evalf(_PRECISION_DIGITS))
     return None
 
 
 def _value(expression: Any) -> Any:
-    """A formula's value, its letters standing for some numbers that depend on nothing but the letters; None if none."""
+    """The value of a formula at fixed numbers for its letters; None if it has no finite value."""
     if not isinstance(expression, sympy.Expr) or isinstance(expression, sympy.Symbol):
         return None
     if expression.has(sympy.UnevaluatedExpr):
-        return None  # a percentage: 50% is 50 to many a gold answer
+        return None  # a percentage, because many gold answers write 50% as 50
     letters = {letter: _number_of(letter.name) for letter in expression.free_symbols}
-    # Not put in exactly: 2^(n^20) has millions of digits where n is no more than 2.
-    digits = PRECISION_DIGITS + 10
+    # The numbers are not substituted exactly: 2^(n^20) has millions of digits even if n is 2.
+    digits = _PRECISION_DIGITS + 10
     value = expression.evalf(digits, subs=letters) if letters else expression.doit().evalf(digits)
     return value if value.is_number and value.is_finite else None
 
 
 def _number_of(name: str) -> Any:
+    """The number that a letter stands for, which depends on its name alone."""
     return sympy.Rational(100 + zlib.crc32(name.encode()) % 97, 83)

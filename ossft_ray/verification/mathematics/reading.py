@@ -1,11 +1,11 @@
-r"""How does an answer's LaTeX become an expression, without evaluating what would explode?
+r"""Conversion of LaTeX to expressions that evaluates nothing too large.
 
-latex2sympy leaves most of a formula unevaluated, but some commands it carries out while it parses: binomials, Gamma,
-gcd, intervals (it compares their ends), roots, matrix functions. So every part is screened as soon as it is
-converted, before anything is done with it; what makes much of small arguments has bounds of its own.
+latex2sympy leaves most of a formula unevaluated, but it computes some commands while it parses: binomials, Gamma, gcd,
+intervals (it compares their ends), roots and matrix functions. So each part is checked as soon as it is converted,
+before it is used. Functions that grow fast on small arguments have further bounds.
 
 Math-Verify parses all LaTeX through one function of its parser module, and all plain arithmetic through another.
-`install` puts the screened ones of this module in their places.
+`install` replaces both with the functions of this module.
 """
 
 from typing import Any
@@ -15,12 +15,14 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
 from math_verify import parser
 from math_verify.grader import should_treat_as_complex
 
-from ossft_ray.verification.mathematics.complexity import TooComplex, bounded, screen_expression, screen_text
+from ossft_ray.verification.mathematics.complexity import TooComplex, check_expression, check_text, is_small
 
-MAX_FACTORIAL = 3000  # n of Gamma(n) and of a binomial
-MAX_SYMBOLIC_BINOMIAL = 10  # k of n over k with letters in n: it is multiplied out
+_parse_arithmetic = parser.parse_expr_cached  # Math-Verify's own, which `install` replaces
 
-# They make large matrices of small numbers, or run for ever on small matrices. No answer is a command to compute.
+MAX_FACTORIAL = 3000  # the n of Gamma(n) and of a binomial
+MAX_SYMBOLIC_BINOMIAL = 10  # the k of "n over k" if n has letters, because it is expanded
+
+# These make large matrices from small numbers, or run forever on small matrices. No answer is a command to compute.
 _COMPUTATIONS = {
     *("eye", "zeros", "ones", "diag", "hstack", "vstack", "rref", "nullspace", "svd", "SVD"),
     *("orth", "ortho", "orthogonal", "orthogonalize", "eig", "eigen", "diagonalize"),
@@ -28,16 +30,16 @@ _COMPUTATIONS = {
 }
 
 
-class _ScreenedConverter(_Latex2Sympy):
-    """latex2sympy's converter; parse trees come in, screened expressions go out."""
+class _CheckedConverter(_Latex2Sympy):
+    """The converter of latex2sympy, from parse trees to expressions, with a check of every part."""
 
     def convert_expr(self, expr: Any) -> Any:
-        return _screened(super().convert_expr(expr))
+        return check_expression(super().convert_expr(expr))
 
     def convert_func_arg(self, arg: Any) -> Any:
-        converted = _screened(super().convert_func_arg(arg))
+        converted = check_expression(super().convert_func_arg(arg))
         name = arg.parentCtx.func_normal_single_arg().start.text
-        if name in (r"\Gamma", r"\gamma") and not _is_small_or_symbolic(converted, MAX_FACTORIAL):
+        if name in (r"\Gamma", r"\gamma") and not is_small(converted, MAX_FACTORIAL):
             raise TooComplex
         return converted
 
@@ -45,43 +47,43 @@ class _ScreenedConverter(_Latex2Sympy):
         for kind in (func.func_normal_single_arg(), func.func_normal_multi_arg()):
             operator = kind and kind.func_operator_name
             if operator and operator.getText() in _COMPUTATIONS:
-                raise ValueError(f"{operator.getText()} is a computation, no answer")
+                raise ValueError(f"{operator.getText()} is a computation, not an answer")
         return super().convert_func(func)
 
     def convert_matrix(self, matrix: Any) -> Any:
-        return _screened(super().convert_matrix(matrix))  # its determinant may be next
+        return check_expression(super().convert_matrix(matrix))  # before its determinant is computed
 
     def convert_binom(self, binom: Any) -> Any:
         top, bottom = self.convert_expr(binom.upper), self.convert_expr(binom.lower)
-        if not (_is_small_or_symbolic(top, MAX_FACTORIAL) and _is_small_or_symbolic(bottom, MAX_FACTORIAL)):
+        if not (is_small(top, MAX_FACTORIAL) and is_small(bottom, MAX_FACTORIAL)):
             raise TooComplex
-        if top.free_symbols and not _is_small_or_symbolic(bottom, MAX_SYMBOLIC_BINOMIAL):
+        if top.free_symbols and not is_small(bottom, MAX_SYMBOLIC_BINOMIAL):
             raise TooComplex
         return sympy.binomial(top, bottom)
 
     def handle_gcd_lcm(self, f: str, args: list[Any]) -> Any:
         if not all(isinstance(arg, sympy.Integer) for arg in args):
-            raise ValueError(f"{f} of what is no integer")
+            raise ValueError(f"{f} of something other than integers")
         return super().handle_gcd_lcm(f, args)
 
     def do_subs(self, expr: Any, at: Any) -> Any:
-        raise ValueError("an expression with values still to be put in is no answer")
+        raise ValueError("an expression with values to substitute is not an answer")
 
 
 def install() -> None:
-    """Let Math-Verify parse through this module, in this process."""
+    """Make Math-Verify parse through this module, in this process."""
     parser.parse_latex_cached = read_latex
     parser.parse_expr_cached = read_arithmetic
 
 
 def read_latex(latex: str) -> Any:
-    """Normalised LaTeX as an expression; where it does not parse, what stands after its last equals sign.
+    """Convert normalised LaTeX to an expression; if that fails, convert the part after its last equals sign.
 
     Raises:
-        TooComplex: it is too large to be evaluated or compared.
-        Exception: it does not parse.
+        TooComplex: the answer is too large to be evaluated or compared.
+        Exception: the LaTeX does not parse.
     """
-    screen_text(latex)
+    check_text(latex)
     try:
         return _convert(latex)
     except Exception:
@@ -92,32 +94,19 @@ def read_latex(latex: str) -> Any:
 
 
 def read_arithmetic(text: str) -> Any:
-    """Digits, operators and parentheses as an expression, unevaluated.
+    """Convert digits, operators and parentheses to an unevaluated expression.
 
-    sympy's parser runs the text as Python, but Math-Verify's pattern lets no letter through, nor a quote.
+    sympy's parser runs the text as Python, but Math-Verify passes only text without letters and quotes.
 
     Raises:
-        TooComplex: it is too large to be evaluated or compared.
-        Exception: it does not parse.
+        TooComplex: the answer is too large to be evaluated or compared.
+        Exception: the text does not parse.
     """
-    screen_text(text)
-    return _screened(_parse_arithmetic(text))
+    check_text(text)
+    return check_expression(_parse_arithmetic(text))
 
 
 def _convert(latex: str) -> Any:
-    # The radius R is not the radius r.
-    config = ConversionConfig(lowercase_symbols=False)
-    converter = _ScreenedConverter(is_real=not should_treat_as_complex(latex), config=config)
-    return _screened(converter.parse(latex))
-
-
-def _screened(expression: Any) -> Any:
-    screen_expression(expression)
-    return expression
-
-
-def _is_small_or_symbolic(expression: Any, largest: float) -> bool:
-    return bool(expression.free_symbols) or bounded(expression, largest)
-
-
-_parse_arithmetic = parser.parse_expr_cached
+    config = ConversionConfig(lowercase_symbols=False)  # the radius R is not the radius r
+    converter = _CheckedConverter(is_real=not should_treat_as_complex(latex), config=config)
+    return check_expression(converter.parse(latex))

@@ -1,54 +1,32 @@
-r"""Do the words of two answers contradict each other, where their values agree? Units, bases, brackets, letters.
+r"""Contradictions between the words of two answers with equal values: units, bases, brackets and letters.
 
-Math-Verify drops units, and subscripts of numbers, before it compares: 5 cm and 5 m are both 5, and 52 to the base of
-8 is 52 to the base of 9. It does not tell a set from a pair either, or a word from the product of its letters.
-What one answer leaves out contradicts nothing: 5 and 5 cm are the same.
+Math-Verify drops units and the subscripts of numbers before it compares, so 5 cm equals 5 m, and 52 in base 8 equals 52
+in base 9. It also treats a set as a pair, and a word as the product of its letters. An answer that omits something
+contradicts nothing: 5 and 5 cm are the same.
 """
 
 import re
 
-_UNIT_NAMES = {
-    "mm": "millimeter millimetre",
-    "cm": "centimeter centimetre",
-    "m": "meter metre",
-    "km": "kilometer kilometre",
-    "in": "inch inche",  # the plural loses its s first
-    "ft": "foot feet",
-    "yd": "yard",
-    "mi": "mile",
-    "mg": "milligram",
-    "g": "gram",
-    "kg": "kilogram",
-    "lb": "pound",
-    "oz": "ounce",
-    "ml": "milliliter millilitre",
-    "l": "liter litre",
-    "s": "sec second",
-    "min": "minute",
-    "h": "hr hour",
-    "d": "day",
-    "week": "",
-    "month": "",
-    "year": "yr",
-    "degree": "deg",
-    "radian": "rad",
-    "cent": "",
-    "dollar": "",
-}
-_UNITS = {name: unit for unit, names in _UNIT_NAMES.items() for name in (unit, *names.split())}
+# Each unit with its other names; a plural loses its s before it is looked up.
+_UNIT_NAMES = (
+    "mm millimeter millimetre, cm centimeter centimetre, m meter metre, km kilometer kilometre, in inch inche,"
+    "ft foot feet, yd yard, mi mile, mg milligram, g gram, kg kilogram, lb pound, oz ounce, ml milliliter millilitre,"
+    "l liter litre, s sec second, min minute, h hr hour, d day, week, month, year yr, degree deg, radian rad, dollar, cent"
+)
+_UNITS = {name: names.split()[0] for names in _UNIT_NAMES.split(",") for name in names.split()}
 
 _TEXT = r"\\(?:text|mathrm|mbox|textrm)\s*\{([^{}]*)\}"
 _UNIT = re.compile(rf"\d[^{{}}]*?\s*{_TEXT}\s*(?:\^\s*\{{?\s*(\d)\s*\}}?)?[\s.$]*\Z")
 _TEXTS_AROUND_NUMBERS = re.compile(rf"{_TEXT}[^{{}}]*\d.*{_TEXT}", re.DOTALL)
 _BASE = re.compile(r"\A[\s$]*[0-9A-Fa-f]+\s*_\s*\{?\s*\(?(\d+)\)?\s*\}?[\s.$]*\Z")
-_LETTER = re.compile(r"[\d}]\s?([cdghlmost])[\s.$]*\Z")  # those that Math-Verify drops as units
+_LETTER = re.compile(r"[\d}]\s?([cdghlmost])[\s.$]*\Z")  # the letters that Math-Verify drops as units
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _WORD = re.compile(r"[A-Za-z]{4,}")
 _LETTERS_OF_UNITS = "mgsh"
 
 
 def contradict(gold: str, answer: str) -> bool:
-    r"""Whether two answers, each as it was written, cannot both be right.
+    r"""Whether the wording of two answers with equal values makes them different answers.
 
     >>> contradict(r"5\text{ cm}", r"5\text{ m}"), contradict(r"5\text{ cm}", "5")
     (True, False)
@@ -64,7 +42,7 @@ def contradict(gold: str, answer: str) -> bool:
 
 
 def has_numbers_between_words(answer: str) -> bool:
-    r"""Whether more than a unit stands behind the first word: Math-Verify drops all of `\text{ or }6\text{ apples}`."""
+    r"""Whether a number stands between two texts: Math-Verify would drop all of `\text{ or }6\text{ apples}`."""
     return bool(_TEXTS_AROUND_NUMBERS.search(answer))
 
 
@@ -73,7 +51,7 @@ def _differ(one: object, other: object) -> bool:
 
 
 def _unit(answer: str) -> tuple[str, str] | None:
-    """The unit at the end, with its power, if it is one that we know."""
+    """The known unit at the end of an answer, with its power."""
     found = _UNIT.search(answer)
     if not found:
         return None
@@ -99,7 +77,7 @@ def _brackets(answer: str) -> str | None:
 
 
 def _loses_its_letter(gold: str, answer: str) -> bool:
-    """`5t` is not 5. But an `m` at the end of the answer may be meters, where the gold answer ends without a letter."""
+    """Whether one answer lacks a letter at the end of the other: `5t` is not 5, though `5m` may be 5 meters."""
     of_gold, of_answer = _LETTER.search(gold), _LETTER.search(answer)
     if of_gold and of_gold[1] not in _COMMAND.sub("", answer):
         return True
@@ -107,5 +85,5 @@ def _loses_its_letter(gold: str, answer: str) -> bool:
 
 
 def _are_other_words(gold: str, answer: str) -> bool:
-    """Two words, though products of the same letters."""
+    """Whether both answers are words and differ, though Math-Verify takes them for products of the same letters."""
     return all(map(_WORD.fullmatch, (gold, answer))) and gold.casefold() != answer.casefold()

@@ -1,4 +1,4 @@
-"""Is this the right option: a table, a behaviour a row."""
+"""The kind `choice`: one behaviour per row."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_options_are_read_from_the_question(question: str, options: dict[str, st
         (PLAIN, "B", r"\boxed{9}", "unparsed"),
         (LATEX, "B", r"\boxed{\textbf{(B)}\ 2}", "correct"),
         (LATEX, "B", r"\boxed{2}", "correct"),
-        (LATEX, "B", r"\boxed{-2}", "wrong"),  # a sign makes another option
+        (LATEX, "B", r"\boxed{-2}", "wrong"),  # the sign makes it another option
         (LINES, "C", "The correct answer is **C**.", "correct"),
         (LINES, "C", "C", "correct"),
         (LINES, "C", "<think>A or C?</think>\n\nC.", "correct"),
@@ -69,5 +69,5 @@ def test_grade(question: str, answer: str, response: str, reason: str) -> None:
         ("", " ", "no_gold"),
     ],
 )
-def test_a_gold_answer_must_be_one_of_the_options(question: str, answer: str, reason: str) -> None:
+def test_a_gold_answer_must_be_an_option(question: str, answer: str, reason: str) -> None:
     assert check_answer(answer, question=question).reason == reason

@@ -1,4 +1,4 @@
-"""Which kinds there are: this package's, and those that another one brings by an entry point."""
+"""The kinds of this package, and kinds that another package adds with an entry point."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def grade(answer, response, *, question="", suffix=""):
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package, as its files: a module, and the metadata that names its entry point."""
+    """An installed package: its module, and the metadata that names its entry point."""
     metadata = tmp_path / "chess_verifier-1.0.dist-info"
     metadata.mkdir()
     (tmp_path / "chess_verifier.py").write_text(PLUGIN)
@@ -33,12 +33,12 @@ def test_the_kinds_of_this_package() -> None:
     assert kinds() == ["choice", "math", "number", "python", "text"]
 
 
-def test_an_unknown_kind_is_refused_with_those_that_there_are() -> None:
+def test_an_unknown_kind_is_an_error_that_lists_the_kinds() -> None:
     with pytest.raises(InputError, match="no verification kind 'maths'; kinds: choice, math, number, python, text"):
         VerifierPool("maths")
 
 
-def test_a_row_may_name_its_own_kind() -> None:
+def test_a_task_may_name_its_kind() -> None:
     tasks = [
         Task("5", r"\boxed{x = 5}"),
         Task("5 km", r"\boxed{5000 m}", kind="number"),
@@ -50,9 +50,9 @@ def test_a_row_may_name_its_own_kind() -> None:
         assert [verdict.reason for verdict in pool.map(tasks)] == ["correct"] * 4 + ["wrong"]
 
 
-def test_another_package_brings_a_kind(plugin: None) -> None:
+def test_another_package_may_add_a_kind(plugin: None) -> None:
     assert "chess" in kinds()
     with VerifierPool("chess", num_workers=1, settings={"chess": {"suffix": "#"}}) as pool:
         assert [verdict.reason for verdict in pool.map([("Qh7", "Qh7#"), ("Qh7", "Qh7")])] == ["correct", "wrong"]
-        gold_alone = next(pool.map([Task("Qh7", None)]))  # without a check of its own: the answer in a box
+        gold_alone = next(pool.map([Task("Qh7", None)]))  # it has no check_answer, so the answer is graded in a box
         assert gold_alone.extracted == r"\boxed{Qh7}"

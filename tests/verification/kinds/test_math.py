@@ -1,4 +1,4 @@
-"""Is a mathematical answer right: a table, a behaviour a row, then real data."""
+"""The kind `math`: one behaviour per row, then real data."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from ossft_ray.verification.answers import final_answer
 from ossft_ray.verification.kinds.math import grade
 from tests.data_folder import needs_data, read_data
 
-BINOMIAL = r"\left(\begin{array}{l}5 \\ 2\end{array}\right)"  # as scanned books have it
+BINOMIAL = r"\left(\begin{array}{l}5 \\ 2\end{array}\right)"  # as in scanned books
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ BINOMIAL = r"\left(\begin{array}{l}5 \\ 2\end{array}\right)"  # as scanned books
         ("5", "The answer is 6.", "wrong", "6"),
         ("5", "The answer is 5 apples, since 6 is too many.", "correct", "5 apples, since 6 is too many"),
         ("5", "The answer is therefore $2+3=\\mathbf{5 .}$", "correct", r"2+3=\mathbf{5 .}"),
-        ("23", r"\boxed{\mathbf{2 3}}", "correct", r"\mathbf{2 3}"),  # a space in mathematics is none
+        ("23", r"\boxed{\mathbf{2 3}}", "correct", r"\mathbf{2 3}"),  # spaces in mathematics are ignored
         ("5", r"\boxed{2 + 3 = 5}", "correct", "2 + 3 = 5"),
         ("5", r"\boxed{x^2 = 5}", "wrong", "x^2 = 5"),
         ("5", "The answer is $2x = 10 / 2 = 5$.", "correct", "2x = 10 / 2 = 5"),
@@ -73,7 +73,7 @@ def test_official_solutions_of_math500_verify_and_fail_against_the_next_answer()
     rows = read_data("math500")[:60]
     misses = [row["answer"] for row in rows if not grade(row["answer"], row["solution"]).correct]
     assert misses == []
-    for row in rows:  # a space command keeps equality as text out of it: Math-Verify must agree by itself
+    for row in rows:  # the space command makes the texts differ, so that Math-Verify must find them equal
         assert grade(row["answer"], rf"\boxed{{{final_answer(row['solution'])} \,}}").correct, row["answer"]
     for row, other in itertools.pairwise(rows):
         if row["answer"].split("=")[-1] != other["answer"].split("=")[-1]:  # x=5 is 5

@@ -1,4 +1,4 @@
-"""Is this the same number: a table, a behaviour a row."""
+"""The kind `number`: one behaviour per row."""
 
 from decimal import Decimal
 

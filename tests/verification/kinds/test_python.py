@@ -1,4 +1,4 @@
-"""A user's own function as the verifier: called within the pool's limits, and refused where it is not there."""
+"""A user's function as the verifier: it runs within the limits of the pool, and a missing one is an error."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ number = 5
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"my_verifier_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)  # modules of the working directory count
+    monkeypatch.chdir(tmp_path)  # modules are found in the working directory
     return name
 
 
@@ -63,7 +63,7 @@ def test_the_function_grades_within_the_limits(module: str) -> None:
     ("function", "verdict"),
     [("with_question", Verdict(True, "asked")), ("exact", Verdict(False, "too_long", "abc"))],
 )
-def test_it_may_take_the_question_and_give_reasons(module: str, function: str, verdict: Verdict) -> None:
+def test_a_function_may_take_the_question_and_return_a_reason(module: str, function: str, verdict: Verdict) -> None:
     with pool_of(f"{module}:{function}") as pool:
         assert list(pool.map([Task("5", "abcdef", "Which?")])) == [verdict]
 
@@ -71,18 +71,18 @@ def test_it_may_take_the_question_and_give_reasons(module: str, function: str, v
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("", "is no import path; write module:function"),
+        ("", "is not an import path; write module:function"),
         ("there_is_no_such_module:grade", "cannot be imported: ModuleNotFoundError"),
         ("{module}:there_is_none", "cannot be imported: AttributeError"),
         ("{module}:number", "is not a function"),
     ],
 )
-def test_a_function_that_is_not_there_is_refused(module: str, function: str, message: str) -> None:
+def test_a_missing_function_is_an_error(module: str, function: str, message: str) -> None:
     with pool_of(function.format(module=module)) as pool, pytest.raises(InputError, match=message):
         list(pool.map([("5", "5")]))
 
 
-def test_a_row_that_asks_for_it_where_none_is_set_is_an_error_of_that_row_alone() -> None:
+def test_a_row_of_kind_python_without_a_function_fails_alone() -> None:
     with VerifierPool("math", num_workers=1) as pool:
         verdicts = list(pool.map([Task("5", r"\boxed{5}", kind="python"), Task("5", r"\boxed{5}")]))
     assert [verdict.reason for verdict in verdicts] == ["verifier_error", "correct"]

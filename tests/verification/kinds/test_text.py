@@ -1,4 +1,4 @@
-"""Is this the same text: a table, a behaviour a row."""
+"""The kind `text`: one behaviour per row."""
 
 import pytest
 
@@ -53,5 +53,5 @@ def test_grade(answer: str, response: str, settings: dict[str, bool], reason: st
 @pytest.mark.parametrize(
     ("answer", "reason"), [("Paris", "correct"), ('["USA", "US"]', "correct"), ("...", "no_gold"), ("[]", "no_gold")]
 )
-def test_a_gold_answer_must_hold_some_text(answer: str, reason: str) -> None:
+def test_a_gold_answer_must_contain_text(answer: str, reason: str) -> None:
     assert check_answer(answer, ignore_case=True).reason == reason
