@@ -12,6 +12,8 @@ from trl import SFTConfig, SFTTrainer
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from tests.stages.rows import write_examples
 
+pytestmark = pytest.mark.engine
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SETTINGS = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "use_cpu": True, "seed": 3}
 

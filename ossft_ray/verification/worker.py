@@ -183,9 +183,7 @@ def _grade(kind: Kind, task: Task, keywords: Mapping[str, Any], timeout_seconds:
             verdict = kind.check_answer(task.answer, question=task.question, **keywords)
         else:
             verdict = kind.grade(task.answer, task.response, question=task.question, **keywords)
-        if (
-            verdict.extracted is not None and len(verdict.extracted) > _MAX_EXTRACTED_CHARACTERS
-        ):  # it may have megabytes
+        if verdict.extracted is not None and len(verdict.extracted) > _MAX_EXTRACTED_CHARACTERS:  # it may be huge
             verdict = dataclasses.replace(verdict, extracted=f"{verdict.extracted[:_MAX_EXTRACTED_CHARACTERS]}…")
         return verdict
     except MemoryError:

@@ -15,6 +15,7 @@ from ossft_ray.data.problems import Rejection
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
 from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.rewrite.ingest import shard_input
 
@@ -100,9 +101,9 @@ def test_bad_golds_are_kept_flagged_or_rejected(
 def test_findings_are_stored_with_the_input(tmp_path: Path) -> None:
     experiment = experiment_on(tmp_path)
     folder = Folder.at(experiment.run.output) / "rewrite"
-    layout = shard_input(experiment, load_chat(experiment.policy), folder)
+    layout = shard_input(Run(experiment), folder)
     assert layout.golds["contradicted"] == 1 and len(layout.bad_golds) == len(BAD)
-    assert shard_input(experiment, load_chat(experiment.policy), folder) == layout
+    assert shard_input(Run(experiment), folder) == layout
     (name,) = folder.names("flagged-*.parquet")
     rows = folder.read_table(name).to_pylist()
     assert [row["problem_id"] for row in rows] == BAD
@@ -118,4 +119,4 @@ def test_an_unknown_verifier_rejects_a_row_but_refuses_a_run(tmp_path: Path) -> 
 
 
 def test_ossft_check_reports_bad_golds(tmp_path: Path) -> None:
-    assert len(check(experiment_on(tmp_path)).tally.bad_golds) == len(BAD)
+    assert len(check(experiment_on(tmp_path)).counts.bad_golds) == len(BAD)

@@ -15,6 +15,8 @@ from ossft_ray.policy.chat import load_chat
 from tests.export.runs import settings
 from tests.stages.rows import write_examples
 
+pytestmark = pytest.mark.engine
+
 NUM_ROWS = 6
 
 

@@ -11,7 +11,6 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, PROBLEM_SCHEMA, REJECTED_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
-from ossft_ray.policy.chat import Chat
 from ossft_ray.run_folder.names import MANIFEST
 from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.rewrite import ingest
@@ -242,7 +241,6 @@ class Killed(BaseException):
 @pytest.mark.parametrize("num_writes", range(7))
 def test_a_run_killed_at_any_write_can_be_resumed(
     tmp_path: Path,
-    chat: Chat,
     folder: Folder,
     monkeypatch: pytest.MonkeyPatch,
     has_earlier_input: bool,
