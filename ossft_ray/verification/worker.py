@@ -135,10 +135,9 @@ def _serve(connection: Connection, kind: str, settings: Settings, timeout_second
     os.dup2(null, 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    graders: dict[str, Kind] = {}
     with contextlib.suppress(EOFError, OSError):
         try:
-            graders[kind] = _load(kind, settings)
+            graders = {kind: _load(kind, settings)}
         except InputError as error:
             connection.send(str(error))
             return
@@ -183,8 +182,8 @@ def _grade(kind: Kind, task: Task, keywords: Mapping[str, Any], timeout_seconds:
             verdict = kind.check_answer(task.answer, question=task.question, **keywords)
         else:
             verdict = kind.grade(task.answer, task.response, question=task.question, **keywords)
-        if verdict.extracted is not None and len(verdict.extracted) > _MAX_EXTRACTED_CHARACTERS:  # it may be huge
-            verdict = dataclasses.replace(verdict, extracted=f"{verdict.extracted[:_MAX_EXTRACTED_CHARACTERS]}…")
+        if len(verdict.extracted or "") > _MAX_EXTRACTED_CHARACTERS:  # a model may box megabytes
+            verdict = dataclasses.replace(verdict, extracted=f"{verdict.extracted:.{_MAX_EXTRACTED_CHARACTERS}}…")
         return verdict
     except MemoryError:
         os._exit(_MEMORY_EXIT_CODE)  # the memory may be too fragmented for further gradings

@@ -67,11 +67,10 @@ def version_of(kind: str) -> str | None:
 def load_kind(kind: str) -> Kind:
     """Import a kind, which takes seconds if it needs a heavy library."""
     found: Any = importlib.import_module(module_of(kind)) if kind in _built_in() else _entry_point(kind).load()
-    grade = getattr(found, "grade", found)
+    grade: Grade = getattr(found, "grade", found)
 
     def check_boxed_answer(answer: str, **settings: Any) -> Verdict:
-        verdict: Verdict = grade(answer, rf"\boxed{{{answer}}}", **settings)
-        return verdict
+        return grade(answer, rf"\boxed{{{answer}}}", **settings)
 
     return Kind(grade, getattr(found, "check_answer", check_boxed_answer))
 

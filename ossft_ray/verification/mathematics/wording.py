@@ -9,9 +9,9 @@ import re
 
 # Each unit with its other names; a plural loses its s before it is looked up.
 _UNIT_NAMES = (
-    "mm millimeter millimetre, cm centimeter centimetre, m meter metre, km kilometer kilometre, in inch inche,"
-    "ft foot feet, yd yard, mi mile, mg milligram, g gram, kg kilogram, lb pound, oz ounce, ml milliliter millilitre,"
-    "l liter litre, s sec second, min minute, h hr hour, d day, week, month, year yr, degree deg, radian rad,"
+    "mm millimeter millimetre, cm centimeter centimetre, m meter metre, km kilometer kilometre, in inch inche, "
+    "ft foot feet, yd yard, mi mile, mg milligram, g gram, kg kilogram, lb pound, oz ounce, ml milliliter millilitre, "
+    "l liter litre, s sec second, min minute, h hr hour, d day, week, month, year yr, degree deg, radian rad, "
     "dollar, cent"
 )
 _UNITS = {name: names.split()[0] for names in _UNIT_NAMES.split(",") for name in names.split()}
