@@ -65,19 +65,17 @@ class RolloutWorker:
         self.metrics.watch("ossft_verdicts_in_flight", lambda: self._num_verdicts)
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, list[str]]]:
-        parts = [str(part) for part in batch["part"]]
+        (part,) = map(str, batch["part"])
         try:
-            for part in parts:
-                await self.process(part)
+            await self.process(part)
         except Exception as error:
             traceback.print_exc()
             # Ray Data does not pass the cause on
             await self._tally.record_failure.remote(explain_failure(error, self.experiment))
             raise
         await self._report_now()
-        for part in parts:
-            self.progress.pop(part, None)
-        yield {"part": parts}
+        self.progress.pop(part, None)
+        yield {"part": [part]}
 
     async def process(self, part: str) -> None:
         """Read the part's problems, let the policy work on all of them at once, write the part's rows."""

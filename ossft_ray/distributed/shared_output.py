@@ -21,12 +21,12 @@ _HINT = "give a folder that all nodes share, at the same path, or an object-stor
 
 
 def check_shared(output: str) -> None:
-    """Let every node read a file that this process wrote into the run's folder, and write one back.
+    """Let every node find a file that this process writes into the run's folder, and write one next to it.
 
     A single node needs no check. Nodes that are lost during the check do not count.
 
     Raises:
-        InputError: a node does not see the folder, or this process does not see what it wrote; names the nodes.
+        InputError: a node does not see the folder, or cannot write to it; names the nodes.
     """
     nodes = {node["NodeID"]: node_name(node) for node in alive_nodes()}
     if len(nodes) < 2:
@@ -35,12 +35,8 @@ def check_shared(output: str) -> None:
     folder.write_bytes(marker, b"")
     try:
         reasons = _probe_nodes(list(nodes), output, marker)
-        for node_id in nodes:
-            if node_id not in reasons and not _appears(folder, _reply(marker, node_id)):
-                reasons[node_id] = "the driver does not see what it writes"
     finally:
-        for name in folder.names(f"{marker}*"):
-            folder.delete_file(name)
+        folder.delete_file(marker)
     alive = {node["NodeID"] for node in alive_nodes()}
     if unusable := {nodes[node_id]: reason for node_id, reason in reasons.items() if node_id in alive}:
         raise InputError(not_shared(output, unusable, len(nodes)))
@@ -65,7 +61,7 @@ def check_sees_run(experiment: Experiment) -> None:
 
 def _probe_nodes(node_ids: list[str], output: str, marker: str) -> dict[str, str]:
     """The nodes that cannot read or write, with the reason."""
-    probes = {on_node(_probe, node_id).remote(output, marker, _reply(marker, node_id)): node_id for node_id in node_ids}
+    probes = {on_node(_probe, node_id).remote(output, marker): node_id for node_id in node_ids}
     done, late = ray.wait(list(probes), num_returns=len(probes), timeout=_ANSWER_SECONDS)
     reasons: dict[str, str | None] = {probes[each]: f"no answer within {_ANSWER_SECONDS:.0f} s" for each in late}
     for each in done:
@@ -77,26 +73,17 @@ def _probe_nodes(node_ids: list[str], output: str, marker: str) -> dict[str, str
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _probe(output: str, marker: str, reply: str) -> str | None:
-    """On a node: why it does not see `marker` in the output, or cannot write `reply` next to it; None if it can."""
+def _probe(output: str, marker: str) -> str | None:
+    """On a node: why it does not see `marker` in the output, or cannot write there; None if it can do both."""
+    deadline, written = time.monotonic() + _LAG_SECONDS, f"{marker}-{uuid.uuid4().hex}"
     try:
         folder = Folder.at(output)
-        if not _appears(folder, marker):
-            return "does not see the files of the others"
-        folder.write_bytes(reply, b"")
+        while not folder.exists(marker):
+            if time.monotonic() > deadline:
+                return "does not see the files of the others"
+            time.sleep(0.5)
+        folder.write_bytes(written, b"")
+        folder.delete_file(written)
     except (InputError, OSError) as error:
         return brief(error)
     return None
-
-
-def _appears(folder: Folder, name: str) -> bool:
-    deadline = time.monotonic() + _LAG_SECONDS
-    while not folder.exists(name):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return True
-
-
-def _reply(marker: str, node_id: str) -> str:
-    return f"{marker}-{node_id}"
