@@ -204,11 +204,11 @@ def check(
         raise click.UsageError("--price-per-gpu-hour needs --probe N")
     experiment = _load(config_path, overrides)
     from ossft_ray.stages.check.stage import check
+    from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.check_tables import findings_lines
 
     findings = check(experiment, num_probed or 0)
-    for line in findings_lines(findings, experiment.data):
-        click.echo(line)
+    print_lines(findings_lines(findings, experiment.data))
     if cluster:
         _check_cluster(experiment, verbose)
     if num_probed is not None:
@@ -217,12 +217,11 @@ def check(
 
 def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
     from ossft_ray.stages.check.cluster import check_cluster
-    from ossft_ray.terminal.bars import console
+    from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.check_tables import cluster_lines
 
     report = check_cluster(experiment, verbose)
-    for part in cluster_lines(report):
-        console.print(part, soft_wrap=True, markup=False)
+    print_lines(cluster_lines(report))
     if report.problems:
         problems = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
         raise JobError(f"check --cluster: {problems} on {len(report.nodes)} nodes, listed above")
@@ -230,13 +229,12 @@ def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
 
 def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
     from ossft_ray.stages.check.probe import probe
-    from ossft_ray.terminal.bars import StageBars, console
+    from ossft_ray.terminal.bars import StageBars, print_lines
     from ossft_ray.terminal.check_tables import forecast_lines
 
     with StageBars() as bars:
         forecast = probe(experiment, findings, bars.begin, verbose)
-    for part in forecast_lines(forecast, price):
-        console.print(part, soft_wrap=True, markup=False)
+    print_lines(forecast_lines(forecast, price))
 
 
 @ossft.command()
@@ -321,7 +319,7 @@ def show(
     run: str, origin: str | None, num_rows: int, problem: str | None, attempts: bool, prompt: bool, tokens: bool
 ) -> None:
     """Show rows of a run, finished or in progress."""
-    from ossft_ray.terminal.results import print_lines
+    from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.show import RowDetails, show
 
     print_lines(show(run, origin, num_rows, problem, RowDetails(attempts=attempts, prompt=prompt, tokens=tokens)))
@@ -334,7 +332,7 @@ def show(
 def status(run: str, as_json: bool) -> None:
     """Show how far a run is, from its folder alone."""
     from ossft_ray.run_folder.status import status
-    from ossft_ray.terminal.results import print_lines
+    from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.status_lines import status_lines
 
     found = status(run)

@@ -1,15 +1,13 @@
 """What each command prints when it is done: its tables, where its files are, and the next command."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
-from rich.text import Text
 
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import ACCURACIES, EVALUATE, MODEL, REWRITE, SCORE, TRAIN
-from ossft_ray.terminal import bars
+from ossft_ray.terminal.bars import print_lines
 from ossft_ray.terminal.tables import (
     Results,
     accuracy_table,
@@ -25,12 +23,6 @@ if TYPE_CHECKING:
     from ossft_ray.stages.verify import VerifySummary
 
 _WORDS = {True: "passed", False: "FAILED", None: "skipped"}
-
-
-def print_lines(lines: Iterable[RenderableType]) -> None:
-    """Print tables and lines. Lines are not wrapped, and nothing in them is read as markup."""
-    for line in lines:
-        bars.console.print(line, markup=False, soft_wrap=isinstance(line, str | Text))
 
 
 def print_rewriting(experiment: Experiment, manifest: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The results of a finished stage, as tables and lines for the terminal."""
 
 from collections import Counter
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
@@ -15,7 +16,7 @@ Results = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark, as in 
 
 def origins_table(manifest: dict[str, Any]) -> Table:
     """The number of problems by whose solution was kept."""
-    table = _table("kept solution", "problems", "share")
+    table = plain_table("kept solution", "problems", "share")
     words = {"self": "the policy's own", "guided": "re-solved with guidance", "expert": "the expert's"}
     for origin, count in manifest["origins"].items():
         table.add_row(f"{words[origin]} ({origin})", str(count), f"{count / manifest['problems']:.0%}")
@@ -29,9 +30,9 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     """The cost of a rewrite and the reasons of its attempts, in a few lines."""
     lines = [f"{manifest['attempts']:,} attempts, {manifest['generated_tokens']:,} tokens generated"]
     extra = {"redone": "repeated after an interruption", "speculative": "begun early and not needed"}
-    others = [f"{count:,} {words}" for kind, words in extra.items() if (count := manifest.get(f"{kind}_attempts"))]
-    if others:
-        lines.append(f"besides: {', '.join(others)}")
+    others = {words: manifest.get(f"{kind}_attempts", 0) for kind, words in extra.items()}
+    if any(others.values()):
+        lines.append(f"besides: {counts_text(others)}")
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {counts_text(reasons)}")
@@ -56,9 +57,8 @@ def parroting_lines(manifest: dict[str, Any]) -> list[str]:
 def _doubtful_answers(manifest: dict[str, Any]) -> list[str]:
     lines = []
     if bad := manifest.get("bad_golds"):
-        lines.append(
-            f"doubtful gold answers: {counts_text(dict(Counter(gold['finding'] for gold in bad).most_common()))}"
-        )
+        findings = Counter(gold["finding"] for gold in bad)
+        lines.append(f"doubtful gold answers: {counts_text(dict(findings.most_common()))}")
     if suspects := manifest.get("suspects"):
         lines.append(f"suspects: {len(suspects):,} problems whose attempts agree on another answer than the gold's")
     return [*lines, "    rewrite/manifest.json lists them"] if lines else []
@@ -66,7 +66,7 @@ def _doubtful_answers(manifest: dict[str, Any]) -> list[str]:
 
 def verify_table(reasons: dict[str, int]) -> Table:
     """The number of rows by verdict."""
-    table = _table("verdict", "rows", "share")
+    table = plain_table("verdict", "rows", "share")
     for reason, count in reasons.items():
         table.add_row(reason, f"{count:,}", f"{count / sum(reasons.values()):.1%}")
     return table
@@ -74,7 +74,7 @@ def verify_table(reasons: dict[str, int]) -> Table:
 
 def gap_table(manifest: dict[str, Any]) -> Table:
     """The probability of kept responses and expert solutions under the policy, from `score/manifest.json`."""
-    table = _table("responses", "number", "tokens", "mean log p", "perplexity", "effective sample size")
+    table = plain_table("responses", "number", "tokens", "mean log p", "perplexity", "effective sample size")
     groups: dict[str, str] = {origin: f"kept, {origin}" for origin in ORIGINS}
     for group, words in (groups | {"kept": "all kept", "expert_originals": "experts' originals"}).items():
         figures = manifest[group]
@@ -97,7 +97,7 @@ def accuracy_table(results: Results) -> Table:
     """avg@k of each model on each benchmark, with standard errors."""
     benchmarks = next(iter(results.values()))
     num_samples = next(iter(benchmarks.values()))["samples"]
-    table = _table(f"avg@{num_samples} ± standard error, %", *results)
+    table = plain_table(f"avg@{num_samples} ± standard error, %", *results)
     for benchmark in benchmarks:
         cells = [of_model[benchmark] for of_model in results.values()]
         table.add_row(benchmark, *(f"{100 * cell['avg']:.1f} ± {100 * cell['stderr']:.1f}" for cell in cells))
@@ -110,7 +110,7 @@ def differences_table(results: Results, model: str, differences: dict[str, dict[
     `results` holds both models' entries of `scores.json`, `differences` is the model's entry of `differences.json`.
     """
     num_samples = next(iter(results[model].values()))["samples"]
-    table = _table(f"avg@{num_samples}, %", BASE, model, "difference", "95% interval", "detectable")
+    table = plain_table(f"avg@{num_samples}, %", BASE, model, "difference", "95% interval", "detectable")
     table.caption = "detectable: the smallest difference found with 80% power"
     table.caption_justify, table.caption_style = "left", ""
     for benchmark, found in differences.items():
@@ -132,15 +132,15 @@ def differences_table(results: Results, model: str, differences: dict[str, dict[
     return table
 
 
-def _table(first: str, *headings: str) -> Table:
-    """A table without lines: the first column of text, the others of numbers."""
+def plain_table(first: str, *headings: str, no_wrap: bool = True) -> Table:
+    """A table without lines: the first column of text, the others of numbers, by default on one line."""
     table = Table(box=None, pad_edge=False)
     table.add_column(first)
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=no_wrap)
     return table
 
 
-def counts_text(counts: dict[str, int]) -> str:
-    """Counts in one line, such as `2 wrong, 1 correct`."""
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Counts in one line, such as `2 wrong, 1 correct`. Those that are 0 are left out."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"
