@@ -1,4 +1,4 @@
-"""The commands, one a stage and some more. Each imports the heavy libraries that it needs, and only those."""
+"""The commands: one for each stage, and some more. Each imports only the heavy libraries that it needs."""
 
 import functools
 import json
@@ -13,13 +13,13 @@ import click
 from ossft_ray import __version__
 from ossft_ray.common.errors import InputError, JobError, Stopped
 from ossft_ray.common.secrets import mask
+from ossft_ray.common.types import ORIGINS
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
     from ossft_ray.stages.check.stage import Findings
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Also show the logs of vLLM and DeepSpeed.")
@@ -176,16 +176,16 @@ def demo(output: str, start_over: bool, verbose: bool) -> None:
 @click.option(
     "--probe",
     "num_probed",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2),
     metavar="N",
-    help="Rewrite and train on N problems, and forecast the run.",
+    help="Rewrite and train on N problems; forecast the run.",
 )
 @click.option(
     "--price-per-gpu-hour",
     "price",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0),
     metavar="X",
-    help="With --probe: also the cost, in X's currency.",
+    help="With --probe: the cost of the run.",
 )
 @_options(_config, _set, _verbose)
 def check(
@@ -308,21 +308,19 @@ def verify(
 
 @ossft.command()
 @click.argument("run", metavar="RUN")
-@click.option("--origin", type=click.Choice(["self", "guided", "expert", "dropped"]), help="Only rows of this origin.")
+@click.option("--origin", type=click.Choice([*ORIGINS, "dropped"]), help="Only rows of this origin.")
 @click.option("-n", "num_rows", type=click.IntRange(1), default=3, show_default=True, help="Maximum number of rows.")
 @click.option("--problem", metavar="ID", help="Only rows of this problem.")
 @click.option("--attempts", is_flag=True, help="Show every attempt, with its text if the run kept it.")
 @click.option("--prompt", is_flag=True, help="Show the prompt as the policy reads it, and its tokens.")
 @click.option("--tokens", is_flag=True, help="Show the response's token ids, each with its piece of text.")
 @_options()
-def show(
-    run: str, origin: str | None, num_rows: int, problem: str | None, attempts: bool, prompt: bool, tokens: bool
-) -> None:
+def show(run: str, **options: Any) -> None:
     """Show rows of a run, finished or in progress."""
     from ossft_ray.terminal.bars import print_lines
-    from ossft_ray.terminal.show import RowDetails, show
+    from ossft_ray.terminal.show import show
 
-    print_lines(show(run, origin, num_rows, problem, RowDetails(attempts=attempts, prompt=prompt, tokens=tokens)))
+    print_lines(show(run, **options))
 
 
 @ossft.command()
@@ -345,19 +343,9 @@ def status(run: str, as_json: bool) -> None:
 @ossft.command()
 @click.argument("run", metavar="RUN")
 @click.argument("output", metavar="DIR")
+@click.option("--format", required=True, type=click.Choice(["trl", "sharegpt", "verl"]), help="The format to write.")
 @click.option(
-    "--format",
-    "layout",
-    required=True,
-    type=click.Choice(["trl", "sharegpt", "verl"]),
-    help="The format to write.",
-)
-@click.option(
-    "--origin",
-    "origins",
-    multiple=True,
-    type=click.Choice(["self", "guided", "expert"]),
-    help="Only examples of this origin; repeatable.",
+    "--origin", "origins", multiple=True, type=click.Choice(ORIGINS), help="Only examples of this origin; repeatable."
 )
 @click.option("--partial", is_flag=True, help="Export the finished parts of an incomplete rewrite.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export in DIR.")
@@ -367,13 +355,13 @@ def status(run: str, as_json: bool) -> None:
 @click.option("--push-to-hub", metavar="OWNER/NAME", help="Upload to a data set on the Hugging Face Hub.")
 @click.option("--private", is_flag=True, help="With --push-to-hub: make a new data set private.")
 @_options()
-def export(run: str, output: str, layout: str, push_to_hub: str | None, private: bool, **options: Any) -> None:
+def export(run: str, output: str, push_to_hub: str | None, private: bool, **options: Any) -> None:
     """Export a run's examples for another trainer, with a data-set card."""
     if private and not push_to_hub:
         raise click.UsageError("--private needs --push-to-hub")
     from ossft_ray.export import export
 
-    exported = export(run, layout, output, push_to_hub=push_to_hub, private=private, **options)
+    exported = export(run, output=output, push_to_hub=push_to_hub, private=private, **options)
     origins = ", ".join(f"{count} {origin}" for origin, count in exported.origins.items())
     click.echo(f"{exported.num_rows} examples ({origins}) in {output}: {', '.join(exported.files)}")
     if exported.url:
@@ -381,6 +369,7 @@ def export(run: str, output: str, layout: str, push_to_hub: str | None, private:
 
 
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+    """Run all stages under their progress bars, and print the results."""
     from ossft_ray.stages.run import run
     from ossft_ray.terminal.bars import StageBars
     from ossft_ray.terminal.summary import print_summary
