@@ -79,7 +79,7 @@ def render_card(facts: CardFacts) -> str:
 
 def _funnel(facts: CardFacts) -> dict[str, int | None]:
     """Counts from the rows of the input to the exported rows, where the manifest states them."""
-    manifest = facts.run.rewrite_manifest or {}
+    manifest = facts.run.rewrite_manifest
     problems, rejected, origins = manifest.get("problems"), manifest.get("rejected"), manifest.get("origins", {})
     return {
         "rows of the input": None if problems is None or rejected is None else problems + rejected,
@@ -98,7 +98,7 @@ def _funnel(facts: CardFacts) -> dict[str, int | None]:
 
 def _settings(facts: CardFacts) -> dict[str, Any]:
     """The settings that the data depends on, where the run's config states them."""
-    experiment, config, manifest = facts.run.experiment, facts.run.config, facts.run.rewrite_manifest or {}
+    experiment, config, manifest = facts.run.experiment, facts.run.config, facts.run.rewrite_manifest
     policy, data, rewrite = (experiment.get(section, {}) for section in ("policy", "data", "rewrite"))
     sources = data.get("path") or []
     overlaps = ", ".join(f"{name} {number}" for name, number in manifest.get("contamination", {}).items())

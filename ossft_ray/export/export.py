@@ -95,7 +95,7 @@ def export(
 
 
 def _check_complete(run: RunFolder, partial: bool) -> None:
-    if run.rewrite_manifest is None and not partial:
+    if not run.rewrite_manifest and not partial:
         done, total = run.progress()
         so_far = f"{done} of {total} problems so far" if total is not None else "its input is still being read"
         raise InputError(

@@ -132,7 +132,7 @@ def costs(run: RunFolder) -> list[dict[str, Any]]:
         ("train", run.train_manifest, trainers),
         ("evaluate", run.evaluation_costs, policies),
     ):
-        if manifest is None:
+        if not manifest:
             continue
         seconds, gpus = manifest.get("seconds"), all_gpus
         num_workers, gpus_per_worker = (resources.get(key, "auto") for key in keys)

@@ -109,7 +109,7 @@ def _report(run: RunFolder) -> StageStatus:
 def _rewrite(run: RunFolder, files: list[fs.FileInfo], now: float) -> StageStatus:
     done, total = run.progress()
     details = {key: run.rewrite_counts.get(key) for key in ("origins", "dropped", "attempts", "generated_tokens")}
-    if run.rewrite_manifest is not None:
+    if run.rewrite_manifest:
         details["seconds"] = run.rewrite_manifest.get("seconds")
         return StageStatus(names.REWRITE, "complete", done, total, "problems", details=details)
     details |= {"parts": len(run.part_counts), "parts_total": run.input_manifest.get("num_parts")}
@@ -146,7 +146,7 @@ def _rewriting_left(run: RunFolder, num_left: int, now: float) -> float | None:
 
 def _score(run: RunFolder, files: list[fs.FileInfo], now: float) -> StageStatus:
     folder = run.folder / names.SCORE
-    if (manifest := run.score_manifest) is not None:
+    if manifest := run.score_manifest:
         tokens = sum(manifest.get(name, {}).get("tokens", 0) for name in ("kept", "expert_originals"))
         done = len(folder.names(names.PARTS))
         return StageStatus(names.SCORE, "complete", done, done, "parts", details={"tokens": tokens})
@@ -161,7 +161,7 @@ def _score(run: RunFolder, files: list[fs.FileInfo], now: float) -> StageStatus:
 def _train(run: RunFolder, files: list[fs.FileInfo], now: float) -> StageStatus:
     newest = run.metrics[-1] if run.metrics else {}
     details = {key: newest.get(key) for key in ("loss", "cross_entropy", "tokens_per_second")}
-    if (manifest := run.train_manifest) is not None:
+    if manifest := run.train_manifest:
         details |= {key: manifest.get(key) for key in ("kept_step", "seconds")}
         steps = manifest["steps"]
         return StageStatus(names.TRAIN, "complete", steps, steps, "steps", details=details)
@@ -184,7 +184,7 @@ def _evaluate(run: RunFolder, files: list[fs.FileInfo], now: float) -> StageStat
     folder = run.folder / names.EVALUATE
     paths = [file.path.removeprefix(f"{folder.path}/").split("/") for file in files]
     parts = Counter(tuple(path[:2]) for path in paths if len(path) == 3 and path[2].startswith("part-"))
-    sizes = {path[0]: read_json(folder / path[0], names.SIZES) or {} for path in paths if path[1:] == [names.SIZES]}
+    sizes = {path[0]: read_json(folder / path[0], names.SIZES) for path in paths if path[1:] == [names.SIZES]}
     others = run.experiment.get("evaluate", {}).get("models", {})
     expected = [names.BASE, *([names.TRAINED] if run.train_manifest else []), *others]
     usual: dict[str, Any] = next(iter(sizes.values()), {})  # for a model that has not begun

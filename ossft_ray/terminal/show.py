@@ -88,7 +88,7 @@ def _line(text: str, style: str = "") -> Text:
 
 def _heading(run: RunFolder) -> Text:
     done, total = run.progress()
-    if run.rewrite_manifest is None:
+    if not run.rewrite_manifest:
         return _line(f"{run.name}: {done}{'' if total is None else f' of {total}'} problems so far")
     origins = ", ".join(f"{count} {origin}" for origin, count in run.rewrite_counts["origins"].items())
     return _line(f"{run.name}: {done} problems ({origins})")
