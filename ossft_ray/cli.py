@@ -14,9 +14,9 @@ from ossft_ray import __version__
 from ossft_ray.common.errors import InputError, JobError, Stopped
 from ossft_ray.common.secrets import mask
 from ossft_ray.common.types import ORIGINS
+from ossft_ray.config import Experiment, load_experiment, load_verify
 
 if TYPE_CHECKING:
-    from ossft_ray.config import Experiment
     from ossft_ray.stages.check.stage import Findings
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -73,19 +73,19 @@ def ossft(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-def _stage_command(body: Callable[["Experiment", bool, bool], None]) -> click.Command:
+def _stage_command(body: Callable[[Experiment, bool, bool], None]) -> click.Command:
     """Make a command of `body(experiment, start_over, verbose)`."""
 
     @ossft.command()
     @_options(_config, _set, _start_over, _verbose)
     @functools.wraps(body)
     def command(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
-        body(_load(config_path, overrides), start_over, verbose)
+        body(load_experiment(config_path, overrides), start_over, verbose)
 
     return command
 
 
-def _run_stage(stage: Callable[..., Any], experiment: "Experiment", start_over: bool, verbose: bool) -> Any:
+def _run_stage(stage: Callable[..., Any], experiment: Experiment, start_over: bool, verbose: bool) -> Any:
     """Run a stage's function under a progress bar of its name, and return what it returns."""
     from ossft_ray.terminal.bars import StageBars
 
@@ -94,7 +94,7 @@ def _run_stage(stage: Callable[..., Any], experiment: "Experiment", start_over: 
 
 
 @_stage_command
-def rewrite(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+def rewrite(experiment: Experiment, start_over: bool, verbose: bool) -> None:
     """Make the data on-policy: problems in, examples out."""
     from ossft_ray.stages.rewrite import rewrite
     from ossft_ray.terminal.results import print_rewriting
@@ -103,7 +103,7 @@ def rewrite(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
 
 
 @_stage_command
-def score(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+def score(experiment: Experiment, start_over: bool, verbose: bool) -> None:
     """Measure the policy gap.
 
     Computes the log-probability of every response token under the policy that will be trained, for the kept responses
@@ -116,7 +116,7 @@ def score(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
 
 
 @_stage_command
-def train(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+def train(experiment: Experiment, start_over: bool, verbose: bool) -> None:
     """Train on the examples with the importance-weighted loss."""
     from ossft_ray.stages.train import train
     from ossft_ray.terminal.results import print_training
@@ -125,7 +125,7 @@ def train(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
 
 
 @_stage_command
-def evaluate(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+def evaluate(experiment: Experiment, start_over: bool, verbose: bool) -> None:
     """Compare the base model and the trained one on benchmarks.
 
     Reports avg@k, pass@k and maj@k with standard errors, and the differences from the base model with intervals.
@@ -151,12 +151,12 @@ def report(runs: tuple[str, ...], output: str | None, config_path: str | None, o
 
     if runs and (config_path or overrides):
         raise click.UsageError("give RUN or --config, not both")
-    page = report_runs(runs, output) if runs else report(_load(config_path, overrides), output)
+    page = report_runs(runs, output) if runs else report(load_experiment(config_path, overrides), output)
     click.echo(f"report: {page}")
 
 
 @_stage_command
-def run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+def run(experiment: Experiment, start_over: bool, verbose: bool) -> None:
     """Run all stages, `[loop] rounds` times."""
     _run(experiment, start_over, verbose)
 
@@ -202,7 +202,7 @@ def check(
     """
     if price is not None and num_probed is None:
         raise click.UsageError("--price-per-gpu-hour needs --probe N")
-    experiment = _load(config_path, overrides)
+    experiment = load_experiment(config_path, overrides)
     from ossft_ray.stages.check.stage import check
     from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.check_tables import findings_lines
@@ -215,7 +215,7 @@ def check(
         _probe(experiment, findings, price, verbose)
 
 
-def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
+def _check_cluster(experiment: Experiment, verbose: bool) -> None:
     from ossft_ray.stages.check.cluster import check_cluster
     from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.check_tables import cluster_lines
@@ -227,7 +227,7 @@ def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
         raise JobError(f"check --cluster: {problems} on {len(report.nodes)} nodes, listed above")
 
 
-def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
+def _probe(experiment: Experiment, findings: "Findings", price: float | None, verbose: bool) -> None:
     from ossft_ray.stages.check.probe import probe
     from ossft_ray.terminal.bars import StageBars, print_lines
     from ossft_ray.terminal.check_tables import forecast_lines
@@ -291,7 +291,6 @@ def verify(
     The output has every column of FILE, and `correct`, `reason` and `extracted`. Settings of the kinds come from the
     [verify] section of --config and from --set.
     """
-    from ossft_ray.config import load_verify
     from ossft_ray.stages.verify import FileColumns, verify_file
     from ossft_ray.terminal.bars import StageBars
     from ossft_ray.terminal.results import print_verification
@@ -368,7 +367,7 @@ def export(run: str, output: str, push_to_hub: str | None, private: bool, **opti
         click.echo(f"pushed: {exported.url}")
 
 
-def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+def _run(experiment: Experiment, start_over: bool, verbose: bool) -> None:
     """Run all stages under their progress bars, and print the results."""
     from ossft_ray.stages.run import run
     from ossft_ray.terminal.bars import StageBars
@@ -377,12 +376,6 @@ def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     with StageBars() as bars:
         last = run(experiment, bars.begin, start_over, verbose)
     print_summary(experiment, last)
-
-
-def _load(config_path: str | None, overrides: tuple[str, ...]) -> "Experiment":
-    from ossft_ray.config import load_experiment
-
-    return load_experiment(config_path, overrides)
 
 
 def main() -> None:

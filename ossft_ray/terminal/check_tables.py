@@ -12,15 +12,9 @@ from ossft_ray.run_folder.names import STAGES
 from ossft_ray.stages.check.forecast import Forecast
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport
 from ossft_ray.stages.check.stage import Findings
-from ossft_ray.terminal.tables import counts_text, plain_table
+from ossft_ray.terminal.tables import KEPT, counts_text, plain_table
 
 _NUM_SHOWN = 5  # of the bad gold answers
-_FATES = {
-    "self": "the policy's own (self)",
-    "guided": "re-solved with guidance (guided)",
-    "expert": "the expert's (expert)",
-    "dropped": "none (dropped)",
-}
 
 
 def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
@@ -104,7 +98,7 @@ def _funnel_table(found: Forecast) -> Table:
     for fate, (low, high) in found.funnel.items():
         count = found.measured.fates.get(fate, 0)
         share, of_all = f"{count / found.measured.num_problems:.0%}", f"{found.scale * count:,.0f}"
-        table.add_row(_FATES[fate], str(count), share, f"{low:.0%} to {high:.0%}", of_all)
+        table.add_row(KEPT[fate], str(count), share, f"{low:.0%} to {high:.0%}", of_all)
     return table
 
 

@@ -11,15 +11,20 @@ from ossft_ray.common.durations import duration
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.run_folder.names import BASE
 
+KEPT = {
+    "self": "the policy's own (self)",
+    "guided": "re-solved with guidance (guided)",
+    "expert": "the expert's (expert)",
+    "dropped": "none (dropped)",
+}
 Results = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark, as in `evaluate/scores.json`
 
 
 def origins_table(manifest: dict[str, Any]) -> Table:
     """The number of problems by whose solution was kept."""
     table = plain_table("kept solution", "problems", "share")
-    words = {"self": "the policy's own", "guided": "re-solved with guidance", "expert": "the expert's"}
     for origin, count in manifest["origins"].items():
-        table.add_row(f"{words[origin]} ({origin})", str(count), f"{count / manifest['problems']:.0%}")
+        table.add_row(KEPT[origin], str(count), f"{count / manifest['problems']:.0%}")
     for name in ("dropped", "rejected"):
         if manifest[name]:
             table.add_row(name, str(manifest[name]), "")
