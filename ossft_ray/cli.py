@@ -14,9 +14,10 @@ from ossft_ray import __version__
 from ossft_ray.common.errors import InputError, JobError, Stopped
 from ossft_ray.common.secrets import mask
 from ossft_ray.common.types import ORIGINS
-from ossft_ray.config import Experiment, load_experiment, load_verify
+from ossft_ray.terminal.bars import StageBars, print_lines
 
 if TYPE_CHECKING:
+    from ossft_ray.config import Experiment
     from ossft_ray.stages.check.stage import Findings
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -25,7 +26,7 @@ _debug = click.option("--debug", is_flag=True, help="Show the traceback of an er
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Also show the logs of vLLM and DeepSpeed.")
 _config = click.option("--config", "config_path", metavar="FILE.toml", help="The experiment file.")
 _set = click.option(
-    "--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override one key of the file; repeatable."
+    "--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override a key; repeatable."
 )
 _start_over = click.option("--start-over", is_flag=True, help="Discard this stage's output and start again.")
 
@@ -73,28 +74,26 @@ def ossft(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-def _stage_command(body: Callable[[Experiment, bool, bool], None]) -> click.Command:
+def _stage_command(body: Callable[["Experiment", bool, bool], None]) -> click.Command:
     """Make a command of `body(experiment, start_over, verbose)`."""
 
     @ossft.command()
     @_options(_config, _set, _start_over, _verbose)
     @functools.wraps(body)
     def command(config_path: str | None, overrides: tuple[str, ...], start_over: bool, verbose: bool) -> None:
-        body(load_experiment(config_path, overrides), start_over, verbose)
+        body(_load(config_path, overrides), start_over, verbose)
 
     return command
 
 
-def _run_stage(stage: Callable[..., Any], experiment: Experiment, start_over: bool, verbose: bool) -> Any:
+def _run_stage(stage: Callable[..., Any], experiment: "Experiment", start_over: bool, verbose: bool) -> Any:
     """Run a stage's function under a progress bar of its name, and return what it returns."""
-    from ossft_ray.terminal.bars import StageBars
-
     with StageBars() as bars:
         return stage(experiment, bars.begin(stage.__name__), start_over, verbose)
 
 
 @_stage_command
-def rewrite(experiment: Experiment, start_over: bool, verbose: bool) -> None:
+def rewrite(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Make the data on-policy: problems in, examples out."""
     from ossft_ray.stages.rewrite import rewrite
     from ossft_ray.terminal.results import print_rewriting
@@ -103,7 +102,7 @@ def rewrite(experiment: Experiment, start_over: bool, verbose: bool) -> None:
 
 
 @_stage_command
-def score(experiment: Experiment, start_over: bool, verbose: bool) -> None:
+def score(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Measure the policy gap.
 
     Computes the log-probability of every response token under the policy that will be trained, for the kept responses
@@ -116,7 +115,7 @@ def score(experiment: Experiment, start_over: bool, verbose: bool) -> None:
 
 
 @_stage_command
-def train(experiment: Experiment, start_over: bool, verbose: bool) -> None:
+def train(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Train on the examples with the importance-weighted loss."""
     from ossft_ray.stages.train import train
     from ossft_ray.terminal.results import print_training
@@ -125,7 +124,7 @@ def train(experiment: Experiment, start_over: bool, verbose: bool) -> None:
 
 
 @_stage_command
-def evaluate(experiment: Experiment, start_over: bool, verbose: bool) -> None:
+def evaluate(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Compare the base model and the trained one on benchmarks.
 
     Reports avg@k, pass@k and maj@k with standard errors, and the differences from the base model with intervals.
@@ -151,12 +150,12 @@ def report(runs: tuple[str, ...], output: str | None, config_path: str | None, o
 
     if runs and (config_path or overrides):
         raise click.UsageError("give RUN or --config, not both")
-    page = report_runs(runs, output) if runs else report(load_experiment(config_path, overrides), output)
+    page = report_runs(runs, output) if runs else report(_load(config_path, overrides), output)
     click.echo(f"report: {page}")
 
 
 @_stage_command
-def run(experiment: Experiment, start_over: bool, verbose: bool) -> None:
+def run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Run all stages, `[loop] rounds` times."""
     _run(experiment, start_over, verbose)
 
@@ -174,18 +173,10 @@ def demo(output: str, start_over: bool, verbose: bool) -> None:
 @ossft.command()
 @click.option("--cluster", is_flag=True, help="Check every node too: versions, GPUs, all-reduce, shared output, disk.")
 @click.option(
-    "--probe",
-    "num_probed",
-    type=click.IntRange(2),
-    metavar="N",
-    help="Rewrite and train on N problems; forecast the run.",
+    "--probe", "num_probed", type=click.IntRange(2), metavar="N", help="Measure on N problems, and forecast the run."
 )
 @click.option(
-    "--price-per-gpu-hour",
-    "price",
-    type=click.FloatRange(0),
-    metavar="X",
-    help="With --probe: the cost of the run.",
+    "--price-per-gpu-hour", "price", type=click.FloatRange(0), metavar="X", help="With --probe: the cost of the run."
 )
 @_options(_config, _set, _verbose)
 def check(
@@ -202,9 +193,8 @@ def check(
     """
     if price is not None and num_probed is None:
         raise click.UsageError("--price-per-gpu-hour needs --probe N")
-    experiment = load_experiment(config_path, overrides)
+    experiment = _load(config_path, overrides)
     from ossft_ray.stages.check.stage import check
-    from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.check_tables import findings_lines
 
     findings = check(experiment, num_probed or 0)
@@ -215,9 +205,8 @@ def check(
         _probe(experiment, findings, price, verbose)
 
 
-def _check_cluster(experiment: Experiment, verbose: bool) -> None:
+def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
     from ossft_ray.stages.check.cluster import check_cluster
-    from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.check_tables import cluster_lines
 
     report = check_cluster(experiment, verbose)
@@ -227,9 +216,8 @@ def _check_cluster(experiment: Experiment, verbose: bool) -> None:
         raise JobError(f"check --cluster: {problems} on {len(report.nodes)} nodes, listed above")
 
 
-def _probe(experiment: Experiment, findings: "Findings", price: float | None, verbose: bool) -> None:
+def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
     from ossft_ray.stages.check.probe import probe
-    from ossft_ray.terminal.bars import StageBars, print_lines
     from ossft_ray.terminal.check_tables import forecast_lines
 
     with StageBars() as bars:
@@ -258,21 +246,11 @@ def selftest() -> None:
 @ossft.command()
 @click.argument("file", metavar="FILE")
 @click.option("--output", metavar="FILE", help="Where to write; the suffix chooses JSONL or Parquet.")
-@click.option(
-    "--kind", metavar="KIND", help="math, choice, number, text, python, or another package's.  [default: math]"
-)
-@click.option(
-    "--answer-column", "answer", default="answer", show_default=True, metavar="NAME", help="Column of gold answers."
-)
-@click.option(
-    "--response-column", "response", default="response", show_default=True, metavar="NAME", help="Column of responses."
-)
-@click.option(
-    "--question-column", "question", default="question", metavar="NAME", help="Column of questions; optional."
-)
-@click.option(
-    "--verifier-column", "verifier", default="verifier", metavar="NAME", help="Column of each row's kind; optional."
-)
+@click.option("--kind", metavar="KIND", help="math, choice, number, text, python, or your own.  [default: math]")
+@click.option("--answer-column", "answer", default="answer", show_default=True, metavar="NAME", help="Gold answers.")
+@click.option("--response-column", "response", default="response", show_default=True, metavar="NAME", help="Responses.")
+@click.option("--question-column", "question", default="question", metavar="NAME", help="Questions; optional.")
+@click.option("--verifier-column", "verifier", default="verifier", metavar="NAME", help="Each row's kind; optional.")
 @click.option("--timeout", "timeout_seconds", type=float, help="Processor seconds for one verdict.  [default: 5]")
 @click.option("--workers", "num_workers", type=int, help="Number of verifier processes.  [default: one a core]")
 @_options(_config, _set)
@@ -291,8 +269,8 @@ def verify(
     The output has every column of FILE, and `correct`, `reason` and `extracted`. Settings of the kinds come from the
     [verify] section of --config and from --set.
     """
+    from ossft_ray.config import load_verify
     from ossft_ray.stages.verify import FileColumns, verify_file
-    from ossft_ray.terminal.bars import StageBars
     from ossft_ray.terminal.results import print_verification
 
     if num_workers is None and config_path is None:
@@ -316,7 +294,6 @@ def verify(
 @_options()
 def show(run: str, **options: Any) -> None:
     """Show rows of a run, finished or in progress."""
-    from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.show import show
 
     print_lines(show(run, **options))
@@ -329,7 +306,6 @@ def show(run: str, **options: Any) -> None:
 def status(run: str, as_json: bool) -> None:
     """Show how far a run is, from its folder alone."""
     from ossft_ray.run_folder.status import status
-    from ossft_ray.terminal.bars import print_lines
     from ossft_ray.terminal.status_lines import status_lines
 
     found = status(run)
@@ -342,15 +318,11 @@ def status(run: str, as_json: bool) -> None:
 @ossft.command()
 @click.argument("run", metavar="RUN")
 @click.argument("output", metavar="DIR")
-@click.option("--format", required=True, type=click.Choice(["trl", "sharegpt", "verl"]), help="The format to write.")
-@click.option(
-    "--origin", "origins", multiple=True, type=click.Choice(ORIGINS), help="Only examples of this origin; repeatable."
-)
+@click.option("--format", required=True, type=click.Choice(["trl", "sharegpt", "verl"]), help="Format to write.")
+@click.option("--origin", "origins", multiple=True, type=click.Choice(ORIGINS), help="Only this origin; repeatable.")
 @click.option("--partial", is_flag=True, help="Export the finished parts of an incomplete rewrite.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export in DIR.")
-@click.option(
-    "--license", default="unknown", show_default=True, metavar="ID", help="Licence of the data set, for its card."
-)
+@click.option("--license", default="unknown", show_default=True, metavar="ID", help="Licence of the data set.")
 @click.option("--push-to-hub", metavar="OWNER/NAME", help="Upload to a data set on the Hugging Face Hub.")
 @click.option("--private", is_flag=True, help="With --push-to-hub: make a new data set private.")
 @_options()
@@ -367,15 +339,20 @@ def export(run: str, output: str, push_to_hub: str | None, private: bool, **opti
         click.echo(f"pushed: {exported.url}")
 
 
-def _run(experiment: Experiment, start_over: bool, verbose: bool) -> None:
+def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Run all stages under their progress bars, and print the results."""
     from ossft_ray.stages.run import run
-    from ossft_ray.terminal.bars import StageBars
     from ossft_ray.terminal.summary import print_summary
 
     with StageBars() as bars:
         last = run(experiment, bars.begin, start_over, verbose)
     print_summary(experiment, last)
+
+
+def _load(config_path: str | None, overrides: tuple[str, ...]) -> "Experiment":
+    from ossft_ray.config import load_experiment
+
+    return load_experiment(config_path, overrides)
 
 
 def main() -> None:
