@@ -58,9 +58,7 @@ ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 Temperature = Annotated[NonNegativeFloat, Field(description="Sampling temperature; 0 is greedy.")]
 TopP = Annotated[Fraction, Field(description="Sample from the likeliest tokens that hold this much probability.")]
-MaxTokens = Annotated[
-    PositiveInt, Field(description="Longest response, in tokens. The context less the prompt is a further limit.")
-]
+MaxTokens = Annotated[PositiveInt, Field(description="Longest response, in tokens; the context limits it too.")]
 
 
 class Section(BaseModel):
@@ -309,8 +307,7 @@ class Train(Section):
 
 class Evaluate(Section):
     benchmarks: list[str] = Field(
-        ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"],
-        description="Names of benchmarks, or files of problems.",
+        ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"], description="Names of benchmarks, or files."
     )
     data_dir: str = Field("", description="Folder of NAME.jsonl for named benchmarks; empty: fetch from the Hub.")
     models: dict[ModelName, str] = Field({}, description="Further models: a name, and its folder or Hub id.")

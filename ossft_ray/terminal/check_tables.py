@@ -12,7 +12,7 @@ from ossft_ray.run_folder.names import STAGES
 from ossft_ray.stages.check.forecast import Forecast
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport
 from ossft_ray.stages.check.stage import Findings
-from ossft_ray.terminal.tables import KEPT, counts_text, plain_table
+from ossft_ray.terminal.results import KEPT, counts_text, plain_table
 
 _NUM_SHOWN = 5  # of the bad gold answers
 

@@ -18,7 +18,7 @@ from ossft_ray.config import Policy
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.names import DROPPED_PARTS, PARTS
 from ossft_ray.run_folder.reader import RunFolder, columns, open_run
-from ossft_ray.terminal.tables import counts_text
+from ossft_ray.terminal.results import counts_text
 
 Row = dict[str, Any]
 DROPPED = "dropped"

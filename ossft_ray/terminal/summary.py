@@ -8,7 +8,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REPORT, REWRITE, TRAIN, TRAINED
 from ossft_ray.stages.evaluate.accuracies import compare_models, model_accuracies
 from ossft_ray.terminal.bars import print_lines
-from ossft_ray.terminal.tables import differences_table, origins_table, parroting_lines
+from ossft_ray.terminal.results import differences_table, origins_table, parroting_lines
 
 
 def print_summary(first: Experiment, last: Experiment) -> None:
