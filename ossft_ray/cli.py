@@ -1,4 +1,4 @@
-"""The commands, one a stage and some more. Each imports the heavy libraries that it needs, and only those."""
+"""The commands: one for each stage, and some more. Each imports only the heavy libraries that it needs."""
 
 import functools
 import json
@@ -13,6 +13,8 @@ import click
 from ossft_ray import __version__
 from ossft_ray.common.errors import InputError, JobError, Stopped
 from ossft_ray.common.secrets import mask
+from ossft_ray.common.types import ORIGINS
+from ossft_ray.terminal.bars import StageBars, print_lines
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
@@ -20,12 +22,11 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
-
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Also show the logs of vLLM and DeepSpeed.")
 _config = click.option("--config", "config_path", metavar="FILE.toml", help="The experiment file.")
 _set = click.option(
-    "--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override one key of the file; repeatable."
+    "--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override a key; repeatable."
 )
 _start_over = click.option("--start-over", is_flag=True, help="Discard this stage's output and start again.")
 
@@ -87,8 +88,6 @@ def _stage_command(body: Callable[["Experiment", bool, bool], None]) -> click.Co
 
 def _run_stage(stage: Callable[..., Any], experiment: "Experiment", start_over: bool, verbose: bool) -> Any:
     """Run a stage's function under a progress bar of its name, and return what it returns."""
-    from ossft_ray.terminal.bars import StageBars
-
     with StageBars() as bars:
         return stage(experiment, bars.begin(stage.__name__), start_over, verbose)
 
@@ -174,18 +173,10 @@ def demo(output: str, start_over: bool, verbose: bool) -> None:
 @ossft.command()
 @click.option("--cluster", is_flag=True, help="Check every node too: versions, GPUs, all-reduce, shared output, disk.")
 @click.option(
-    "--probe",
-    "num_probed",
-    type=click.IntRange(min=2),
-    metavar="N",
-    help="Rewrite and train on N problems, and forecast the run.",
+    "--probe", "num_probed", type=click.IntRange(2), metavar="N", help="Measure on N problems, and forecast the run."
 )
 @click.option(
-    "--price-per-gpu-hour",
-    "price",
-    type=click.FloatRange(min=0),
-    metavar="X",
-    help="With --probe: also the cost, in X's currency.",
+    "--price-per-gpu-hour", "price", type=click.FloatRange(0), metavar="X", help="With --probe: the cost of the run."
 )
 @_options(_config, _set, _verbose)
 def check(
@@ -207,8 +198,7 @@ def check(
     from ossft_ray.terminal.check_tables import findings_lines
 
     findings = check(experiment, num_probed or 0)
-    for line in findings_lines(findings, experiment.data):
-        click.echo(line)
+    print_lines(findings_lines(findings, experiment.data))
     if cluster:
         _check_cluster(experiment, verbose)
     if num_probed is not None:
@@ -217,12 +207,10 @@ def check(
 
 def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
     from ossft_ray.stages.check.cluster import check_cluster
-    from ossft_ray.terminal.bars import console
     from ossft_ray.terminal.check_tables import cluster_lines
 
     report = check_cluster(experiment, verbose)
-    for part in cluster_lines(report):
-        console.print(part, soft_wrap=True, markup=False)
+    print_lines(cluster_lines(report))
     if report.problems:
         problems = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
         raise JobError(f"check --cluster: {problems} on {len(report.nodes)} nodes, listed above")
@@ -230,13 +218,11 @@ def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
 
 def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
     from ossft_ray.stages.check.probe import probe
-    from ossft_ray.terminal.bars import StageBars, console
     from ossft_ray.terminal.check_tables import forecast_lines
 
     with StageBars() as bars:
         forecast = probe(experiment, findings, bars.begin, verbose)
-    for part in forecast_lines(forecast, price):
-        console.print(part, soft_wrap=True, markup=False)
+    print_lines(forecast_lines(forecast, price))
 
 
 @ossft.command()
@@ -260,21 +246,11 @@ def selftest() -> None:
 @ossft.command()
 @click.argument("file", metavar="FILE")
 @click.option("--output", metavar="FILE", help="Where to write; the suffix chooses JSONL or Parquet.")
-@click.option(
-    "--kind", metavar="KIND", help="math, choice, number, text, python, or another package's.  [default: math]"
-)
-@click.option(
-    "--answer-column", "answer", default="answer", show_default=True, metavar="NAME", help="Column of gold answers."
-)
-@click.option(
-    "--response-column", "response", default="response", show_default=True, metavar="NAME", help="Column of responses."
-)
-@click.option(
-    "--question-column", "question", default="question", metavar="NAME", help="Column of questions; optional."
-)
-@click.option(
-    "--verifier-column", "verifier", default="verifier", metavar="NAME", help="Column of each row's kind; optional."
-)
+@click.option("--kind", metavar="KIND", help="math, choice, number, text, python, or your own.  [default: math]")
+@click.option("--answer-column", "answer", default="answer", show_default=True, metavar="NAME", help="Gold answers.")
+@click.option("--response-column", "response", default="response", show_default=True, metavar="NAME", help="Responses.")
+@click.option("--question-column", "question", default="question", metavar="NAME", help="Questions; optional.")
+@click.option("--verifier-column", "verifier", default="verifier", metavar="NAME", help="Each row's kind; optional.")
 @click.option("--timeout", "timeout_seconds", type=float, help="Processor seconds for one verdict.  [default: 5]")
 @click.option("--workers", "num_workers", type=int, help="Number of verifier processes.  [default: one a core]")
 @_options(_config, _set)
@@ -295,7 +271,6 @@ def verify(
     """
     from ossft_ray.config import load_verify
     from ossft_ray.stages.verify import FileColumns, verify_file
-    from ossft_ray.terminal.bars import StageBars
     from ossft_ray.terminal.results import print_verification
 
     if num_workers is None and config_path is None:
@@ -310,21 +285,18 @@ def verify(
 
 @ossft.command()
 @click.argument("run", metavar="RUN")
-@click.option("--origin", type=click.Choice(["self", "guided", "expert", "dropped"]), help="Only rows of this origin.")
+@click.option("--origin", type=click.Choice([*ORIGINS, "dropped"]), help="Only rows of this origin.")
 @click.option("-n", "num_rows", type=click.IntRange(1), default=3, show_default=True, help="Maximum number of rows.")
 @click.option("--problem", metavar="ID", help="Only rows of this problem.")
 @click.option("--attempts", is_flag=True, help="Show every attempt, with its text if the run kept it.")
 @click.option("--prompt", is_flag=True, help="Show the prompt as the policy reads it, and its tokens.")
 @click.option("--tokens", is_flag=True, help="Show the response's token ids, each with its piece of text.")
 @_options()
-def show(
-    run: str, origin: str | None, num_rows: int, problem: str | None, attempts: bool, prompt: bool, tokens: bool
-) -> None:
+def show(run: str, **options: Any) -> None:
     """Show rows of a run, finished or in progress."""
-    from ossft_ray.terminal.results import print_lines
-    from ossft_ray.terminal.show import RowDetails, show
+    from ossft_ray.terminal.show import show
 
-    print_lines(show(run, origin, num_rows, problem, RowDetails(attempts=attempts, prompt=prompt, tokens=tokens)))
+    print_lines(show(run, **options))
 
 
 @ossft.command()
@@ -334,7 +306,6 @@ def show(
 def status(run: str, as_json: bool) -> None:
     """Show how far a run is, from its folder alone."""
     from ossft_ray.run_folder.status import status
-    from ossft_ray.terminal.results import print_lines
     from ossft_ray.terminal.status_lines import status_lines
 
     found = status(run)
@@ -347,35 +318,21 @@ def status(run: str, as_json: bool) -> None:
 @ossft.command()
 @click.argument("run", metavar="RUN")
 @click.argument("output", metavar="DIR")
-@click.option(
-    "--format",
-    "layout",
-    required=True,
-    type=click.Choice(["trl", "sharegpt", "verl"]),
-    help="The format to write.",
-)
-@click.option(
-    "--origin",
-    "origins",
-    multiple=True,
-    type=click.Choice(["self", "guided", "expert"]),
-    help="Only examples of this origin; repeatable.",
-)
+@click.option("--format", required=True, type=click.Choice(["trl", "sharegpt", "verl"]), help="Format to write.")
+@click.option("--origin", "origins", multiple=True, type=click.Choice(ORIGINS), help="Only this origin; repeatable.")
 @click.option("--partial", is_flag=True, help="Export the finished parts of an incomplete rewrite.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export in DIR.")
-@click.option(
-    "--license", default="unknown", show_default=True, metavar="ID", help="Licence of the data set, for its card."
-)
+@click.option("--license", default="unknown", show_default=True, metavar="ID", help="Licence of the data set.")
 @click.option("--push-to-hub", metavar="OWNER/NAME", help="Upload to a data set on the Hugging Face Hub.")
 @click.option("--private", is_flag=True, help="With --push-to-hub: make a new data set private.")
 @_options()
-def export(run: str, output: str, layout: str, push_to_hub: str | None, private: bool, **options: Any) -> None:
+def export(run: str, output: str, push_to_hub: str | None, private: bool, **options: Any) -> None:
     """Export a run's examples for another trainer, with a data-set card."""
     if private and not push_to_hub:
         raise click.UsageError("--private needs --push-to-hub")
     from ossft_ray.export import export
 
-    exported = export(run, layout, output, push_to_hub=push_to_hub, private=private, **options)
+    exported = export(run, output=output, push_to_hub=push_to_hub, private=private, **options)
     origins = ", ".join(f"{count} {origin}" for origin, count in exported.origins.items())
     click.echo(f"{exported.num_rows} examples ({origins}) in {output}: {', '.join(exported.files)}")
     if exported.url:
@@ -383,8 +340,8 @@ def export(run: str, output: str, layout: str, push_to_hub: str | None, private:
 
 
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+    """Run all stages under their progress bars, and print the results."""
     from ossft_ray.stages.run import run
-    from ossft_ray.terminal.bars import StageBars
     from ossft_ray.terminal.summary import print_summary
 
     with StageBars() as bars:

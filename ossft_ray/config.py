@@ -58,9 +58,7 @@ ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 Temperature = Annotated[NonNegativeFloat, Field(description="Sampling temperature; 0 is greedy.")]
 TopP = Annotated[Fraction, Field(description="Sample from the likeliest tokens that hold this much probability.")]
-MaxTokens = Annotated[
-    PositiveInt, Field(description="Longest response, in tokens. The context less the prompt is a further limit.")
-]
+MaxTokens = Annotated[PositiveInt, Field(description="Longest response, in tokens; the context limits it too.")]
 
 
 class Section(BaseModel):
@@ -80,28 +78,18 @@ class Policy(Section):
     )
     chat_template: str | None = Field(None, description="Jinja text or a file, for a model without a chat template.")
     lora: str | None = Field(None, description="Folder of a LoRA adapter that the policy samples with.")
-    batch_invariant: bool = Field(
-        False, description="On a GPU: sample the same tokens in any batch, more slowly (VLLM_BATCH_INVARIANT)."
-    )
-    trust_remote_code: bool = Field(
-        False, description="Run the Python code that comes with the model, with your rights."
-    )
+    batch_invariant: bool = Field(False, description="Sample the same tokens in any batch, on a GPU; slower.")
+    trust_remote_code: bool = Field(False, description="Run the model's own Python code, with your rights.")
     engine: dict[str, Any] = Field({}, description="Any vLLM engine argument.")
 
 
 class Columns(Section):
     id: str = Field("id", description="Column of ids. Optional: rows without ids are numbered.")
     question: str = Field("problem", description="Column of questions.")
-    answer: str = Field(
-        "answer", description="Column of gold answers. Optional: else the solution's last box or `####`."
-    )
+    answer: str = Field("answer", description="Column of gold answers; without it, the solution's last box or `####`.")
     expert_solution: str = Field("solution", description="Column of expert solutions.")
-    messages: str = Field(
-        "messages", description="Column of chats (user, assistant), for files without a question column."
-    )
-    verifier: str = Field(
-        "verifier", description="Column with each row's kind of verifier. Optional: else `verify.kind`."
-    )
+    messages: str = Field("messages", description="Column of chats, for files without a question column.")
+    verifier: str = Field("verifier", description="Column of each row's kind of verifier; else `verify.kind`.")
 
 
 class Data(Section):
@@ -115,28 +103,18 @@ class Data(Section):
         "reject", description="For a row without a checkable answer: set it aside, or keep the expert solution."
     )
     bad_golds: Literal["keep", "flag", "reject", "ignore"] = Field(
-        "flag",
-        description="For a gold answer that cannot be compared with, or that the expert solution contradicts: `keep` "
-        "counts it, `flag` also lists the row, `reject` sets the row aside, and `ignore` skips the check.",
+        "flag", description="Doubtful gold answers: `keep` counts, `flag` lists, `reject` drops, `ignore` skips them."
     )
-    duplicates: Literal["keep", "drop"] = Field(
-        "keep", description="For a question that an earlier row already asked. Duplicates are counted in either case."
-    )
-    contamination: Literal["report", "drop", "ignore"] = Field(
-        "report", description="For a question that shares an n-gram with one of `evaluate.benchmarks`."
-    )
-    contamination_ngram: PositiveInt = Field(13, description="Number of consecutive words that make up this n-gram.")
+    duplicates: Literal["keep", "drop"] = Field("keep", description="A question that an earlier row already asked.")
+    contamination: Literal["report", "drop", "ignore"] = Field("report", description="Questions found in a benchmark.")
+    contamination_ngram: PositiveInt = Field(13, description="Number of consecutive shared words that count as found.")
 
 
 class Prompts(Section):
-    template: TemplateName = Field(
-        DEFAULT_TEMPLATE, description="Named set of the three texts below; a text that is given here wins over it."
-    )
+    template: TemplateName = Field(DEFAULT_TEMPLATE, description="Set of the three texts below, which win over it.")
     system: str = Field(SYSTEM_PROMPT, description="System message; empty for none.")
     solve: str = Field(SOLVE_PROMPT, description="User message. It must contain `{question}`.")
-    guided: str = Field(
-        GUIDED_PROMPT, description="User message with guidance, with `{question}` and `{expert_solution}`."
-    )
+    guided: str = Field(GUIDED_PROMPT, description="User message with `{question}` and `{expert_solution}`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -166,9 +144,7 @@ class GuidedAlignment(Section):
     top_p: TopP = 1.0
     max_tokens: MaxTokens = 2048
     hide_answer: bool = Field(False, description="Mask the final answer in the expert solution that the policy sees.")
-    reference_phrases: list[str] = Field(
-        list(REFERENCE_PHRASES), description="Reject a response that contains one of these phrases; [] checks for none."
-    )
+    reference_phrases: list[str] = Field(list(REFERENCE_PHRASES), description="Phrases that no response may contain.")
     # On the playground no response shares eight words in a row with its guide, so any limit keeps the same rows. Of
     # lightly edited copies of GSM8K and MATH solutions, nine in ten share more than 0.3 with the original.
     max_copied: Share = Field(0.3, description="Reject a response if more than this share of its words is copied.")
@@ -179,23 +155,13 @@ class Rewrite(Section):
     stages: list[Literal["self", "guided"]] = Field(
         ["self", "guided"], description="Alignment stages, in this order. [] keeps every expert solution."
     )
-    fallback: Literal["expert", "drop"] = Field(
-        "expert", description="For a problem that stays unsolved: keep the expert solution, or drop the problem."
-    )
+    fallback: Literal["expert", "drop"] = Field("expert", description="What becomes of an unsolved problem.")
     exhaustive: bool = Field(False, description="Draw all samples of a stage, for unbiased pass rates.")
-    keep_per_problem: PositiveInt = Field(
-        1, description="Maximum number of kept responses for each problem; each is a row."
-    )
+    keep_per_problem: PositiveInt = Field(1, description="Maximum number of kept responses (rows) of a problem.")
     keep_attempts: bool = Field(False, description="Store the text of every attempt.")
-    behavior_logprobs: bool = Field(
-        False, description="Store the log-probability of each kept token, for the loss `is`. Sampling is slower."
-    )
-    max_repeats: NonNegativeInt = Field(
-        16, description="Cut a response that repeats 4 to 64 tokens this often in a row (`repetition`); 0 never cuts."
-    )
-    parroting_probe: NonNegativeInt = Field(
-        0, description="Problems on which to test whether guided responses repeat a wrong answer; 0 turns it off."
-    )
+    behavior_logprobs: bool = Field(False, description="Store log-probabilities for the loss `is`; slower.")
+    max_repeats: NonNegativeInt = Field(16, description="Cut a response that repeats 4-64 tokens this often; 0: never.")
+    parroting_probe: NonNegativeInt = Field(0, description="Problems to guide with a wrong answer, as a test; 0: none.")
     self_alignment: SelfAlignment = SelfAlignment()
     guided_alignment: GuidedAlignment = GuidedAlignment()
 
@@ -288,53 +254,32 @@ class Lora(Section):
     rank: PositiveInt = Field(16, description="Rank of the adapter matrices.")
     alpha: PositiveFloat = Field(32.0, description="Adapters are scaled by alpha / rank.")
     dropout: BelowOne = Field(0.0, description="Dropout on the adapters' input.")
-    target_modules: list[str] = Field(
-        ["all-linear"], description="Names of the layers that get an adapter; `all-linear` means all but the head."
-    )
+    target_modules: list[str] = Field(["all-linear"], description="Adapted layers; `all-linear`: all but the head.")
 
 
 class Train(Section):
     loss: LossName = Field("dft", description="The importance-weighted loss; see [losses](losses.md).")
     learning_rate: PositiveFloat = Field(5e-5, description="Highest learning rate, reached after the warm-up.")
     epochs: PositiveInt = Field(1, description="Passes over the examples.")
-    global_batch_size: PositiveInt = Field(
-        256, description="Examples for each optimiser step, not packed rows. The last, partial batch trains too."
-    )
-    max_length: PositiveInt = Field(
-        2048, description="Longest example, in tokens. Longer ones are set aside, never cut."
-    )
+    global_batch_size: PositiveInt = Field(256, description="Examples (not packed rows) for each optimiser step.")
+    max_length: PositiveInt = Field(2048, description="Longest example, in tokens; longer ones are set aside.")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed's ZeRO stage.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of weights and activations.")
     packing: bool = Field(True, description="Put several examples into one row, without padding.")
-    micro_batch_tokens: PositiveInt | Auto = Field(
-        "auto", description="Tokens in a forward pass; `auto`: `max_length`."
-    )
+    micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens in a forward pass; `auto`: max_length.")
     activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
     offload: Literal["none", "optimizer", "all"] = Field(
         "none", description="Move the optimiser to main memory (ZeRO 1 to 3), or the parameters too (`all`; ZeRO 3)."
     )
     deepspeed: dict[str, Any] = Field({}, description="Any other DeepSpeed setting, as in its JSON.")
-    lora: Lora | None = Field(
-        None, description="Train adapters only: a section with the keys below. The exported model has them merged."
-    )
+    lora: Lora | None = Field(None, description="Train adapters only; the exported model has them merged.")
     checkpoint_every: PositiveInt = Field(50, description="Optimiser steps between checkpoints.")
-    stop_after: Duration | None = Field(
-        None,
-        description="Write a checkpoint and exit with code 130 after a time such as 3h45m; the same command resumes.",
-    )
-    hang_after: Duration = Field(
-        "30m", description="Stop if no worker progresses for this long, and name the slowest one."
-    )
-    max_grad_norm_jump: NonNegativeFloat = Field(
-        1000.0, description="Stop at a gradient norm this many times the median of the steps before; 0 never stops."
-    )
+    stop_after: Duration | None = Field(None, description="Stop with exit code 130 after a time such as 3h45m.")
+    hang_after: Duration = Field("30m", description="Stop if no worker progresses for this long.")
+    max_grad_norm_jump: NonNegativeFloat = Field(1000.0, description="Stop at this multiple of the median; 0: never.")
     holdout: BelowOne = Field(0.0, description="Share of the problems to measure on instead of training on them.")
-    keep: Literal["last", "best"] = Field(
-        "last", description="Checkpoint to export; `best`: on the holdout, by `keep_by`."
-    )
-    tracking: list[Literal["wandb", "mlflow"]] = Field(
-        [], description="Trackers, besides metrics.jsonl and TensorBoard."
-    )
+    keep: Literal["last", "best"] = Field("last", description="Checkpoint to export; `best`: by `keep_by`.")
+    tracking: list[Literal["wandb", "mlflow"]] = Field([], description="Trackers besides TensorBoard.")
     keep_by: Literal["cross_entropy", "loss", "mean_token_probability"] = Field(
         "cross_entropy", description="The holdout figure that decides which checkpoint is best."
     )
@@ -362,18 +307,12 @@ class Train(Section):
 
 class Evaluate(Section):
     benchmarks: list[str] = Field(
-        ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"],
-        description="Names of benchmarks, or files of problems.",
+        ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"], description="Names of benchmarks, or files."
     )
-    data_dir: str = Field("", description="Folder with the named benchmarks as NAME.jsonl; empty: fetch from the Hub.")
-    models: dict[ModelName, str] = Field(
-        {}, description="Further models to evaluate: a name, and its folder or Hub id."
-    )
+    data_dir: str = Field("", description="Folder of NAME.jsonl for named benchmarks; empty: fetch from the Hub.")
+    models: dict[ModelName, str] = Field({}, description="Further models: a name, and its folder or Hub id.")
     template: TemplateName | None = Field(None, description="Prompt template for evaluation only.")
-    cache: str = Field(
-        "auto",
-        description="Folder of samples that runs share; `auto`: $OSSFT_CACHE or ~/.cache/ossft_ray; empty: none.",
-    )
+    cache: str = Field("auto", description="Shared samples; `auto`: $OSSFT_CACHE or ~/.cache/ossft_ray; empty: none.")
     num_samples: PositiveInt = Field(16, description="Samples for each problem: the k of avg@k, pass@k and maj@k.")
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
@@ -392,19 +331,13 @@ class Loop(Section):
 
 
 class Resources(Section):
-    num_policies: PositiveInt | Auto = Field(
-        "auto", description="vLLM engines at work at once; `auto`: as many as the GPUs hold, and more as nodes join."
-    )
-    min_policies: PositiveInt | None = Field(
-        None, description="Start with this many policies, and grow to `num_policies` as the cluster gets space."
-    )
+    num_policies: PositiveInt | Auto = Field("auto", description="vLLM engines; `auto`: as many as the GPUs hold.")
+    min_policies: PositiveInt | None = Field(None, description="Start with this many, and grow to `num_policies`.")
     problems_in_flight: PositiveInt | Auto = Field("auto", description="Problems that a policy works on at once.")
     gpus_per_policy: NonNegativeFloat | Auto = Field(
         "auto", description="Whole GPUs, or a fraction of one (then set `gpu_memory_utilization` in `policy.engine`)."
     )
-    replan_after: Duration = Field(
-        "5m", description="Time to wait for a lost node whose work fits nowhere else, before continuing with fewer."
-    )
+    replan_after: Duration = Field("5m", description="Wait this long for a lost node before continuing with fewer.")
     num_train_workers: PositiveInt | Auto = Field("auto", description="Training workers.")
     gpus_per_train_worker: NonNegativeInt | Auto = Field("auto", description="GPUs for each training worker.")
 
@@ -480,10 +413,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such experiment file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: cannot be read: it is not UTF-8 text") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{path}: cannot be read: {reason}") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
 

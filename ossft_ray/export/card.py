@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ossft_ray.common.uris import join
-from ossft_ray.export.data_file import ExportCounts
 from ossft_ray.export.formats import COMMON_COLUMNS, ExportFormat
 from ossft_ray.run_folder.names import MODEL, TRAIN
 from ossft_ray.run_folder.reader import RunFolder
@@ -24,7 +23,8 @@ class CardFacts:
     """The facts about an export that its card states."""
 
     run: RunFolder
-    counts: ExportCounts
+    policy: str
+    origins: dict[str, int]  # exported rows by origin
     file: str
     format: ExportFormat
     name: str  # heading: the repository's or the folder's name
@@ -34,9 +34,8 @@ class CardFacts:
     only_origins: tuple[str, ...]  # the selected ones; empty: all
 
     @property
-    def policy(self) -> str:
-        policy = self.run.policy
-        return policy.model if policy else self.counts.by_policy.most_common(1)[0][0]
+    def num_rows(self) -> int:
+        return sum(self.origins.values())
 
     @property
     def load_arguments(self) -> str:
@@ -51,12 +50,13 @@ def render_card(facts: CardFacts) -> str:
     """The whole README.md."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
-    num_rows = facts.counts.num_rows
+    experiment = facts.run.experiment
+    prompts = experiment.get("prompts", {})
     metadata = DatasetCardData(
         license=facts.license,
         pretty_name=facts.name,
         task_categories=["text-generation"],
-        size_categories=[next((name for limit, name in _SIZES if num_rows < limit), "other")],
+        size_categories=[next((name for limit, name in _SIZES if facts.num_rows < limit), "other")],
         tags=[TAG, "sft", "on-policy", "synthetic", "arxiv:2509.15157"],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": facts.file}]}],
     )
@@ -65,12 +65,16 @@ def render_card(facts: CardFacts) -> str:
         template_path=str(_TEMPLATE),
         facts=facts,
         columns=facts.format.columns | COMMON_COLUMNS,
-        progress=" of ".join(thousands(number) for number in facts.run.progress() if number is not None),
+        progress=" of ".join(f"{number:,}" for number in facts.run.progress() if number is not None),
         funnel=_funnel(facts),
         settings=_settings(facts),
-        prompts=_prompts(facts.run.experiment),
+        prompts={
+            "system message": prompts.get("system"),
+            "prompt": prompts.get("solve"),
+            "prompt of guided-alignment": prompts.get("guided"),
+            "chat template, in place of the policy's own": experiment.get("policy", {}).get("chat_template"),
+        },
         policy=_without_folders(facts.policy),
-        thousands=thousands,
         code=code,
         fence=fence,
     )
@@ -78,8 +82,8 @@ def render_card(facts: CardFacts) -> str:
 
 
 def _funnel(facts: CardFacts) -> dict[str, int | None]:
-    """Counts from the rows of the input to the exported rows, where the manifest states them."""
-    manifest = facts.run.rewrite_manifest or {}
+    """Counts from the rows of the input to the exported rows; None if the manifest does not state it."""
+    manifest = facts.run.rewrite_manifest
     problems, rejected, origins = manifest.get("problems"), manifest.get("rejected"), manifest.get("origins", {})
     return {
         "rows of the input": None if problems is None or rejected is None else problems + rejected,
@@ -92,13 +96,13 @@ def _funnel(facts: CardFacts) -> dict[str, int | None]:
         "dropped: no correct solution": manifest.get("dropped"),
         "attempts": manifest.get("attempts"),
         "tokens generated": manifest.get("generated_tokens"),
-        **{f"exported rows of origin `{origin}`": number for origin, number in facts.counts.origins.items()},
+        **{f"exported rows of origin `{origin}`": number for origin, number in facts.origins.items()},
     }
 
 
 def _settings(facts: CardFacts) -> dict[str, Any]:
     """The settings that the data depends on, where the run's config states them."""
-    experiment, config, manifest = facts.run.experiment, facts.run.config, facts.run.rewrite_manifest or {}
+    experiment, config, manifest = facts.run.experiment, facts.run.config, facts.run.rewrite_manifest
     policy, data, rewrite = (experiment.get(section, {}) for section in ("policy", "data", "rewrite"))
     sources = data.get("path") or []
     overlaps = ", ".join(f"{name} {number}" for name, number in manifest.get("contamination", {}).items())
@@ -119,16 +123,6 @@ def _settings(facts: CardFacts) -> dict[str, Any]:
     }
 
 
-def _prompts(experiment: dict[str, Any]) -> dict[str, str | None]:
-    prompts = experiment.get("prompts", {})
-    return {
-        "system message": prompts.get("system"),
-        "prompt": prompts.get("solve"),
-        "prompt of guided-alignment": prompts.get("guided"),
-        "chat template, in place of the policy's own": experiment.get("policy", {}).get("chat_template"),
-    }
-
-
 def _sampling(rewrite: dict[str, Any], stage: str) -> str:
     if stage not in rewrite.get("stages", ()):
         return "not used"
@@ -137,16 +131,11 @@ def _sampling(rewrite: dict[str, Any], stage: str) -> str:
 
 
 def _without_folders(path: str) -> str:
-    """A Hub id as is, and the end of a path, because its folders describe a machine and not the data."""
+    """A Hub id as is, or the end of a path, because its folders describe a machine and not the data."""
     if re.fullmatch(r"[\w-]+/[\w.-]+", path) and not path.endswith((".jsonl", ".parquet")):
         return path
     parts = path.rstrip("/").split("/")
     return "/".join(parts[-3:] if parts[-2:] == [TRAIN, MODEL] else parts[-1:])  # a trained model keeps its run's name
-
-
-def thousands(number: int) -> str:
-    """A number with commas between its thousands."""
-    return f"{number:,}"
 
 
 def code(value: Any) -> str:

@@ -7,7 +7,6 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import IO
 
 import pyarrow as pa
@@ -15,55 +14,37 @@ import pyarrow.parquet as pq
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
-from ossft_ray.common.types import ORIGINS
 from ossft_ray.export.formats import ExportFormat, Row
-from ossft_ray.run_folder.reader import RunFolder
+from ossft_ray.run_folder.reader import RunFolder, columns
 
-_COLUMN_NAMES = ("problem_id", "prompt", "completion", "origin", "policy")
-_COLUMNS = pa.schema([EXAMPLE_SCHEMA.field(name) for name in _COLUMN_NAMES])
+_COLUMNS = columns(EXAMPLE_SCHEMA, "problem_id", "prompt", "completion", "origin", "policy")
 DATA_FILE = re.compile(r"train-[0-9a-f]{8}\.(parquet|jsonl)|\.train\.[0-9a-f]+\.tmp")  # the latter by a killed export
 _DIGEST_CHARACTERS, _BUFFER_BYTES = 8, 1 << 20
 _MIN_BATCH_ROWS = 1024  # a batch is a row group of Parquet
 
 
-@dataclass
-class ExportCounts:
-    """Counts of the exported rows."""
+def read_rows(run: RunFolder, origins: Sequence[str], counts: Counter[str]) -> Iterator[list[Row]]:
+    """Stream the run's examples in batches; `origins` selects some, empty selects all.
 
-    by_origin: Counter[str] = field(default_factory=Counter)
-    by_policy: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def num_rows(self) -> int:
-        return self.by_origin.total()
-
-    @property
-    def origins(self) -> dict[str, int]:
-        """Rows by origin, in the order of the flow; only origins that have rows."""
-        return {origin: self.by_origin[origin] for origin in ORIGINS if self.by_origin[origin]}
-
-
-def read_rows(run: RunFolder, origins: Sequence[str], counts: ExportCounts) -> Iterator[list[Row]]:
-    """Stream the run's examples in batches, and count them; `origins` selects some, empty selects all."""
+    As rows are read, `counts` counts them by origin.
+    """
     rows: list[Row] = []
     for table in run.tables(_COLUMNS):
-        for row in table.to_pylist():
-            if not origins or row["origin"] in origins:
-                counts.by_origin[row["origin"]] += 1
-                counts.by_policy[row["policy"]] += 1
-                rows.append(row)
+        rows += [row for row in table.to_pylist() if not origins or row["origin"] in origins]
         if len(rows) >= _MIN_BATCH_ROWS:
+            counts.update(row["origin"] for row in rows)
             yield rows
             rows = []
     if rows:
+        counts.update(row["origin"] for row in rows)
         yield rows
 
 
 def write_rows(folder: Folder, format: ExportFormat, batches: Iterator[list[Row]]) -> str:
-    """Write all rows into one file, atomically; returns its name, `train-DIGEST`.
+    """Write all rows into one file, atomically; returns its name, `train-` and a digest of the contents.
 
-    The digest is that of the contents. `datasets` takes a folder for one in its cache if the folder's name and the file
-    names on its card are equal, so a constant file name would load the data of an earlier export.
+    `datasets` caches a folder by its name and the file names on its card, so a constant file name would load the data
+    of an earlier export.
     """
     temporary = f"{folder.path}/.train.{uuid.uuid4().hex}.tmp"
     folder.filesystem.create_dir(folder.path, recursive=True)

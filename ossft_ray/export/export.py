@@ -1,7 +1,7 @@
 """The command `ossft export`: write a run's examples in one trainer's format, and the data-set card last."""
 
 import itertools
-import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +9,9 @@ from pyarrow import fs
 
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.export.card import CARD, TAG, UNKNOWN_LICENSE, CardFacts, render_card
-from ossft_ray.export.data_file import DATA_FILE, ExportCounts, read_rows, write_rows
+from ossft_ray.export.data_file import DATA_FILE, read_rows, write_rows
 from ossft_ray.export.formats import FORMATS
 from ossft_ray.export.push import check_can_push, push
 from ossft_ray.run_folder.reader import RunFolder, open_run
@@ -59,9 +60,10 @@ def export(
     if push_to_hub is not None:
         check_can_push(push_to_hub, folder)
     source = open_run(run)
-    _check_complete(source, partial)
+    if not partial:
+        _check_complete(source)
     old = _files_to_replace(folder, output, overwrite)
-    counts = ExportCounts()
+    counts: Counter[str] = Counter()
     batches = read_rows(source, origins, counts)
     first = next(batches, None)
     if first is None:
@@ -76,7 +78,8 @@ def export(
 
     facts = CardFacts(
         run=source,
-        counts=counts,
+        policy=source.policy.model if source.policy else first[0]["policy"],
+        origins={origin: counts[origin] for origin in ORIGINS if counts[origin]},
         file=file,
         format=FORMATS[format],
         name=(push_to_hub or folder.path).rpartition("/")[2],
@@ -85,21 +88,23 @@ def export(
         license=license,
         only_origins=tuple(origins),
     )
-    texts = {DATASET_INFO: _dataset_info(file)} if format == "sharegpt" else {}
-    texts[CARD] = render_card(facts)
-    for name, text in texts.items():
-        folder.write_bytes(name, text.encode())
-    names = (file, *texts)
+    names = [file]
+    if format == "sharegpt":
+        entry = {"file_name": file, "formatting": "sharegpt", "columns": {"messages": "conversations"}}
+        folder.write_json(DATASET_INFO, {"train": entry})
+        names.append(DATASET_INFO)
+    folder.write_bytes(CARD, render_card(facts).encode())
+    names.append(CARD)
     url = push(folder.local_path, names, push_to_hub, private) if push_to_hub and folder.local_path else None
-    return Exported(counts.num_rows, counts.origins, names, url)
+    return Exported(facts.num_rows, facts.origins, tuple(names), url)
 
 
-def _check_complete(run: RunFolder, partial: bool) -> None:
-    if run.rewrite_manifest is None and not partial:
-        done, total = run.progress()
+def _check_complete(source: RunFolder) -> None:
+    if not source.rewrite_manifest:
+        done, total = source.progress()
         so_far = f"{done} of {total} problems so far" if total is not None else "its input is still being read"
         raise InputError(
-            f"{run.rewrite.path}: is not complete ({so_far}); let `ossft rewrite` finish it, or pass --partial "
+            f"{source.rewrite.path}: is not complete ({so_far}); let `ossft rewrite` finish it, or pass --partial "
             "to export the examples so far"
         )
 
@@ -127,8 +132,3 @@ def _files_to_replace(folder: Folder, output: str, overwrite: bool) -> list[str]
     if not is_export:
         raise InputError(f"{output}: holds files that are not from an export; give another folder")
     return sorted(exported, key=lambda name: name != CARD)
-
-
-def _dataset_info(file: str) -> str:
-    entry = {"file_name": file, "formatting": "sharegpt", "columns": {"messages": "conversations"}}
-    return json.dumps({"train": entry}, indent=2) + "\n"

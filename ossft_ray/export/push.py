@@ -2,8 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from ossft_ray.common.errors import InputError, JobError, brief
@@ -43,7 +42,7 @@ def push(folder: Path, names: Sequence[str], repo: str, private: bool) -> str:
 
     api = HfApi(library_name="ossft-ray")
     visibility = private or None  # None: the owner's default
-    with _hub_errors(repo, folder):
+    try:
         url = api.create_repo(repo, repo_type="dataset", private=visibility, exist_ok=True)
         api.upload_folder(
             repo_id=repo,
@@ -52,25 +51,21 @@ def push(folder: Path, names: Sequence[str], repo: str, private: bool) -> str:
             allow_patterns=list(names),
             commit_message="Examples exported by ossft",
         )
+    except Exception as error:  # HfHubHTTPError, or an error of the Hub's HTTP client
+        raise _upload_error(error, repo, folder) from error
     return str(url)
 
 
-@contextmanager
-def _hub_errors(repo: str, folder: Path) -> Iterator[None]:
+def _upload_error(error: Exception, repo: str, folder: Path) -> InputError | JobError:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
     command = f"hf upload {repo} {shlex.quote(str(folder))} --repo-type dataset"
     hint = f"the export is in {folder}; `{command}` uploads it later"
-    try:
-        yield
-    except Exception as error:  # HfHubHTTPError, or an error of the Hub's HTTP client
-        code = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
-        if code in _ACCESS_ERRORS:
-            raise InputError(
-                f"--push-to-hub {repo}: the Hub {_ACCESS_ERRORS[code]} ({code}); run `hf auth login` with a token that "
-                f"may write, or set HF_TOKEN; {hint}"
-            ) from error
-        raise JobError(
-            f"--push-to-hub {repo}: the upload to {constants.ENDPOINT} failed: {brief(error)}; {hint}"
-        ) from error
+    code = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+    if code in _ACCESS_ERRORS:
+        return InputError(
+            f"--push-to-hub {repo}: the Hub {_ACCESS_ERRORS[code]} ({code}); run `hf auth login` with a token that "
+            f"may write, or set HF_TOKEN; {hint}"
+        )
+    return JobError(f"--push-to-hub {repo}: the upload to {constants.ENDPOINT} failed: {brief(error)}; {hint}")

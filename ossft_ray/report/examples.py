@@ -1,7 +1,7 @@
 """The examples in the report: a bounded number, spread evenly over origins and parts, so that any run fits a page."""
 
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any
 
 from markupsafe import escape
@@ -56,12 +56,8 @@ def choose_examples(run: RunFolder, num_examples: int, max_bytes: int = MAX_BYTE
         for part, of_part in indices.items()
         for index, row in zip(of_part, read_columns(run.rewrite, part, _COLUMNS).take(of_part).to_pylist(), strict=True)
     }
-    rows, num_bytes = [], 0
-    for place in wanted:
-        num_bytes += _num_bytes(read[place])
-        if num_bytes > max_bytes:
-            break
-        rows.append(read[place])
+    sizes = accumulate(_num_bytes(read[place]) for place in wanted)
+    rows = [read[place] for place, size in zip(wanted, sizes, strict=True) if size <= max_bytes]
     num_shown = {origin: sum(row["origin"] == origin for row in rows) for origin in places}
     return ChosenExamples(rows, num_shown, num_all)
 

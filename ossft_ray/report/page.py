@@ -29,18 +29,12 @@ from ossft_ray.run_folder.reader import RunFolder, open_rounds, storage_errors
 
 
 def report(experiment: Experiment, output: str | None = None) -> str:
-    """Write `report.html` into `[run] output`, or the file `output`, and return its path.
-
-    Stages that have not begun are left out.
-
-    Raises:
-        InputError: the run has nothing to report on, or a file in it cannot be read.
-    """
+    """Write a page about an experiment's run; see `report_runs`."""
     return report_runs([experiment.run.output], output)
 
 
 def report_runs(runs: Sequence[str], output: str | None = None) -> str:
-    """Write one page about these runs side by side, and return its path.
+    """Write one page about these runs side by side, and return its path. Stages that have not begun are left out.
 
     Args:
         runs: their folders, local paths or object-store URIs; rounds within them are found.
@@ -58,13 +52,13 @@ def report_runs(runs: Sequence[str], output: str | None = None) -> str:
         found += rounds
     with storage_errors(", ".join(runs)):
         html = render(found)
-    folder, name = (Folder.at(runs[0]), REPORT) if output is None else Folder.of_file(output)
+    page = output or join(runs[0], REPORT)
+    folder, name = Folder.of_file(page)
     try:
         folder.write_bytes(name, html.encode(errors="replace"))
     except OSError as error:
-        where = output or runs[0]
-        raise InputError(f"{where}: cannot be written to: {brief(error)}; choose another --output") from error
-    return join(runs[0], REPORT) if output is None else output
+        raise InputError(f"{page}: cannot be written to: {brief(error)}; choose another --output") from error
+    return page
 
 
 def render(runs: list[RunFolder]) -> str:

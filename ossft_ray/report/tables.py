@@ -1,7 +1,6 @@
 """The report's tables as plain values: the funnel, the policy gap, benchmarks, costs and settings."""
 
 import json
-from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
 
@@ -21,19 +20,12 @@ _NUM_REJECTED = 5  # shown of the rejected rows
 _MAX_VALUE_CHARACTERS = 300
 
 
-@dataclass(frozen=True)
-class FunnelStep:
-    """A step of the funnel: `count` input rows end here."""
+def funnel(run: RunFolder) -> list[dict[str, Any]]:
+    """Where the input's rows ended, in the order in which the method tries; empty until the input is read.
 
-    name: str
-    colour: str  # by its name on the page
-    count: int
-    start_percent: float  # of the input rows, those that ended in steps before
-    percent: float
-
-
-def funnel(run: RunFolder) -> list[FunnelStep]:
-    """Where the input's rows ended, in the order in which the method tries; empty until the input is read."""
+    Each step has its `name`, its `colour` on the page, the `count` of rows that end there, and two percentages of all
+    rows: those that ended in steps before (`start_percent`), and those that end here (`percent`).
+    """
     done, num_problems = run.progress()
     if num_problems is None:
         return []
@@ -50,7 +42,8 @@ def funnel(run: RunFolder) -> list[FunnelStep]:
     steps, before, percent = [], 0, 100 / max(1, num_problems + rejected)
     for name, colour, count in ends:
         if count or colour in ORIGINS:
-            steps.append(FunnelStep(name, colour, count, before * percent, count * percent))
+            step = {"name": name, "colour": colour, "count": count}
+            steps.append(step | {"start_percent": before * percent, "percent": count * percent})
         before += count
     return steps
 
@@ -125,29 +118,24 @@ def costs(run: RunFolder) -> list[dict[str, Any]]:
     all_gpus = (run.config.get("machines") or {}).get("gpus")
     resources = run.experiment.get("resources", {})
     policies, trainers = ("num_policies", "gpus_per_policy"), ("num_train_workers", "gpus_per_train_worker")
+    stages = {
+        "rewrite": (run.rewrite_manifest, policies),
+        "score": (run.score_manifest, trainers),
+        "train": (run.train_manifest, trainers),
+        "evaluate": (run.evaluation_costs, policies),
+    }
     rows = []
-    for stage, manifest, keys in (
-        ("rewrite", run.rewrite_manifest, policies),
-        ("score", run.score_manifest, trainers),
-        ("train", run.train_manifest, trainers),
-        ("evaluate", run.evaluation_costs, policies),
-    ):
-        if manifest is None:
+    for stage, (manifest, keys) in stages.items():
+        if not manifest:
             continue
-        seconds, gpus = manifest.get("seconds"), all_gpus
+        gpus, seconds = all_gpus, manifest.get("seconds")
         num_workers, gpus_per_worker = (resources.get(key, "auto") for key in keys)
         if gpus and "auto" not in (num_workers, gpus_per_worker):
             gpus = num_workers * gpus_per_worker
-        rows.append(
-            {
-                "stage": stage,
-                "seconds": seconds,
-                "generated": manifest.get("generated_tokens"),
-                "read": _tokens_read(stage, manifest),
-                "gpus": gpus,
-                "gpu_hours": gpus * seconds / 3600 if gpus is not None and seconds is not None else None,
-            }
-        )
+        row = {"stage": stage, "seconds": seconds, "generated": manifest.get("generated_tokens"), "gpus": gpus}
+        row["read"] = _tokens_read(stage, manifest)
+        row["gpu_hours"] = None if gpus is None or seconds is None else gpus * seconds / 3600
+        rows.append(row)
     return rows
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from ossft_ray.common.storage import Folder
@@ -62,10 +63,8 @@ def read_lines(folder: Folder, name: str) -> list[Any]:
         return []
     values = []
     for line in content.splitlines():
-        try:
+        with suppress(ValueError):
             values.append(json.loads(line))
-        except ValueError:
-            continue
     return values
 
 

@@ -46,8 +46,7 @@ def read_counts(folder: Folder, part: str) -> dict[str, Any]:
             f"{folder.path}/{part}: its metadata lacks {COUNTS.decode()}, so ossft did not write it; "
             "move it out of the run's folder"
         )
-    counts: dict[str, Any] = json.loads(metadata[COUNTS])
-    return counts
+    return dict(json.loads(metadata[COUNTS]))
 
 
 def counts_of_parts(folder: Folder) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,6 @@ def package_versions() -> dict[str, str]:
     """The installed versions of this package and of the libraries that influence its results."""
     versions = {}
     for package in _PACKAGES.split():
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions

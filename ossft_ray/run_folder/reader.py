@@ -24,17 +24,26 @@ from ossft_ray.run_folder.parts import counts_of_parts
 Json = dict[str, Any]
 
 
+def _json_file(path: str) -> cached_property[Json]:
+    """A property of a run: a JSON file at `path` in its folder."""
+    return cached_property(lambda run: read_json(run.folder, path))
+
+
 @dataclass(frozen=True)
 class RunFolder:
-    """One round of a run. Files are read at first use; a missing one is None or empty."""
+    """One round of a run. Files are read at first use; a missing one is empty."""
 
     name: str  # the run as its user wrote it, with the number of a later round
     folder: Folder
 
-    @cached_property
-    def config(self) -> Json:
-        """`config.json`."""
-        return read_json(self.folder, names.CONFIG) or {}
+    config = _json_file(names.CONFIG)
+    input_manifest = _json_file(f"{names.REWRITE}/{names.INPUT_MANIFEST}")  # written once the input is read
+    rewrite_manifest = _json_file(f"{names.REWRITE}/{names.MANIFEST}")
+    score_manifest = _json_file(f"{names.SCORE}/{names.MANIFEST}")
+    train_manifest = _json_file(f"{names.TRAIN}/{names.MANIFEST}")
+    evaluation_costs = _json_file(f"{names.EVALUATE}/{names.COSTS}")
+    accuracies = _json_file(f"{names.EVALUATE}/{names.ACCURACIES}")  # by model and benchmark
+    differences = _json_file(f"{names.EVALUATE}/{names.DIFFERENCES}")  # of models from the base model, by benchmark
 
     @property
     def experiment(self) -> Json:
@@ -61,40 +70,9 @@ class RunFolder:
         return self.folder / names.REWRITE
 
     @cached_property
-    def rewrite_manifest(self) -> Json | None:
-        return read_json(self.rewrite, names.MANIFEST)
-
-    @cached_property
-    def score_manifest(self) -> Json | None:
-        return read_json(self.folder / names.SCORE, names.MANIFEST)
-
-    @cached_property
-    def train_manifest(self) -> Json | None:
-        return read_json(self.folder / names.TRAIN, names.MANIFEST)
-
-    @cached_property
     def metrics(self) -> list[Json]:
         """The metrics of each training step."""
         return read_metrics(self.folder / names.TRAIN)
-
-    @cached_property
-    def accuracies(self) -> Json:
-        """`evaluate/scores.json`: by model and benchmark."""
-        return read_json(self.folder / names.EVALUATE, names.ACCURACIES) or {}
-
-    @cached_property
-    def differences(self) -> Json:
-        """`evaluate/differences.json`: of each model from the base model, by benchmark."""
-        return read_json(self.folder / names.EVALUATE, names.DIFFERENCES) or {}
-
-    @cached_property
-    def evaluation_costs(self) -> Json | None:
-        return read_json(self.folder / names.EVALUATE, names.COSTS)
-
-    @cached_property
-    def input_manifest(self) -> Json:
-        """`rewrite/problems.json`: what the input holds; empty while it is still being read."""
-        return read_json(self.rewrite, names.INPUT_MANIFEST) or {}
 
     @cached_property
     def part_counts(self) -> list[Json]:
@@ -104,7 +82,7 @@ class RunFolder:
     @cached_property
     def rewrite_counts(self) -> Json:
         """`origins`, `dropped`, `attempts`, `generated_tokens`, `reasons`: of the manifest, or of the parts so far."""
-        if self.rewrite_manifest is not None:
+        if self.rewrite_manifest:
             return self.rewrite_manifest
         totals: Counter[str] = Counter()
         reasons: dict[str, Counter[str]] = {}
@@ -120,7 +98,7 @@ class RunFolder:
 
     def progress(self) -> tuple[int, int | None]:
         """Problems that are done, and usable problems of the input; None for those while it is still being read."""
-        if self.rewrite_manifest is not None:
+        if self.rewrite_manifest:
             return self.rewrite_manifest["problems"], self.rewrite_manifest["problems"]
         done = sum(self.rewrite_counts["origins"].values()) + self.rewrite_counts["dropped"]
         return done, self.input_manifest.get("problems")
@@ -197,14 +175,14 @@ def examples_folder(experiment: Experiment) -> Folder:
     return source
 
 
-def read_json(folder: Folder, name: str) -> Json | None:
-    """A JSON file of a run; None if there is none.
+def read_json(folder: Folder, name: str) -> Json:
+    """A JSON file of a run; empty if there is none.
 
     Raises:
         InputError: the file is not JSON.
     """
     if not folder.exists(name):
-        return None
+        return {}
     try:
         found: Json = folder.read_json(name)
     except ValueError as error:

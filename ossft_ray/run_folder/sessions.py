@@ -25,7 +25,6 @@ class Session:
         self._phase_began = now
 
     def close(self) -> None:
-        """End the session."""
         self._log.close()
 
 

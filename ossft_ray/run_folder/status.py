@@ -7,7 +7,7 @@ young, and `quiet` after that: interrupted, or loading a model.
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from statistics import fmean, median
 from typing import Any, Literal
@@ -35,12 +35,12 @@ class StageStatus:
 
     name: str
     state: State
-    written_at: float | None = None  # Unix time of the newest file
     done: int | None = None
     total: int | None = None  # None while it is not known
     unit: str = ""
     seconds_left: float | None = None  # an estimate; only while the stage is going
     details: dict[str, Any] = field(default_factory=dict)
+    written_at: float | None = None  # Unix time of the newest file
 
 
 @dataclass(frozen=True)
@@ -86,50 +86,36 @@ def next_command(rounds: list[list[StageStatus]], num_rounds: int) -> str | None
     return f"ossft {pending[0].name}" if pending and num_rounds == 1 else "ossft run"
 
 
-@dataclass(frozen=True)
-class _Progress:
-    """A stage's progress as its folder shows it."""
-
-    is_complete: bool
-    done: int
-    total: int | None
-    unit: str
-    details: dict[str, Any]
-    seconds_left: float | None = None
-    quiet_seconds: float = _QUIET_SECONDS
-
-
 def _stage(run: RunFolder, name: str, now: float) -> StageStatus:
     selector = fs.FileSelector(f"{run.folder.path}/{name}", allow_not_found=True, recursive=True)
     files = [info for info in run.folder.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
     if not files:
         return StageStatus(name, "not needed" if name == names.REWRITE and run.examples_elsewhere else "not begun")
     written_at = max(file.mtime.timestamp() for file in files)
-    found = _PROGRESS[name](run, files, now)
-    state: State = "quiet" if now - written_at > found.quiet_seconds else "going"
-    if found.is_complete:
-        state = "complete"
-    seconds_left = found.seconds_left if state == "going" else None
-    return StageStatus(name, state, written_at, found.done, found.total, found.unit, seconds_left, found.details)
+    found = replace(_STATUS_OF[name](run, files, now), written_at=written_at)  # going, or complete
+    quiet_after = max(_QUIET_SECONDS, _QUIET_STEPS * _step_seconds(run)) if name == names.TRAIN else _QUIET_SECONDS
+    if found.state == "going" and now - written_at > quiet_after:
+        return replace(found, state="quiet", seconds_left=None)
+    return found
 
 
 def _report(run: RunFolder) -> StageStatus:
     file = run.folder.filesystem.get_file_info(f"{run.folder.path}/{names.REPORT}")
     if file.type != fs.FileType.File:
         return StageStatus("report", "not begun")
-    return StageStatus("report", "complete", file.mtime.timestamp())
+    return StageStatus("report", "complete", written_at=file.mtime.timestamp())
 
 
-def _rewrite(run: RunFolder, files: list[fs.FileInfo], now: float) -> _Progress:
+def _rewrite(run: RunFolder, files: list[fs.FileInfo], now: float) -> StageStatus:
     done, total = run.progress()
     details = {key: run.rewrite_counts.get(key) for key in ("origins", "dropped", "attempts", "generated_tokens")}
-    if run.rewrite_manifest is not None:
+    if run.rewrite_manifest:
         details["seconds"] = run.rewrite_manifest.get("seconds")
-        return _Progress(True, done, total, "problems", details)
+        return StageStatus(names.REWRITE, "complete", done, total, "problems", details=details)
     details |= {"parts": len(run.part_counts), "parts_total": run.input_manifest.get("num_parts")}
     details["under_way"] = _under_way(run.rewrite)
     left = _rewriting_left(run, total - done, now) if total is not None else None
-    return _Progress(False, done, total, "problems", details, left)
+    return StageStatus(names.REWRITE, "going", done, total, "problems", left, details)
 
 
 def _under_way(folder: Folder) -> dict[str, int]:
@@ -158,42 +144,47 @@ def _rewriting_left(run: RunFolder, num_left: int, now: float) -> float | None:
     return max(0.0, seconds / num_done * num_left - (now - ended))
 
 
-def _score(run: RunFolder, files: list[fs.FileInfo], now: float) -> _Progress:
+def _score(run: RunFolder, files: list[fs.FileInfo], now: float) -> StageStatus:
     folder = run.folder / names.SCORE
-    if (manifest := run.score_manifest) is not None:
+    if manifest := run.score_manifest:
         tokens = sum(manifest.get(name, {}).get("tokens", 0) for name in ("kept", "expert_originals"))
         done = len(folder.names(names.PARTS))
-        return _Progress(True, done, done, "parts", {"tokens": tokens})
+        return StageStatus(names.SCORE, "complete", done, done, "parts", details={"tokens": tokens})
     parts = counts_of_parts(folder)
     examples = Folder.at(run.examples_elsewhere) if run.examples_elsewhere else run.rewrite
     total = len(examples.names(names.PARTS))
     left = fmean(counts["seconds"] for counts in parts) * (total - len(parts)) if parts else None
     details = {"tokens": sum(counts["tokens"] for counts in parts)}
-    return _Progress(False, len(parts), total or None, "parts", details, left)
+    return StageStatus(names.SCORE, "going", len(parts), total or None, "parts", left, details)
 
 
-def _train(run: RunFolder, files: list[fs.FileInfo], now: float) -> _Progress:
+def _train(run: RunFolder, files: list[fs.FileInfo], now: float) -> StageStatus:
     newest = run.metrics[-1] if run.metrics else {}
     details = {key: newest.get(key) for key in ("loss", "cross_entropy", "tokens_per_second")}
-    if (manifest := run.train_manifest) is not None:
+    if manifest := run.train_manifest:
         details |= {key: manifest.get(key) for key in ("kept_step", "seconds")}
-        return _Progress(True, manifest["steps"], manifest["steps"], "steps", details)
+        steps = manifest["steps"]
+        return StageStatus(names.TRAIN, "complete", steps, steps, "steps", details=details)
     # A checkpoint counts once it is marked as complete.
     folders = [file.path.split("/")[-2] for file in files if file.base_name == names.COMPLETE]
-    steps = [int(name.removeprefix("step-")) for name in folders if name.startswith("step-")]
-    details["checkpoint"] = max(steps, default=None)
+    checkpoints = [int(name.removeprefix("step-")) for name in folders if name.startswith("step-")]
+    details["checkpoint"] = max(checkpoints, default=None)
     done, total = newest.get("step", 0), newest.get("num_steps")
-    recent = [step["seconds"] for step in run.metrics[-_NUM_RECENT_STEPS:] if "seconds" in step]
-    seconds = median(recent) if recent else 0.0
+    seconds = _step_seconds(run)
     left = seconds * (total - done) if seconds and total is not None else None
-    return _Progress(False, done, total, "steps", details, left, max(_QUIET_SECONDS, _QUIET_STEPS * seconds))
+    return StageStatus(names.TRAIN, "going", done, total, "steps", left, details)
 
 
-def _evaluate(run: RunFolder, files: list[fs.FileInfo], now: float) -> _Progress:
+def _step_seconds(run: RunFolder) -> float:
+    """How long a training step takes: the median of the newest ones; 0 before the first."""
+    return median([step["seconds"] for step in run.metrics[-_NUM_RECENT_STEPS:] if "seconds" in step] or [0.0])
+
+
+def _evaluate(run: RunFolder, files: list[fs.FileInfo], now: float) -> StageStatus:
     folder = run.folder / names.EVALUATE
     paths = [file.path.removeprefix(f"{folder.path}/").split("/") for file in files]
     parts = Counter(tuple(path[:2]) for path in paths if len(path) == 3 and path[2].startswith("part-"))
-    sizes = {path[0]: read_json(folder / path[0], names.SIZES) or {} for path in paths if path[1:] == [names.SIZES]}
+    sizes = {path[0]: read_json(folder / path[0], names.SIZES) for path in paths if path[1:] == [names.SIZES]}
     others = run.experiment.get("evaluate", {}).get("models", {})
     expected = [names.BASE, *([names.TRAINED] if run.train_manifest else []), *others]
     usual: dict[str, Any] = next(iter(sizes.values()), {})  # for a model that has not begun
@@ -204,8 +195,9 @@ def _evaluate(run: RunFolder, files: list[fs.FileInfo], now: float) -> _Progress
     total = sum(benchmark["parts"] for benchmarks in models.values() for benchmark in benchmarks.values())
     averages = {model: fmean(result["avg"] for result in results.values()) for model, results in run.accuracies.items()}
     done = parts.total()
-    is_complete = set(expected) <= set(averages) and done >= total
-    return _Progress(is_complete, done, total or None, "parts", {"models": models, "averages": averages})
+    state: State = "complete" if set(expected) <= set(averages) and done >= total else "going"
+    details = {"models": models, "averages": averages}
+    return StageStatus(names.EVALUATE, state, done, total or None, "parts", details=details)
 
 
-_PROGRESS = {names.REWRITE: _rewrite, names.SCORE: _score, names.TRAIN: _train, names.EVALUATE: _evaluate}
+_STATUS_OF = {names.REWRITE: _rewrite, names.SCORE: _score, names.TRAIN: _train, names.EVALUATE: _evaluate}

@@ -1,11 +1,13 @@
-"""Progress bars of the stages, with counts, rates and the time left; plain lines where there is no terminal."""
+"""The console: lines, and a progress bar for each stage with counts, rates and the time left."""
 
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from ossft_ray.common.durations import duration
 from ossft_ray.common.types import ORIGINS
@@ -13,6 +15,12 @@ from ossft_ray.common.types import ORIGINS
 _PLAIN_SECONDS = 15.0  # between lines where there is no terminal to draw a bar on
 
 console = Console(highlight=False)
+
+
+def print_lines(lines: Iterable[RenderableType]) -> None:
+    """Print lines and tables. Lines are not wrapped, and nothing in them is read as markup."""
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=isinstance(line, str | Text))
 
 
 class StageBars:
@@ -41,17 +49,17 @@ class StageBars:
     def begin(self, stage: str) -> Any:
         """The `on_progress` of one stage."""
         if not console.is_terminal:
-            console.print(f"{stage} ...")
+            print_lines([f"{stage} ..."])
         return partial(self._on_progress, stage)
 
     def _on_progress(self, stage: str, totals: dict[str, Any]) -> None:
         name = totals.get("model", stage)
         if note := totals.get("note"):
-            console.print(f"  {note}", soft_wrap=True)
+            print_lines([f"  {note}"])
             return
         if totals.get("already_complete"):
             what = stage if name == stage else f"{stage} ({name})"
-            console.print(f"{what} is already complete; nothing was done")
+            print_lines([f"{what} is already complete; nothing was done"])
             return
         rate = self._rates.setdefault(name, _SamplingRate())
         done, total, unit, words = _DESCRIBE[stage](totals, rate)
@@ -64,7 +72,7 @@ class StageBars:
         is_due = done == total or time.monotonic() - self._printed_at > _PLAIN_SECONDS
         if is_due and line != self._printed and not console.is_terminal:
             self._printed, self._printed_at = line, time.monotonic()
-            console.print(line, soft_wrap=True)
+            print_lines([line])
 
 
 class _SamplingRate:

@@ -1,7 +1,7 @@
 """The output of `ossft check`, `--cluster` and `--probe`: lines and tables."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rich.filesize import decimal
 from rich.table import Table
@@ -12,28 +12,23 @@ from ossft_ray.run_folder.names import STAGES
 from ossft_ray.stages.check.forecast import Forecast
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport
 from ossft_ray.stages.check.stage import Findings
+from ossft_ray.terminal.results import KEPT, counts_text, plain_table
 
 _NUM_SHOWN = 5  # of the bad gold answers
-_FATES = {
-    "self": "the policy's own (self)",
-    "guided": "re-solved with guidance (guided)",
-    "expert": "the expert's (expert)",
-    "dropped": "none (dropped)",
-}
 
 
 def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
     """What a sound experiment consists of."""
     counts = findings.counts
-    yield f"problems:   {counts.problems} usable; set aside: {_counts(counts.rejected)}"
+    yield f"problems:   {counts.problems} usable; set aside: {counts_text(counts.rejected)}"
     yield f"duplicates: {counts.duplicates} ({data.duplicates})"
-    yield f"gold check: {'off' if data.bad_golds == 'ignore' else _counts(counts.gold_findings)} ({data.bad_golds})"
+    yield f"gold check: {'off' if data.bad_golds == 'ignore' else counts_text(counts.gold_findings)} ({data.bad_golds})"
     for bad in counts.bad_golds[:_NUM_SHOWN]:
         solution = f", the solution says {bad['solution_says']}" if "solution_says" in bad else ""
         yield f"            {bad['problem_id']}: {bad['finding']}: the answer is {bad['answer']}{solution}"
     if len(counts.bad_golds) > _NUM_SHOWN:
         yield f"            and {len(counts.bad_golds) - _NUM_SHOWN} more"
-    overlaps = "not looked for" if data.contamination == "ignore" else _counts(counts.contamination)
+    overlaps = "not looked for" if data.contamination == "ignore" else counts_text(counts.contamination)
     yield f"overlaps:   {overlaps} ({data.contamination})"
     yield f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}"
     yield f"benchmarks: {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}"
@@ -74,12 +69,9 @@ def forecast_lines(found: Forecast, price: float | None = None) -> Iterator[Tabl
     yield from _resource_lines(found, price)
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
-
-
 def _nodes_table(report: ClusterReport) -> Table:
-    table = _table("node", "GPUs", "CPUs", "output free", "tmp free", "Ray's free", "/dev/shm", "policy")
+    headings = ("GPUs", "CPUs", "output free", "tmp free", "Ray's free", "/dev/shm", "policy")
+    table = plain_table("node", *headings, no_wrap=False)
     table.columns[1].justify = table.columns[-1].justify = "left"
     for node in report.nodes:
         table.add_row(
@@ -102,17 +94,17 @@ def _gpus(node: NodeReport) -> str:
 
 def _funnel_table(found: Forecast) -> Table:
     num_problems = found.plan.num_problems
-    table = _table("kept solution", "probe", "share", "95% interval", f"of all {num_problems:,}")
+    table = plain_table("kept solution", "probe", "share", "95% interval", f"of all {num_problems:,}")
     for fate, (low, high) in found.funnel.items():
         count = found.measured.fates.get(fate, 0)
         share, of_all = f"{count / found.measured.num_problems:.0%}", f"{found.scale * count:,.0f}"
-        table.add_row(_FATES[fate], str(count), share, f"{low:.0%} to {high:.0%}", of_all)
+        table.add_row(KEPT[fate], str(count), share, f"{low:.0%} to {high:.0%}", of_all)
     return table
 
 
 def _stages_table(found: Forecast) -> Table:
     device, rounds = found.plan.device, found.plan.rounds
-    table = _table("stage", "time", f"{device}s", f"{device}-hours")
+    table = plain_table("stage", "time", f"{device}s", f"{device}-hours")
     for stage in found.stages:
         table.add_row(stage.name, duration(stage.seconds), f"{stage.devices:g}", f"{stage.hours:,.3g}")
     table.add_section()
@@ -135,12 +127,3 @@ def _resource_lines(found: Forecast, price: float | None) -> Iterator[str]:
     if price is not None:
         note = "" if device == "GPU" else ", with each machine counted as a GPU"
         yield f"cost  {found.hours * price:,.2f} at {price:g} for each {device}-hour{note}"
-
-
-def _table(first: str, *others: str) -> Table:
-    """A table without lines: the first column to the left, the others to the right."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column(first)
-    for heading in others:
-        table.add_column(heading, justify="right")
-    return table

@@ -1,36 +1,32 @@
-"""What each command prints when it is done: its tables, where its files are, and the next command."""
+"""The results of finished stages: tables and lines, where the files are, and the next command."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
-from rich.text import Text
+from rich.table import Table
 
+from ossft_ray.common.durations import duration
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
-from ossft_ray.run_folder.names import ACCURACIES, EVALUATE, MODEL, REWRITE, SCORE, TRAIN
-from ossft_ray.terminal import bars
-from ossft_ray.terminal.tables import (
-    Results,
-    accuracy_table,
-    differences_table,
-    gap_table,
-    origins_table,
-    rewriting_costs,
-    verify_table,
-)
+from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MODEL, REWRITE, SCORE, TRAIN
+from ossft_ray.terminal.bars import print_lines
 
 if TYPE_CHECKING:
     from ossft_ray.stages.selftest import Finding
     from ossft_ray.stages.verify import VerifySummary
 
+KEPT = {
+    "self": "the policy's own (self)",
+    "guided": "re-solved with guidance (guided)",
+    "expert": "the expert's (expert)",
+    "dropped": "none (dropped)",
+}
+Results = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark, as in `evaluate/scores.json`
 _WORDS = {True: "passed", False: "FAILED", None: "skipped"}
-
-
-def print_lines(lines: Iterable[RenderableType]) -> None:
-    """Print tables and lines. Lines are not wrapped, and nothing in them is read as markup."""
-    for line in lines:
-        bars.console.print(line, markup=False, soft_wrap=isinstance(line, str | Text))
 
 
 def print_rewriting(experiment: Experiment, manifest: dict[str, Any]) -> None:
@@ -72,9 +68,135 @@ def print_verification(summary: "VerifySummary") -> None:
         f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, {summary.num_over_limits:,} over a limit, "
         f"{summary.verdicts_per_second:,.0f} verdicts/s"
     )
-    print_lines([verify_table(summary.reasons), total, f"verdicts: {summary.output}"])
+    table = plain_table("verdict", "rows", "share")
+    for reason, count in summary.reasons.items():
+        table.add_row(reason, f"{count:,}", f"{count / summary.num_rows:.1%}")
+    print_lines([table, total, f"verdicts: {summary.output}"])
 
 
 def print_finding(finding: "Finding") -> None:
     """One line about one check of the self-test."""
     print_lines([f"{_WORDS[finding.passed]:<8} {finding.name.replace('_', ' ')}: {finding.detail}"])
+
+
+def origins_table(manifest: dict[str, Any]) -> Table:
+    """The number of problems by whose solution was kept."""
+    table = plain_table("kept solution", "problems", "share")
+    for origin, count in manifest["origins"].items():
+        table.add_row(KEPT[origin], str(count), f"{count / manifest['problems']:.0%}")
+    for name in ("dropped", "rejected"):
+        if manifest[name]:
+            table.add_row(name, str(manifest[name]), "")
+    return table
+
+
+def rewriting_costs(manifest: dict[str, Any]) -> str:
+    """The cost of a rewrite and the reasons of its attempts, in a few lines."""
+    lines = [f"{manifest['attempts']:,} attempts, {manifest['generated_tokens']:,} tokens generated"]
+    extra = {"redone": "repeated after an interruption", "speculative": "begun early and not needed"}
+    others = {words: manifest.get(f"{kind}_attempts", 0) for kind, words in extra.items()}
+    if any(others.values()):
+        lines.append(f"besides: {counts_text(others)}")
+    for stage, reasons in manifest.get("reasons", {}).items():
+        if reasons:
+            lines.append(f"{stage}: {counts_text(reasons)}")
+    lines += [*parroting_lines(manifest), *_doubtful_answers(manifest)]
+    if seconds := manifest.get("phases"):
+        lines.append(f"time: {', '.join(f'{phase} {duration(value)}' for phase, value in seconds.items())}")
+    return "\n".join(lines)
+
+
+def parroting_lines(manifest: dict[str, Any]) -> list[str]:
+    """How often guided responses repeated a wrong answer of their guide; empty without the probe."""
+    found = manifest.get("parroting")
+    if not found or not found["samples"]:
+        return []
+    return [
+        f"parroting: {found['followed']} of {found['samples']} guided responses repeated a wrong answer of their guide "
+        f"({found['followed_share']:.0%} ± {found['stderr']:.0%}); "
+        f"{found['correct']} were right, {found['other']} neither"
+    ]
+
+
+def _doubtful_answers(manifest: dict[str, Any]) -> list[str]:
+    lines = []
+    if bad := manifest.get("bad_golds"):
+        findings = Counter(gold["finding"] for gold in bad)
+        lines.append(f"doubtful gold answers: {counts_text(dict(findings.most_common()))}")
+    if suspects := manifest.get("suspects"):
+        lines.append(f"suspects: {len(suspects):,} problems whose attempts agree on another answer than the gold's")
+    return [*lines, "    rewrite/manifest.json lists them"] if lines else []
+
+
+def gap_table(manifest: dict[str, Any]) -> Table:
+    """The probability of kept responses and expert solutions under the policy, from `score/manifest.json`."""
+    table = plain_table("responses", "number", "tokens", "mean log p", "perplexity", "effective sample size")
+    groups: dict[str, str] = {origin: f"kept, {origin}" for origin in ORIGINS}
+    for group, words in (groups | {"kept": "all kept", "expert_originals": "experts' originals"}).items():
+        figures = manifest[group]
+        if figures["tokens"]:
+            table.add_row(
+                words,
+                f"{figures['responses']:,}",
+                f"{figures['tokens']:,}",
+                f"{figures['mean_logprob']:.3f}",
+                f"{figures['perplexity']:,.2f}",
+                f"{figures['effective_sample_size']:.3f}",
+            )
+    too_long = manifest["too_long"]
+    if any(too_long.values()):
+        table.add_row("left out as too long", f"{too_long['kept']:,} kept, {too_long['expert_originals']:,} experts'")
+    return table
+
+
+def accuracy_table(results: Results) -> Table:
+    """avg@k of each model on each benchmark, with standard errors."""
+    benchmarks = next(iter(results.values()))
+    num_samples = next(iter(benchmarks.values()))["samples"]
+    table = plain_table(f"avg@{num_samples} ± standard error, %", *results)
+    for benchmark in benchmarks:
+        cells = [of_model[benchmark] for of_model in results.values()]
+        table.add_row(benchmark, *(f"{100 * cell['avg']:.1f} ± {100 * cell['stderr']:.1f}" for cell in cells))
+    return table
+
+
+def differences_table(results: Results, model: str, differences: dict[str, dict[str, Any]]) -> Table:
+    """The differences of `model` from the base model, with 95% intervals and the smallest detectable difference.
+
+    `results` holds both models' entries of `scores.json`, `differences` is the model's entry of `differences.json`.
+    """
+    num_samples = next(iter(results[model].values()))["samples"]
+    table = plain_table(f"avg@{num_samples}, %", BASE, model, "difference", "95% interval", "detectable")
+    table.caption = "detectable: the smallest difference found with 80% power"
+    table.caption_justify, table.caption_style = "left", ""
+    for benchmark, found in differences.items():
+        is_average = benchmark not in results[model]
+        means = [
+            fmean(entry["avg"] for entry in results[name].values()) if is_average else results[name][benchmark]["avg"]
+            for name in (BASE, model)
+        ]
+        if is_average:
+            table.add_section()
+        table.add_row(
+            benchmark,
+            *(f"{100 * mean:.1f}" for mean in means),
+            f"{100 * found['difference']:+.1f}",
+            f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f}",
+            f"{100 * found['smallest_detectable']:.1f}",
+            style="bold" if is_average else "",
+        )
+    return table
+
+
+def plain_table(first: str, *headings: str, no_wrap: bool = True) -> Table:
+    """A table without lines: the first column of text, the others of numbers, by default on one line."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=no_wrap)
+    return table
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Counts in one line, such as `2 wrong, 1 correct`. Those that are 0 are left out."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"

@@ -8,35 +8,24 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from rich.text import Text
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import EXAMPLE_SCHEMA, PROBLEM_SCHEMA
+from ossft_ray.common.schema import DROPPED_SCHEMA, EXAMPLE_SCHEMA
 from ossft_ray.config import Policy
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.names import DROPPED_PARTS, PARTS
 from ossft_ray.run_folder.reader import RunFolder, columns, open_run
-from ossft_ray.terminal.tables import counts_text
+from ossft_ray.terminal.results import counts_text
 
 Row = dict[str, Any]
 DROPPED = "dropped"
-_ATTEMPTED = (*PROBLEM_SCHEMA.names, "num_attempts", "num_correct", "attempts", "policy")
-_DROPPED_COLUMNS = columns(EXAMPLE_SCHEMA, *_ATTEMPTED)
-_COLUMNS = columns(EXAMPLE_SCHEMA, *_ATTEMPTED, "prompt", "completion", "response", "response_token_ids", "origin")
+_RESPONSE = ("prompt", "completion", "response", "response_token_ids", "origin")
+_COLUMNS = columns(EXAMPLE_SCHEMA, *DROPPED_SCHEMA.names, *_RESPONSE)
 # C0 and C1 except tab and newline, delete, and the marks that reverse the direction of writing
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-@dataclass(frozen=True)
-class RowDetails:
-    """What to show of a row besides its texts."""
-
-    attempts: bool = False
-    tokens: bool = False
-    prompt: bool = False
 
 
 def show(
@@ -44,7 +33,9 @@ def show(
     origin: str | None = None,
     num_rows: int = 3,
     problem: str | None = None,
-    details: RowDetails | None = None,
+    attempts: bool = False,
+    prompt: bool = False,
+    tokens: bool = False,
 ) -> Iterator[Text]:
     """The first rows of a run, in the order of its problems, as lines to print.
 
@@ -53,22 +44,33 @@ def show(
         origin: only rows of this one of `self`, `guided`, `expert`, or problems that were `dropped`.
         num_rows: at most this many.
         problem: only rows of this problem.
-        details: what to show of each besides its texts.
+        attempts, prompt, tokens: what to show of each row besides its texts.
 
     Raises:
         InputError: the folder holds no run, or no such row so far, or the policy that a prompt or tokens need is gone.
     """
-    source, details = open_run(run), details or RowDetails()
+    source = open_run(run)
     rows = list(itertools.islice(_rows(source, origin, problem), num_rows))
     if not rows:
         of = (f" of origin {origin}" if origin else "") + (f" for problem {problem}" if problem else "")
         raise InputError(f"{run}: has no row{of}{'' if source.rewrite_manifest else ' so far'}")
-    needs_chat = details.tokens or details.prompt
-    chat = load_chat(source.policy or Policy(model=rows[0]["policy"])) if needs_chat else None
+    chat = load_chat(source.policy or Policy(model=rows[0]["policy"])) if prompt or tokens else None
     yield _heading(source)
     for row in rows:
         yield _line("")
-        yield from _row_lines(row, details, chat)
+        yield _line(f"== problem {row['problem_id']}    origin {row['origin']}    policy {row['policy']}", "bold")
+        yield from _text("question", row["question"])
+        yield from _text("answer", row["answer"])
+        yield from _text("expert solution", row["expert_solution"])
+        if chat and prompt and "prompt" in row:
+            token_ids = chat.render(row["prompt"])
+            yield from _text("rendered prompt", chat.tokenizer.decode(token_ids))
+            yield from _tokens("prompt", token_ids, chat)
+        if "response" in row and row["response"] != row["expert_solution"]:
+            yield from _text("kept response", row["response"])
+        yield from _attempts(row["attempts"]) if attempts else _attempts_in_short(row)
+        if chat and tokens and "response_token_ids" in row:
+            yield from _tokens("response", row["response_token_ids"], chat)
 
 
 def escape_controls(text: str) -> str:
@@ -86,33 +88,19 @@ def _line(text: str, style: str = "") -> Text:
 
 def _heading(run: RunFolder) -> Text:
     done, total = run.progress()
-    if run.rewrite_manifest is None:
+    if not run.rewrite_manifest:
         return _line(f"{run.name}: {done}{'' if total is None else f' of {total}'} problems so far")
     origins = ", ".join(f"{count} {origin}" for origin, count in run.rewrite_counts["origins"].items())
     return _line(f"{run.name}: {done} problems ({origins})")
 
 
 def _rows(run: RunFolder, origin: str | None, problem: str | None) -> Iterator[Row]:
-    schema, pattern = (_DROPPED_COLUMNS, DROPPED_PARTS) if origin == DROPPED else (_COLUMNS, PARTS)
+    schema, pattern = (DROPPED_SCHEMA, DROPPED_PARTS) if origin == DROPPED else (_COLUMNS, PARTS)
     for table in run.tables(schema, pattern):
         for row in table.to_pylist():
             row.setdefault("origin", DROPPED)
             if origin in (None, row["origin"]) and problem in (None, row["problem_id"]):
                 yield row
-
-
-def _row_lines(row: Row, details: RowDetails, chat: Chat | None) -> Iterator[Text]:
-    yield _line(f"== problem {row['problem_id']}    origin {row['origin']}    policy {row['policy']}", "bold")
-    yield from _text("question", row["question"])
-    yield from _text("answer", row["answer"])
-    yield from _text("expert solution", row["expert_solution"])
-    if chat and details.prompt and "prompt" in row:
-        yield from _prompt(row["prompt"], chat)
-    if "response" in row and row["response"] != row["expert_solution"]:
-        yield from _text("kept response", row["response"])
-    yield from _attempts(row["attempts"]) if details.attempts else _attempts_in_short(row)
-    if chat and details.tokens and "response_token_ids" in row:
-        yield from _tokens("response", row["response_token_ids"], chat)
 
 
 def _text(label: str, text: str | None) -> Iterator[Text]:
@@ -135,13 +123,6 @@ def _attempts(attempts: list[Row]) -> Iterator[Text]:
         yield _line(f"-- attempt {attempt['stage']}/{attempt['index']}: {how}", "dim")
         if attempt["response"] is not None:
             yield from map(_line, attempt["response"].split("\n"))
-
-
-def _prompt(messages: list[dict[str, str]], chat: Chat) -> Iterator[Text]:
-    """The prompt as the policy gets it."""
-    token_ids = chat.render(messages)
-    yield from _text("rendered prompt", chat.tokenizer.decode(token_ids))
-    yield from _tokens("prompt", token_ids, chat)
 
 
 def _tokens(label: str, token_ids: list[int], chat: Chat) -> Iterator[Text]:

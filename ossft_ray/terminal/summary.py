@@ -7,33 +7,27 @@ from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REPORT, REWRITE, TRAIN, TRAINED
 from ossft_ray.stages.evaluate.accuracies import compare_models, model_accuracies
-from ossft_ray.terminal.bars import console
-from ossft_ray.terminal.tables import differences_table, origins_table, parroting_lines
+from ossft_ray.terminal.bars import print_lines
+from ossft_ray.terminal.results import differences_table, origins_table, parroting_lines
 
 
 def print_summary(first: Experiment, last: Experiment) -> None:
     """Print the results of a run: the data of its first round, and the model of its last against the first's base."""
     folder, last_folder = Folder.at(first.run.output), Folder.at(last.run.output)
-    console.print()
     manifest = (folder / REWRITE).read_json(MANIFEST)
-    console.print(origins_table(manifest))
-    for line in parroting_lines(manifest):
-        console.print(line, soft_wrap=True)
-    console.print()
     base, trained = folder / EVALUATE / BASE, last_folder / EVALUATE / TRAINED
-    console.print(comparison_table(base, trained, first.evaluate.benchmarks))
+    comparison = comparison_table(base, trained, first.evaluate.benchmarks)
     output = last.run.output
-    lines = {
+    files = {
         "examples": join(first.run.output, REWRITE),
         "model": join(output, TRAIN, MODEL),
         "scores": join(output, EVALUATE, ACCURACIES),
         "report": join(output, REPORT),
     }
     if first.policy.model == "playground":
-        lines["next"] = "your own problems and model: copy one of jobs/configs, then `ossft check`"
-    console.print()
-    for name, text in lines.items():
-        console.print(f"{name:<9} {text}", soft_wrap=True)
+        files["next"] = "your own problems and model: copy one of jobs/configs, then `ossft check`"
+    print_lines(["", origins_table(manifest), *parroting_lines(manifest), "", comparison, ""])
+    print_lines(f"{name:<9} {text}" for name, text in files.items())
 
 
 def comparison_table(base: Folder, trained: Folder, benchmarks: list[str]) -> Table:

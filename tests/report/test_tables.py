@@ -21,7 +21,8 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_each_step_of_the_funnel_begins_where_the_one_before_ends(run: RunFolder) -> None:
-    steps = [(step.name.split(":")[0], step.count, step.start_percent, step.percent) for step in tables.funnel(run)]
+    keys = ("count", "start_percent", "percent")
+    steps = [(step["name"].split(":")[0], *(step[key] for key in keys)) for step in tables.funnel(run)]
     assert steps == [("self", 2, 0, 40), ("guided", 1, 40, 20), ("expert", 1, 60, 20), ("rejected", 1, 80, 20)]
 
 
@@ -32,7 +33,7 @@ def test_the_funnel_of_an_unfinished_run_counts_its_parts(tmp_path: Path) -> Non
     folder = Folder.at(str(tmp_path)) / "rewrite"
     write_part(folder, "part-00001.parquet", [], [dropped], {"dropped": 1})
     run = open_rounds(str(tmp_path))[0]
-    assert {step.name.split(":")[0]: step.count for step in tables.funnel(run)} == {
+    assert {step["name"].split(":")[0]: step["count"] for step in tables.funnel(run)} == {
         "self": 1,
         "guided": 1,
         "expert": 0,

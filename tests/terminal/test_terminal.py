@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ossft_ray.common.durations import duration
-from ossft_ray.terminal import bars, tables
+from ossft_ray.terminal import bars, results
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_costs_list_extra_attempts_and_reasons() -> None:
         "reasons": {"self": {"wrong": 900, "correct": 100}, "guided": {"copies_reference": 2}},
         "phases": {"reading data": 1.2, "rewriting": 200.0},
     }
-    assert tables.rewriting_costs(manifest).splitlines() == [
+    assert results.rewriting_costs(manifest).splitlines() == [
         "1,200 attempts, 34,000 tokens generated",
         "besides: 7 repeated after an interruption",
         "self: 900 wrong, 100 correct",
@@ -86,7 +86,7 @@ def test_the_gap_table_shows_groups_with_tokens() -> None:
         "effective_sample_size": 0.75,
     }
     manifest = {"self": some, "guided": none, "expert": none, "kept": some, "expert_originals": some}
-    table = tables.gap_table(manifest | {"too_long": {"kept": 0, "expert_originals": 2}})
+    table = results.gap_table(manifest | {"too_long": {"kept": 0, "expert_originals": 2}})
     columns = [list(column.cells) for column in table.columns]
     assert columns[0] == ["kept, self", "all kept", "experts' originals", "left out as too long"]
     assert columns[1] == ["9", "9", "9", "0 kept, 2 experts'"]

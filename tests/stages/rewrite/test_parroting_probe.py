@@ -13,7 +13,7 @@ from ossft_ray.policy.chat import load_chat
 from ossft_ray.stages.rewrite.inputs import rewrite_inputs
 from ossft_ray.stages.rewrite.stage import rewrite
 from ossft_ray.stages.rewrite.worker import RewriteWorker
-from ossft_ray.terminal.tables import parroting_lines
+from ossft_ray.terminal.results import parroting_lines
 from ossft_ray.verification import final_answer
 from tests.stages import scripted
 from tests.stages.scripted import DicePolicy, DiceWorker, experiment, rows_by_id
