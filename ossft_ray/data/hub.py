@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Data
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record
 
@@ -47,9 +47,7 @@ def read_hub_records(name: str, data: Data, streaming: bool = True) -> Iterator[
         for row, values in enumerate(rows, start=1):
             yield Record(name, row, values)
     except Exception as error:  # of many kinds: from datasets, the Hub's client, the network
-        reason = " ".join(str(error).split()) or type(error).__name__
         wanted = f"subset {data.subset or 'default'}, split {data.split}, revision {data.revision or 'main'}"
         where = f"after row {row} it" if row else "there is no such file here, and the Hub's data set"
-        raise InputError(
-            f"[data] path: {name}: {where} cannot be read ({wanted}): {reason[:_MAX_SHOWN_CHARACTERS]}"
-        ) from error
+        reason = brief(error)[:_MAX_SHOWN_CHARACTERS]
+        raise InputError(f"[data] path: {name}: {where} cannot be read ({wanted}): {reason}") from error

@@ -28,7 +28,7 @@ _NO_ANSWERS = ("proof", "notfound")  # NuminaMath-1.5 writes these where a probl
 
 
 class UnusableRow(Exception):
-    """A row that lacks a text of a problem; the message is the reason."""
+    """A row that cannot be used; the message is the reason, which starts with a short word."""
 
 
 @dataclass(frozen=True)

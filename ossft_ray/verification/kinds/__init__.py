@@ -17,6 +17,7 @@ Another package adds a kind with an entry point of the group `ossft_ray.verifier
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -74,6 +75,7 @@ def load_kind(kind: str) -> Kind:
     return Kind(grade, getattr(found, "check_answer", check_boxed_answer))
 
 
+@cache
 def _entries() -> dict[str, EntryPoint]:
     """The entry points of all kinds by name. Another package cannot replace a kind of this folder."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]

@@ -1,13 +1,14 @@
 """The kinds of this package, and kinds that another package adds with an entry point."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.verification import Task, VerifierPool
-from ossft_ray.verification.kinds import kinds
+from ossft_ray.verification.kinds import _entries, kinds
 
 PLUGIN = """
 from ossft_ray.verification import Verdict
@@ -19,7 +20,7 @@ def grade(answer, response, *, question="", suffix=""):
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An installed package: its module, and the metadata that names its entry point."""
     metadata = tmp_path / "chess_verifier-1.0.dist-info"
     metadata.mkdir()
@@ -27,6 +28,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: chess-verifier\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[ossft_ray.verifiers]\nchess = chess_verifier:grade\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    _entries.cache_clear()
+    yield
+    _entries.cache_clear()
 
 
 def test_the_kinds_of_this_package() -> None:
