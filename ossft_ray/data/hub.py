@@ -1,14 +1,11 @@
-"""The rows of data sets on the Hugging Face Hub.
-
-Reading them needs the `datasets` library, which only the extra `hub` installs.
-"""
+"""The rows of data sets on the Hugging Face Hub, read by the `datasets` library, which only the extra `hub` installs."""
 
 import logging
 import os
 import re
 from collections.abc import Iterator
 
-from ossft_ray.common.errors import InputError, brief
+from ossft_ray.common.errors import InputError
 from ossft_ray.config import Data
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record
 
@@ -47,7 +44,9 @@ def read_hub_records(name: str, data: Data, streaming: bool = True) -> Iterator[
         for row, values in enumerate(rows, start=1):
             yield Record(name, row, values)
     except Exception as error:  # of many kinds: from datasets, the Hub's client, the network
+        reason = " ".join(str(error).split()) or type(error).__name__
         wanted = f"subset {data.subset or 'default'}, split {data.split}, revision {data.revision or 'main'}"
         where = f"after row {row} it" if row else "there is no such file here, and the Hub's data set"
-        reason = brief(error)[:_MAX_SHOWN_CHARACTERS]
-        raise InputError(f"[data] path: {name}: {where} cannot be read ({wanted}): {reason}") from error
+        raise InputError(
+            f"[data] path: {name}: {where} cannot be read ({wanted}): {reason[:_MAX_SHOWN_CHARACTERS]}"
+        ) from error

@@ -1,7 +1,4 @@
-"""Training problems from input files and Hub data sets, row by row; unusable rows are set aside.
-
-`layouts.py` holds the table of the layouts that are recognised.
-"""
+"""Training problems from input files and Hub data sets, row by row; unusable rows are set aside."""
 
 import json
 from collections.abc import Iterator

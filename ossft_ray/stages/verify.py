@@ -115,7 +115,7 @@ def verify_file(
                 totals = {"total": num_rows, "rows": reasons.total(), "correct": reasons[CORRECT]}
                 on_progress(totals | {"seconds": now - started})
 
-    with VerifierPool.of(verify) as pool:
+    with VerifierPool(verify) as pool:
         _write(graded_rows(), target, schema)
     return VerifySummary(target, num_rows, reasons[CORRECT], dict(reasons.most_common()), time.monotonic() - started)
 
