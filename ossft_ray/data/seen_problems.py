@@ -43,7 +43,7 @@ class ProblemIndex:
         self._write(problem, None, in_input=True)
 
     def status(self, problem: Problem) -> ProblemStatus:
-        """How a problem of the input relates to the index.
+        """The relation of a problem of the input to the index.
 
         - `new`: its id is not in the index.
         - `existing`: the run has exactly this problem.

@@ -1,4 +1,4 @@
-"""What the playground's policy learns from, and what its pre-training leaves out."""
+"""The examples that the playground's policy learns from, and the products that they leave out."""
 
 import random
 import sys
