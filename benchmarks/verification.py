@@ -31,6 +31,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from ossft_ray.config import Verify
 from ossft_ray.data.layouts import gold_answer
 from ossft_ray.verification import Task, Verdict, VerifierPool, final_answer
 from ossft_ray.verification.kinds.number import read_number
@@ -116,7 +117,7 @@ def throughput(solved: list[Solved], rounds: int) -> dict[str, float]:
     os.sched_setaffinity(0, {min(cores)})
     ratios: list[tuple[float, ...]] = []
     try:
-        with VerifierPool("math", timeout_seconds=60.0, num_workers=1) as pool:
+        with VerifierPool(Verify(timeout_seconds=60.0, num_workers=1)) as pool:
             deque(pool.map(timed_pairs(solved, 0)), maxlen=0)
             grade_directly(timed_pairs(solved, 0))
             workers = [psutil.Process(pid) for pid in pool.worker_pids]
@@ -237,7 +238,7 @@ def main() -> None:
     if not solved:
         console.print(f"{options.data}: no such folder, so official solutions are not graded")
     else:
-        with VerifierPool("math", num_workers=len(os.sched_getaffinity(0))) as pool:
+        with VerifierPool(Verify(num_workers=len(os.sched_getaffinity(0)))) as pool:
             figures["official"], misses = official(solved, pool)
             for one, verdict in misses:
                 console.print(

@@ -37,14 +37,13 @@ OWNERS = {
     "ray": (("cli", "distributed", "stages"), False),
     "vllm": (("engines.vllm_policy",), True),
     "deepspeed": (("engines.training.deepspeed_engine",), True),
-    "transformers": (("engines", "policy", "playground.pretrain", "stages.selftest"), False),
+    "transformers": (("engines", "policy", "stages.selftest"), False),
     "torch": (
         (
             "engines",
             "distributed.train_group",
             "stages.train.worker",
             "stages.selftest",
-            "playground.pretrain",
             "method.coefficients",
         ),
         False,

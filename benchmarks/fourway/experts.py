@@ -5,9 +5,10 @@ last line. The third is the playground's own, who sums in leaps.
 """
 
 import random
+import re
 from typing import Literal
 
-from ossft_ray.playground.arithmetic import ArithmeticProblem, corrupt, training_problems
+from ossft_ray.playground.arithmetic import ArithmeticProblem, training_problems
 
 Expert = Literal["lines", "sentences", "leaps"]
 EXPERTS: tuple[Expert, ...] = ("lines", "sentences", "leaps")  # they take turns
@@ -19,7 +20,7 @@ def mixed_problems(num_problems: int, seed: int, mistakes: float) -> list[dict[s
 
     def solve(number: int, problem: ArithmeticProblem) -> str:
         solution = solution_of(problem, EXPERTS[number % len(EXPERTS)])
-        return corrupt(solution, rng) if rng.random() < mistakes else solution
+        return with_wrong_result(solution, rng) if rng.random() < mistakes else solution
 
     return training_problems(num_problems, seed, solve)
 
@@ -31,6 +32,11 @@ def solution_of(problem: ArithmeticProblem, expert: Expert) -> str:
     if expert == "lines":
         return "\n".join([*problem.own_steps, f"So we get \\boxed{{{problem.answer}}}"])
     return f"{' '.join(_sentences(problem))} The result is \\boxed{{{problem.answer}}}"
+
+
+def with_wrong_result(solution: str, rng: random.Random) -> str:
+    """The solution with a wrong result in its box."""
+    return re.sub(r"(?<=\\boxed\{)\d+", lambda match: str(int(match[0]) + rng.randint(1, 20)), solution)
 
 
 def _sentences(problem: ArithmeticProblem) -> list[str]:

@@ -1,4 +1,4 @@
-"""The prompt texts: what the policy is asked, and the phrases that give a guided response away."""
+"""The prompt texts, and the phrases that show that a response was written with a guide in view."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -48,7 +48,7 @@ Therefore, the final answer is: $\boxed{answer}$. I hope it is correct.
 Where [answer] is just the final number or expression that solves the problem.
 
 Problem: """
-# Where the box is asked for in the user message, the guided one asks for it too.
+# A template whose user message asks for the box also asks for it in the guided prompt.
 TEMPLATES = {
     # QwenLM/Qwen2.5-Math, evaluation/utils.py; the paper's
     "qwen25-math-cot": PromptTemplate(SYSTEM_PROMPT, SOLVE_PROMPT, GUIDED_PROMPT),
@@ -79,6 +79,6 @@ the above solution|as in the original solution|as in the previous solution|the g
     .replace("\n", "|")
     .split("|")
 )
-"""Default of `[rewrite.guided_alignment] reference_phrases`: what the guided prompt calls its guide, and what models
-make of that. Ten of the 18,711 questions, solutions and answers of six public data sets, none of which was written
-from a reference, contain one of them: competition solutions that refer to another solution."""
+"""Default of `[rewrite.guided_alignment] reference_phrases`: the names that the guided prompt gives its guide, and the
+variants that models write. Of the 18,711 questions, solutions and answers of six public data sets, none of which was
+written from a reference, ten contain one of them: competition solutions that refer to another solution."""

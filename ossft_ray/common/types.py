@@ -1,4 +1,4 @@
-"""The values that pass between the layers: problems, responses, attempts and what becomes of a problem."""
+"""The values that pass between the layers: problems, responses, attempts and the result of rewriting."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +24,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Response:
-    """What the policy wrote: its tokens as sampled, end-of-turn token included.
+    """A response of the policy, with its tokens as sampled, end-of-turn token included.
 
     `finish_reason` is vLLM's: stop, length or repetition. `in_thinking` means that the prompt ended with an open
     thinking block, so the response starts inside it. `logprobs` are those of the distribution that each token was
@@ -57,7 +57,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class RewriteResult:
-    """What becomes of a problem, with all attempts at it.
+    """The result of rewriting a problem, with all attempts at it.
 
     `origin` is None if the problem is dropped. `kept` holds the kept responses in index order; it is empty if the
     expert's solution stays or the problem is dropped.

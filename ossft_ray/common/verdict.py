@@ -29,7 +29,7 @@ LEAKS: Final = (MENTIONS_REFERENCE, COPIES_REFERENCE)  # the answer is right, bu
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a response counts as correct, why (usually one of this module's reasons), and the answer it gives."""
+    """The grade of a response, its reason (usually one of this module's), and the answer that the response gives."""
 
     correct: bool
     reason: str

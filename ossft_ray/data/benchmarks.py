@@ -5,14 +5,14 @@ from functools import cache
 
 from ossft_ray.common import playground_paths
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.storage import Folder, digest_files
+from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.common.uris import join, split_options
 from ossft_ray.config import Data, Evaluate
 from ossft_ray.data.hub import hub_digest, read_hub_records
 from ossft_ray.data.layouts import UnusableRow, gold_answer
-from ossft_ray.data.problems import HALF_SURROGATE, is_unicode, verifier_kinds
-from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, find_files, read_records
+from ossft_ray.data.problems import check_unicode, read_verifier
+from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, file_digest, find_files, read_records
 from ossft_ray.verification.answers import answer_text, final_answer
 
 _QUESTION_COLUMNS = ("problem", "question")
@@ -72,15 +72,14 @@ def read_hub_benchmark(name: str) -> tuple[Record, ...]:
 
 
 def benchmark_digest(name: str, settings: Evaluate) -> str:
-    """A digest of a benchmark for fingerprints: of its file's contents, or of its place on the Hub.
+    """A digest of a benchmark for fingerprints: of its file, or of its place on the Hub.
 
     Raises:
-        InputError: the name is unknown, or the file is missing.
+        InputError: the name is unknown, or the file cannot be read.
     """
     if _is_from_hub(name, settings):
         return hub_digest(str(_PAPER[name].path), _PAPER[name])
-    folder, file = Folder.of_file(_benchmark_file(name, settings))
-    return digest_files(folder, [file])
+    return file_digest(_benchmark_file(name, settings))
 
 
 def _is_from_hub(name: str, settings: Evaluate) -> bool:
@@ -116,16 +115,11 @@ def _problem(record: Record, index: int, kind: str) -> Problem:
     question = next((values[name] for name in _QUESTION_COLUMNS if values.get(name)), None)
     if not isinstance(question, str):
         raise UnusableRow("no question in column 'problem' or 'question'")
-    verifier = answer_text(values.get("verifier"))
-    if verifier and verifier not in verifier_kinds():
-        raise UnusableRow(f"no verification kind '{verifier}'; kinds: {', '.join(verifier_kinds())}")
+    verifier = read_verifier(values.get("verifier"))
     answer = next((gold_answer(values[name], verifier or kind) for name in _ANSWER_COLUMNS if name in values), "")
     answer = answer or final_answer(str(values.get("solution") or "")) or ""
     if not answer:
         raise UnusableRow("no answer in column 'answer', nor boxed in 'solution'")
     context = values.get("context")
     text = f"{context}\n{question}" if isinstance(context, str) and context else question
-    problem = Problem(answer_text(values.get("id")) or f"{index:05d}", text, answer, None, verifier)
-    if not is_unicode(*vars(problem).values()):
-        raise UnusableRow(HALF_SURROGATE)
-    return problem
+    return check_unicode(Problem(answer_text(values.get("id")) or f"{index:05d}", text, answer, None, verifier))

@@ -37,22 +37,20 @@ class BenchmarkIndex:
     ngram: int
     not_checked: list[str] = field(default_factory=list)  # benchmarks that cannot be read
     names: list[str] = field(default_factory=list)
-    _keys: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)  # words -> (benchmark, id) of each
+    _first_ids: dict[str, dict[str, str]] = field(default_factory=dict)  # by words, then by benchmark
 
     def add(self, benchmark: str, problems: list[Problem]) -> None:
         """Add a benchmark; for problems that share a key, the first one is named."""
         self.names.append(benchmark)
         for problem in problems:
             for key in self._keys_of(problem.question):
-                others = self._keys.get(key, ())
-                if all(name != benchmark for name, _ in others):
-                    self._keys[key] = (*others, (benchmark, problem.problem_id))
+                self._first_ids.setdefault(key, {}).setdefault(benchmark, problem.problem_id)
 
     def overlaps(self, question: str) -> list[Overlap]:
         """The first overlap with each benchmark."""
         found: dict[str, Overlap] = {}
         for key in self._keys_of(question):
-            for benchmark, problem_id in self._keys.get(key, ()):
+            for benchmark, problem_id in self._first_ids.get(key, {}).items():
                 found.setdefault(benchmark, Overlap(benchmark, problem_id, key))
         return list(found.values())
 

@@ -1,17 +1,8 @@
 """A check of the gold answers, because a wrong one silently turns good responses into failures.
 
 Before any response is sampled, each answer is compared with itself, which shows whether it can be compared at all, and
-each expert solution is graded against its answer. The findings are counted and listed in the manifest, and
-`[data] bad_golds` decides whether a problem with a bad answer is kept, kept and flagged, or set aside.
-
-| finding             | meaning                                                                                 | bad |
-|---------------------|-----------------------------------------------------------------------------------------|-----|
-| `sound`             | the expert's solution states this answer                                                |     |
-| `not_stated`        | the expert's solution states no answer in a form that can be read                       |     |
-| `contradicted`      | the expert's solution states another answer                                             | yes |
-| `unparsed`          | the answer cannot be read, or does not equal itself, so right responses would be wrong  | yes |
-| `solution_unparsed` | the answer in the expert's solution cannot be read                                      | yes |
-| `timeout`, ...      | the check ran into a limit, or the verifier failed                                      | yes |
+each expert solution is graded against its answer. The findings, which `docs/data.md` explains, are counted and listed
+in the manifest. `[data] bad_golds` decides whether a problem with a bad answer is kept, kept and flagged, or set aside.
 """
 
 from collections.abc import Iterable, Iterator
@@ -56,7 +47,7 @@ def gold_pool(experiment: Experiment) -> AbstractContextManager[VerifierPool | N
     Raises:
         InputError: the kind of verifier is unknown.
     """
-    return nullcontext() if experiment.data.bad_golds == "ignore" else VerifierPool.of(experiment.verify)
+    return nullcontext() if experiment.data.bad_golds == "ignore" else VerifierPool(experiment.verify)
 
 
 def check_gold_answers(

@@ -1,7 +1,4 @@
-"""The rows of data sets on the Hugging Face Hub.
-
-Reading them needs the `datasets` library, which only the extra `hub` installs.
-"""
+"""The rows of data sets on the Hugging Face Hub, read by the `datasets` library of the extra `hub`."""
 
 import logging
 import os

@@ -1,20 +1,9 @@
 r"""The layouts of known data sets: which texts of a row are the question, the answer and the expert's solution.
 
-A file has the first of these layouts that its first row fits:
-
-| layout         | columns                              | question   | expert's solution | answer                   |
-|----------------|--------------------------------------|------------|-------------------|--------------------------|
-| as configured  | those of `[data] columns`            | its column | its column        | its column, else the box |
-| NuminaMath-1.5 | `problem`, `solution`, `answer`      | `problem`  | `solution`        | `answer`                 |
-| NuminaMath-CoT | `problem`, `solution`, `messages`    | `problem`  | `solution`        | the box                  |
-| GSM8K          | `question`, `answer` with a `####`   | `question` | `answer`          | what follows the `####`  |
-| chat           | `messages`: system?, user, assistant | the user's | the assistant's   | `answer`, else the box   |
-
-The box is the last `\boxed{}` of the expert's solution, or its `####` tail. The defaults of `[data] columns` fit both
-NuminaMath layouts. If `question` or `expert_solution` is configured, exactly these columns are read; if `messages` is
-configured, the rows are chats. Where a row has a column for the answer, only that column counts: if it is empty,
-`proof` or `notfound`, the row has no answer, even if its solution has a box, because nobody has checked that box. The
-system message of a chat is left out, because `[prompts] system` takes its place.
+`docs/data.md` has the table of the layouts. If `question` or `expert_solution` is configured in `[data] columns`,
+exactly these columns are read; if `messages` is configured, the rows are chats. If a row has a column for the answer,
+only that column counts. If it is empty, `proof` or `notfound`, the row has no answer, even if its solution has a box,
+because nobody has checked that box. The system message of a chat is left out, because `[prompts] system` replaces it.
 """
 
 from dataclasses import dataclass
@@ -28,7 +17,7 @@ _NO_ANSWERS = ("proof", "notfound")  # NuminaMath-1.5 writes these where a probl
 
 
 class UnusableRow(Exception):
-    """A row that lacks a text of a problem; the message is the reason."""
+    """A row that cannot be used; the message is the reason, which starts with a short word."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from ossft_ray.common.errors import InputError, brief
+from ossft_ray.common.storage import Folder, digest_files
 from ossft_ray.common.uris import filesystem_at, is_uri, split_options
 
 JSONL_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
@@ -73,6 +74,17 @@ def read_records(path: str) -> Iterator[Record]:
             yield from _read_parquet(filesystem, inner, path)
         else:
             yield from _read_jsonl(filesystem, inner, path)
+
+
+def file_digest(path: str) -> str:
+    """A digest of a file's name, size and edges, for fingerprints.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    folder, name = Folder.of_file(path)
+    with _input_errors(f"{path}: cannot be read", folder.filesystem):
+        return digest_files(folder, [name])
 
 
 def _is_file(path: str) -> bool:

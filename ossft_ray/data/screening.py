@@ -14,6 +14,7 @@ from ossft_ray.common.types import Problem
 from ossft_ray.config import Experiment
 from ossft_ray.data.contamination import index_benchmarks
 from ossft_ray.data.gold_check import GoldCheck, check_gold_answers
+from ossft_ray.data.layouts import UnusableRow
 from ossft_ray.data.problems import Rejection, read_problems
 from ossft_ray.data.records import Record
 from ossft_ray.data.seen_problems import ProblemIndex, ProblemStatus
@@ -66,11 +67,7 @@ def screen_problems(
     """
     screen = _Screen(experiment, chat, index, counts)
     for item, gold in check_gold_answers(read_problems(experiment.data, experiment.verify.kind), pool):
-        result: UsableProblem | Rejection
-        try:
-            result = item if isinstance(item, Rejection) else screen.check(*item, gold)
-        except Rejection as rejection:
-            result = rejection
+        result = item if isinstance(item, Rejection) else screen.check(*item, gold)
         counts.count(result)
         yield result
     if counts.problems == 0:
@@ -79,7 +76,7 @@ def screen_problems(
 
 
 class _Screen:
-    """The checks of a row that has been read: each returns notes, or raises a Rejection."""
+    """The checks of a problem that has been read: each may raise UnusableRow, and some return notes."""
 
     def __init__(self, experiment: Experiment, chat: Chat, index: ProblemIndex, counts: InputCounts) -> None:
         self.data, self.prompts, self.chat = experiment.data, experiment.prompts, chat
@@ -88,19 +85,22 @@ class _Screen:
         counts.contamination = dict.fromkeys(self.benchmarks.names, 0)
         counts.not_checked = self.benchmarks.not_checked
 
-    def check(self, record: Record, problem: Problem, gold: GoldCheck | None) -> UsableProblem:
-        """Apply all checks in order and add the problem to the index."""
-        status = self._check_id(record, problem)
-        self._check_prompt(record, problem)
-        gold_notes = self._check_gold(record, problem, gold)
-        notes = [*self._check_overlap(record, problem), *gold_notes, *self._check_question(record, problem)]
+    def check(self, record: Record, problem: Problem, gold: GoldCheck | None) -> UsableProblem | Rejection:
+        """Apply all checks in order, and add a usable problem to the index."""
+        try:
+            status = self._check_id(record, problem)
+            self._check_prompt(problem)
+            gold_notes = self._check_gold(problem, gold)
+            notes = [*self._check_overlap(problem), *gold_notes, *self._check_question(problem)]
+        except UnusableRow as unusable:
+            return Rejection(str(unusable), record, problem.problem_id)
         self.index.add(problem)
         return UsableProblem(record, problem, status, tuple(notes))
 
     def _check_id(self, record: Record, problem: Problem) -> ProblemStatus:
         status = self.index.status(problem)
         if status == "repeated":
-            raise Rejection("duplicate_id", record, problem.problem_id)
+            raise UnusableRow("duplicate_id")
         if status == "changed":
             raise InputError(
                 f"{record.source}, row {record.row}: problem '{problem.problem_id}' asks another question than the "
@@ -109,13 +109,14 @@ class _Screen:
             )
         return status
 
-    def _check_prompt(self, record: Record, problem: Problem) -> None:
+    def _check_prompt(self, problem: Problem) -> None:
         num_tokens = len(self.chat.render(solve_prompt(problem.question, self.prompts.system, self.prompts.solve)))
         if num_tokens >= self.chat.context_length:
-            reason = f"prompt_too_long: {num_tokens} tokens, and the policy's context is {self.chat.context_length}"
-            raise Rejection(reason, record, problem.problem_id)
+            raise UnusableRow(
+                f"prompt_too_long: {num_tokens} tokens, and the policy's context is {self.chat.context_length}"
+            )
 
-    def _check_gold(self, record: Record, problem: Problem, gold: GoldCheck | None) -> list[str]:
+    def _check_gold(self, problem: Problem, gold: GoldCheck | None) -> list[str]:
         if gold is None:
             return []
         self.counts.gold_findings[gold.finding] += 1
@@ -123,22 +124,22 @@ class _Screen:
             return []
         self.counts.bad_golds.append(gold.as_json(problem))
         if self.data.bad_golds == "reject":
-            raise Rejection(str(gold), record, problem.problem_id)
+            raise UnusableRow(str(gold))
         return [str(gold)] if self.data.bad_golds == "flag" else []
 
-    def _check_overlap(self, record: Record, problem: Problem) -> list[str]:
+    def _check_overlap(self, problem: Problem) -> list[str]:
         overlaps = self.benchmarks.overlaps(problem.question)
         for overlap in overlaps:
             self.counts.contamination[overlap.benchmark] += 1
         if overlaps and self.data.contamination == "drop":
-            raise Rejection(str(overlaps[0]), record, problem.problem_id)
+            raise UnusableRow(str(overlaps[0]))
         return [str(overlap) for overlap in overlaps]
 
-    def _check_question(self, record: Record, problem: Problem) -> list[str]:
+    def _check_question(self, problem: Problem) -> list[str]:
         if (other := self.index.same_question(problem)) is None:
             return []
         self.counts.duplicates += 1
         note = f"duplicate_question: same as {other}"
         if self.data.duplicates == "drop":
-            raise Rejection(note, record, problem.problem_id)
+            raise UnusableRow(note)
         return [note]

@@ -10,7 +10,16 @@ from typing import Any, Literal
 
 from ossft_ray.common.types import Problem
 
-_CACHE_KIB = 32 * 1024
+_SETUP = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -32768;  -- in KiB
+CREATE TABLE problems (
+    id TEXT PRIMARY KEY, question BLOB, gold BLOB, position INTEGER, in_input INTEGER
+) WITHOUT ROWID;  -- `position` is the number of an existing problem, else null
+CREATE TABLE questions (digest BLOB PRIMARY KEY, id TEXT) WITHOUT ROWID;
+BEGIN;
+"""
 # Punctuation without "!", which is the factorial, or any other sign that mathematics may begin or end with.
 _OUTER_PUNCTUATION = " \t\n\r.,;:?\"'“”‘’…"
 ProblemStatus = Literal["new", "existing", "corrected", "changed", "repeated"]
@@ -21,17 +30,7 @@ class ProblemIndex:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)  # "" is an unnamed file, deleted when closed
-        for statement in (
-            "PRAGMA journal_mode = OFF",
-            "PRAGMA synchronous = OFF",
-            f"PRAGMA cache_size = -{_CACHE_KIB}",
-            # `position` is the number of an existing problem, else null
-            "CREATE TABLE problems (id TEXT PRIMARY KEY, question BLOB, gold BLOB, position INTEGER, in_input INTEGER) "
-            "WITHOUT ROWID",
-            "CREATE TABLE questions (digest BLOB PRIMARY KEY, id TEXT) WITHOUT ROWID",
-            "BEGIN",
-        ):
-            self._database.execute(statement)
+        self._database.executescript(_SETUP)
         self._num_existing = 0
 
     def add_existing(self, problem: Problem) -> None:
@@ -44,7 +43,7 @@ class ProblemIndex:
         self._write(problem, None, in_input=True)
 
     def status(self, problem: Problem) -> ProblemStatus:
-        """How a problem of the input relates to the index.
+        """The relation of a problem of the input to the index.
 
         - `new`: its id is not in the index.
         - `existing`: the run has exactly this problem.

@@ -45,7 +45,7 @@ class RolloutWorker:
         check_sees_run(experiment)
         self.experiment = experiment
         self.chat = load_chat(experiment.policy)
-        self.verifiers = VerifierPool.of(experiment.verify)
+        self.verifiers = VerifierPool(experiment.verify)
         self.metrics = ClusterMetrics(experiment.run.output, log_name)
         self.worker_id = uuid.uuid4().hex[:12]  # a new one when Ray restarts the actor
         print(f"worker {self.worker_id} on {socket.gethostname()}", flush=True)

@@ -2,6 +2,6 @@
 
 arithmetic.py     problems in five levels, with solutions in the policy's style and in the expert's
 heldout/          the five held-out problem sets: `python -m ossft_ray.playground.arithmetic` writes them
-pretrain.py       training of the policy in policy/: `python -m ossft_ray.playground.pretrain`
+policy/           the tiny policy: `python benchmarks/pretrain_playground.py` trained it
 demo.py           the experiment of `ossft demo`, from demo.toml
 """

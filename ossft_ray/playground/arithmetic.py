@@ -5,28 +5,25 @@ total, one small step a line. The expert computes the products, gathers the gain
 and subtracts. This solution is correct, but it has another order of steps, another wording, and leaps that a small
 policy cannot follow: the paper's policy gap (arXiv 2509.15157, Section 1).
 
-The policy does not know the harder part of the multiplication table (`TABLE`). Alone it can only guess there, while the
-expert's solution states the product, so guided alignment can help. The hash of an expression assigns it to exactly one
-split, so no policy and no expert has seen a held-out problem.
+The policy does not know the harder part of the multiplication table (`TABLE`), which its pre-training left out
+(`benchmarks/pretrain_playground.py`). Alone it can only guess there, while the expert's solution states the product, so
+guided alignment can help. The hash of an expression assigns it to exactly one split, so no policy and no expert has
+seen a held-out problem.
 """
 
 import hashlib
 import json
 import random
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ossft_ray.common.playground_paths import BENCHMARKS
 
 Split = Literal["pretrain", "train", "heldout"]
-Products = Literal["none", "easy", "wide", "table"]
+Products = Sequence[tuple[int, int]]  # pairs of factors to choose from
 
-TABLE = [(a, b) for a in range(6, 13) for b in range(6, 10)]  # in problems to solve, never in pre-training
-EASY = [(a, b) for a in range(2, 13) for b in (2, 3)]  # the policy has learnt these
-WIDE = [(a, b) for a in range(4, 31) for b in range(4, 10) if (a, b) not in TABLE]  # only in guided pre-training
-PRODUCTS: dict[Products, list[tuple[int, int]]] = {"none": [], "easy": EASY, "wide": WIDE, "table": TABLE}
+TABLE: Products = [(a, b) for a in range(6, 13) for b in range(6, 10)]
 
 
 @dataclass(frozen=True)
@@ -134,10 +131,10 @@ class ArithmeticProblem:
         return "heldout" if bucket == 0 else "train" if bucket == 1 else "pretrain"
 
 
-def sample_problem(level: int, split: Split, rng: random.Random, products: Products = "table") -> ArithmeticProblem:
+def sample_problem(level: int, split: Split, rng: random.Random, products: Products = TABLE) -> ArithmeticProblem:
     """A problem of this level and split: uniform over lengths, products and terms whose totals stay in range."""
     while True:
-        problem = _sample(LEVELS[level], rng, PRODUCTS[products])
+        problem = _sample(LEVELS[level], rng, products)
         if problem.split == split:
             return problem
 
@@ -154,17 +151,12 @@ def training_problems(
     return _rows(levels, "train", f"train-{seed}", solve)
 
 
-def corrupt(solution: str, rng: random.Random) -> str:
-    """The solution with a wrong result in its box."""
-    return re.sub(r"(?<=\\boxed\{)\d+", lambda match: str(int(match[0]) + rng.randint(1, 20)), solution)
-
-
 def heldout_problems(level: int, num_problems: int = NUM_HELDOUT) -> list[dict[str, str]]:
     """The held-out set `playground/level{level}`, the same on every machine."""
     return _rows([level] * num_problems, "heldout", f"level{level}-{HELDOUT_SEED}")
 
 
-def _sample(level: Level, rng: random.Random, products: list[tuple[int, int]]) -> ArithmeticProblem:
+def _sample(level: Level, rng: random.Random, products: Products) -> ArithmeticProblem:
     """Sample a problem: a product comes first, a second one anywhere, and terms that leave the range are redrawn."""
     num_terms = level.num_products + rng.randint(level.min_terms, level.max_terms)
     places = {0, *rng.sample(range(1, num_terms), level.num_products - 1)} if level.num_products else set()

@@ -1,9 +1,9 @@
 """The policy: which model it is, where its files come from, and how it turns messages into tokens.
 
-location.py        where a model comes from: the playground, a folder, an object store or the Hub; its digest
+location.py        the places that a model comes from: the playground, a folder, an object store or the Hub
 model_files.py     the files of a model: safetensors only, and downloads from an object store
 hub_models.py      the commit and the files of a Hub model
-model_access.py    whether this machine can read a model
+model_access.py    a check that this machine can read a model
 chat.py            messages to tokens, and the token that ends a turn
 example_tokens.py  EXAMPLE rows to tokens
 """

@@ -1,5 +1,6 @@
 """The commit and the files of a model on the Hugging Face Hub, or in this machine's cache of it."""
 
+import os
 import re
 from pathlib import Path
 
@@ -30,15 +31,10 @@ def check_hub_weights(model: str, commit: str) -> None:
     Raises:
         InputError: see `check_weights`.
     """
-    check_weights(_file_names(model, commit), model)
-
-
-def _file_names(model: str, commit: str) -> list[str]:
-    """The names of the model's files; without a network, of those in the cache."""
     from huggingface_hub import HfApi, hf_hub_download
 
     try:
-        return list(HfApi().list_repo_files(model, revision=commit))
-    except (OSError, ValueError):
-        snapshot = Path(hf_hub_download(model, CONFIG, revision=commit, local_files_only=True)).parent
-        return [path.name for path in snapshot.iterdir()]
+        names = HfApi().list_repo_files(model, revision=commit)
+    except (OSError, ValueError):  # without a network, the files in the cache count
+        names = os.listdir(Path(hf_hub_download(model, CONFIG, revision=commit, local_files_only=True)).parent)
+    check_weights(names, model)

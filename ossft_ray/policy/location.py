@@ -1,4 +1,4 @@
-"""Where a model comes from: the playground, a folder, an object store or the Hugging Face Hub."""
+"""The places that a model comes from: the playground, a folder, an object store or the Hugging Face Hub."""
 
 from pathlib import Path
 

@@ -11,7 +11,7 @@ _HUB_SECONDS = 10
 
 
 def model_refusal(policy: Policy) -> str | None:
-    """Why this machine cannot read the model, in one line with how to fix it; None if it can."""
+    """The reason why this machine cannot read the model, with how to fix it; None if it can."""
     try:
         path = model_path(policy.model)
     except InputError as refusal:
@@ -28,14 +28,8 @@ def model_refusal(policy: Policy) -> str | None:
 
 
 def hub_refusal(name: str, revision: str | None = None, endpoint: str | None = None) -> str | None:
-    """Why this machine cannot get a model from the Hub; None if it can, or has the model in its cache."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    """The reason why this machine cannot get a model from the Hub; None if it can, or if its cache has the model."""
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     model = f"[policy] model: {name}"
     is_cached = isinstance(try_to_load_from_cache(name, CONFIG, revision=revision), str)
@@ -43,16 +37,16 @@ def hub_refusal(name: str, revision: str | None = None, endpoint: str | None = N
         return None if is_cached else f"{model} is not in this node's cache, and HF_HUB_OFFLINE is set; unset it"
     try:
         get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision, endpoint=endpoint), timeout=_HUB_SECONDS)
-    except GatedRepoError:
+    except errors.GatedRepoError:
         return (
             f"{model} is gated, and this node has no access; accept its licence on its page, and give HF_TOKEN to "
             "every node (or to the job's runtime_env)"
         )
-    except RevisionNotFoundError:
+    except errors.RevisionNotFoundError:
         return f"{model} has no revision '{revision}'; fix [policy] revision"
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         return f"{model}: the Hub has no such model, or it is private and this node's HF_TOKEN has no access"
-    except EntryNotFoundError:
+    except errors.EntryNotFoundError:
         return f"{model} holds no {CONFIG}; choose a model that transformers can load"
     except Exception as error:  # HfHubHTTPError, or an error of the Hub's HTTP client
         if not is_cached:

@@ -115,7 +115,7 @@ def verify_file(
                 totals = {"total": num_rows, "rows": reasons.total(), "correct": reasons[CORRECT]}
                 on_progress(totals | {"seconds": now - started})
 
-    with VerifierPool.of(verify) as pool:
+    with VerifierPool(verify) as pool:
         _write(graded_rows(), target, schema)
     return VerifySummary(target, num_rows, reasons[CORRECT], dict(reasons.most_common()), time.monotonic() - started)
 
@@ -139,15 +139,16 @@ def _response_text(value: Any) -> str | None:
 
 def _check_rows(source: Path, columns: FileColumns) -> int:
     """Check that every row can be graded, and return the number of rows."""
-    num_rows, known = 0, kinds()
-    for num_rows, record in enumerate(read_records(str(source)), start=1):  # noqa: B007
-        _check_row(record, columns, known)
+    num_rows = 0
+    for record in read_records(str(source)):
+        _check_row(record, columns)
+        num_rows += 1
     if num_rows == 0:
         raise InputError(f"{source}: the file has no rows")
     return num_rows
 
 
-def _check_row(record: Record, columns: FileColumns, known: list[str]) -> None:
+def _check_row(record: Record, columns: FileColumns) -> None:
     place = f"{record.source}:{record.row}"
     if record.broken is not None:
         raise InputError(f"{place}: {record.broken}")
@@ -161,8 +162,8 @@ def _check_row(record: Record, columns: FileColumns, known: list[str]) -> None:
     if _response_text(response) is None:
         raise InputError(f"{place}: column '{columns.response}' must hold text, not {type(response).__name__}")
     verifier = answer_text(record.values.get(columns.verifier))
-    if verifier and verifier not in known:
-        raise InputError(f"{place}: no verification kind '{verifier}'; kinds: {', '.join(known)}")
+    if verifier and verifier not in kinds():
+        raise InputError(f"{place}: no verification kind '{verifier}'; kinds: {', '.join(kinds())}")
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

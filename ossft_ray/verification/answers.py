@@ -1,60 +1,7 @@
-r"""The rules for which text of a response counts as its answer, and a table of which answers are equal.
+"""The rules for which text of a response counts as its answer.
 
-The table covers all kinds, and each of its rows is a test (`\n` is a new line). The answer is the last box, else a
-`####` tail, else what is announced near the end. Nothing else counts: "I see 5 apples and give up" has no answer.
-
-| kind   | gold              | response                                  | answer read          | verdict   |
-|--------|-------------------|-------------------------------------------|----------------------|-----------|
-| math   | `\frac{1}{2}`     | `so \boxed{\frac{1}{2}}.`                 | `\frac{1}{2}`        | correct   |
-| math   | `2`               | `\boxed{1}, or rather \boxed{2}`          | `2`                  | correct   |
-| math   | `2`               | `\boxed{1}, no: \fbox{2}`                 | `2`                  | correct   |
-| math   | `1, 2`            | `$x = \boxed{1}$ or $x = \boxed{2}$`      | `1, 2`               | correct   |
-| math   | `2`               | `\boxed{1}, \boxed{2}`                    | `1, 2`               | wrong     |
-| math   | `5`               | `\boxed{5} goes into \boxed{}`            | `5`                  | correct   |
-| math   | `5`               | `\boxed{\boxed{5}}`                       | `5`                  | correct   |
-| math   | `5`               | `\boxed{5} or \boxed{\frac{1}`            | `5`                  | correct   |
-| math   | `5`               | `\boxed{}`                                |                      | no_answer |
-| math   | `72`              | `48 + 24 = 72\n#### 72`                   | `72`                 | correct   |
-| math   | `1234`            | `#### 1,234`                              | `1,234`              | correct   |
-| math   | `2`               | `#### Step 2\nAdd.`                       |                      | no_answer |
-| math   | `2`               | `\boxed{2}\n#### 4`                       | `2`                  | correct   |
-| math   | `5`               | `The answer is 5.`                        | `5`                  | correct   |
-| math   | `5`               | `The final answer is: $x = 5$, as above.` | `x = 5`              | correct   |
-| math   | `5`               | `**Answer:** 5`                           | `5`                  | correct   |
-| math   | `2, 3`            | `The answers are $2$ and $3$.`            | `2, 3`               | correct   |
-| math   | `5`               | `The answer is not 5 but 6.`              |                      | no_answer |
-| math   | `5`               | `I see 5 apples and give up.`             |                      | no_answer |
-| math   | `2`               | `<think>\boxed{1}</think> \boxed{2}`      | `2`                  | correct   |
-| math   | `1`               | `<think>\boxed{1}`                        |                      | no_answer |
-| math   | `5`               | `\boxed{5\text{ cm}}`                     | `5\text{ cm}`        | correct   |
-| math   | `5\text{ cm}`     | `\boxed{5}`                               | `5`                  | correct   |
-| math   | `18`              | `\boxed{\$18}`                            | `\$18`               | correct   |
-| math   | `50\%`            | `\boxed{50}`                              | `50`                 | correct   |
-| math   | `50\%`            | `\boxed{0.5}`                             | `0.5`                | correct   |
-| math   | `[0, 1)`          | `\boxed{0 \le x < 1}`                     | `0 \le x < 1`        | correct   |
-| math   | `[0, 1)`          | `\boxed{[0, 1]}`                          | `[0, 1]`             | wrong     |
-| math   | `1, 2`            | `\boxed{\{2, 1\}}`                        | `\{2, 1\}`           | correct   |
-| math   | `(1, 2)`          | `\boxed{(2, 1)}`                          | `(2, 1)`             | wrong     |
-| math   | `5`               | `\boxed{x = 5}`                           | `x = 5`              | correct   |
-| math   | `5`               | `\boxed{2 + 3 = 5}`                       | `2 + 3 = 5`          | correct   |
-| math   | `y = 2x + 1`      | `\boxed{y - 2x = 1}`                      | `y - 2x = 1`         | correct   |
-| math   | `\text{Evelyn}`   | `\boxed{Evelyn}`                          | `Evelyn`             | correct   |
-| math   | `073`             | `\boxed{\textbf{(073)}}`                  | `\textbf{(073)}`     | correct   |
-| math   | `5`               | `\boxed{x^2 + = 5 +}`                     | `x^2 + = 5 +`        | unparsed  |
-| math   |                   | `\boxed{5}`                               |                      | no_gold   |
-| choice | `B`               | `The answer is (B) seven.`                | `(B) seven`          | correct   |
-| choice | `(B)`             | `\boxed{\textbf{(C)}\ 8}`                 | `\textbf{(C)}\ 8`    | wrong     |
-| choice | `B`               | `b`                                       | `b`                  | correct   |
-| choice | `B`               | `The answer is (B) or (C).`               | `(B) or (C)`         | unparsed  |
-| number | `1234.5`          | `\boxed{1,234.50}`                        | `1,234.50`           | correct   |
-| number | `5 km`            | `\boxed{5000\,\mathrm{m}}`                | `5000\,\mathrm{m}`   | correct   |
-| number | `5 km`            | `\boxed{5\,\mathrm{m}}`                   | `5\,\mathrm{m}`      | wrong     |
-| number | `4.5e33`          | `\boxed{4.5 \times 10^{33}}`              | `4.5 \times 10^{33}` | correct   |
-| number | `0.5`             | `\boxed{50\%}`                            | `50\%`               | correct   |
-| number | `5`               | `\boxed{five}`                            | `five`               | unparsed  |
-| text   | `United States`   | `The answer is the united states.`        | `the united states`  | correct   |
-| text   | `["USA", "U.S."]` | `\boxed{\text{US}}`                       | `\text{US}`          | correct   |
-| text   | `Paris`           | `\boxed{London}`                          | `London`             | wrong     |
+The answer is the last box, else a `####` tail, else what is announced near the end. Nothing else counts: "I see 5
+apples and give up" has no answer. `docs/verification.md` has a table of examples for all kinds, and each row is a test.
 """
 
 import json
@@ -146,9 +93,12 @@ def announced_answer(text: str) -> str | None:
 def conclusion(response: str) -> str:
     """Return the part of a response after its thinking, which ends with `</think>`; empty if the thinking never ends.
 
+    Halves of surrogate pairs are replaced: a model can sample them, but UTF-8 cannot hold them.
+
     >>> conclusion("<think>3?</think>It is 5.")
     'It is 5.'
     """
+    response = response.encode("utf-8", "replace").decode("utf-8")
     _, closed, after = response.rpartition("</think>")
     return after if closed else response.partition("<think>")[0]
 
@@ -165,11 +115,6 @@ def answer_text(value: Any, kind: str = "math") -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return "" if value is None or isinstance(value, bool | dict | bytes) else str(value).strip()
-
-
-def well_formed(response: str) -> str:
-    """Replace halves of surrogate pairs: a model can sample them, but UTF-8 cannot hold them."""
-    return response.encode("utf-8", "replace").decode("utf-8")
 
 
 def _is_joined(text: str, start: int, next_start: int) -> bool:

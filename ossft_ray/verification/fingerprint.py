@@ -13,12 +13,12 @@ from ossft_ray.verification.kinds import check_kind, version_of
 
 
 def verify_inputs(verify: Verify) -> dict[str, Any]:
-    """What must stay the same for stored verdicts to stay valid: settings, a plug-in's version, a function's source.
+    """The inputs that stored verdicts depend on: settings, a plug-in's version, a function's source.
 
     Raises:
         InputError: there is no such kind.
     """
-    inputs: dict[str, Any] = verify.model_dump(mode="json", exclude={"num_workers"})  # which changes only the speed
+    inputs: dict[str, Any] = verify.model_dump(mode="json", exclude={"num_workers"})  # it changes only the speed
     if (version := version_of(check_kind(verify.kind))) is not None:
         inputs["version"] = version
     if verify.python.function:
@@ -27,7 +27,7 @@ def verify_inputs(verify: Verify) -> dict[str, Any]:
 
 
 def _source_digest(module: str) -> str | None:
-    """Digest a module's source file; None if it is not found, which the worker that loads it will report."""
+    """Digest a module's source file; None if there is none. The worker that loads the module reports that."""
     try:
         spec = importlib.util.find_spec(module) or PathFinder.find_spec(module, [*sys.path, os.getcwd()])
     except (ImportError, ValueError):

@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from ossft_ray.common.errors import JobError
 from ossft_ray.common.verdict import CRASHED, Verdict
 from ossft_ray.config import Verify
 from ossft_ray.verification.kinds import check_kind
 from ossft_ray.verification.schedule import Job, Schedule
-from ossft_ray.verification.worker import Settings, Task, Worker
+from ossft_ray.verification.worker import Task, Worker
 
 _PATIENCE_FACTOR = 5  # a worker sleeps if it uses no processor for this many time limits
 _START_SECONDS = 300.0  # for a worker to start on a busy machine
@@ -35,33 +35,19 @@ class VerifierPool(contextlib.AbstractContextManager["VerifierPool"]):
     limit (reasons `timeout`, `memory`) or died (`crashed`). The first call starts the workers.
 
     Args:
-        kind: the default kind of grader, one of `kinds()`; each task may name another.
-        timeout_seconds: limit on the processor time of one verdict.
-        num_workers: number of worker processes.
-        memory_mib: limit on the memory of one verdict, on top of what its worker holds (Linux only).
-        settings: the keyword arguments of each kind's grader.
+        verify: the kind of grader, which each task may override; the settings of all kinds; the limits of one verdict
+            on processor time and on memory, on top of what its worker holds (Linux only); the number of workers.
 
     Raises:
         InputError: there is no such kind.
     """
 
-    @classmethod
-    def of(cls, verify: Verify) -> Self:
-        """Create the pool that an experiment's `[verify]` describes."""
-        return cls(verify.kind, verify.timeout_seconds, verify.num_workers, verify.memory_mib, verify.settings)
-
-    def __init__(
-        self,
-        kind: str = "math",
-        timeout_seconds: float = 5.0,
-        num_workers: int = 2,
-        memory_mib: int = 1024,
-        settings: Settings | None = None,
-    ) -> None:
-        self._worker_arguments = (check_kind(kind), settings or {}, timeout_seconds, memory_mib)
-        self._num_workers = num_workers
-        self._patience_seconds = _PATIENCE_FACTOR * timeout_seconds + 1
-        self._watch_every_seconds = min(1.0, timeout_seconds)
+    def __init__(self, verify: Verify) -> None:
+        kind = check_kind(verify.kind)
+        self._worker_arguments = (kind, verify.settings, verify.timeout_seconds, verify.memory_mib)
+        self._num_workers = verify.num_workers
+        self._patience_seconds = _PATIENCE_FACTOR * verify.timeout_seconds + 1
+        self._watch_every_seconds = min(1.0, verify.timeout_seconds)
         self._closing = threading.Event()
         self._changed = threading.Condition()  # guards the attributes below
         self.schedule = Schedule()

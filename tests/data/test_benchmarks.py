@@ -84,7 +84,7 @@ def test_missing_benchmarks_are_refused(name: str, data_dir: str, words: str) ->
         ([{"answer": "1"}], "row 1: no question"),
         ([{"problem": 3, "answer": "1"}], "row 1: no question"),
         ([{"problem": "q"}], "row 1: no answer"),
-        ([{"problem": "half \ud800", "answer": "1"}], "row 1: half of a surrogate pair"),
+        ([{"problem": "half \ud800", "answer": "1"}], "row 1: broken_row: half of a surrogate pair"),
         (
             [{"id": 1, "problem": "q", "answer": "1"}, {"id": 1, "problem": "r", "answer": "2"}],
             "row 2: id '1' is repeated",

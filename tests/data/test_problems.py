@@ -11,7 +11,7 @@ import pytest
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Columns, Data
-from ossft_ray.data.problems import Rejection, read_problems, source_digests
+from ossft_ray.data.problems import Rejection, noted_row, read_problems, source_digests
 from tests.data_folder import DATA, needs_data
 
 GOOD = {"problem": "1+1?", "answer": "2", "solution": r"\boxed{2}"}
@@ -72,10 +72,10 @@ def test_an_unusable_row_is_set_aside_with_its_reason(tmp_path: Path, row: dict[
     first, rejection, last = read(path)
     assert isinstance(first, Problem) and isinstance(last, Problem)
     assert isinstance(rejection, Rejection) and rejection.reason.startswith(reason)
-    as_row = rejection.as_row()
-    assert (as_row["source"], as_row["row"]) == (path, 2)
-    assert as_row["content"] == row or json.loads(as_row["content"]) == row
-    as_row["content"].encode()  # text that cannot be encoded cannot be written either
+    stored = noted_row(rejection.record, rejection.reason, rejection.problem_id)
+    assert (stored["source"], stored["row"]) == (path, 2)
+    assert stored["content"] == row or json.loads(stored["content"]) == row
+    stored["content"].encode()  # text that cannot be encoded cannot be written either
 
 
 PROOF = {**GOOD, "answer": "proof"}

@@ -5,6 +5,7 @@ import os
 import signal
 from concurrent.futures import Future
 
+from ossft_ray.config import Verify, VerifyPython
 from ossft_ray.verification import Task, Verdict, VerifierPool
 
 ENDLESS = r"\boxed{\sum_{n=1}^{\infty} \frac{\sin(n^2)}{n^2+1}}"
@@ -15,8 +16,10 @@ LIMIT_SECONDS = 0.3
 
 def scripted_pool(timeout_seconds: float = LIMIT_SECONDS, num_workers: int = 2) -> VerifierPool:
     """A pool whose workers do what each response says; see `scripted_grader.py`."""
-    settings = {"python": {"function": "tests.verification.scripted_grader:grade"}}
-    return VerifierPool("python", timeout_seconds, num_workers, settings=settings)
+    function = VerifyPython(function="tests.verification.scripted_grader:grade")
+    return VerifierPool(
+        Verify(kind="python", timeout_seconds=timeout_seconds, num_workers=num_workers, python=function)
+    )
 
 
 def submit(pool: VerifierPool, answer: str, response: str) -> "Future[Verdict]":

@@ -37,7 +37,7 @@ def grade(answer: str, response: str) -> Verdict:
 
 
 def num_begun(path: str, name: str) -> int:
-    """How many times the grading of NAME has begun."""
+    """The number of times that the grading of NAME has begun."""
     return sum(event == "begin" and who == name for event, who, _, _ in events(path))
 
 

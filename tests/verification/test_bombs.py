@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from ossft_ray.common import verdict
+from ossft_ray.config import Verify
 from ossft_ray.verification import Task, Verdict, VerifierPool
 from ossft_ray.verification.kinds.math import grade
 from tests.verification.bombs import CANARY, EXPRESSIONS, HARD, NAMES_THAT_RUN, RESPONSES, Expression, Hard, Response
@@ -24,7 +25,7 @@ REASONS = {value for name, value in vars(verdict).items() if name.isupper()}
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
-    with VerifierPool("math", TIMEOUT_SECONDS, num_workers=1, memory_mib=MEMORY_MIB) as pool:
+    with VerifierPool(Verify(timeout_seconds=TIMEOUT_SECONDS, num_workers=1, memory_mib=MEMORY_MIB)) as pool:
         pool._patience_seconds = 1e6  # only the limit on processor time ends a bomb
         assert verify(pool, "5", r"\boxed{5}").correct
         yield pool
@@ -103,7 +104,7 @@ def test_a_hard_answer_meets_a_limit(bomb: Hard, hard_pool: VerifierPool) -> Non
 
 @pytest.fixture(scope="module")
 def hard_pool() -> Iterator[VerifierPool]:
-    with VerifierPool("math", TIMEOUT_SECONDS / 2, num_workers=1, memory_mib=MEMORY_MIB) as pool:
+    with VerifierPool(Verify(timeout_seconds=TIMEOUT_SECONDS / 2, num_workers=1, memory_mib=MEMORY_MIB)) as pool:
         pool._patience_seconds = 1e6
         assert verify(pool, "5", r"\boxed{5}").correct
         yield pool

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ossft_ray.config import Verify, VerifyPython
 from ossft_ray.verification import Verdict, VerifierPool
 from ossft_ray.verification.fork_server import ForkedProcess, ForkServer
 from ossft_ray.verification.worker import Worker
@@ -211,8 +212,8 @@ def test_a_process_has_the_search_path_and_directory_of_its_parent(
 def test_a_users_function_is_found_through_the_search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "of_a_user.py").write_text("def grade(answer, response): return answer == response")
     monkeypatch.syspath_prepend(tmp_path)
-    settings = {"python": {"function": "of_a_user:grade"}}
-    with VerifierPool("python", num_workers=1, settings=settings) as pool:
+    function = VerifyPython(function="of_a_user:grade")
+    with VerifierPool(Verify(kind="python", num_workers=1, python=function)) as pool:
         assert list(pool.map([("5", "5"), ("5", "6")])) == [Verdict(True, "correct"), Verdict(False, "wrong")]
 
 

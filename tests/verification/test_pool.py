@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ossft_ray.config import Verify
 from ossft_ray.verification import Task, Verdict, VerifierPool
 from ossft_ray.verification.worker import Worker
 from tests.verification.pools import CORRECT, ENDLESS, LIMIT_SECONDS, RIGHT, scripted_pool, submit
@@ -19,7 +20,7 @@ from tests.verification.scripted_grader import num_begun
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
-    with VerifierPool("math", timeout_seconds=1.0, num_workers=2, memory_mib=64) as pool:
+    with VerifierPool(Verify(timeout_seconds=1.0, num_workers=2, memory_mib=64)) as pool:
         pool._patience_seconds = 1e6  # only the limit on processor time ends a bomb
         assert list(pool.map([RIGHT])) == [CORRECT]
         yield pool
@@ -35,7 +36,7 @@ def test_warming_up_starts_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
             return is_ready
 
     monkeypatch.setattr("ossft_ray.verification.pool.Worker", WatchedWorker)
-    with VerifierPool("math", num_workers=1) as pool:
+    with VerifierPool(Verify(num_workers=1)) as pool:
         pool.warm_up()
         assert ready.wait(60)
 
@@ -95,7 +96,7 @@ def test_cancelling_a_call_frees_its_worker(pool: VerifierPool) -> None:
 
 def test_closing_cancels_unfinished_calls_and_a_closed_pool_rejects_new_ones() -> None:
     async def close_while_waiting() -> None:
-        with VerifierPool(timeout_seconds=60.0, num_workers=1) as pool:
+        with VerifierPool(Verify(timeout_seconds=60.0, num_workers=1)) as pool:
             waiting = [asyncio.create_task(pool.verify("5", ENDLESS)) for _ in range(3)]
             await asyncio.sleep(1)
             pool.close()
@@ -146,8 +147,9 @@ def test_closing_ends_a_running_bomb(tmp_path: Path, timeout_seconds: float) -> 
 def test_a_pool_that_is_never_closed_does_not_keep_its_program_alive(ending: str) -> None:
     script = f"""
 import sys
+from ossft_ray.config import Verify
 from ossft_ray.verification import Task, VerifierPool
-pool = VerifierPool(timeout_seconds=60.0)
+pool = VerifierPool(Verify(timeout_seconds=60.0))
 print(*(verdict.reason for verdict in pool.map([("5", r"\\boxed{{5}}")])))
 pool._submit(Task("5", r"{ENDLESS}"))
 {ending}

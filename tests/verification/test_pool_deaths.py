@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from ossft_ray.common.errors import JobError
+from ossft_ray.config import Verify, VerifyPython
 from ossft_ray.verification import Verdict, VerifierPool
 from ossft_ray.verification.fork_server import FORK_SERVER
 from tests.verification.pools import CORRECT, ENDLESS, RIGHT, ask, kill_workers, scripted_pool, submit
 
 
 def test_a_killed_worker_is_replaced() -> None:
-    with VerifierPool(timeout_seconds=60.0, num_workers=1) as pool:
+    with VerifierPool(Verify(timeout_seconds=60.0, num_workers=1)) as pool:
         assert list(pool.map([RIGHT])) == [CORRECT]
         kill_workers(pool)  # while idle
         time.sleep(0.5)
@@ -76,8 +77,8 @@ def test_a_killed_fork_server_is_replaced(tmp_path: Path, is_reaped: bool) -> No
 
 def test_workers_that_never_start_raise_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ossft_ray.verification.pool._NUM_STARTS", 2)
-    settings = {"python": {"function": "tests.verification.dies_on_import:grade"}}
-    with VerifierPool("python", settings=settings) as pool:
+    function = VerifyPython(function="tests.verification.dies_on_import:grade")
+    with VerifierPool(Verify(kind="python", python=function)) as pool:
         with pytest.raises(JobError, match="died 2 times while they started"):
             list(pool.map([RIGHT]))
         with pytest.raises(JobError, match="out of memory or processes"):
@@ -85,7 +86,7 @@ def test_workers_that_never_start_raise_an_error(monkeypatch: pytest.MonkeyPatch
 
 
 def test_workers_ignore_ctrl_c() -> None:
-    with VerifierPool("math", num_workers=2) as pool:
+    with VerifierPool(Verify(num_workers=2)) as pool:
         assert list(pool.map([RIGHT] * 4)) == [CORRECT] * 4
         before = pool.worker_pids
         assert before
@@ -97,8 +98,9 @@ def test_workers_ignore_ctrl_c() -> None:
 # The script has no `__name__` guard, because workers must not run the main module of their parent.
 PARENT = rf"""
 import sys, time
+from ossft_ray.config import Verify
 from ossft_ray.verification import VerifierPool
-pool = VerifierPool(timeout_seconds=4.0, num_workers=2)
+pool = VerifierPool(Verify(timeout_seconds=4.0, num_workers=2))
 print(*(verdict.reason for verdict in pool.map([("5", r"\boxed{{5}}")] * 2)), flush=True)
 print(next(pool.map([("5", r"{ENDLESS}")])) if "busy" in sys.argv else time.sleep(600), flush=True)
 """

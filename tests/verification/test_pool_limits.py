@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ossft_ray.config import Verify
 from ossft_ray.verification import VerifierPool
 from tests.verification.pools import CORRECT, ENDLESS, RIGHT, ask, kill_workers, scripted_pool, submit
 from tests.verification.scripted_grader import num_begun
@@ -14,7 +15,7 @@ from tests.verification.scripted_grader import num_begun
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
-    with VerifierPool("math", timeout_seconds=1.0, num_workers=2, memory_mib=64) as pool:
+    with VerifierPool(Verify(timeout_seconds=1.0, num_workers=2, memory_mib=64)) as pool:
         pool._patience_seconds = 1e6  # only the limit on processor time ends a bomb
         assert list(pool.map([RIGHT])) == [CORRECT]
         yield pool

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from ossft_ray.config import Verify
 from ossft_ray.verification import Task, VerifierPool
 from tests.data_folder import DATA, needs_data
 
@@ -41,7 +42,7 @@ def test_official_solutions_verify_and_fail_for_other_problems(
     benchmark_program: ModuleType, name: str, limit: int | None, share_of_holding: float
 ) -> None:
     solved = [one for one in benchmark_program.read_solved(DATA) if one.benchmark == name][:limit]
-    with VerifierPool("math", num_workers=2) as pool:
+    with VerifierPool(Verify(num_workers=2)) as pool:
         figures, _ = benchmark_program.official(solved, pool)
         assert figures[name]["verified_of_holding"] >= share_of_holding
         pairs = list(benchmark_program.wrong_pairs(solved))[::20]

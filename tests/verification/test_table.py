@@ -1,16 +1,19 @@
-"""The table of `answers.py`: the kinds behave as each of its rows says."""
+"""The table of docs/verification.md: the kinds behave as each of its rows says."""
+
+from pathlib import Path
 
 import pytest
 
-from ossft_ray.verification import answers
 from ossft_ray.verification.kinds import load_kind
 
+PAGE = Path(__file__).parents[2] / "docs" / "verification.md"
 QUESTION = "How many?\n(A) 6 (B) seven (C) 8"
 
 
 def table() -> list[list[str]]:
     """The cells of the rows, without backquotes and with `\\n` as a line end."""
-    rows = [line.strip("|").split(" | ") for line in str(answers.__doc__).splitlines() if line.startswith("| ")]
+    lines = PAGE.read_text(encoding="utf-8").partition("## Examples")[2].splitlines()
+    rows = [line.strip("|").split(" | ") for line in lines if line.startswith("| ")]
     _, *body = [[cell.strip(" |") for cell in row] for row in rows]  # the first is the heading
     return [[cell.removeprefix("`").removesuffix("`").replace(r"\n", "\n") for cell in row] for row in body]
 

@@ -102,7 +102,7 @@ def _read_input(run: Run, folder: Folder, earlier: InputManifest | None, sources
                 seen.add_existing(Problem(**row))
         for item in screen_problems(experiment, run.chat, seen, counts, pool):
             if isinstance(item, Rejection):
-                rejected.write(item.as_row())
+                rejected.write(noted_row(item.record, item.reason, item.problem_id))
                 continue
             for note in item.notes:
                 flagged.write(noted_row(item.record, note, item.problem.problem_id))

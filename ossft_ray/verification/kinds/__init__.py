@@ -14,10 +14,10 @@ Another package adds a kind with an entry point of the group `ossft_ray.verifier
     chess = "my_package.chess:grade"
 """
 
-import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -38,8 +38,7 @@ class Kind:
 
 def kinds() -> list[str]:
     """The names of all kinds: those of this folder, then those of other packages."""
-    built_in = _built_in()
-    return [*built_in, *sorted(entry.name for entry in entry_points(group=_GROUP) if entry.name not in built_in)]
+    return list(_entries())
 
 
 def check_kind(kind: str) -> str:
@@ -55,18 +54,18 @@ def check_kind(kind: str) -> str:
 
 def module_of(kind: str) -> str:
     """The full name of the module that defines a kind."""
-    return f"{__name__}.{kind}" if kind in _built_in() else _entry_point(kind).module
+    return _entries()[kind].module
 
 
 def version_of(kind: str) -> str | None:
     """The version of the other package that defines a kind; None for a kind of this package."""
-    distribution = None if kind in _built_in() else _entry_point(kind).dist
+    distribution = _entries()[kind].dist
     return distribution.version if distribution else None
 
 
 def load_kind(kind: str) -> Kind:
     """Import a kind, which takes seconds if it needs a heavy library."""
-    found: Any = importlib.import_module(module_of(kind)) if kind in _built_in() else _entry_point(kind).load()
+    found: Any = _entries()[kind].load()
     grade: Grade = getattr(found, "grade", found)
 
     def check_boxed_answer(answer: str, **settings: Any) -> Verdict:
@@ -75,9 +74,10 @@ def load_kind(kind: str) -> Kind:
     return Kind(grade, getattr(found, "check_answer", check_boxed_answer))
 
 
-def _built_in() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(__path__)]
-
-
-def _entry_point(kind: str) -> EntryPoint:
-    return next(iter(entry_points(group=_GROUP, name=kind)))
+@cache
+def _entries() -> dict[str, EntryPoint]:
+    """The entry points of all kinds by name. Another package cannot replace a kind of this folder."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    built_in = {name: EntryPoint(name, f"{__name__}.{name}", _GROUP) for name in names}
+    others = {entry.name: entry for entry in sorted(entry_points(group=_GROUP), key=lambda entry: entry.name)}
+    return built_in | {name: entry for name, entry in others.items() if name not in built_in}

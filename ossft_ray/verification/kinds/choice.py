@@ -8,7 +8,7 @@ is that text.
 import re
 
 from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
-from ossft_ray.verification.answers import conclusion, stated_answer, well_formed
+from ossft_ray.verification.answers import conclusion, stated_answer
 from ossft_ray.verification.kinds.text import MAX_CHARACTERS, normalise_text
 
 # The letter, and all before its text: "(B) ", "B. ", "B) ", "**B:** ", "\\textbf{(B)}\\ ".
@@ -30,7 +30,7 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
     options = read_options(question)
     if not answer.strip():
         return Verdict(False, NO_GOLD)
-    extracted = _stated_choice(well_formed(response))
+    extracted = _stated_choice(response)
     if extracted is None:
         return Verdict(False, NO_ANSWER)
     if max(len(answer), len(extracted)) > MAX_CHARACTERS:
@@ -102,11 +102,10 @@ def _in_order(marks: list[re.Match[str]]) -> list[re.Match[str]]:
 
 def _stated_choice(response: str) -> str | None:
     """The stated answer, else a last line that consists of a letter, as in short answers."""
-    stated = stated_answer(response)
-    if stated is None:
-        last = conclusion(response).strip().rpartition("\n")[2].strip(" *.")
-        return last if _LETTER.fullmatch(last) and len(last) <= 12 else None
-    return stated
+    if (stated := stated_answer(response)) is not None:
+        return stated
+    last = conclusion(response).strip().rpartition("\n")[2].strip(" *.")
+    return last if _LETTER.fullmatch(last) and len(last) <= 12 else None
 
 
 def _plain(text: str) -> str:

@@ -18,7 +18,7 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 from math_verify.errors import TimeoutException
 
 from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
-from ossft_ray.verification.answers import announced_answer, conclusion, final_answer, well_formed
+from ossft_ray.verification.answers import announced_answer, conclusion, final_answer
 from ossft_ray.verification.kinds.text import TEXT_COMMAND
 from ossft_ray.verification.mathematics import reading
 from ossft_ray.verification.mathematics.complexity import MAX_CHARACTERS, TooComplex
@@ -59,7 +59,7 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
     """
     if not answer.strip():
         return Verdict(False, NO_GOLD)
-    text = conclusion(well_formed(response))
+    text = conclusion(response)
     marked = final_answer(text)
     extracted = announced_answer(text) if marked is None else marked
     if extracted is None:

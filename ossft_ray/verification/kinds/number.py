@@ -15,7 +15,7 @@ from typing import Any
 import pint
 
 from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, UNPARSED, WRONG, Verdict
-from ossft_ray.verification.answers import stated_answer, well_formed
+from ossft_ray.verification.answers import stated_answer
 
 _MAX_CHARACTERS = 1000
 _CONTEXT = Context(prec=40)
@@ -77,7 +77,7 @@ def grade(
     """
     if not answer.strip():
         return Verdict(False, NO_GOLD)
-    extracted = stated_answer(well_formed(response))
+    extracted = stated_answer(response)
     if extracted is None:
         return Verdict(False, NO_ANSWER)
     gold, number = read_number(answer), read_number(extracted)
@@ -89,14 +89,6 @@ def grade(
             for value in _in_units_of(gold, number)
         )
     return Verdict(correct, CORRECT if correct else WRONG, extracted)
-
-
-def check_answer(answer: str, *, question: str = "", **settings: float) -> Verdict:
-    """Check that a gold answer is a number."""
-    if not answer.strip():
-        return Verdict(False, NO_GOLD)
-    known = read_number(answer) is not None
-    return Verdict(known, CORRECT if known else UNPARSED, answer)
 
 
 def read_number(text: str) -> Number | None:

@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, WRONG, Verdict
-from ossft_ray.verification.answers import stated_answer, well_formed
+from ossft_ray.verification.answers import stated_answer
 
 MAX_CHARACTERS = 10_000  # of a text that is compared
 
@@ -35,7 +35,7 @@ def grade(
     wanted = {normalise_text(alias, *ignore) for alias in aliases(answer)} - {""}
     if not wanted:
         return Verdict(False, NO_GOLD)
-    extracted = stated_answer(well_formed(response))
+    extracted = stated_answer(response)
     if extracted is None:
         return Verdict(False, NO_ANSWER)
     if len(extracted) > MAX_CHARACTERS:

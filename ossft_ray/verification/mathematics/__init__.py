@@ -1,4 +1,4 @@
-"""What the kind `math` adds to Math-Verify: no answer explodes or runs code, and fewer wrong ones are accepted.
+"""Additions of the kind `math` to Math-Verify: no answer explodes or runs code, and fewer wrong ones are accepted.
 
 complexity.py  bounds on the size of an answer, before it is evaluated or compared
 reading.py     conversion of LaTeX to expressions, checked part by part

@@ -33,9 +33,7 @@ def contradict(gold: str, answer: str) -> bool:
     (True, False)
     """
     return (
-        _differ(_unit(gold), _unit(answer))
-        or _differ(_base(gold), _base(answer))
-        or _differ(_sign(gold), _sign(answer))
+        any(_differ(read(gold), read(answer)) for read in (_unit, _base, _sign))
         or {_brackets(gold), _brackets(answer)} == {"{}", "()"}
         or _loses_its_letter(gold, answer)
         or _are_other_words(gold, answer)

@@ -1,13 +1,15 @@
 """The kinds of this package, and kinds that another package adds with an entry point."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ossft_ray.common.errors import InputError
+from ossft_ray.config import Verify
 from ossft_ray.verification import Task, VerifierPool
-from ossft_ray.verification.kinds import kinds
+from ossft_ray.verification.kinds import _entries, kinds
 
 PLUGIN = """
 from ossft_ray.verification import Verdict
@@ -19,7 +21,7 @@ def grade(answer, response, *, question="", suffix=""):
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An installed package: its module, and the metadata that names its entry point."""
     metadata = tmp_path / "chess_verifier-1.0.dist-info"
     metadata.mkdir()
@@ -27,6 +29,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: chess-verifier\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[ossft_ray.verifiers]\nchess = chess_verifier:grade\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    _entries.cache_clear()
+    yield
+    _entries.cache_clear()
 
 
 def test_the_kinds_of_this_package() -> None:
@@ -35,7 +40,7 @@ def test_the_kinds_of_this_package() -> None:
 
 def test_an_unknown_kind_is_an_error_that_lists_the_kinds() -> None:
     with pytest.raises(InputError, match="no verification kind 'maths'; kinds: choice, math, number, python, text"):
-        VerifierPool("maths")
+        VerifierPool(Verify(kind="maths"))
 
 
 def test_a_task_may_name_its_kind() -> None:
@@ -46,13 +51,13 @@ def test_a_task_may_name_its_kind() -> None:
         Task("Paris", "The answer is paris.", kind="text"),
         Task("5", r"\boxed{6}"),
     ]
-    with VerifierPool("math", num_workers=2) as pool:
+    with VerifierPool(Verify(num_workers=2)) as pool:
         assert [verdict.reason for verdict in pool.map(tasks)] == ["correct"] * 4 + ["wrong"]
 
 
 def test_another_package_may_add_a_kind(plugin: None) -> None:
     assert "chess" in kinds()
-    with VerifierPool("chess", num_workers=1, settings={"chess": {"suffix": "#"}}) as pool:
+    with VerifierPool(Verify(kind="chess", num_workers=1, plugins={"chess": {"suffix": "#"}})) as pool:
         assert [verdict.reason for verdict in pool.map([("Qh7", "Qh7#"), ("Qh7", "Qh7")])] == ["correct", "wrong"]
         gold_alone = next(pool.map([Task("Qh7", None)]))  # it has no check_answer, so the answer is graded in a box
         assert gold_alone.extracted == r"\boxed{Qh7}"

@@ -4,7 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from ossft_ray.verification.kinds.number import check_answer, grade, read_number
+from ossft_ray.verification.kinds import load_kind
+from ossft_ray.verification.kinds.number import grade, read_number
 
 
 @pytest.mark.parametrize(
@@ -91,4 +92,4 @@ def test_grade(answer: str, response: str, settings: dict[str, float], reason: s
 
 @pytest.mark.parametrize(("answer", "reason"), [("5 km", "correct"), ("five", "unparsed"), ("", "no_gold")])
 def test_a_gold_answer_must_be_a_number(answer: str, reason: str) -> None:
-    assert check_answer(answer, relative_tolerance=0.1).reason == reason
+    assert load_kind("number").check_answer(answer, relative_tolerance=0.1).reason == reason

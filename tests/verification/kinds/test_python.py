@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ossft_ray.common.errors import InputError
+from ossft_ray.config import Verify, VerifyPython
 from ossft_ray.verification import Task, Verdict, VerifierPool
 
 MODULE = """
@@ -39,7 +40,15 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def pool_of(function: str) -> VerifierPool:
-    return VerifierPool("python", 1.0, 1, 128, {"python": {"function": function}})
+    return VerifierPool(
+        Verify(
+            kind="python",
+            timeout_seconds=1.0,
+            num_workers=1,
+            memory_mib=128,
+            python=VerifyPython(function=function),
+        )
+    )
 
 
 def test_the_function_grades_within_the_limits(module: str) -> None:
@@ -83,6 +92,6 @@ def test_a_missing_function_is_an_error(module: str, function: str, message: str
 
 
 def test_a_row_of_kind_python_without_a_function_fails_alone() -> None:
-    with VerifierPool("math", num_workers=1) as pool:
+    with VerifierPool(Verify(num_workers=1)) as pool:
         verdicts = list(pool.map([Task("5", r"\boxed{5}", kind="python"), Task("5", r"\boxed{5}")]))
     assert [verdict.reason for verdict in verdicts] == ["verifier_error", "correct"]

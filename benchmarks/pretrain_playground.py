@@ -1,29 +1,38 @@
-"""Pre-training of the tiny policy: `python -m ossft_ray.playground.pretrain [--output DIR] [--steps N]`.
+"""Pre-training of the playground's tiny policy, which the package contains.
+
+    python benchmarks/pretrain_playground.py [--output DIR] [--steps 1200] [--seed 0]
 
 A Qwen2 of about 0.6 million parameters over a byte-level tokenizer learns from scratch to solve problems in its own
 style, alone and with the expert's solution in view. Both abilities have limits. Alone it sees chains of at most four
 terms and easy products. Guided it also sees one product of a wide range, which it can only read in the guide. Products
 of the problems to solve (`TABLE`) and chains as long as level 5's are in neither. In some guided examples the expert's
 result is wrong while the target solution stays right, so that the policy learns to use a guide and not to repeat its
-last line.
+last line. The last line of the output is a JSON object.
 """
 
 import argparse
+import json
 import random
 import time
 from pathlib import Path
 
 import torch
+from fourway.experts import with_wrong_result
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
-from ossft_ray.playground.arithmetic import ArithmeticProblem, Products, corrupt, sample_problem
+from ossft_ray.playground.arithmetic import TABLE, ArithmeticProblem, Products, sample_problem
 
 VOCABULARY_SIZE = 512
 CONTEXT = 2048
-Mix = dict[tuple[int, Products], float]  # weight of each level and kind of products
+PRODUCTS: dict[str, Products] = {
+    "none": [],
+    "easy": [(a, b) for a in range(2, 13) for b in (2, 3)],
+    "wide": [(a, b) for a in range(4, 31) for b in range(4, 10) if (a, b) not in TABLE],  # only in guided problems
+}
+Mix = dict[tuple[int, str], float]  # weight of each level and kind of products
 ALONE: Mix = {(1, "none"): 0.30, (2, "none"): 0.34, (3, "none"): 0.20, (4, "easy"): 0.16}
 GUIDED: Mix = {(1, "none"): 0.10, (2, "none"): 0.15, (3, "none"): 0.20, (4, "easy"): 0.05, (4, "wide"): 0.50}
 CORRUPTED_GUIDES = 0.1  # share of guided examples whose guide ends in a wrong result
@@ -40,7 +49,7 @@ TokenPair = tuple[list[int], list[int]]  # prompt and response
 def draw_problem(mix: Mix, rng: random.Random) -> ArithmeticProblem:
     """A problem of the pre-training split, its level and kind of products drawn by the weights."""
     ((level, products),) = rng.choices(list(mix), list(mix.values()))
-    return sample_problem(level, "pretrain", rng, products)
+    return sample_problem(level, "pretrain", rng, PRODUCTS[products])
 
 
 def draw_example(guided: bool, rng: random.Random) -> tuple[list[dict[str, str]], str]:
@@ -50,7 +59,7 @@ def draw_example(guided: bool, rng: random.Random) -> tuple[list[dict[str, str]]
         return solve_prompt(problem.question), problem.own_solution
     guide = problem.expert_solution
     if rng.random() < CORRUPTED_GUIDES:
-        guide = corrupt(guide, rng)
+        guide = with_wrong_result(guide, rng)
     return guided_prompt(problem.question, guide), problem.own_solution
 
 
@@ -130,8 +139,8 @@ def response_loss(model: Qwen2ForCausalLM, batch: list[TokenPair]) -> tuple[torc
     return loss, int(targets.sum())
 
 
-def pretrain(output: Path, steps: int, seed: int = 0) -> None:
-    """Train from scratch and write a Hugging Face folder; prints a line every 50 steps."""
+def pretrain(output: Path, steps: int, seed: int = 0) -> dict[str, float]:
+    """Train from scratch and write a Hugging Face folder; prints a line every 50 steps and returns the last losses."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
     tokenizer = build_tokenizer(rng)
@@ -163,12 +172,17 @@ def pretrain(output: Path, steps: int, seed: int = 0) -> None:
         if step % 500 == 0 or step == steps:
             model.save_pretrained(output)
             tokenizer.save_pretrained(output)
+    return {"steps": steps, "alone": losses[0], "guided": losses[1], "seconds": time.monotonic() - start}
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--output", type=Path, default=POLICY_FOLDER)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    pretrain(arguments.output, arguments.steps, arguments.seed)
+    print(json.dumps(pretrain(arguments.output, arguments.steps, arguments.seed)))
+
+
+if __name__ == "__main__":
+    main()
