@@ -16,7 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from ossft_ray.common.errors import InputError, brief, root_cause
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment, Policy
+from ossft_ray.config import Policy
 from ossft_ray.distributed.nodes import alive_nodes, on_node
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.engines.all_reduce import all_reduce_seconds
@@ -24,27 +24,27 @@ from ossft_ray.engines.gpus import driver_gpus, torch_gpus
 from ossft_ray.policy.location import model_digest
 from ossft_ray.policy.model_access import model_refusal
 from ossft_ray.run_folder.provenance import package_versions
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport, find_problems
-from ossft_ray.stages.evaluate.models import other_models
 
 _REPORT_SECONDS = 180.0  # a node's first task imports torch and transformers
 _REDUCE_SECONDS = 120.0
 _REDUCE_BYTES = 64 << 20
 
 
-def check_cluster(experiment: Experiment, verbose: bool = False) -> ClusterReport:
+def check_cluster(run: Run, verbose: bool = False) -> ClusterReport:
     """Check every node of the cluster that `RAY_ADDRESS` names, or this machine without it.
 
     Raises:
         InputError: a node cannot read or write the run's output, so nothing else can be checked.
     """
     try:
-        start_ray(experiment, verbose)  # which also checks that all nodes share the output
+        start_ray(run.experiment, verbose)  # which also checks that all nodes share the output
     except OSError as error:
         raise InputError(f"[run] output: {brief(error)}; choose one that can be written to") from error
     nodes = alive_nodes()
-    policies = [experiment.policy, *(other.policy for other in other_models(experiment).values())]
-    reports, problems = _collect_reports(nodes, policies, experiment.run.output)
+    policies = [each.experiment.policy for each in (run, *run.other_models.values())]
+    reports, problems = _collect_reports(nodes, policies, run.experiment.run.output)
     problems += find_problems(list(reports.values()), _versions(), _digest(policies))
     all_reduce = None
     try:

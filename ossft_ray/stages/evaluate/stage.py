@@ -6,7 +6,7 @@ has drawn from the same model for the same problems are taken from the cache (`s
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.progress import OnProgress
+from ossft_ray.distributed.progress import OnProgress, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
@@ -21,7 +21,7 @@ from ossft_ray.stages.evaluate.sampling import ModelSampling
 
 @replanned
 def evaluate(
-    run: Experiment | Run, on_progress: OnProgress | None = None, start_over: bool = False, verbose: bool = False
+    run: Experiment | Run, on_progress: OnProgress = ignore, start_over: bool = False, verbose: bool = False
 ) -> Accuracies:
     """Evaluate the base model, the trained one if `train/` is complete, and `[evaluate] models`.
 
@@ -39,13 +39,12 @@ def evaluate(
     check_engine_settings(experiment.policy.engine)
     if not experiment.evaluate.benchmarks:
         raise InputError("[evaluate] benchmarks is empty; name at least one")
-    report, benchmarks = on_progress or (lambda totals: None), run.benchmarks
-    models = {name: run if name == BASE else Run.of(model) for name, model in evaluated_models(experiment).items()}
+    benchmarks, models = run.benchmarks, evaluated_models(run)
     for model in models.values():
         _ = model.chat  # refuse bad models before sampling any
     accuracies: Accuracies = {}
     for name, model in models.items():
-        ModelSampling(name, model, benchmarks, folder / name, report).complete(start_over, verbose)
+        ModelSampling(name, model, benchmarks, folder / name, on_progress).complete(start_over, verbose)
         accuracies[name] = model_accuracies(folder / name, list(benchmarks))
     differences = {
         name: compare_models(folder / BASE, folder / name, list(benchmarks)) for name in models if name != BASE
