@@ -35,7 +35,7 @@ def on_node(remote: Any, node_id: str, **options: Any) -> Any:
 
 
 def ask_nodes(task: Any, arguments: dict[str, tuple[Any, ...]], timeout_seconds: float) -> tuple[Answers, Failures]:
-    """Run a task on each node, with its arguments by node id; a node that does not answer in time is given up."""
+    """Run a task on each node, with its arguments by node id; the task of a late node is cancelled."""
     calls = {on_node(task, node_id).remote(*given): node_id for node_id, given in arguments.items()}
     _, late = ray.wait(list(calls), num_returns=len(calls), timeout=timeout_seconds)
     answers, failures = {}, {}

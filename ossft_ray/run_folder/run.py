@@ -6,12 +6,14 @@ from typing import Any
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
+from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Experiment
 from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.location import model_digest
+from ossft_ray.run_folder.names import MODEL, TRAIN
 from ossft_ray.run_folder.provenance import pin_revision
 
 
@@ -75,9 +77,13 @@ class Run:
     @cached_property
     def other_models(self) -> "dict[str, Run]":
         """The models of `[evaluate] models`, as runs whose `[policy]` differs only in the model."""
-        experiment = self.experiment
-        policies = {
-            name: experiment.policy.model_copy(update={"model": model, "revision": None, "lora": None})
-            for name, model in experiment.evaluate.models.items()
-        }
-        return {name: Run(experiment.model_copy(update={"policy": policy})) for name, policy in policies.items()}
+        return {name: self._of_model(model) for name, model in self.experiment.evaluate.models.items()}
+
+    @property
+    def of_trained_model(self) -> "Run":
+        """The same for the model that this run trains, in whose folder are its chat template and the merged adapter."""
+        return self._of_model(absolute(join(self.experiment.run.output, TRAIN, MODEL)), chat_template=None)
+
+    def _of_model(self, model: str, **changes: Any) -> "Run":
+        policy = self.experiment.policy.model_copy(update={"model": model, "revision": None, "lora": None} | changes)
+        return Run(self.experiment.model_copy(update={"policy": policy}))

@@ -7,7 +7,6 @@ from ossft_ray.report import report
 from ossft_ray.run_folder.names import EVALUATE, REWRITE, SCORE, TRAIN, round_name
 from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.check.stage import check
-from ossft_ray.stages.evaluate.models import trained_policy
 from ossft_ray.stages.evaluate.stage import evaluate
 from ossft_ray.stages.rewrite.stage import rewrite
 from ossft_ray.stages.score.stage import score
@@ -31,7 +30,7 @@ def run(
     check(this_round)
     for number in range(1, experiment.loop.rounds + 1):
         if number > 1:
-            this_round = Run(next_round(experiment, this_round.experiment, number))
+            this_round = next_round(experiment, this_round, number)
         pinned = this_round.pinned(refresh=start_over)
         rewrite(pinned, on_stage(REWRITE), start_over, verbose)
         score(pinned, on_stage(SCORE), start_over, verbose)
@@ -43,7 +42,7 @@ def run(
     return this_round.experiment
 
 
-def next_round(first: Experiment, previous: Experiment, number: int) -> Experiment:
+def next_round(first: Experiment, previous: Run, number: int) -> Run:
     """Round `number` of a run: it lives in `round-N/` and starts from the model that the previous round trained."""
     settings = first.run.model_copy(update={"output": join(first.run.output, round_name(number))})
-    return first.model_copy(update={"run": settings, "policy": trained_policy(previous)})
+    return Run(previous.of_trained_model.experiment.model_copy(update={"run": settings}))

@@ -79,7 +79,7 @@ def probe(
 
 
 def probe_experiment(experiment: Experiment) -> Experiment:
-    """The experiment on the sample alone, in a folder of its own, without what costs time and changes no rows."""
+    """The experiment on the sample alone, in a separate folder, without whatever costs time and changes no rows."""
     output = join(experiment.run.output, PROBE)
     columns = Columns(question="question", expert_solution="expert_solution")
     data = {"path": join(output, _PROBLEMS), "limit": None, "columns": columns}

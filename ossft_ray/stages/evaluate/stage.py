@@ -10,12 +10,11 @@ from ossft_ray.distributed.progress import OnProgress, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
-from ossft_ray.run_folder.names import ACCURACIES, BASE, COSTS, DIFFERENCES, EVALUATE
+from ossft_ray.run_folder.names import ACCURACIES, BASE, COSTS, DIFFERENCES, EVALUATE, MANIFEST, TRAIN, TRAINED
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.sessions import session_phases, session_total
 from ossft_ray.stages.evaluate.accuracies import Accuracies, compare_models, model_accuracies
-from ossft_ray.stages.evaluate.models import evaluated_models
 from ossft_ray.stages.evaluate.sampling import ModelSampling
 
 
@@ -57,3 +56,10 @@ def evaluate(
         folder.write_json(file, content)
     write_config(experiment)
     return accuracies
+
+
+def evaluated_models(run: Run) -> dict[str, Run]:
+    """All models by name, base first, then trained if it is complete. Each is a run with it as `[policy]`."""
+    is_trained = (run.folder / TRAIN).exists(MANIFEST)
+    others = {name: other.pinned() for name, other in run.other_models.items()}
+    return {BASE: run, **({TRAINED: run.of_trained_model} if is_trained else {}), **others}

@@ -17,8 +17,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.stage_folder import finish_stage
-from ossft_ray.stages.evaluate.models import evaluated_models
-from ossft_ray.stages.evaluate.stage import evaluate
+from ossft_ray.stages.evaluate.stage import evaluate, evaluated_models
 from ossft_ray.stages.evaluate.worker import solve_template
 
 NUM_PROBLEMS = 10  # two parts
