@@ -39,7 +39,8 @@ def pool_arguments(experiment: Experiment, plan: ResourcePlan, num_parts: int, n
         "num_cpus": plan.cpus_per_policy,
         "num_gpus": plan.gpus_per_policy,
         "compute": ActorPoolStrategy(
-            **({"size": smallest} if smallest == largest else {"min_size": smallest, "max_size": largest}),
+            min_size=smallest,
+            max_size=largest,
             max_tasks_in_flight_per_actor=parts_at_once,
             max_concurrent_calls_per_actor=parts_at_once,
         ),

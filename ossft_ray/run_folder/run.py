@@ -41,7 +41,7 @@ class Run:
         return self if experiment is self.experiment else Run(experiment)
 
     def updated(self, **sections: Any) -> "Run":
-        """The run with other `[resources]` or `[train]`, on which no property depends: what is resolved stays so."""
+        """The run with another `[resources]` or `[train]`. No property depends on these, so resolved ones are kept."""
         updated = Run(self.experiment.model_copy(update=sections))
         vars(updated).update({name: value for name, value in vars(self).items() if name != "experiment"})
         return updated
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def of_trained_model(self) -> "Run":
-        """The same for the model that this run trains, in whose folder are its chat template and the merged adapter."""
+        """The run of the model that this run trains; its folder holds its chat template, and its adapter is merged."""
         return self._of_model(absolute(join(self.experiment.run.output, TRAIN, MODEL)), chat_template=None)
 
     def _of_model(self, model: str, **changes: Any) -> "Run":
