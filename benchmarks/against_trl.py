@@ -91,10 +91,10 @@ def join_group(folder: Path) -> None:
 def train_with_engine(folder: Path, data: Data, settings: Any) -> tuple[list[dict[str, float]], Any]:
     """The metrics of each step of the engine on the model in `folder`, without Ray; and the model."""
     from ossft_ray.config import Policy
-    from ossft_ray.engines.training.batches import Examples
+    from ossft_ray.engines.training.batches import Examples, TokenizedExample
     from ossft_ray.engines.training.trainer import Trainer
 
-    examples = Examples.build([str(index) for index in range(len(data[0]))], *data)
+    examples = Examples.build(list(map(TokenizedExample, map(str, range(len(data[0]))), *data)))
     trainer = Trainer(Policy(model=str(folder / MODEL)), settings, 0, examples)
     return list(trainer.steps()), trainer.engine.module
 

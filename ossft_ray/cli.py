@@ -18,6 +18,7 @@ from ossft_ray.terminal.bars import StageBars, print_lines
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
+    from ossft_ray.run_folder.run import Run
     from ossft_ray.stages.check.stage import Findings
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -194,34 +195,36 @@ def check(
     if price is not None and num_probed is None:
         raise click.UsageError("--price-per-gpu-hour needs --probe N")
     experiment = _load(config_path, overrides)
+    from ossft_ray.run_folder.run import Run
     from ossft_ray.stages.check.stage import check
     from ossft_ray.terminal.check_tables import findings_lines
 
-    findings = check(experiment, num_probed or 0)
+    run = Run(experiment)
+    findings = check(run, num_probed or 0)
     print_lines(findings_lines(findings, experiment.data))
     if cluster:
-        _check_cluster(experiment, verbose)
+        _check_cluster(run, verbose)
     if num_probed is not None:
-        _probe(experiment, findings, price, verbose)
+        _probe(run, findings, price, verbose)
 
 
-def _check_cluster(experiment: "Experiment", verbose: bool) -> None:
+def _check_cluster(run: "Run", verbose: bool) -> None:
     from ossft_ray.stages.check.cluster import check_cluster
     from ossft_ray.terminal.check_tables import cluster_lines
 
-    report = check_cluster(experiment, verbose)
+    report = check_cluster(run, verbose)
     print_lines(cluster_lines(report))
     if report.problems:
         problems = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
         raise JobError(f"check --cluster: {problems} on {len(report.nodes)} nodes, listed above")
 
 
-def _probe(experiment: "Experiment", findings: "Findings", price: float | None, verbose: bool) -> None:
+def _probe(run: "Run", findings: "Findings", price: float | None, verbose: bool) -> None:
     from ossft_ray.stages.check.probe import probe
     from ossft_ray.terminal.check_tables import forecast_lines
 
     with StageBars() as bars:
-        forecast = probe(experiment, findings, bars.begin, verbose)
+        forecast = probe(run, findings, bars.begin, verbose)
     print_lines(forecast_lines(forecast, price))
 
 

@@ -20,7 +20,7 @@ from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, Response, Stage
 from ossft_ray.config import GuidedAlignment, Policy, Rewrite, SelfAlignment, Train
-from ossft_ray.engines.training.batches import Examples
+from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
 from ossft_ray.method.gap import LogprobSums
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
@@ -229,13 +229,21 @@ class Lab:
             precision="fp32",
             zero_stage=0,
         )
+        none = [None] * len(rows)
+        references = self._base_logprobs(self._solve_prompts(rows), rows) if loss in _FROM_BASE else none
+        behaviors = self._behavior_logprobs(rows, seed) if loss == "is" else none
         examples = Examples.build(
-            [row["problem_id"] for row in rows],
-            [self._prompt(row["question"]) for row in rows],
-            [row["response_token_ids"] for row in rows],
-            [row["origin"] for row in rows],
-            self._base_logprobs(self._solve_prompts(rows), rows) if loss in _FROM_BASE else None,
-            self._behavior_logprobs(rows, seed) if loss == "is" else None,
+            [
+                TokenizedExample(
+                    row["problem_id"],
+                    self._prompt(row["question"]),
+                    row["response_token_ids"],
+                    row["origin"],
+                    reference,
+                    behavior,
+                )
+                for row, reference, behavior in zip(rows, references, behaviors, strict=True)
+            ]
         )
         trainer = Trainer(Policy(model=POLICY), settings, seed, examples)
         for _ in trainer.steps():

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,24 +125,27 @@ class Folder:
 
 
 class PartWriter:
-    """Writes rows as numbered Parquet files of equal size; `flush` writes the rows that remain."""
+    """Writes rows as Parquet files from `number` on, with `capacity(number)` rows each; `flush` writes the rest."""
 
-    def __init__(self, folder: Folder, prefix: str, schema: pa.Schema, rows_per_file: int) -> None:
-        self.folder, self.prefix, self.schema, self.rows_per_file = folder, prefix, schema, rows_per_file
-        self.num_rows = self._num_files = 0
+    def __init__(
+        self, folder: Folder, prefix: str, schema: pa.Schema, capacity: Callable[[int], int], number: int = 0
+    ) -> None:
+        self.folder, self.prefix, self.number = folder, prefix, number
+        self.num_rows = 0
+        self._schema, self._capacity = schema, capacity
         self._waiting: list[dict[str, Any]] = []
 
     def write(self, row: dict[str, Any]) -> None:
         self.num_rows += 1
         self._waiting.append(row)
-        if len(self._waiting) == self.rows_per_file:
+        if len(self._waiting) == self._capacity(self.number):
             self.flush()
 
     def flush(self) -> None:
         if self._waiting:
-            name = f"{self.prefix}-{self._num_files:05d}.parquet"
-            self.folder.write_table(name, pa.Table.from_pylist(self._waiting, schema=self.schema))
-            self._num_files, self._waiting = self._num_files + 1, []
+            name = f"{self.prefix}-{self.number:05d}.parquet"
+            self.folder.write_table(name, pa.Table.from_pylist(self._waiting, schema=self._schema))
+            self.number, self._waiting = self.number + 1, []
 
 
 def digest_files(folder: Folder, names: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from ray.util.metrics import Counter, Gauge
 _REFRESH_SECONDS = 1.0
 _TAGS = ("run", "stage")  # on all of them; the stage of an evaluation is `evaluate-MODEL`
 
-# What each counts, and its tags besides those
+# The description of each counter, and its tags in addition to _TAGS
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ossft_problems": ("Problems done; in rewriting by the origin of the kept response", ("origin",)),
     "ossft_generated_tokens": ("Tokens of responses that the policy has sampled", ()),

@@ -13,6 +13,8 @@ from ossft_ray.distributed.processes import Processes
 
 T = TypeVar("T")
 OnProgress = Callable[[dict[str, Any]], None]
+OnStage = Callable[[str], OnProgress]
+"""(name of a stage that begins) -> the callback for its progress."""
 ALREADY_COMPLETE = {"already_complete": True}  # reported by a stage that finds its output complete
 REPORT_SECONDS = 0.5
 _REPORTS_PER_SECOND = 200  # of all workers together, so that a thousand of them do not overload the tally
@@ -70,6 +72,15 @@ class ProgressTally:
     def totals(self) -> dict[str, int]:
         """Sums over all workers and parts, and `policies`, the number of actors that have reported."""
         return {**self._totals, "policies": len(self._reporting)}
+
+
+def ignore(totals: dict[str, Any]) -> None:
+    """An `OnProgress` for a caller who wants no progress."""
+
+
+def ignore_stages(name: str) -> OnProgress:
+    """An `OnStage` for such a caller."""
+    return ignore
 
 
 def poll_while_running(work: Callable[[], T], poll: Callable[[], None], every_seconds: float = 0.5) -> T:

@@ -18,7 +18,7 @@ from ossft_ray.common.errors import JobError
 from ossft_ray.config import Experiment, Resources
 from ossft_ray.distributed.nodes import node_capacities
 from ossft_ray.distributed.placement import NodeCapacity, slots_on
-from ossft_ray.distributed.progress import OnProgress
+from ossft_ray.distributed.progress import OnProgress, ignore
 from ossft_ray.run_folder.run import Run
 
 _CHECK_SECONDS = 5.0
@@ -67,7 +67,7 @@ def replanned(stage: Callable[..., T]) -> Callable[..., T]:
     @functools.wraps(stage)
     def repeated(
         run: Experiment | Run,
-        on_progress: OnProgress | None = None,
+        on_progress: OnProgress = ignore,
         start_over: bool = False,
         verbose: bool = False,
         **others: Any,
@@ -85,6 +85,6 @@ def replanned(stage: Callable[..., T]) -> Callable[..., T]:
                 smaller = resources.model_copy(update=update)
                 print(f"{shortage}; continuing with {shortage.num_left}", file=sys.stderr, flush=True)
             ray.shutdown()  # ends what still waits for a slot; the stage connects again
-            run, start_over = Run.of(run).with_resources(smaller), False
+            run, start_over = Run.of(run).updated(resources=smaller), False
 
     return repeated

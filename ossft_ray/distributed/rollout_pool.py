@@ -39,7 +39,8 @@ def pool_arguments(experiment: Experiment, plan: ResourcePlan, num_parts: int, n
         "num_cpus": plan.cpus_per_policy,
         "num_gpus": plan.gpus_per_policy,
         "compute": ActorPoolStrategy(
-            **({"size": smallest} if smallest == largest else {"min_size": smallest, "max_size": largest}),
+            min_size=smallest,
+            max_size=largest,
             max_tasks_in_flight_per_actor=parts_at_once,
             max_concurrent_calls_per_actor=parts_at_once,
         ),
@@ -52,7 +53,7 @@ def run_workers(
     parts: list[str],
     num_problems: int,
     log_name: str,
-    on_progress: OnProgress | None,
+    on_progress: OnProgress,
     verbose: bool,
     **settings: Any,
 ) -> dict[str, int]:
@@ -81,16 +82,13 @@ def run_workers(
         # Every actor that has reported holds parts, and these wait for it if it is lost.
         capacity.poll(max(totals.get("policies", 0), min(plan.min_policies, len(parts))))
         totals.update(ray.get(tally.totals.remote()))
-        if on_progress is not None:
-            on_progress(totals)
+        on_progress(totals)
 
     try:
         poll_while_running(dataset.materialize, poll)
         processes = ray.get(tally.processes.remote())
     except (RayError, RuntimeError) as error:
-        reported = _reported_failure(tally)
-        _kill_actors(tally)
-        raise reported or explain_failure(error, experiment) from error
+        raise _stop_failed_run(tally) or explain_failure(error, experiment) from error
     finally:
         ray.kill(tally)  # it holds handles of the actors, as the dataset does
     del dataset
@@ -109,15 +107,11 @@ def _configure_ray_data() -> None:
     context.max_consecutive_actor_init_deaths = MAX_DEATHS
 
 
-def _kill_actors(tally: Any) -> None:
-    """Stop the actors of a failed run: Ray Data lets them finish their parts. Their attempts so far are logged."""
+def _stop_failed_run(tally: Any) -> InputError | JobError | None:
+    """Kill the actors, because Ray Data would let them finish their parts; returns the failure that one reported."""
+    failure: InputError | JobError | None = None
     with suppress(RayError):
+        failure = ray.get(tally.failure.remote())
         for actor in ray.get(tally.actors.remote()):
             ray.kill(actor)
-
-
-def _reported_failure(tally: Any) -> InputError | JobError | None:
-    with suppress(RayError):
-        failure: InputError | JobError | None = ray.get(tally.failure.remote())
-        return failure
-    return None
+    return failure

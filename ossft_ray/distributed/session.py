@@ -27,11 +27,7 @@ _ENVIRONMENT = {
 # For a Ray on this machine alone: no other machine can reach its engines and workers. Ray authenticates by token by
 # default. RAY_AUTH_MODE must not be set here: Ray, already imported, has read it, so the processes it starts would
 # demand a token that this process does not send.
-_LOCAL_ENVIRONMENT = {
-    "VLLM_HOST_IP": "127.0.0.1",
-    "GLOO_SOCKET_IFNAME": "lo",
-    "NCCL_SOCKET_IFNAME": "lo",
-}
+_LOCAL_ENVIRONMENT = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 def start_ray(experiment: Experiment, verbose: bool = False) -> None:

@@ -9,10 +9,10 @@ import uuid
 
 import ray
 
-from ossft_ray.common.errors import InputError, brief, root_cause
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.nodes import alive_nodes, node_name, on_node
+from ossft_ray.distributed.nodes import alive_nodes, ask_nodes, node_name
 from ossft_ray.run_folder.names import CONFIG
 
 _LAG_SECONDS = 5.0  # network file systems show what another node wrote some seconds later
@@ -34,7 +34,8 @@ def check_shared(output: str) -> None:
     folder, marker = Folder.at(output), f".shared-{uuid.uuid4().hex}"
     folder.write_bytes(marker, b"")
     try:
-        reasons = _probe_nodes(list(nodes), output, marker)
+        refusals, reasons = ask_nodes(_probe, dict.fromkeys(nodes, (output, marker)), _ANSWER_SECONDS)
+        reasons |= {node_id: refusal for node_id, refusal in refusals.items() if refusal is not None}
     finally:
         folder.delete_file(marker)
     alive = {node["NodeID"] for node in alive_nodes()}
@@ -57,19 +58,6 @@ def check_sees_run(experiment: Experiment) -> None:
     output = experiment.run.output
     if not Folder.at(output).exists(CONFIG):
         raise InputError(f"[run] output: node {socket.gethostname()} does not see {output}/{CONFIG}; {_HINT}")
-
-
-def _probe_nodes(node_ids: list[str], output: str, marker: str) -> dict[str, str]:
-    """The nodes that cannot read or write, with the reason."""
-    probes = {on_node(_probe, node_id).remote(output, marker): node_id for node_id in node_ids}
-    done, late = ray.wait(list(probes), num_returns=len(probes), timeout=_ANSWER_SECONDS)
-    reasons: dict[str, str | None] = {probes[each]: f"no answer within {_ANSWER_SECONDS:.0f} s" for each in late}
-    for each in done:
-        try:
-            reasons[probes[each]] = ray.get(each)
-        except ray.exceptions.RayError as error:
-            reasons[probes[each]] = root_cause(error)
-    return {node_id: reason for node_id, reason in reasons.items() if reason is not None}
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -27,7 +27,7 @@ class EngineDied(Exception):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: temperature and top_p as in vLLM, `max_tokens` capped at the context less the prompt.
+    """Sampling settings: temperature and top_p as in vLLM, `max_tokens` capped at the context less the prompt.
 
     A response that repeats 4 to 64 tokens `max_repeats` times in a row is cut off there; 0 never cuts.
     """

@@ -29,7 +29,7 @@ class Comparison:
     low: float  # of the 95% confidence interval
     high: float
     smallest_detectable: float
-    degrees: int  # of freedom; 0 for a single problem, which says nothing about the error
+    degrees_of_freedom: int  # 0 for a single problem, which says nothing about the error
     resolution: float  # one sample's share in the difference
 
 
@@ -50,15 +50,15 @@ def average(comparisons: Sequence[Comparison]) -> Comparison:
 
     The degrees of freedom are those of Welch and Satterthwaite, rounded down.
     """
-    num = len(comparisons)
-    variances = [(c.stderr / num) ** 2 for c in comparisons]
-    spread = sum(v**2 / c.degrees for v, c in zip(variances, comparisons, strict=True) if c.degrees)
-    degrees = int(sum(variances) ** 2 / spread + 1e-9) if spread else sum(c.degrees for c in comparisons)
+    num, degrees = len(comparisons), [each.degrees_of_freedom for each in comparisons]
+    variances = [(each.stderr / num) ** 2 for each in comparisons]
+    spread = sum(variance**2 / each for variance, each in zip(variances, degrees, strict=True) if each)
+    effective = int(sum(variances) ** 2 / spread + 1e-9) if spread else sum(degrees)
     return _with_interval(
-        fmean(c.difference for c in comparisons),
+        fmean(each.difference for each in comparisons),
         math.sqrt(sum(variances)),
-        0 if any(c.degrees == 0 for c in comparisons) else degrees,
-        min(c.resolution for c in comparisons) / num,
+        effective if all(degrees) else 0,
+        min(each.resolution for each in comparisons) / num,
     )
 
 

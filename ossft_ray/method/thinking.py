@@ -1,11 +1,11 @@
 """The boundary between thinking and answer, for models that think in `<think>` blocks.
 
-| response                    | thinking | answer  | unclosed                                        |
-|-----------------------------|----------|---------|-------------------------------------------------|
-| `It is 5.`                  |          | `It is 5.` | no; yes if the prompt opened the block       |
-| `<think>3?</think>It is 5.` | `3?`     | `It is 5.` | no                                           |
-| `3?</think>It is 5.`        | `3?`     | `It is 5.` | no: the prompt opened the block              |
-| `<think>3? Or`              | `3? Or`  |         | yes                                             |
+| response                    | thinking | answer     | unclosed                               |
+|-----------------------------|----------|------------|----------------------------------------|
+| `It is 5.`                  |          | `It is 5.` | no; yes if the prompt opened the block |
+| `<think>3?</think>It is 5.` | `3?`     | `It is 5.` | no                                     |
+| `3?</think>It is 5.`        | `3?`     | `It is 5.` | no: the prompt opened the block        |
+| `<think>3? Or`              | `3? Or`  |            | yes                                    |
 
 Verification reads the same answer (`conclusion` in `verification/answers.py`).
 """
@@ -13,14 +13,11 @@ Verification reads the same answer (`conclusion` in `verification/answers.py`).
 OPEN, CLOSE = "<think>", "</think>"
 
 
-def split_thinking(text: str, opened_by_prompt: bool = False) -> tuple[str, str]:
+def split_thinking(text: str) -> tuple[str, str]:
     """The thinking of a response and its answer: the text before and after the last `</think>`.
 
     The tags around the thinking are left out. If a block never closes, its text is the thinking and the text before
     it the answer.
-
-    Args:
-        opened_by_prompt: the chat template ends the prompt with `<think>`, so the response starts inside a block.
 
     >>> split_thinking("<think>3?</think>It is 5.")
     ('3?', 'It is 5.')
@@ -29,14 +26,12 @@ def split_thinking(text: str, opened_by_prompt: bool = False) -> tuple[str, str]
     if closed:
         before, _, inside = thinking.partition(OPEN)
         return before + inside, answer
-    if opened_by_prompt:
-        return text.replace(OPEN, "", 1), ""
     answer, _, thinking = text.partition(OPEN)
     return thinking, answer
 
 
 def is_unclosed(text: str, opened_by_prompt: bool = False) -> bool:
-    """Whether a response ends inside a thinking block that it, or the prompt, has opened.
+    """Whether a response ends inside a thinking block that it, or the chat template at the prompt's end, has opened.
 
     >>> is_unclosed("Add 2. Or no", opened_by_prompt=True)
     True

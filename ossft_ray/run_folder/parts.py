@@ -17,20 +17,20 @@ _NUM_READERS = 32  # in an object store, each footer takes a few round trips
 
 
 def write_part(folder: Folder, part: str, examples: list[Row], dropped: list[Row], counts: dict[str, Any]) -> None:
-    """Write a part of examples and the problems that it dropped, whole or not at all.
-
-    Raises:
-        JobError: the stage's folder is gone. It is not created again behind the user's back.
-    """
-    if not folder.exists(INPUTS):
-        raise JobError(f"{folder.path} was deleted while this stage wrote to it; give the command again to start over")
+    """Write a part of examples and the problems that it dropped, whole or not at all; raises as `write_counted`."""
+    _require(folder)
     if dropped:
         folder.write_table(_dropped_name(part), to_table(dropped, DROPPED_SCHEMA))
     write_counted(folder, part, to_table(examples, EXAMPLE_SCHEMA), counts)
 
 
 def write_counted(folder: Folder, part: str, table: pa.Table, counts: dict[str, Any]) -> None:
-    """Write a table with its counts in the Parquet file's metadata."""
+    """Write a table with its counts in the Parquet file's metadata.
+
+    Raises:
+        JobError: the stage's folder is gone. It is not created again behind the user's back.
+    """
+    _require(folder)
     folder.write_table(part, table.replace_schema_metadata({COUNTS: json.dumps(counts)}))
 
 
@@ -73,6 +73,11 @@ def delete_part(folder: Folder, part: str) -> None:
     for name in (_dropped_name(part), part):
         if folder.exists(name):
             folder.delete_file(name)
+
+
+def _require(folder: Folder) -> None:
+    if not folder.exists(INPUTS):
+        raise JobError(f"{folder.path} was deleted while this stage wrote to it; give the command again to start over")
 
 
 def _dropped_name(part: str) -> str:

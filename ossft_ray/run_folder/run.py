@@ -1,16 +1,19 @@
-"""A run as its stages see it: the experiment, its folder, and whatever they derive from both, resolved once."""
+"""A run as its stages see it: the experiment, its folder, and what they derive from both, resolved once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
-from ossft_ray.config import Experiment, Resources
+from ossft_ray.common.uris import absolute, join
+from ossft_ray.config import Experiment
 from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.location import model_digest
+from ossft_ray.run_folder.names import MODEL, TRAIN
 from ossft_ray.run_folder.provenance import pin_revision
 
 
@@ -25,16 +28,23 @@ class Run:
 
     @classmethod
     def of(cls, run: "Experiment | Run", refresh_revision: bool = False) -> "Run":
-        """The run of an experiment, whose Hub model is pinned to its commit; a run is returned as is.
+        """The run of an experiment, pinned; a run is returned as is."""
+        return run if isinstance(run, Run) else cls(run).pinned(refresh_revision)
+
+    def pinned(self, refresh: bool = False) -> "Run":
+        """The run with its Hub model pinned to a commit, which `config.json` records; `refresh` asks the Hub again.
 
         Raises:
             InputError: the model's weights are pickles.
         """
-        return run if isinstance(run, Run) else cls(pin_revision(run, refresh_revision))
+        experiment = pin_revision(self.experiment, refresh)
+        return self if experiment is self.experiment else Run(experiment)
 
-    def with_resources(self, resources: Resources) -> "Run":
-        """The same run on other resources."""
-        return replace(self, experiment=self.experiment.model_copy(update={"resources": resources}))
+    def updated(self, **sections: Any) -> "Run":
+        """The run with another `[resources]` or `[train]`. No property depends on these, so resolved ones are kept."""
+        updated = Run(self.experiment.model_copy(update=sections))
+        vars(updated).update({name: value for name, value in vars(self).items() if name != "experiment"})
+        return updated
 
     @cached_property
     def folder(self) -> Folder:
@@ -63,3 +73,17 @@ class Run:
     def benchmark_digests(self) -> dict[str, str]:
         """Digests of the benchmarks that the training problems are compared with."""
         return benchmark_digests(self.experiment.data, self.experiment.evaluate)
+
+    @cached_property
+    def other_models(self) -> "dict[str, Run]":
+        """The models of `[evaluate] models`, as runs whose `[policy]` differs only in the model."""
+        return {name: self._of_model(model) for name, model in self.experiment.evaluate.models.items()}
+
+    @property
+    def of_trained_model(self) -> "Run":
+        """The run of the model that this run trains; its folder holds its chat template, and its adapter is merged."""
+        return self._of_model(absolute(join(self.experiment.run.output, TRAIN, MODEL)), chat_template=None)
+
+    def _of_model(self, model: str, **changes: Any) -> "Run":
+        policy = self.experiment.policy.model_copy(update={"model": model, "revision": None, "lora": None} | changes)
+        return Run(self.experiment.model_copy(update={"policy": policy}))

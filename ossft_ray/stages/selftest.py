@@ -18,7 +18,7 @@ from torch import Tensor
 from ossft_ray.config import Policy, Train
 from ossft_ray.engines.packed_attention import packed_attention
 from ossft_ray.engines.token_loss import LossInputs
-from ossft_ray.engines.training.batches import Examples, collate
+from ossft_ray.engines.training.batches import Examples, TokenizedExample, collate
 from ossft_ray.engines.training.policy_model import PolicyLoss, load_model
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.method.coefficients import make_loss
@@ -30,7 +30,7 @@ _LENGTHS = [(9, 40), (3, 1), (30, 75), (12, 22), (5, 5), (21, 60)]  # prompt and
 _EVERYTHING = list(range(len(_LENGTHS)))
 _ON_GPU = torch.cuda.is_available()
 _DEVICE = torch.device("cuda" if _ON_GPU else "cpu")
-_RESULT = "selftest result: "  # what libraries print stands around it
+_RESULT = "selftest result: "  # before it, libraries may print other lines
 
 
 class Finding(NamedTuple):
@@ -138,7 +138,7 @@ CHECKS: dict[str, Callable[[], str]] = {
 def _examples() -> Examples:
     rng = random.Random(0)
     prompts, responses = ([[rng.randrange(3, 200) for _ in range(pair[part])] for pair in _LENGTHS] for part in (0, 1))
-    return Examples.build([str(index) for index in _EVERYTHING], prompts, responses)
+    return Examples.build(list(map(TokenizedExample, map(str, _EVERYTHING), prompts, responses)))
 
 
 def _policy_loss(loss: str, precision: Literal["bf16", "fp32"], packing: bool) -> tuple[PolicyLoss, bool]:

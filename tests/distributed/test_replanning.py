@@ -12,6 +12,7 @@ from ossft_ray.common.errors import JobError
 from ossft_ray.config import Resources
 from ossft_ray.distributed.placement import NodeCapacity
 from ossft_ray.distributed.replanning import CapacityWatch, InsufficientCapacity, replanned
+from ossft_ray.run_folder.run import Run
 from tests.stages.scripted import experiment, rows_by_id
 
 NODE = NodeCapacity(gpus=2, cpus=8)
@@ -46,8 +47,8 @@ def test_a_stage_runs_again_with_fewer_policies(tmp_path: Path) -> None:
     calls = []
 
     @replanned
-    def stage(settings: Any, on_progress: Any, start_over: bool, verbose: bool) -> str:
-        calls.append((settings.resources.num_policies, start_over))
+    def stage(run: Any, on_progress: Any, start_over: bool, verbose: bool) -> str:
+        calls.append((Run.of(run).experiment.resources.num_policies, start_over))
         if len(calls) < 3:
             raise InsufficientCapacity("num_policies", 8 // len(calls), 4 // len(calls))
         return "done"

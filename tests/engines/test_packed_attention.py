@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Policy, Train
-from ossft_ray.engines.training.batches import Examples, collate
+from ossft_ray.engines.training.batches import Examples, TokenizedExample, collate
 from ossft_ray.engines.training.policy_model import load_model
 
 
@@ -29,7 +29,7 @@ def _examples() -> Examples:
     lengths = [(5, 30), (1, 1), (60, 90), (2, 1), (17, 44)]  # some of the shortest possible
     prompts = [rng.integers(3, 400, prompt).tolist() for prompt, _ in lengths]
     responses = [rng.integers(3, 400, response).tolist() for _, response in lengths]
-    return Examples.build([str(index) for index in range(len(lengths))], prompts, responses)
+    return Examples.build(list(map(TokenizedExample, "abcde", prompts, responses)))
 
 
 @pytest.mark.parametrize(

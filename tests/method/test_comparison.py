@@ -48,7 +48,7 @@ def test_average_of_independent_benchmarks() -> None:
     found = average([comparison(0.1, 0.03, 29), comparison(0.3, 0.04, 39)])
     assert (found.difference, found.stderr) == (pytest.approx(0.2), pytest.approx(0.05 / 2))
     # Welch and Satterthwaite: (0.0009 + 0.0016)² / (0.0009² / 29 + 0.0016² / 39) = 66.8; t_.975 with 66 is 1.99656
-    assert found.degrees == 66
+    assert found.degrees_of_freedom == 66
     assert found.high == pytest.approx(0.2 + 1.99656 * 0.025, abs=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_average_of_independent_benchmarks() -> None:
     ],
 )
 def test_degrees_of_freedom_of_an_average(comparisons: list[Comparison], degrees: int) -> None:
-    assert average(comparisons).degrees == degrees
+    assert average(comparisons).degrees_of_freedom == degrees
 
 
 def test_intervals_cover_the_true_difference_in_95_percent_of_cases() -> None:
@@ -86,4 +86,4 @@ def test_models_with_different_numbers_of_problems_are_not_compared() -> None:
 
 
 def test_degrees_are_not_lost_to_rounding() -> None:
-    assert all(average([comparison(0.0, math.sqrt(n), n)] * 3).degrees == 3 * n for n in range(1, 50))
+    assert all(average([comparison(0.0, math.sqrt(n), n)] * 3).degrees_of_freedom == 3 * n for n in range(1, 50))

@@ -10,7 +10,7 @@ from ossft_ray.verification.answers import conclusion
 TEXTS = [
     # text, opened by the prompt: thinking, answer, unclosed
     ("It is 5.", False, "", "It is 5.", False),
-    ("It is 5.", True, "It is 5.", "", True),
+    ("It is 5.", True, "", "It is 5.", True),
     ("", False, "", "", False),
     ("", True, "", "", True),
     ("<think>3?</think>It is 5.", False, "3?", "It is 5.", False),
@@ -32,7 +32,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text, opened_by_prompt, thinking, answer, unclosed", TEXTS)
 def test_thinking_and_answer(text: str, opened_by_prompt: bool, thinking: str, answer: str, unclosed: bool) -> None:
-    assert split_thinking(text, opened_by_prompt) == (thinking, answer)
+    assert split_thinking(text) == (thinking, answer)
     assert is_unclosed(text, opened_by_prompt) is unclosed
 
 
@@ -42,5 +42,3 @@ def test_verification_reads_the_same_answer(text: str) -> None:
     assert answer == conclusion(text)
     for piece in ("a", "\n", "5"):
         assert (thinking + answer).count(piece) == text.count(piece), "only tags may be lost"
-    if not is_unclosed(text, opened_by_prompt=True):
-        assert split_thinking(text, opened_by_prompt=True) == (thinking, answer)

@@ -8,6 +8,7 @@ from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.config import resolve
 from ossft_ray.distributed.logs import explain_failure
 from ossft_ray.distributed.session import check_output
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.run import next_round
 
 EXPERIMENT = resolve(
@@ -20,9 +21,10 @@ EXPERIMENT = resolve(
     [(2, "/runs/x/round-2", "/runs/x/train/model"), (3, "/runs/x/round-3", "/runs/x/round-2/train/model")],
 )
 def test_a_round_starts_from_the_model_of_the_previous_one(number: int, output: str, model: str) -> None:
-    current = EXPERIMENT
+    this_round = Run(EXPERIMENT)
     for each in range(2, number + 1):
-        current = next_round(EXPERIMENT, current, each)
+        this_round = next_round(EXPERIMENT, this_round, each)
+    current = this_round.experiment
     assert (current.run.output, current.policy.model, current.policy.revision) == (output, model, None)
     unchanged = {"run": EXPERIMENT.run, "policy": EXPERIMENT.policy}
     assert current.model_copy(update=unchanged) == EXPERIMENT

@@ -16,6 +16,17 @@ from ossft_ray.common.types import ORIGINS
 from ossft_ray.method.packing import MicroBatch, plan_micro_batches
 
 
+class TokenizedExample(NamedTuple):
+    """A prompt and its response as token ids."""
+
+    problem_id: str
+    prompt: list[int]
+    response: list[int]
+    origin: str = "expert"
+    reference_logprobs: list[float] | None = None  # of the response's tokens; all examples have them, or none has
+    behavior_logprobs: list[float] | None = None  # likewise
+
+
 @dataclass(frozen=True)
 class Examples:
     """All training examples, end to end in one array, which Ray shares between processes without a copy."""
@@ -29,30 +40,24 @@ class Examples:
     behavior_logprobs: np.ndarray | None = None  # likewise; 0 for the tokens of an expert
 
     @classmethod
-    def build(
-        cls,
-        problem_ids: list[str],
-        prompts: list[list[int]],
-        responses: list[list[int]],
-        origins: list[str] | None = None,
-        reference_logprobs: list[list[float]] | None = None,
-        behavior_logprobs: list[list[float]] | None = None,
-    ) -> "Examples":
-        """Join token ids and log-probabilities, given by example, end to end.
+    def build(cls, examples: Sequence[TokenizedExample]) -> "Examples":
+        """Join examples end to end.
 
         Raises:
             ValueError: a prompt is empty, or a response does not have one log-probability for each token.
         """
-        if not all(prompts):
+        if not all(example.prompt for example in examples):
             raise ValueError("every prompt needs at least one token")
-        rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-        lengths = np.array([0, *(len(row) for row in rows)], dtype=np.int64)
-        token_ids = np.concatenate([np.array(row, dtype=np.int32) for row in rows])
-        prompt_lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
-        indices = np.array([ORIGINS.index(origin) for origin in origins or ["expert"] * len(rows)], dtype=np.int8)
-        reference = _join_logprobs("reference", reference_logprobs, responses)
-        behavior = _join_logprobs("behavior", behavior_logprobs, responses)
-        return cls(problem_ids, token_ids, lengths.cumsum(), prompt_lengths, indices, reference, behavior)
+        lengths = np.array([0, *(len(each.prompt) + len(each.response) for each in examples)], dtype=np.int64)
+        return cls(
+            problem_ids=[each.problem_id for each in examples],
+            token_ids=np.concatenate([np.array(each.prompt + each.response, dtype=np.int32) for each in examples]),
+            offsets=lengths.cumsum(),
+            prompt_lengths=np.array([len(each.prompt) for each in examples], dtype=np.int64),
+            origins=np.array([ORIGINS.index(each.origin) for each in examples], dtype=np.int8),
+            reference_logprobs=_join_logprobs(examples, "reference_logprobs"),
+            behavior_logprobs=_join_logprobs(examples, "behavior_logprobs"),
+        )
 
     def __len__(self) -> int:
         return len(self.problem_ids)
@@ -76,11 +81,12 @@ class Examples:
         return _ranges(self.response_offsets[batch], self.response_lengths[batch])
 
 
-def _join_logprobs(name: str, logprobs: list[list[float]] | None, responses: list[list[int]]) -> np.ndarray | None:
-    if logprobs is None:
+def _join_logprobs(examples: Sequence[TokenizedExample], name: str) -> np.ndarray | None:
+    logprobs = [getattr(example, name) for example in examples]
+    if logprobs[0] is None:
         return None
-    if [len(of_one) for of_one in logprobs] != [len(response) for response in responses]:
-        raise ValueError(f"every response token needs one {name} log-probability")
+    if [len(of_one) for of_one in logprobs] != [len(example.response) for example in examples]:
+        raise ValueError(f"every response token needs one of the {name}")
     return np.concatenate([np.array(of_one, dtype=np.float32) for of_one in logprobs])
 
 

@@ -75,7 +75,7 @@ def shard_for_training(module: torch.nn.Module, settings: Train, load_universal:
     # for an optimizer named in its config, DeepSpeed would compile C++
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
-    # and so it would for a shared-memory all-reduce, which only its inference uses
+    # it would also compile a shared-memory all-reduce, which only its inference uses
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     num_workers = torch.distributed.get_world_size()
     engine, *_ = deepspeed.initialize(

@@ -1,4 +1,4 @@
-"""Why a step failed, for which problems, and what to change: one line for each way in which training dies."""
+"""Errors of a failed step: one line with the reason, the step's problems, and what to change."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""What is measured of a step's response tokens: sums that workers add up, and their means.
+"""Figures of a step's response tokens: sums that workers add up, and their means.
 
 Every figure is over the response tokens of the whole global batch, and again for each origin among them.
 """

@@ -7,7 +7,6 @@ import platform
 import shutil
 import socket
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,67 +15,49 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from ossft_ray.common.errors import InputError, brief, root_cause
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment, Policy
-from ossft_ray.distributed.nodes import alive_nodes, on_node
+from ossft_ray.config import Policy
+from ossft_ray.distributed.nodes import alive_nodes, ask_nodes, node_name, on_node
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.engines.all_reduce import all_reduce_seconds
 from ossft_ray.engines.gpus import driver_gpus, torch_gpus
 from ossft_ray.policy.location import model_digest
 from ossft_ray.policy.model_access import model_refusal
 from ossft_ray.run_folder.provenance import package_versions
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport, find_problems
-from ossft_ray.stages.evaluate.models import other_models
 
 _REPORT_SECONDS = 180.0  # a node's first task imports torch and transformers
 _REDUCE_SECONDS = 120.0
 _REDUCE_BYTES = 64 << 20
 
 
-def check_cluster(experiment: Experiment, verbose: bool = False) -> ClusterReport:
+def check_cluster(run: Run, verbose: bool = False) -> ClusterReport:
     """Check every node of the cluster that `RAY_ADDRESS` names, or this machine without it.
 
     Raises:
         InputError: a node cannot read or write the run's output, so nothing else can be checked.
     """
     try:
-        start_ray(experiment, verbose)  # which also checks that all nodes share the output
+        start_ray(run.experiment, verbose)  # which also checks that all nodes share the output
     except OSError as error:
         raise InputError(f"[run] output: {brief(error)}; choose one that can be written to") from error
-    nodes = alive_nodes()
-    policies = [experiment.policy, *(other.policy for other in other_models(experiment).values())]
-    reports, problems = _collect_reports(nodes, policies, experiment.run.output)
+    nodes = {node["NodeID"]: node for node in alive_nodes()}
+    policies = [each.experiment.policy for each in (run, *run.other_models.values())]
+    arguments = {node_id: (node, policies, run.experiment.run.output) for node_id, node in nodes.items()}
+    reports, failures = ask_nodes(_report, arguments, _REPORT_SECONDS)
+    problems = [
+        f"{node_name(nodes[node_id])}: {reason}; look at `ray status`, check that its disks and the shared folder do "
+        "not hang, and give it the same environment as the driver"
+        for node_id, reason in failures.items()
+    ]
     problems += find_problems(list(reports.values()), _versions(), _digest(policies))
     all_reduce = None
     try:
         if reports:
-            all_reduce = _all_reduce([node for node in nodes if node["NodeID"] in reports])
+            all_reduce = _all_reduce([nodes[node_id] for node_id in reports])
     except RayError as error:
         problems.append(_all_reduce_problem(error))
     return ClusterReport(list(reports.values()), problems, all_reduce)
-
-
-def _collect_reports(
-    nodes: list[dict[str, Any]], policies: list[Policy], output: str
-) -> tuple[dict[str, NodeReport], list[str]]:
-    """The reports by node id, and a problem for each node that gives none."""
-    reports, problems = {}, []
-    calls = {node["NodeID"]: on_node(_report, node["NodeID"]).remote(node, policies, output) for node in nodes}
-    deadline = time.monotonic() + _REPORT_SECONDS
-    for node in nodes:
-        call = calls[node["NodeID"]]
-        try:
-            reports[node["NodeID"]] = ray.get(call, timeout=max(1.0, deadline - time.monotonic()))
-        except GetTimeoutError:
-            ray.cancel(call, force=True)
-            problems.append(
-                f"{_name(node)}: no answer within {_REPORT_SECONDS:.0f} seconds; look at `ray status`, and check "
-                "whether its disks or the shared folder hang"
-            )
-        except RayError as error:
-            problems.append(
-                f"{_name(node)}: a task failed: {root_cause(error)}; give the node the same environment as the driver"
-            )
-    return reports, problems
 
 
 @ray.remote(num_cpus=0, max_retries=0)
@@ -86,7 +67,7 @@ def _report(node: dict[str, Any], policies: list[Policy], output: str) -> NodeRe
     # .../session_.../sockets/plasma_store
     ray_tmp = shutil.disk_usage(Path(node["ObjectStoreSocketName"]).parent)
     return NodeReport(
-        name=_name(node),
+        name=node_name(node),
         versions=_versions(),
         ray_cpus=resources.get("CPU", 0.0),
         ray_gpus=resources.get("GPU", 0.0),
@@ -101,10 +82,6 @@ def _report(node: dict[str, Any], policies: list[Policy], output: str) -> NodeRe
         policy_refusal=next(filter(None, map(model_refusal, policies)), None),
         policy_digest=_digest(policies),
     )
-
-
-def _name(node: dict[str, Any]) -> str:
-    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,6 @@ cluster's GPUs change.
 import json
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -22,16 +21,14 @@ from ossft_ray.common.schema import EXAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.uris import join
 from ossft_ray.config import Columns, Experiment
-from ossft_ray.data.problems import source_digests
 from ossft_ray.distributed.nodes import alive_nodes
-from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, OnStage, ignore_stages
 from ossft_ray.distributed.session import plan_resources, start_ray
 from ossft_ray.engines.in_flight import problems_in_flight
-from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.example_tokens import encode_example
-from ossft_ray.policy.location import model_digest
 from ossft_ray.run_folder.metrics_log import read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, MANIFEST, MODEL, PARTS, PROBE, REWRITE, SCORE, TRAIN, part_name
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.sessions import session_total
 from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.stages.check.forecast import DROPPED, Forecast, Measurement, RunPlan, Timing, forecast
@@ -42,15 +39,13 @@ from ossft_ray.stages.score.stage import score
 from ossft_ray.stages.train.checkpoints import NUM_KEPT
 from ossft_ray.stages.train.stage import train
 
-OnStage = Callable[[str], OnProgress]
-
 _MEASURED, _PROBLEMS, _BATCHES = "measured.json", "problems.jsonl", "batches"
 _FORMAT = 2  # of measured.json
 _NUM_STEPS = 3  # a warm-up, and two that are timed
 
 
 def probe(
-    experiment: Experiment, findings: Findings, on_stage: OnStage | None = None, verbose: bool = False
+    run: Experiment | Run, findings: Findings, on_stage: OnStage = ignore_stages, verbose: bool = False
 ) -> Forecast:
     """Forecast the run from `findings.sample`; `on_stage` is called as in `run`.
 
@@ -58,13 +53,13 @@ def probe(
         InputError: the experiment cannot run as it is, or trains on the rows of another run.
         JobError: a stage failed.
     """
+    run = run if isinstance(run, Run) else Run(run)
+    experiment, folder = run.experiment, run.folder / PROBE
     if experiment.train.examples is not None:
         raise InputError(
             "[train] examples: a probe trains on what it rewrites itself, but this experiment names the rows of "
             "another run; leave the key out for the probe"
         )
-    folder = Folder.at(experiment.run.output) / PROBE
-    begin = on_stage or (lambda name: lambda totals: None)
     small = probe_experiment(experiment)
     rows = [json.dumps({"id": problem.problem_id, **vars(problem)}) + "\n" for problem in findings.sample]
     try:
@@ -72,19 +67,19 @@ def probe(
     except OSError as error:
         raise InputError(f"[run] output: {brief(error)}; choose one that can be written to") from error
     start_ray(small, verbose)
-    key = _measurement_key(experiment, findings)
+    key = _measurement_key(run, findings)
     before = folder.read_json(_MEASURED) if folder.exists(_MEASURED) else {}
     if before.get("fingerprint") == key:
-        begin(PROBE)(ALREADY_COMPLETE)
+        on_stage(PROBE)(ALREADY_COMPLETE)
         measured = TypeAdapter(Measurement).validate_python(before["measured"])
     else:
-        measured = _measure(small, findings, folder, begin, verbose)
+        measured = _measure(Run.of(small), findings, on_stage, verbose)
         folder.write_json(_MEASURED, {"fingerprint": key, "measured": asdict(measured)})
     return forecast(measured, plan_run(experiment, findings))
 
 
 def probe_experiment(experiment: Experiment) -> Experiment:
-    """The experiment on the sample alone, in a folder of its own, without what costs time and changes no rows."""
+    """The experiment on the sample alone, in a separate folder, without whatever costs time and changes no rows."""
     output = join(experiment.run.output, PROBE)
     columns = Columns(question="question", expert_solution="expert_solution")
     data = {"path": join(output, _PROBLEMS), "limit": None, "columns": columns}
@@ -124,33 +119,34 @@ def plan_run(experiment: Experiment, findings: Findings) -> RunPlan:
     )
 
 
-def _measurement_key(experiment: Experiment, findings: Findings) -> str:
+def _measurement_key(run: Run, findings: Findings) -> str:
     """The fingerprint of all that a measurement depends on."""
     inputs = {
         "format": _FORMAT,
-        "experiment": experiment.model_dump(mode="json"),
-        "sources": source_digests(experiment.data),
-        "model": model_digest(experiment.policy),
+        "experiment": run.experiment.model_dump(mode="json"),
+        "sources": run.source_digests,
+        "model": run.policy_digest,
         "sample": [problem.problem_id for problem in findings.sample],
         "gpus": ray.cluster_resources().get("GPU", 0),
     }
     return fingerprint(inputs)
 
 
-def _measure(experiment: Experiment, findings: Findings, folder: Folder, begin: OnStage, verbose: bool) -> Measurement:
+def _measure(run: Run, findings: Findings, on_stage: OnStage, verbose: bool) -> Measurement:
     """Run the stages on the sample. Its examples stay in the folder; checkpoints and the model are removed again."""
+    folder = run.folder
     for name in (REWRITE, SCORE, _BATCHES, TRAIN, MEMORY):
         (folder / name).delete()  # the times of an interrupted probe are useless
-    manifest = rewrite(experiment, begin(REWRITE), verbose=verbose, worker=ProbeWorker)
+    manifest = rewrite(run, on_stage(REWRITE), verbose=verbose, worker=ProbeWorker)
     phases, num_policies = manifest["phases"], max(1, session_total(folder / REWRITE, "policies"))
     sampling, attempts_of_each = phases.get("sampling", 0.0), manifest["attempts"] / num_policies
     timings = {REWRITE: Timing(phases["rewriting"] - sampling, sampling, attempts_of_each or 1.0)}
-    fitting = _fitting_examples(experiment, folder / REWRITE)
+    fitting = _fitting_examples(run)
     if fitting:
         began = time.monotonic()
-        seconds = score(experiment, begin(SCORE), verbose=verbose)["seconds"]
+        seconds = score(run, on_stage(SCORE), verbose=verbose)["seconds"]
         timings[SCORE] = Timing(time.monotonic() - began - seconds, seconds, len(findings.sample))
-        timings[TRAIN] = _train(experiment, folder, fitting, begin(TRAIN), verbose)
+        timings[TRAIN] = _train(run, fitting, on_stage(TRAIN), verbose)
     memory = folder / MEMORY
     measured = Measurement(
         fates={**manifest["origins"], DROPPED: manifest["dropped"]},
@@ -172,16 +168,15 @@ def _measure(experiment: Experiment, findings: Findings, folder: Folder, begin: 
     return measured
 
 
-def _train(
-    experiment: Experiment, folder: Folder, examples: list[dict[str, Any]], on_progress: OnProgress, verbose: bool
-) -> Timing:
+def _train(run: Run, examples: list[dict[str, Any]], on_progress: OnProgress, verbose: bool) -> Timing:
     """Three steps of the global batch. The first step, the checkpoint and the export count as start-up."""
-    _write_batches(folder, examples, _NUM_STEPS * experiment.train.global_batch_size)
-    settings = experiment.train.model_copy(update={"examples": join(experiment.run.output, _BATCHES)})
+    settings = run.experiment.train
+    _write_batches(run.folder, examples, _NUM_STEPS * settings.global_batch_size)
+    batches = settings.model_copy(update={"examples": join(run.experiment.run.output, _BATCHES)})
     began = time.monotonic()
-    train(experiment.model_copy(update={"train": settings}), on_progress, verbose=verbose)
+    train(run.updated(train=batches), on_progress, verbose=verbose)
     seconds = time.monotonic() - began
-    timed = read_metrics(folder / TRAIN)[1:]
+    timed = read_metrics(run.folder / TRAIN)[1:]
     step_seconds = sum(line["seconds"] for line in timed)
     return Timing(seconds - step_seconds, step_seconds, sum(line["num_examples"] for line in timed))
 
@@ -194,11 +189,11 @@ def _write_batches(folder: Folder, examples: list[dict[str, Any]], num_rows: int
     (folder / _BATCHES).write_json(MANIFEST, {"fingerprint": (folder / REWRITE).read_json(MANIFEST)["fingerprint"]})
 
 
-def _fitting_examples(experiment: Experiment, source: Folder) -> list[dict[str, Any]]:
+def _fitting_examples(run: Run) -> list[dict[str, Any]]:
     """The examples that are short enough to train on."""
-    chat, max_length = load_chat(experiment.policy), experiment.train.max_length
-    rows = source.read_tables(PARTS, EXAMPLE_SCHEMA).to_pylist()
-    return [row for row in rows if encode_example(row, chat, experiment).num_tokens <= max_length]
+    rows = (run.folder / REWRITE).read_tables(PARTS, EXAMPLE_SCHEMA).to_pylist()
+    max_length = run.experiment.train.max_length
+    return [row for row in rows if encode_example(row, run.chat, run.experiment).num_tokens <= max_length]
 
 
 def _num_bytes(folder: Folder) -> int:

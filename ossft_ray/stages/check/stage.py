@@ -16,9 +16,7 @@ from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.rewriting import derive_seed
-from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.run import Run
-from ossft_ray.stages.evaluate.models import other_models
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,15 @@ def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     Raises:
         InputError: the first thing that would stop the run; says what, where, and how to fix it.
     """
-    run = run if isinstance(run, Run) else Run(run)  # which writes nothing
+    run = run if isinstance(run, Run) else Run(run)  # not pinned, because that writes the commit
     experiment = run.experiment
     check_output(experiment.run.output)
     _check_reachable(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
     _check_loss(experiment)
     chat = run.chat
-    for other in other_models(experiment).values():
-        load_chat(other.policy)
+    for other in run.other_models.values():
+        _ = other.chat
     benchmarks = {name: len(problems) for name, problems in run.benchmarks.items()}
     counts, began = InputCounts(), time.monotonic()
     rng = random.Random(derive_seed(experiment.run.seed, "probe"))

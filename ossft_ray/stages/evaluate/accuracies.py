@@ -17,7 +17,7 @@ Accuracies = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark
 def model_accuracies(model_folder: Folder, benchmarks: list[str]) -> dict[str, dict[str, Any]]:
     """A model's entry of `scores.json`."""
     results = {name: benchmark_result(list(read_samples(model_folder, name).values())) for name in benchmarks}
-    return {folder_name(name): _result_as_json(result) for name, result in results.items()}
+    return {folder_name(name): _as_json(result) for name, result in results.items()}
 
 
 def compare_models(before: Folder, after: Folder, benchmarks: list[str]) -> dict[str, dict[str, Any]]:
@@ -29,7 +29,7 @@ def compare_models(before: Folder, after: Folder, benchmarks: list[str]) -> dict
     found = {folder_name(name): _compare_on(before, after, name) for name in benchmarks}
     if len(found) > 1:
         found[AVERAGE] = average(list(found.values()))
-    return {name: _comparison_as_json(comparison) for name, comparison in found.items()}
+    return {name: _as_json(comparison) for name, comparison in found.items()}
 
 
 def read_differences(output: str) -> Accuracies:
@@ -56,11 +56,8 @@ def _compare_on(before: Folder, after: Folder, benchmark: str) -> Comparison:
     return compare(list(old.values()), [new[problem_id] for problem_id in old])
 
 
-def _result_as_json(result: BenchmarkResult) -> dict[str, Any]:
-    values = asdict(result)
-    return {"avg": values.pop("avg"), "stderr": values.pop("stderr"), "pass": values.pop("pass_at"), **values}
-
-
-def _comparison_as_json(comparison: Comparison) -> dict[str, Any]:
-    values = asdict(comparison)
-    return {"degrees_of_freedom" if key == "degrees" else key: v for key, v in values.items() if key != "resolution"}
+def _as_json(figures: BenchmarkResult | Comparison) -> dict[str, Any]:
+    """The figures under their names in the files; `pass` cannot be the name of a field in Python."""
+    values = {"pass" if name == "pass_at" else name: value for name, value in asdict(figures).items()}
+    values.pop("resolution", None)
+    return values

@@ -6,22 +6,21 @@ has drawn from the same model for the same problems are taken from the cache (`s
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.progress import OnProgress
+from ossft_ray.distributed.progress import OnProgress, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
-from ossft_ray.run_folder.names import ACCURACIES, BASE, COSTS, DIFFERENCES, EVALUATE
+from ossft_ray.run_folder.names import ACCURACIES, BASE, COSTS, DIFFERENCES, EVALUATE, MANIFEST, TRAIN, TRAINED
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.sessions import session_phases, session_total
 from ossft_ray.stages.evaluate.accuracies import Accuracies, compare_models, model_accuracies
-from ossft_ray.stages.evaluate.models import evaluated_models
 from ossft_ray.stages.evaluate.sampling import ModelSampling
 
 
 @replanned
 def evaluate(
-    run: Experiment | Run, on_progress: OnProgress | None = None, start_over: bool = False, verbose: bool = False
+    run: Experiment | Run, on_progress: OnProgress = ignore, start_over: bool = False, verbose: bool = False
 ) -> Accuracies:
     """Evaluate the base model, the trained one if `train/` is complete, and `[evaluate] models`.
 
@@ -39,13 +38,12 @@ def evaluate(
     check_engine_settings(experiment.policy.engine)
     if not experiment.evaluate.benchmarks:
         raise InputError("[evaluate] benchmarks is empty; name at least one")
-    report, benchmarks = on_progress or (lambda totals: None), run.benchmarks
-    models = {name: run if name == BASE else Run.of(model) for name, model in evaluated_models(experiment).items()}
+    benchmarks, models = run.benchmarks, evaluated_models(run)
     for model in models.values():
         _ = model.chat  # refuse bad models before sampling any
     accuracies: Accuracies = {}
     for name, model in models.items():
-        ModelSampling(name, model, benchmarks, folder / name, report).complete(start_over, verbose)
+        ModelSampling(name, model, benchmarks, folder / name, on_progress).complete(start_over, verbose)
         accuracies[name] = model_accuracies(folder / name, list(benchmarks))
     differences = {
         name: compare_models(folder / BASE, folder / name, list(benchmarks)) for name in models if name != BASE
@@ -58,3 +56,10 @@ def evaluate(
         folder.write_json(file, content)
     write_config(experiment)
     return accuracies
+
+
+def evaluated_models(run: Run) -> dict[str, Run]:
+    """All models by name, base first, then trained if it is complete. Each is a run with it as `[policy]`."""
+    is_trained = (run.folder / TRAIN).exists(MANIFEST)
+    others = {name: other.pinned() for name, other in run.other_models.items()}
+    return {BASE: run, **({TRAINED: run.of_trained_model} if is_trained else {}), **others}

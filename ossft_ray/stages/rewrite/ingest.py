@@ -93,10 +93,12 @@ def _read_input(run: Run, folder: Folder, earlier: InputManifest | None, sources
     ):
         # Noted rows are spooled until all is read: if the input is refused, the files of the earlier input stay.
         rejected, flagged = writers = [
-            PartWriter(Folder.at(spool), prefix, REJECTED_SCHEMA, _NOTED_ROWS) for prefix in ("rejected", "flagged")
+            PartWriter(Folder.at(spool), prefix, REJECTED_SCHEMA, lambda number: _NOTED_ROWS)
+            for prefix in ("rejected", "flagged")
         ]
         corrected: dict[str, Problem] = {}
-        problems = _ProblemWriter(folder / PROBLEMS, earlier.num_parts if earlier else 0)
+        first_part = earlier.num_parts if earlier else 0
+        problems = PartWriter(folder / PROBLEMS, "part", PROBLEM_SCHEMA, part_capacity, first_part)
         for name in earlier.part_names if earlier else []:
             for row in (folder / PROBLEMS).read_table(name).to_pylist():
                 seen.add_existing(Problem(**row))
@@ -149,24 +151,6 @@ def _correct_problems(folder: Folder, corrected: dict[str, Problem]) -> None:
             move_part(folder, name, folder / BEFORE)
         rows = [vars(corrected[row["problem_id"]]) if row["problem_id"] in corrected else row for row in rows]
         (folder / PROBLEMS).write_table(name, to_table(rows, PROBLEM_SCHEMA))
-
-
-class _ProblemWriter:
-    """Writes problems as parts, starting with part `number`; `part_capacity` gives their sizes."""
-
-    def __init__(self, folder: Folder, number: int) -> None:
-        self.folder, self.number = folder, number
-        self._waiting: list[dict[str, Any]] = []
-
-    def write(self, row: dict[str, Any]) -> None:
-        self._waiting.append(row)
-        if len(self._waiting) == part_capacity(self.number):
-            self.flush()
-
-    def flush(self) -> None:
-        if self._waiting:
-            self.folder.write_table(part_name(self.number), to_table(self._waiting, PROBLEM_SCHEMA))
-            self.number, self._waiting = self.number + 1, []
 
 
 def _sources_digest(run: Run) -> str:

@@ -8,7 +8,7 @@ killed run resumes with the missing parts and samples again only what was in fli
 from typing import Any
 
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import check_output, start_ray
@@ -27,7 +27,7 @@ from ossft_ray.stages.rewrite.worker import RewriteWorker
 @replanned
 def rewrite(
     run: Experiment | Run,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = ignore,
     start_over: bool = False,
     verbose: bool = False,
     worker: type[RewriteWorker] = RewriteWorker,
@@ -46,16 +46,14 @@ def rewrite(
     check_output(experiment.run.output)
     check_engine_settings(experiment.policy.engine)
     inputs = rewrite_inputs(run)
-    report = on_progress or (lambda totals: None)
     if (manifest := begin_stage(folder, inputs, start_over, is_extension)) is not None:
-        report(ALREADY_COMPLETE)
+        on_progress(ALREADY_COMPLETE)
         return manifest
 
     session = Session(folder)
     input_manifest = shard_input(run, folder)
     record_growth(folder, inputs)
     session.end_phase("reading data")
-    write_config(experiment)
     finished = set(folder.names(PARTS))
     # Large parts first, because small ones spread better over many policies at the end.
     missing = sorted(set(input_manifest.part_names) - finished, key=lambda part: (-_capacity(part), part))
@@ -68,7 +66,7 @@ def rewrite(
         missing,
         input_manifest.problems - num_done,
         REWRITE,
-        lambda totals: report(counts | totals),
+        lambda totals: on_progress(counts | totals),
         verbose,
     )
     session.end_phase("rewriting", totals)

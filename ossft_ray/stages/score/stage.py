@@ -14,7 +14,7 @@ from ossft_ray.common.schema import SCORE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
@@ -33,10 +33,7 @@ _WORKERS = "workers"  # sub-folder for Ray Train's own state, removed at the end
 
 @replanned
 def score(
-    run: Experiment | Run,
-    on_progress: OnProgress | None = None,
-    start_over: bool = False,
-    verbose: bool = False,
+    run: Experiment | Run, on_progress: OnProgress = ignore, start_over: bool = False, verbose: bool = False
 ) -> dict[str, Any]:
     """Score the examples that will be trained on, and return the manifest; a complete stage is left as it is.
 
@@ -50,21 +47,19 @@ def score(
     run = Run.of(run)
     experiment, folder = run.experiment, run.folder / SCORE
     check_output(experiment.run.output)
-    report = on_progress or (lambda totals: None)
     source = examples_folder(experiment)
     check_deepspeed_settings(experiment.train)
     _ = run.chat  # a policy that cannot be used fails here rather than in every worker
     inputs = score_inputs(run, source)
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
-        report(ALREADY_COMPLETE)
+        on_progress(ALREADY_COMPLETE)
         return manifest
 
-    write_config(experiment)
     progress = _Progress(folder, len(source.names(PARTS)))
     if progress.num_missing:
         start_ray(experiment, verbose)
         config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
-        poll, written = lambda: report(progress.totals()), lambda: progress.totals()["parts"]
+        poll, written = lambda: on_progress(progress.totals()), lambda: progress.totals()["parts"]
         run_group(run_worker, config, experiment, folder, _WORKERS, poll, written)
     (folder / _WORKERS).delete()
     manifest = finish_stage(folder, inputs, summarise_scores(folder))

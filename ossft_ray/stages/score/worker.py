@@ -6,23 +6,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ossft_ray.common.errors import InputError, JobError
+from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, check_table, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.cluster_metrics import ClusterMetrics
 from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.distributed.train_group import begin_worker
-from ossft_ray.engines.training.batches import Examples
+from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.training.diagnosis import explain_out_of_memory
 from ossft_ray.engines.training.scoring import Scorer
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
-from ossft_ray.run_folder.names import INPUTS, PARTS
+from ossft_ray.run_folder.names import PARTS
 from ossft_ray.run_folder.parts import write_counted
 
 KEPT, EXPERT_ORIGINAL = "kept", "expert_original"  # a score's source
-_MIN_RESPONSES = 16  # that a worker gets at once: of a small part, many workers would get almost nothing each
+_MIN_RESPONSES = 16  # for each worker at once: split over many workers, a small part leaves each almost idle
 
 
 class UnscoredResponse(NamedTuple):
@@ -107,8 +107,6 @@ def score_group(scorer: Any, group: list[UnscoredPart], folder: Folder | None) -
         of_part = list(itertools.islice(remaining, len(part.responses)))
         counts = {"too_long": part.too_long, "tokens": _count(of_part), "seconds": seconds_each * len(of_part)}
         if folder is not None:
-            if not folder.exists(INPUTS):
-                raise JobError(f"{folder.path} vanished while it was written to; run the same command again")
             write_counted(folder, part.name, to_table(of_part, SCORE_SCHEMA), counts)
     return _count(rows)
 
@@ -119,12 +117,10 @@ def _score(scorer: Any, responses: list[UnscoredResponse]) -> list[dict[str, Any
     distinct = dict(zip(keys, responses, strict=True))
     if not distinct:
         return []
-    examples = Examples.build(
-        [response.problem_id for response in distinct.values()],
-        [response.encoded.prompt for response in distinct.values()],
-        [response.encoded.response for response in distinct.values()],
-    )
-    logprobs = dict(zip(distinct, scorer.logprobs(examples), strict=True))
+    examples = [
+        TokenizedExample(each.problem_id, each.encoded.prompt, each.encoded.response) for each in distinct.values()
+    ]
+    logprobs = dict(zip(distinct, scorer.logprobs(Examples.build(examples)), strict=True))
     return [
         {
             "problem_id": response.problem_id,

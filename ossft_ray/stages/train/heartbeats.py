@@ -2,7 +2,7 @@
 
 Workers wait for each other in collectives, so one that hangs stops them all. Each reports every phase that it begins,
 and from a second thread that its process is alive. When no worker has moved for too long, the driver names those that
-are no longer heard of, or those that are behind the others.
+are silent, or else those that are behind the others.
 """
 
 import threading
@@ -69,7 +69,7 @@ def make_heartbeat(heartbeats: Any, rank: int, hang_after: str) -> Callable[[int
 
 
 def raise_if_hung(heartbeats: Any, hang_after: str) -> None:
-    """Raise JobError if no worker has moved for so long, with the workers that are silent or behind the others."""
+    """Raise JobError if no worker has moved for `hang_after`, with the workers that are silent or behind the others."""
     seconds, positions, silences = ray.get(heartbeats.snapshot.remote())
     limit = parse_duration(hang_after)
     if positions and seconds > limit:

@@ -8,7 +8,7 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.nodes import on_driver_node
-from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
@@ -35,18 +35,11 @@ _LEARNING_KEYS = {
 
 @replanned
 def train(
-    run: Experiment | Run,
-    on_progress: OnProgress | None = None,
-    start_over: bool = False,
-    verbose: bool = False,
+    run: Experiment | Run, on_progress: OnProgress = ignore, start_over: bool = False, verbose: bool = False
 ) -> dict[str, Any]:
     """Train `[policy] model` on a run's rewritten examples and return the manifest; resumes a run that was killed.
 
-    Args:
-        run: the resolved experiment, or the run of it.
-        on_progress: called with each step's metrics, as in `train/metrics.jsonl`; or once, if nothing is left to do.
-        start_over: discard what an earlier run with other settings left.
-        verbose: let Ray print what its workers print.
+    `on_progress` gets each step's metrics, as in `train/metrics.jsonl`. `start_over` discards what other settings left.
 
     Raises:
         InputError: there are no complete examples, none fits max_length, or the output was made with other settings
@@ -57,13 +50,12 @@ def train(
     run = Run.of(run)
     experiment, folder = run.experiment, run.folder / TRAIN
     check_output(experiment.run.output)
-    report = on_progress or (lambda metrics: None)
     source = examples_folder(experiment)
     scores = score_folder(run, source)
     inputs = _inputs(run, source, scores)
     is_new = start_over or not folder.exists(INPUTS)
     if (manifest := begin_stage(folder, inputs, start_over)) is not None:
-        report(ALREADY_COMPLETE)
+        on_progress(ALREADY_COMPLETE)
         return manifest
     write_config(experiment)
     try:
@@ -73,7 +65,7 @@ def train(
             folder.delete()
         raise
     start_ray(experiment, verbose)
-    _fit(experiment, folder, data, report, verbose)
+    _fit(experiment, folder, data, on_progress, verbose)
     return finish_stage(folder, inputs, _manifest(experiment, folder, data))
 
 

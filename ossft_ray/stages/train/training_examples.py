@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
-from ossft_ray.engines.training.batches import Examples
+from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import PARTS
@@ -26,15 +26,6 @@ class TrainingExamples:
     num_reencoded: int  # responses of a policy with another tokenizer
 
 
-class _Row(NamedTuple):
-    problem_id: str
-    prompt: list[int]
-    response: list[int]
-    origin: str
-    reference_logprobs: list[float] | None
-    behavior_logprobs: list[float] | None
-
-
 def load_training_examples(
     source: Folder, chat: Chat, experiment: Experiment, scores: Folder | None = None
 ) -> TrainingExamples:
@@ -45,8 +36,8 @@ def load_training_examples(
     """
     settings = experiment.train
     references = {} if scores is None else read_reference_logprobs(scores)
-    trained: list[_Row] = []
-    held_out: list[_Row] = []
+    trained: list[TokenizedExample] = []
+    held_out: list[TokenizedExample] = []
     too_long, num_reencoded = [], 0
     for file, row in _read_rows(source):
         problem_id, encoded = row["problem_id"], encode_example(row, chat, experiment)
@@ -62,7 +53,8 @@ def load_training_examples(
             )
         behavior = _behavior_logprobs(row, encoded, file) if settings.loss == "is" else None
         group = held_out if is_held_out(problem_id, settings.holdout, experiment.run.seed) else trained
-        group.append(_Row(problem_id, encoded.prompt, encoded.response, row["origin"], reference, behavior))
+        tokens = encoded.prompt, encoded.response
+        group.append(TokenizedExample(problem_id, *tokens, row["origin"], reference, behavior))
     if not trained:
         reason = (
             f"{len(too_long)} examples, all longer than train.max_length = {settings.max_length} tokens; raise it"
@@ -75,7 +67,8 @@ def load_training_examples(
             f'{source.path}: train.keep = "best" needs problems to measure on, and train.holdout = '
             f"{settings.holdout} holds none out; raise it"
         )
-    return TrainingExamples(_build(trained), _build(held_out) if held_out else None, too_long, num_reencoded)
+    holdout = Examples.build(held_out) if held_out else None
+    return TrainingExamples(Examples.build(trained), holdout, too_long, num_reencoded)
 
 
 def _read_rows(source: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -90,15 +83,6 @@ def is_held_out(problem_id: str, share: float, seed: int) -> bool:
     """Whether a problem is in the holdout. Its id decides, so all its examples are, and more data moves no problem."""
     digest = hashlib.sha256(f"{seed} {problem_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def _build(rows: list[_Row]) -> Examples:
-    problem_ids, prompts, responses, origins, references, behaviors = map(list, zip(*rows, strict=True))
-    return Examples.build(
-        problem_ids, prompts, responses, origins,
-        None if rows[0].reference_logprobs is None else references,
-        None if rows[0].behavior_logprobs is None else behaviors,
-    )  # fmt: skip
 
 
 def _behavior_logprobs(row: dict[str, Any], encoded: EncodedExample, file: str) -> list[float]:

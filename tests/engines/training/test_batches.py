@@ -3,10 +3,21 @@
 import numpy as np
 import pytest
 
-from ossft_ray.engines.training.batches import Examples, assign_micro_batches, collate, global_batch, num_steps
+from ossft_ray.engines.training.batches import (
+    Examples,
+    TokenizedExample,
+    assign_micro_batches,
+    collate,
+    global_batch,
+    num_steps,
+)
 
 EXAMPLES = Examples.build(
-    ["a", "b", "c"], [[1, 2], [3], [4, 5, 6]], [[10, 11, 12], [13, 14], [15]], ["self", "expert", "guided"]
+    [
+        TokenizedExample("a", [1, 2], [10, 11, 12], "self"),
+        TokenizedExample("b", [3], [13, 14], "expert"),
+        TokenizedExample("c", [4, 5, 6], [15], "guided"),
+    ]
 )
 
 
@@ -15,7 +26,7 @@ def test_examples_keep_what_they_were_built_from() -> None:
     assert EXAMPLES.response_lengths.tolist() == [3, 2, 1]
     assert EXAMPLES.token_ids.tolist() == [1, 2, 10, 11, 12, 3, 13, 14, 4, 5, 6, 15]
     with pytest.raises(ValueError, match="at least one token"):
-        Examples.build(["a"], [[]], [[1]])
+        Examples.build([TokenizedExample("a", [], [1])])
 
 
 @pytest.mark.parametrize("examples, batch, epochs, expected", [(22, 8, 2, 6), (8, 8, 1, 1), (9, 8, 1, 2), (3, 8, 4, 4)])
@@ -80,10 +91,11 @@ def test_packed_row() -> None:
 
 
 def test_reference_logprobs_belong_to_response_tokens() -> None:
-    built = Examples.build(["a", "b"], [[1, 2], [3]], [[10], [13, 14]], reference_logprobs=[[-1.0], [-2.0, -3.0]])
+    first = TokenizedExample("a", [1, 2], [10], reference_logprobs=[-1.0])
+    built = Examples.build([first, TokenizedExample("b", [3], [13, 14], reference_logprobs=[-2.0, -3.0])])
     assert built.reference_logprobs.tolist() == [-1.0, -2.0, -3.0] and built.response_offsets.tolist() == [0, 1, 3]
-    with pytest.raises(ValueError, match="one reference log-probability"):
-        Examples.build(["a"], [[1]], [[10, 11]], reference_logprobs=[[-1.0]])
+    with pytest.raises(ValueError, match="one of the reference_logprobs"):
+        Examples.build([first._replace(response=[10, 11])])
 
 
 def test_an_empty_micro_batch_has_no_targets() -> None:

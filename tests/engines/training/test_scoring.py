@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Lora, Policy, Train
-from ossft_ray.engines.training.batches import Examples
+from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.training.scoring import Scorer
 from ossft_ray.engines.training.trainer import Trainer
 from tests.engines.process_group import join_group
@@ -38,7 +38,9 @@ def make_texts() -> tuple[list[list[int]], list[list[int]]]:
 
 def build(references: list[list[float]] | None = None) -> Examples:
     prompts, responses = make_texts()
-    return Examples.build([f"problem-{index}" for index in range(21)], prompts, responses, None, references)
+    names = [f"problem-{index}" for index in range(21)]
+    columns = names, prompts, responses, ["expert"] * 21, references or [None] * 21
+    return Examples.build(list(map(TokenizedExample, *columns)))
 
 
 def plain_logprobs() -> list[list[float]]:

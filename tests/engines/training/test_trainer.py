@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Lora, Policy, Power, Psft, Train
-from ossft_ray.engines.training.batches import Examples
+from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.training.checkpoint_state import TAG, load_state, save_state
 from ossft_ray.engines.training.model_export import export_model
 from ossft_ray.engines.training.trainer import Trainer
@@ -69,7 +69,7 @@ def make_examples() -> Examples:
     references, behaviors = ([(-4 * rng.random(len(response))).tolist() for response in responses] for _ in range(2))
     origins = [ORIGINS[index % 3] for index in range(22)]
     names = [f"problem-{index}" for index in range(22)]
-    return Examples.build(names, prompts, responses, origins, references, behaviors)
+    return Examples.build(list(map(TokenizedExample, names, prompts, responses, origins, references, behaviors)))
 
 
 def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

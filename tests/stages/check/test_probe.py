@@ -13,6 +13,7 @@ from ossft_ray.config import Experiment, resolve
 from ossft_ray.distributed.progress import OnProgress
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.check.forecast import Forecast
 from ossft_ray.stages.check.probe import _fitting_examples, _write_batches, probe, probe_experiment
 from ossft_ray.stages.check.stage import check
@@ -65,7 +66,7 @@ def test_the_run_takes_what_the_probe_forecast(tmp_path: Path, ray_cluster: None
 
     seconds = {stage.name: stage.seconds for stage in forecast.stages}
     assert seconds.keys() == {"rewrite", "score", "train", "evaluate"}
-    spent = rewritten["phases"]["intake"] + rewritten["phases"]["rewriting"]
+    spent = rewritten["phases"]["reading data"] + rewritten["phases"]["rewriting"]
     assert spent / SECONDS_FACTOR < seconds["rewrite"] < spent * SECONDS_FACTOR
     assert trained["seconds"] < seconds["train"] * SECONDS_FACTOR
 
@@ -140,11 +141,11 @@ def example(problem_id: str, num_tokens: int) -> dict[str, Any]:
 
 
 def test_batches_are_whole_and_hold_examples_that_fit(tmp_path: Path) -> None:
-    experiment, folder = experiment_on(tmp_path, 3), Folder.at(str(tmp_path))
-    rewritten = folder / "rewrite"
+    experiment, folder = experiment_on(tmp_path, 3), Folder.at(str(tmp_path / "run"))
+    run, rewritten = Run(experiment), folder / "rewrite"
     rewritten.write_table("part-00000.parquet", to_table([example("a", 10), example("b", 900)], EXAMPLE_SCHEMA))
     rewritten.write_json("manifest.json", {"fingerprint": "f"})
-    _write_batches(folder, _fitting_examples(experiment, rewritten), 96)
+    _write_batches(folder, _fitting_examples(run), 96)
     batches = load_training_examples(folder / "batches", load_chat(experiment.policy), experiment)
     assert batches.examples.problem_ids == ["a"] * 96
     assert (folder / "batches").read_json("manifest.json")["fingerprint"] == "f"

@@ -15,9 +15,9 @@ from ossft_ray.common.playground_paths import BENCHMARKS, POLICY_FOLDER
 from ossft_ray.common.prompt_templates import TEMPLATES
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
+from ossft_ray.run_folder.run import Run
 from ossft_ray.run_folder.stage_folder import finish_stage
-from ossft_ray.stages.evaluate.models import evaluated_models
-from ossft_ray.stages.evaluate.stage import evaluate
+from ossft_ray.stages.evaluate.stage import evaluate, evaluated_models
 from ossft_ray.stages.evaluate.worker import solve_template
 
 NUM_PROBLEMS = 10  # two parts
@@ -240,12 +240,12 @@ def test_an_unusable_model_is_refused_before_any_model_is_sampled(folder: Path, 
 def test_models_are_base_then_trained_then_others(tmp_path: Path) -> None:
     given = resolve(settings(tmp_path, "run", models={"b": "owner/b", "a": "owner/a"}))
     given = given.model_copy(update={"policy": given.policy.model_copy(update={"revision": "v1"})})
-    assert list(evaluated_models(given)) == ["base", "b", "a"]
+    assert list(evaluated_models(Run(given))) == ["base", "b", "a"]
     finish_stage(Folder.at(given.run.output) / "train", {}, {})
-    found = evaluated_models(given)
-    assert list(found) == ["base", "trained", "b", "a"]
-    assert [each.policy.model for each in found.values()][2:] == ["owner/b", "owner/a"]
-    assert [each.policy.revision for each in found.values()] == ["v1", None, None, None]
+    found = [each.experiment.policy for each in evaluated_models(Run(given)).values()]
+    assert list(evaluated_models(Run(given))) == ["base", "trained", "b", "a"]
+    assert [policy.model for policy in found[2:]] == ["owner/b", "owner/a"]
+    assert [policy.revision for policy in found] == ["v1", None, None, None]
 
 
 def test_evaluation_may_use_another_template_than_training(tmp_path: Path) -> None:
