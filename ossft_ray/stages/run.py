@@ -7,7 +7,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnProgress
 from ossft_ray.report import report
 from ossft_ray.run_folder.names import EVALUATE, REWRITE, SCORE, TRAIN, round_name
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.evaluate.models import trained_policy
 from ossft_ray.stages.evaluate.stage import evaluate

@@ -1,4 +1,4 @@
-"""A run as its stages see it: the experiment, its folder, and whatever they derive from both, resolved once."""
+"""A resolved run: the experiment, its folder, and what the stages derive from both, computed once."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
