@@ -18,7 +18,7 @@ from ossft_ray.terminal.bars import StageBars, print_lines
 
 if TYPE_CHECKING:
     from ossft_ray.config import Experiment
-    from ossft_ray.run_folder.run import Run
+    from ossft_ray.run_folder.resolved_run import Run
     from ossft_ray.stages.check.stage import Findings
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -195,7 +195,7 @@ def check(
     if price is not None and num_probed is None:
         raise click.UsageError("--price-per-gpu-hour needs --probe N")
     experiment = _load(config_path, overrides)
-    from ossft_ray.run_folder.run import Run
+    from ossft_ray.run_folder.resolved_run import Run
     from ossft_ray.stages.check.stage import check
     from ossft_ray.terminal.check_tables import findings_lines
 

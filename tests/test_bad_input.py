@@ -21,7 +21,7 @@ from ossft_ray.data.problems import Rejection
 from ossft_ray.data.screening import InputCounts, screen_problems
 from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.rewrite.ingest import shard_input
 
 GOOD = {"problem": "What is 1 + 1?", "answer": "2", "solution": r"It is \boxed{2}."}

@@ -19,7 +19,7 @@ from ossft_ray.config import Experiment, Resources
 from ossft_ray.distributed.nodes import node_capacities
 from ossft_ray.distributed.placement import NodeCapacity, slots_on
 from ossft_ray.distributed.progress import OnProgress, ignore
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 
 _CHECK_SECONDS = 5.0
 T = TypeVar("T")

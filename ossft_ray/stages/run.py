@@ -5,7 +5,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnStage, ignore_stages
 from ossft_ray.report import report
 from ossft_ray.run_folder.names import EVALUATE, REWRITE, SCORE, TRAIN, round_name
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.evaluate.stage import evaluate
 from ossft_ray.stages.rewrite.stage import rewrite

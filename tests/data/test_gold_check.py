@@ -15,7 +15,7 @@ from ossft_ray.data.problems import Rejection
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
 from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.rewrite.ingest import shard_input
 

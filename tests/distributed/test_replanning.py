@@ -12,7 +12,7 @@ from ossft_ray.common.errors import JobError
 from ossft_ray.config import Resources
 from ossft_ray.distributed.placement import NodeCapacity
 from ossft_ray.distributed.replanning import CapacityWatch, InsufficientCapacity, replanned
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from tests.stages.scripted import experiment, rows_by_id
 
 NODE = NodeCapacity(gpus=2, cpus=8)

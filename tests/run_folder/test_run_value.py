@@ -15,7 +15,7 @@ from ossft_ray.config import Resources
 from ossft_ray.run_folder import run as run_module
 from ossft_ray.run_folder.names import METRICS, MODEL, PROBLEMS, REWRITE, part_name
 from ossft_ray.run_folder.parts import write_part
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages import run as flow
 from ossft_ray.stages.evaluate.benchmark_parts import folder_name, split_part
 from ossft_ray.stages.evaluate.sampling import ModelSampling

@@ -8,7 +8,7 @@ from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.config import resolve
 from ossft_ray.distributed.logs import explain_failure
 from ossft_ray.distributed.session import check_output
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.run import next_round
 
 EXPERIMENT = resolve(

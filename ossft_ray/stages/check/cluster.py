@@ -23,7 +23,7 @@ from ossft_ray.engines.gpus import driver_gpus, torch_gpus
 from ossft_ray.policy.location import model_digest
 from ossft_ray.policy.model_access import model_refusal
 from ossft_ray.run_folder.provenance import package_versions
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport, find_problems
 
 _REPORT_SECONDS = 180.0  # a node's first task imports torch and transformers

@@ -28,7 +28,7 @@ from ossft_ray.engines.in_flight import problems_in_flight
 from ossft_ray.policy.example_tokens import encode_example
 from ossft_ray.run_folder.metrics_log import read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, MANIFEST, MODEL, PARTS, PROBE, REWRITE, SCORE, TRAIN, part_name
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.sessions import session_total
 from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.stages.check.forecast import DROPPED, Forecast, Measurement, RunPlan, Timing, forecast

@@ -16,7 +16,7 @@ from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.rewriting import derive_seed
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 
 
 @dataclass(frozen=True)

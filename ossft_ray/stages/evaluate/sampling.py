@@ -9,7 +9,7 @@ from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.run_folder.names import EVALUATE, PARTS, part_name
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.sessions import Session
 from ossft_ray.run_folder.stage_folder import begin_stage
 from ossft_ray.stages.evaluate import benchmark_parts

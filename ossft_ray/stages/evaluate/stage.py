@@ -12,7 +12,7 @@ from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.run_folder.names import ACCURACIES, BASE, COSTS, DIFFERENCES, EVALUATE, MANIFEST, TRAIN, TRAINED
 from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.sessions import session_phases, session_total
 from ossft_ray.stages.evaluate.accuracies import Accuracies, compare_models, model_accuracies
 from ossft_ray.stages.evaluate.sampling import ModelSampling

@@ -22,7 +22,7 @@ from ossft_ray.data.screening import InputCounts, screen_problems
 from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.run_folder.names import BEFORE, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS, part_name
 from ossft_ray.run_folder.parts import move_part
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.verification.fingerprint import verify_inputs
 

@@ -5,7 +5,7 @@ from typing import Any
 from ossft_ray.common.storage import Folder
 from ossft_ray.run_folder.names import BEFORE, INPUTS, MANIFEST, PARTS
 from ossft_ray.run_folder.parts import move_part
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import differences
 from ossft_ray.verification.fingerprint import verify_inputs
 

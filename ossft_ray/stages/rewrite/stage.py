@@ -15,7 +15,7 @@ from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.run_folder.names import BEFORE, PARTS, REWRITE, UNFINISHED, part_number
 from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.sessions import Session
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.rewrite.ingest import part_capacity, shard_input

@@ -24,7 +24,7 @@ from ossft_ray.run_folder.names import MANIFEST, PARTS, SCORE
 from ossft_ray.run_folder.parts import read_counts
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, run_worker
 

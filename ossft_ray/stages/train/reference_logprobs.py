@@ -4,7 +4,7 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import SCORE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.run_folder.names import INPUTS, MANIFEST, PARTS, SCORE
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import differences
 from ossft_ray.stages.score.stage import score_inputs
 from ossft_ray.stages.score.worker import KEPT

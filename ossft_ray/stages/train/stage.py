@@ -17,7 +17,7 @@ from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, TRAIN
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints
 from ossft_ray.stages.train.heartbeats import Heartbeats, raise_if_hung

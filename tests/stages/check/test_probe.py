@@ -13,7 +13,7 @@ from ossft_ray.config import Experiment, resolve
 from ossft_ray.distributed.progress import OnProgress
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.forecast import Forecast
 from ossft_ray.stages.check.probe import _fitting_examples, _write_batches, probe, probe_experiment
 from ossft_ray.stages.check.stage import check

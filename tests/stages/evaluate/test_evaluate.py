@@ -15,7 +15,7 @@ from ossft_ray.common.playground_paths import BENCHMARKS, POLICY_FOLDER
 from ossft_ray.common.prompt_templates import TEMPLATES
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import finish_stage
 from ossft_ray.stages.evaluate.stage import evaluate, evaluated_models
 from ossft_ray.stages.evaluate.worker import solve_template

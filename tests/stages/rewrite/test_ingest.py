@@ -12,7 +12,7 @@ from ossft_ray.common.schema import EXAMPLE_SCHEMA, PROBLEM_SCHEMA, REJECTED_SCH
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.run_folder.names import MANIFEST
-from ossft_ray.run_folder.run import Run
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.rewrite import ingest
 from ossft_ray.stages.rewrite.ingest import InputManifest, part_capacity, shard_input
 
