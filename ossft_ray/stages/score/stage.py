@@ -55,7 +55,7 @@ def score(
         on_progress(ALREADY_COMPLETE)
         return manifest
 
-    progress = _Progress(folder, len(source.names(PARTS)))
+    progress = _PartProgress(folder, len(source.names(PARTS)))
     if progress.num_missing:
         start_ray(experiment, verbose)
         config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
@@ -77,7 +77,7 @@ def score_inputs(run: Run, source: Folder) -> dict[str, Any]:
     }
 
 
-class _Progress:
+class _PartProgress:
     """The parts that were written before this session, and those of this session."""
 
     def __init__(self, folder: Folder, num_parts: int) -> None:

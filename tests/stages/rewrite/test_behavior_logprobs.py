@@ -15,6 +15,7 @@ from ossft_ray.common.types import Attempt, Problem, Response
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.method.rewriting import stage_prompt
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
 from ossft_ray.stages.rewrite.inputs import rewrite_inputs
 from ossft_ray.stages.train.training_examples import load_training_examples
@@ -129,6 +130,6 @@ def test_a_logged_attempt_keeps_its_logprobs(tmp_path: Path) -> None:
 
 
 def test_runs_older_than_the_option_can_be_resumed(tmp_path: Path) -> None:
-    plain = rewrite_inputs(scripted_experiment(str(tmp_path / "run"), 2))
-    asked = rewrite_inputs(scripted_experiment(str(tmp_path / "run"), 2, rewrite={"behavior_logprobs": True}))
+    plain = rewrite_inputs(Run(scripted_experiment(str(tmp_path / "run"), 2)))
+    asked = rewrite_inputs(Run(scripted_experiment(str(tmp_path / "run"), 2, rewrite={"behavior_logprobs": True})))
     assert "behavior_logprobs" not in plain["rewrite"] and asked["rewrite"]["behavior_logprobs"] is True

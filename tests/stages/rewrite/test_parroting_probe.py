@@ -10,6 +10,7 @@ from ossft_ray.common.types import Response
 from ossft_ray.config import Policy
 from ossft_ray.engines.vllm_policy import Sampling
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.run import Run
 from ossft_ray.stages.rewrite.inputs import rewrite_inputs
 from ossft_ray.stages.rewrite.stage import rewrite
 from ossft_ray.stages.rewrite.worker import RewriteWorker
@@ -69,4 +70,4 @@ def test_the_playgrounds_policy_parrots_in_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize("probe, is_named", [(0, False), (8, True)])
 def test_the_probe_is_in_the_fingerprint_only_if_it_is_on(tmp_path: Path, probe: int, is_named: bool) -> None:
     settings = experiment(str(tmp_path / "run"), 4, rewrite={"parroting_probe": probe})
-    assert ("parroting_probe" in rewrite_inputs(settings)["rewrite"]) == is_named
+    assert ("parroting_probe" in rewrite_inputs(Run(settings))["rewrite"]) == is_named
