@@ -70,6 +70,7 @@ def write_run(output: str, parts: list[list[dict[str, Any]]] | None = None, num_
     folder = Folder.at(output) / "rewrite"
     problems = [[{name: row[name] for name in PROBLEM_SCHEMA.names} for row in part] for part in parts]
     problems += [[{"problem_id": f"open-{number}"}] for number in range(num_open)]
+    folder.write_json("inputs.json", {})
     for number, rows in enumerate(problems):
         (folder / "problems").write_table(f"part-{number:05d}.parquet", to_table(rows, PROBLEM_SCHEMA))
     num_problems = sum(map(len, problems))

@@ -29,6 +29,7 @@ def write_settings(run: Path, **sections: Any) -> None:
 
 def write_part(folder: Path, number: int, **counts: Any) -> None:
     schema = EXAMPLE_SCHEMA if folder.name == "rewrite" else SCORE_SCHEMA
+    Folder.at(str(folder)).write_json("inputs.json", {})
     write_counted(Folder.at(str(folder)), f"part-{number:05d}.parquet", to_table([], schema), counts)
 
 

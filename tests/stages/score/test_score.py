@@ -267,6 +267,7 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
 
 def test_a_group_without_tokens_has_no_figures(tmp_path: Path) -> None:
     folder = Folder.at(str(tmp_path))
+    folder.write_json("inputs.json", {})
     write_counted(folder, "part-00000.parquet", SCORE_SCHEMA.empty_table(), {"too_long": {"kept": 3}, "seconds": 0.5})
     manifest = summarise_scores(folder)
     empty = {"tokens": 0, "responses": 0, "mean_logprob": None, "perplexity": None, "effective_sample_size": None}

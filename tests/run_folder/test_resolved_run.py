@@ -12,7 +12,7 @@ from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.schema import SAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Resources
-from ossft_ray.run_folder import run as run_module
+from ossft_ray.run_folder import resolved_run
 from ossft_ray.run_folder.names import METRICS, MODEL, PROBLEMS, REWRITE, part_name
 from ossft_ray.run_folder.parts import write_part
 from ossft_ray.run_folder.resolved_run import Run
@@ -34,7 +34,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
 
     def counted(name: str) -> Any:
-        resolve = getattr(run_module, name)
+        resolve = getattr(resolved_run, name)
 
         def call(*arguments: Any) -> Any:
             counts[f"{name} {getattr(arguments[0], 'model', '')}".strip()] += 1
@@ -43,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return call
 
     for name in RESOLVED:
-        monkeypatch.setattr(run_module, name, counted(name))
+        monkeypatch.setattr(resolved_run, name, counted(name))
     return counts
 
 
