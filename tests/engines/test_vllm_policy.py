@@ -16,6 +16,8 @@ from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.policy.chat import Chat, load_chat
 
+pytestmark = pytest.mark.engine
+
 NUM_DRAWS = 120
 FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=200)
 CUT = Sampling(temperature=1.0, top_p=1.0, max_tokens=200, max_repeats=16)

@@ -16,6 +16,8 @@ from ossft_ray.engines.training.scoring import Scorer
 from ossft_ray.engines.training.trainer import Trainer
 from tests.engines.process_group import join_group
 
+pytestmark = pytest.mark.engine
+
 # differences of log p, in nats, to plain transformers in float32: for each token, and in the mean over tokens
 LARGEST, MEAN = {"fp32": 1e-4, "bf16": 2.0}, {"fp32": 1e-5, "bf16": 0.1}
 SETTINGS = Train(loss="iw_sft", global_batch_size=11, max_length=256, precision="fp32", zero_stage=2)

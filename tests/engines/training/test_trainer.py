@@ -22,6 +22,8 @@ from ossft_ray.stages.train.checkpoints import UNIVERSAL, make_universal
 from tests.engines.process_group import join_group
 from tests.engines.training.plain_training import train_plainly
 
+pytestmark = pytest.mark.engine
+
 SEED = 3
 SETTINGS = Train(
     loss="sft", learning_rate=1e-3, global_batch_size=8, epochs=2, max_length=256, precision="fp32", zero_stage=2
