@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from ossft_ray.run_folder.run import Run
 from transformers import AutoModelForCausalLM
 
 from ossft_ray.common.errors import InputError
@@ -16,6 +15,7 @@ from ossft_ray.common.types import Attempt, Problem, Response
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.method.rewriting import stage_prompt
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
 from ossft_ray.stages.rewrite.inputs import rewrite_inputs
 from ossft_ray.stages.train.training_examples import load_training_examples

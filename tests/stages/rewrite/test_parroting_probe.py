@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import ray.cloudpickle
-from ossft_ray.run_folder.run import Run
 
 from ossft_ray.common.types import Response
 from ossft_ray.config import Policy
 from ossft_ray.engines.vllm_policy import Sampling
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.rewrite.inputs import rewrite_inputs
 from ossft_ray.stages.rewrite.stage import rewrite
 from ossft_ray.stages.rewrite.worker import RewriteWorker
