@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from ossft_ray.common.errors import InputError, JobError, brief, root_cause
@@ -28,8 +29,14 @@ def redirect_output(experiment: Experiment, name: str, descriptors: tuple[int, .
 def divert_native_stderr(experiment: Experiment) -> None:
     """Let C++ and child processes print to `logs/ray.log`, while Python's stderr stays the terminal."""
     sys.stderr.flush()
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    sys.stderr = os.fdopen(os.dup(_terminal()), "w", buffering=1)
     redirect_output(experiment, "ray", descriptors=(2,))
+
+
+@cache
+def _terminal() -> int:
+    """A duplicate of the stderr that this process started with: a stage that replans diverts it again."""
+    return os.dup(2)
 
 
 def see_logs(experiment: Experiment) -> str:
