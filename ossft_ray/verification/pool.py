@@ -23,7 +23,7 @@ from ossft_ray.verification.worker import Task, Worker
 
 _PATIENCE_FACTOR = 5  # a worker sleeps if it uses no processor for this many time limits
 _START_SECONDS = 300.0  # for a worker to start on a busy machine
-_NUM_STARTS = 5
+_NUM_STARTS = 8  # of one worker, with pauses of 0.1 s to 13 s between them
 _READ_AHEAD = 32  # items per worker
 Item = TypeVar("Item")
 
