@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-IS_QUICK = "OSSFT_QUICK" in os.environ  # set by `make quick`: nothing may start Ray or an engine
-
 os.environ["OSSFT_CACHE"] = ""  # runs of tests share nothing, and leave nothing in the user's home
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -21,17 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("ray")
-
-
-@pytest.fixture(autouse=IS_QUICK)
-def no_ray_and_no_engine() -> Iterator[None]:
-    """A test that belongs to `make quick` starts neither."""
-    engines = {"vllm.v1.engine.async_llm": "vLLM", "deepspeed": "DeepSpeed"}
-    before = set(sys.modules)
-    yield
-    ray = sys.modules.get("ray")
-    assert ray is None or not ray.is_initialized(), "this test starts Ray: mark it `ray`"
-    assert [name for module, name in engines.items() if module in set(sys.modules) - before] == [], "mark it `engine`"
 
 
 @pytest.fixture(scope="session")
