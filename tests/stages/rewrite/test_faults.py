@@ -1,4 +1,8 @@
-"""Twenty `kill -9` at seeded random moments: the resumed run ends with exactly the rows of an undisturbed run.
+"""Twenty `kill -9` at seeded random moments: the resumed run ends with the rows of an undisturbed run.
+
+The two runs batch their requests differently, and a processor's sums depend a little on the batch. Rarely, two tokens
+are so close that this decides between them. So up to `MAX_RESAMPLED` problems may have another sample, but problems
+with the same samples must have the same row.
 
 The victims are the driver, the actor that holds the engine, the engine's processes and the verifiers, with real vLLM,
 Ray and Math-Verify. Run it alone: `make faults`.
@@ -26,6 +30,7 @@ IN_FLIGHT = 24
 MAX_NUM_SEQS = 8  # a batch so small that the run outlasts the kills on any machine
 MAX_WAVE = 4
 KILLS = {"driver": 3, "actor": 2, "engine": 3, "verifier": 12}
+MAX_RESAMPLED = 3
 PATIENCE_SECONDS = 400  # loading an engine took over two minutes on two busy cores
 OSSFT = str(Path(sys.executable).with_name("ossft"))
 
@@ -43,6 +48,8 @@ engine = {{ max_num_seqs = {MAX_NUM_SEQS} }}
 [data]
 path = "{folder}/problems.jsonl"
 columns = {{ question = "question", expert_solution = "expert_solution" }}
+[rewrite]
+keep_attempts = true
 [rewrite.self_alignment]
 max_tokens = 96
 [rewrite.guided_alignment]
@@ -151,11 +158,21 @@ def test_twenty_kills_change_no_row(quiet: Any, tmp_path: Path) -> None:
         "no problem is missing"
     )
     assert {len(of_problem) for of_problem in rows.values()} == {1}, "no problem has two rows"
-    assert rows == rows_by_id(quiet)
+    quiet_rows = rows_by_id(quiet)
+    different = [problem_id for problem_id in rows if rows[problem_id] != quiet_rows[problem_id]]
+    for problem_id in different:
+        (row,), (quiet_row,) = rows[problem_id], quiet_rows[problem_id]
+        pairs = zip(row["attempts"], quiet_row["attempts"], strict=False)
+        first = next((pair for pair in pairs if pair[0] != pair[1]), None)
+        assert first is not None and first[0]["response"] != first[1]["response"], (problem_id, row, quiet_row)
+    assert len(different) <= MAX_RESAMPLED, different
+    print(f"{len(different)} problems with another sample")
 
     manifest = json.loads((tmp_path / "run/rewrite/manifest.json").read_text())
     of_quiet = json.loads(Path(quiet.run.output, "rewrite/manifest.json").read_text())
-    same = ("problems", "origins", "attempts", "generated_tokens", "prompt_tokens", "reasons", "fingerprint")
+    same = ["problems", "fingerprint"]
+    if not different:
+        same += ["origins", "attempts", "generated_tokens", "prompt_tokens", "reasons"]
     assert {key: manifest[key] for key in same} == {key: of_quiet[key] for key in same}
     deadly = sum(count for kind, count in KILLS.items() if kind != "verifier")
     assert 0 < manifest["redone_attempts"] <= deadly * IN_FLIGHT * MAX_WAVE, "at most the requests in flight are redone"
