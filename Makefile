@@ -23,8 +23,14 @@ quick test long faults multihost: export RAY_USAGE_STATS_ENABLED = 0
 quick: env ## run the tests that need neither Ray nor an engine, on all cores: the inner loop
 	@$(python) -m pytest -n auto -m "not ray and not engine and not $(apart)" $(ARGS)
 
-test: env ## run the tests, except those that take long or need a GPU (ARGS="-m slow" or "-m gpu" runs those)
+# Tests that share a Ray run one after the other, the others first and on all cores.
+ifeq ($(strip $(ARGS)),)
+test: quick ## run the tests, except those that take long or need a GPU (ARGS="-m slow" or "-m gpu" runs those)
+	@$(python) -m pytest -m "(ray or engine) and not $(apart)"
+else
+test: env
 	@$(python) -m pytest -m "not $(apart)" $(ARGS)
+endif
 
 long: env ## run the tests of half a minute or more, which `make test` leaves out
 	@$(python) -m pytest -m long $(ARGS)
