@@ -214,9 +214,9 @@ def _check_cluster(run: "Run", verbose: bool) -> None:
 
     report = check_cluster(run, verbose)
     print_lines(cluster_lines(report))
-    if report.problems:
-        problems = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
-        raise JobError(f"check --cluster: {problems} on {len(report.nodes)} nodes, listed above")
+    if report.faults:
+        faults = "1 problem" if len(report.faults) == 1 else f"{len(report.faults)} problems"
+        raise JobError(f"check --cluster: {faults} on {len(report.nodes)} nodes, listed above")
 
 
 def _probe(run: "Run", findings: "Findings", price: float | None, verbose: bool) -> None:

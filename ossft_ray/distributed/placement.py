@@ -19,7 +19,7 @@ class NodeCapacity:
     cpus: float
 
     def slots(self, gpus_each: float, cpus_each: int) -> int:
-        """How many actors of this size fit. A fraction of a GPU must lie on a single GPU."""
+        """The number of actors of this size that fit. A fraction of a GPU must lie on a single GPU."""
         by_cpus = int(self.cpus // cpus_each)
         if not gpus_each:
             return by_cpus
@@ -58,16 +58,17 @@ def resolve_resources(
         InputError: the nodes hold fewer actors than asked for; says what they hold.
     """
     has_gpus = any(node.gpus for node in nodes)
-    gpus_per_policy = _or(resources.gpus_per_policy, gpus_per_engine if has_gpus else 0)
-    gpus_per_worker = int(_or(resources.gpus_per_train_worker, 1 if has_gpus else 0))
+    gpus_per_policy = _unless_auto(resources.gpus_per_policy, gpus_per_engine if has_gpus else 0)
+    gpus_per_worker = int(_unless_auto(resources.gpus_per_train_worker, 1 if has_gpus else 0))
     policy_slots, worker_slots = slots_on(nodes, gpus_per_policy, 1), slots_on(nodes, gpus_per_worker, 1)
-    num_policies = int(_or(resources.num_policies, policy_slots if gpus_per_policy else 1))
-    num_workers = int(_or(resources.num_train_workers, worker_slots if gpus_per_worker else 1))
+    num_policies = int(_unless_auto(resources.num_policies, policy_slots if gpus_per_policy else 1))
+    num_workers = int(_unless_auto(resources.num_train_workers, worker_slots if gpus_per_worker else 1))
     min_policies = min(resources.min_policies or num_policies, num_policies)
     key = "min_policies" if resources.min_policies else "num_policies"
     _check_fit(key, min_policies, gpus_per_policy, policy_slots, nodes)
     _check_fit("num_train_workers", num_workers, gpus_per_worker, worker_slots, nodes)
     num_now = min(num_policies, policy_slots)
+    # as many CPUs for each policy and its verifiers as still let all policies fit
     cpus = next(c for c in range(1 + num_verifiers, 0, -1) if c == 1 or slots_on(nodes, gpus_per_policy, c) >= num_now)
     grows = resources.num_policies == "auto" and gpus_per_policy > 0
     max_policies = None if grows else num_policies
@@ -84,5 +85,5 @@ def _check_fit(key: str, count: int, gpus_each: float, slots: int, nodes: list[N
     raise InputError(f"[resources] {wanted}, each with {size}: the cluster has room for {slots} ({has}); ask for less")
 
 
-def _or(value: float | str, automatic: float) -> float:
+def _unless_auto(value: float | str, automatic: float) -> float:
     return automatic if isinstance(value, str) else value

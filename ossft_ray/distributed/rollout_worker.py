@@ -1,9 +1,9 @@
-"""The base of the workers that sample: one Ray Data actor with one vLLM engine, its verifiers, and many problems.
+"""Base class of the sampling workers: one Ray Data actor with one vLLM engine, its verifiers, and many problems.
 
-Rewriting and evaluation differ only in what they do with a part. A worker reads a part's problems, keeps them in flight
-to the engine, and writes the part's rows when the last one is done. It works on several parts at once, so the engine
-never idles while the last responses of one part are sampled. An engine that dies is replaced, and its requests are sent
-again.
+Rewriting and evaluation differ only in what they do with a part, a numbered share of the problems. A worker keeps the
+requests of its parts' problems in flight, and writes a part's rows when its last problem is done. It works on several
+parts at once, so the engine never idles while the last responses of one part are sampled. An engine that dies is
+replaced, and its requests are sent again.
 """
 
 import asyncio
@@ -33,13 +33,14 @@ from ossft_ray.engines.vllm_policy import EngineDied, Sampling, VllmPolicy
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.verification import Verdict, VerifierPool
 
-MAX_DEATHS = 3  # of engines or actors in a row, with nothing done between them
+MAX_DEATHS = 3  # consecutive deaths of engines or actors, without a response in between
 
 
 class RolloutWorker:
     """One policy with its verifiers. Subclasses implement `process` for a part."""
 
     def __init__(self, experiment: Experiment, tally: Any, log_name: str, verbose: bool) -> None:
+        """`tally` is a handle of the `ProgressTally`. `log_name` begins the log's name; `verbose` prints instead."""
         if not verbose:
             redirect_output(experiment, f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}")
         check_sees_run(experiment)
@@ -86,6 +87,7 @@ class RolloutWorker:
         return False
 
     def start_policy(self) -> VllmPolicy:
+        """Load an engine, which takes minutes for a large model; raises EngineDied."""
         self.verifiers.warm_up()  # while the engine loads; later they would take CPUs from the first verdicts
         return VllmPolicy(self.experiment.policy, self.chat, self.keeps_logprobs())
 
@@ -98,6 +100,7 @@ class RolloutWorker:
             await self._report_now()
 
     async def render(self, prompt: list[Message]) -> list[int]:
+        """The token ids of a prompt."""
         return await asyncio.to_thread(self.chat.render, prompt)
 
     async def sample(self, prompt: list[Message], sampling: Sampling, seed: int, request_id: str) -> Response:
@@ -105,7 +108,7 @@ class RolloutWorker:
 
         Raises:
             PromptTooLong: no token fits into the context after the prompt.
-            JobError: one engine after the other died.
+            JobError: `MAX_DEATHS` engines died in a row.
         """
         with self.in_flight.request():
             prompt_ids = await self.render(prompt)
@@ -120,10 +123,12 @@ class RolloutWorker:
                 self._deaths = 0
                 self.counts["generated_tokens"] += len(response.token_ids)
                 self.metrics.count("ossft_generated_tokens", len(response.token_ids))
+                # wall time since the first engine was ready, not a sum
                 self.counts["sampling_ms"] = round(1000 * (time.monotonic() - self._ready_at))
                 return response
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
+        """The verdict on a response to a problem."""
         self._num_verdicts += 1
         try:
             verdict = await self.verifiers.verify(problem.answer, response, problem.question, problem.verifier)
@@ -145,7 +150,7 @@ class RolloutWorker:
                 try:
                     self._policy = self.start_policy()
                 except EngineDied as death:
-                    self._count_death(death)
+                    self._record_death(death)
                     continue
                 self.counts["loading_ms"] += round(1000 * (time.monotonic() - began))
                 self._ready_at = self._ready_at or time.monotonic()
@@ -158,13 +163,14 @@ class RolloutWorker:
             if self._policy is policy:  # else another request has discarded it
                 self._policy = None
                 await asyncio.to_thread(policy.shutdown)
-                self._count_death(death)
+                self._record_death(death)
 
-    def _count_death(self, death: EngineDied) -> None:
+    def _record_death(self, death: EngineDied) -> None:
+        """Count a death; raises JobError if too many came in a row."""
         self._deaths += 1
         self.counts["engine_deaths"] += 1
         self.metrics.count("ossft_engine_deaths")
-        print(f"the engine died ({death}); starting another", flush=True)
         if self._deaths >= MAX_DEATHS:
             logs = see_logs(self.experiment)
             raise JobError(f"the engine died {self._deaths} times in a row without a response: {death}{logs}")
+        print(f"the engine died ({death}); starting another", flush=True)

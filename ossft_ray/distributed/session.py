@@ -1,4 +1,4 @@
-"""The Ray session of a command: the cluster that it joins, or a Ray on this machine alone."""
+"""The Ray session of a command: the cluster that it joins, or a local Ray instance on this machine."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_NO_USAGE_STATS": "1",
 }
-# For a Ray on this machine alone: no other machine can reach its engines and workers. Ray authenticates by token by
+# For a local Ray instance: no other machine can reach its engines and workers. Ray authenticates by token by
 # default. RAY_AUTH_MODE must not be set here: Ray, already imported, has read it, so the processes it starts would
 # demand a token that this process does not send.
 _LOCAL_ENVIRONMENT = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}

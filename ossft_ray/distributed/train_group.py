@@ -13,18 +13,33 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
-from ossft_ray.common.errors import JobError, root_cause
+from ossft_ray.common.errors import InputError, JobError, Stopped, root_cause
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.logs import RESUME, redirect_output, see_logs
+from ossft_ray.distributed.nodes import on_driver_node
 from ossft_ray.distributed.progress import poll_while_running
 from ossft_ray.distributed.replanning import CapacityWatch
 from ossft_ray.distributed.session import plan_resources
 
-Work = Callable[[dict[str, Any]], Exception | None]
+Work = Callable[[dict[str, Any]], Stopped | None]
 _MAX_FAILURES = 2  # lost workers in one fit, each of which resumes from what is written
 # threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
 _CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@ray.remote(num_cpus=0)
+class FirstError:
+    """The first error that a worker reported. The others cannot end by themselves: they wait for it in a collective."""
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+
+    def report(self, error: Exception) -> None:
+        self._error = self._error or error
+
+    def get(self) -> Exception | None:
+        return self._error
 
 
 def run_group(
@@ -38,13 +53,16 @@ def run_group(
 ) -> None:
     """Run `work(config)` in `[resources] num_train_workers` workers, and call `poll` until they end.
 
+    An InputError or JobError of any worker ends the run at once, because a restarted worker would meet it again.
+
     Ray Train keeps its state in the folder `name` of the stage's `folder`. `written` returns what workers would resume
     from. After too many lost workers the fit starts again if that has changed, because spot machines are lost often.
 
     Raises:
         JobError: too many workers were lost and nothing new was written; says why, where the log is, how to resume.
         InsufficientCapacity: nodes were lost, and the rest cannot hold all workers.
-        Exception: what `work` returned.
+        InputError, JobError: the first that `work` raised.
+        Stopped: what `work` returned.
     """
     plan = plan_resources(experiment.resources)
     capacity = CapacityWatch("num_train_workers", plan.gpus_per_train_worker, 1, experiment.resources)
@@ -61,14 +79,18 @@ def run_group(
         worker_runtime_env={} if uses_gpus else {"env_vars": _CPU_ENVIRONMENT},
     )
 
+    first_error = on_driver_node(FirstError)
+
     def poll_all() -> None:
+        if (error := ray.get(first_error.get.remote())) is not None:
+            raise error
         capacity.poll(plan.num_train_workers)
         poll()
 
     written_before = written()
     while True:
         trainer = TorchTrainer(
-            _in_driver_folder(work), train_loop_config=config, scaling_config=scaling, run_config=run_config
+            _guarded(work, first_error), train_loop_config=config, scaling_config=scaling, run_config=run_config
         )
         try:
             error: Exception | None = poll_while_running(trainer.fit, poll_all).return_value
@@ -81,14 +103,21 @@ def run_group(
         raise error
 
 
-def _in_driver_folder(work: Work) -> Work:
-    """Undo Ray Train's change of the working folder: the experiment's relative paths start from the driver's."""
-    folder = os.getcwd()
+def _guarded(work: Work, first_error: Any) -> Callable[[dict[str, Any]], Exception | None]:
+    """Let the work run in the driver's folder, and report an error that a restarted worker would meet again."""
+    folder = os.getcwd()  # the experiment's relative paths start here; Ray Train changes the working folder
 
     def run(config: dict[str, Any]) -> Exception | None:
+        known: Exception | None = ray.get(first_error.get.remote())
+        if known is not None:  # Ray Train has restarted the group after this error
+            return known
         if os.path.isdir(folder):  # other nodes may lack it; their experiments have no relative paths
             os.chdir(folder)
-        return work(config)
+        try:
+            return work(config)
+        except (InputError, JobError) as error:
+            ray.get(first_error.report.remote(error))
+            raise
 
     return run
 

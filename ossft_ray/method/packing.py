@@ -35,12 +35,12 @@ def pack_rows(lengths: Sequence[int], capacity: int) -> list[Row]:
 
 
 def plan_micro_batches(lengths: Sequence[int], max_tokens: int, row_tokens: int, packing: bool) -> list[MicroBatch]:
-    """Split one global batch into forward passes of at most `max_tokens`, padding included, longest rows first.
+    """Split one global batch into forward passes of at most `max_tokens` with padding, longest rows first.
 
     Args:
-        lengths: tokens of each example of the batch.
-        max_tokens: of one forward pass; a longer example is a forward pass by itself.
-        row_tokens: of one packed row, because the cost of attention grows with a row's length.
+        lengths: tokens of each example of the batch; at least one.
+        max_tokens: the most that a forward pass holds, except that a single longer example is one by itself.
+        row_tokens: the most that a packed row holds, because the cost of attention grows with a row's length.
         packing: whether examples share rows; otherwise each is a row.
     """
     capacity = max(min(row_tokens, max_tokens), max(lengths))

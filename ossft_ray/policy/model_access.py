@@ -1,4 +1,4 @@
-"""Check that this machine can read a model: its folder is here, or the Hub gives it."""
+"""Check that this machine can read a model: its folder is here, or it can be downloaded from the Hub."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ def model_refusal(policy: Policy) -> str | None:
     if not Path(path).is_dir():
         return hub_refusal(path, policy.revision)
     try:
-        model_digest(policy)
-        if not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
-            return f"[policy] model: {policy.model} holds no weights here; copy the whole model to every node"
+        model_digest(policy)  # reads every file
+        if not any(Path(path).glob("*.safetensors")):
+            return f"[policy] model: {policy.model} holds no *.safetensors here; copy the whole model to every node"
     except OSError as error:
         return f"[policy] model: {policy.model} cannot be read here: {brief(error)}; fix its permissions"
     return None

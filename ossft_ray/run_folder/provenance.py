@@ -23,8 +23,8 @@ _PACKAGES = (
 def write_config(experiment: Experiment, machines: dict[str, float] | None = None) -> None:
     """Write the run's `config.json`.
 
-    `machines` counts `nodes`, `cpus` and `gpus` of the cluster that a stage runs on. Without it, those that an earlier
-    stage recorded stay.
+    `machines` counts `nodes`, `cpus` and `gpus` of the cluster that a stage runs on. If it is None, the counts that an
+    earlier stage recorded are kept.
     """
     folder = Folder.at(experiment.run.output)
     known = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
@@ -45,10 +45,10 @@ def write_config(experiment: Experiment, machines: dict[str, float] | None = Non
 
 
 def pin_revision(experiment: Experiment, refresh: bool = False) -> Experiment:
-    """Replace `[policy] revision` by its commit, if the model is one of the Hub.
+    """The experiment with `[policy] revision` pinned to a commit, which the run's `config.json` records.
 
-    The commit that the run's `config.json` records is used even if the branch has moved since; `refresh` asks the Hub
-    again.
+    A recorded commit is used even if the branch has moved since; `refresh` asks the Hub again. The experiment is
+    returned as is for a local model, and if neither the Hub nor its cache can name the commit.
 
     Raises:
         InputError: the model's weights are pickles.

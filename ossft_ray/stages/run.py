@@ -1,4 +1,4 @@
-"""`ossft run`: rewrite, score, train, evaluate and report, `[loop] rounds` times, each from the model of the last."""
+"""`ossft run`: rewrite, score, train, evaluate and report, `[loop] rounds` times, each from the last round's model."""
 
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment

@@ -41,9 +41,9 @@ def cluster_lines(report: ClusterReport) -> Iterator[Table | str]:
     yield _nodes_table(report)
     if report.all_reduce is not None:
         yield report.all_reduce
-    for problem in report.problems:
-        yield f"problem: {problem}"
-    if not report.problems:
+    for fault in report.faults:
+        yield f"problem: {fault}"
+    if not report.faults:
         yield "the cluster is sound"
 
 

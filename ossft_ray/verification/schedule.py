@@ -2,11 +2,12 @@
 
 A response that times out is graded once more while nothing else runs, and only a second timeout counts, because shared
 caches and cores make a busy machine slower. A response whose worker died is graded up to twice more before it counts as
-`crashed`, because the worker may have been killed from outside, for instance by a kernel out of memory. The memory
-limit does not depend on other gradings, so `memory` is final.
+`crashed`, because the worker may have been killed from outside, for instance by the kernel when memory runs out. The
+memory limit does not depend on other gradings, so `memory` is final.
 
 A retry that must run alone waits until the running gradings end, and new ones wait until it ends. The next retry starts
-only after the others ran for at least as long as they were held up, so a pile of bombs slows them but never stops them.
+only after the others ran for at least as long as they were held up. Even many responses that time out therefore slow
+the others at most by half.
 """
 
 import collections

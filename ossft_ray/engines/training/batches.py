@@ -23,7 +23,7 @@ class TokenizedExample(NamedTuple):
     prompt: list[int]
     response: list[int]
     origin: str = "expert"
-    reference_logprobs: list[float] | None = None  # of the response's tokens; all examples have them, or none has
+    reference_logprobs: list[float] | None = None  # one a response token; all examples have them, or none
     behavior_logprobs: list[float] | None = None  # likewise
 
 
@@ -33,7 +33,7 @@ class Examples:
 
     problem_ids: list[str]
     token_ids: np.ndarray  # int32, prompt and response of each example in turn
-    offsets: np.ndarray  # int64, where each example begins in token_ids, and the length of token_ids
+    offsets: np.ndarray  # int64, one more than examples: example i is token_ids[offsets[i] : offsets[i + 1]]
     prompt_lengths: np.ndarray  # int64, tokens
     origins: np.ndarray  # int8, indices into ORIGINS
     reference_logprobs: np.ndarray | None = None  # float32, of the response tokens alone, end to end
@@ -44,8 +44,11 @@ class Examples:
         """Join examples end to end.
 
         Raises:
-            ValueError: a prompt is empty, or a response does not have one log-probability for each token.
+            ValueError: there are no examples, a prompt is empty, or some response has no log-probability for each token
+                while others have.
         """
+        if not examples:
+            raise ValueError("at least one example is needed")
         if not all(example.prompt for example in examples):
             raise ValueError("every prompt needs at least one token")
         lengths = np.array([0, *(len(each.prompt) + len(each.response) for each in examples)], dtype=np.int64)
@@ -83,11 +86,11 @@ class Examples:
 
 def _join_logprobs(examples: Sequence[TokenizedExample], name: str) -> np.ndarray | None:
     logprobs = [getattr(example, name) for example in examples]
-    if logprobs[0] is None:
+    if all(values is None for values in logprobs):
         return None
-    if [len(of_one) for of_one in logprobs] != [len(example.response) for example in examples]:
-        raise ValueError(f"every response token needs one of the {name}")
-    return np.concatenate([np.array(of_one, dtype=np.float32) for of_one in logprobs])
+    if [len(values or ()) for values in logprobs] != [len(example.response) for example in examples]:
+        raise ValueError(f"`{name}` must have one value for each response token of every example, or be None in all")
+    return np.concatenate([np.array(values or (), dtype=np.float32) for values in logprobs])
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -120,8 +123,8 @@ def num_steps(num_examples: int, global_batch_size: int, epochs: int) -> int:
 def global_batch(lengths: np.ndarray, global_batch_size: int, seed: int, step: int) -> tuple[list[int], int]:
     """The examples of step `step` (counted from 0) and its epoch: a slice of a permutation seeded by (seed, epoch).
 
-    Nothing else enters, so a resumed run sees exactly what an undisturbed one sees. In the first epoch, the batch with
-    the longest example changes places with the first batch: memory runs out at the start of a run or never.
+    Nothing else enters, so a resumed run sees exactly what an uninterrupted one sees. In the first epoch, the batch
+    with the longest example swaps with the first batch: memory runs out at the start of a run or never.
     """
     num_examples = len(lengths)
     epoch, index = divmod(step, num_steps(num_examples, global_batch_size, 1))
@@ -133,7 +136,7 @@ def global_batch(lengths: np.ndarray, global_batch_size: int, seed: int, step: i
 
 
 def _heaviest(lengths: np.ndarray, global_batch_size: int) -> int:
-    """The full batch, of examples in this order, with the longest example; among equals, the one with most tokens."""
+    """The index of the full batch with the longest example; among equals, of the one with most tokens."""
     num_full = max(1, len(lengths) // global_batch_size)
     batches = [lengths[start * global_batch_size :][:global_batch_size] for start in range(num_full)]
     return max(range(num_full), key=lambda index: (batches[index].max(), batches[index].sum()))
@@ -142,7 +145,7 @@ def _heaviest(lengths: np.ndarray, global_batch_size: int) -> int:
 def assign_micro_batches(
     lengths: Sequence[int], num_workers: int, max_tokens: int, row_tokens: int, packing: bool
 ) -> list[list[MicroBatch]]:
-    """One list of micro-batches a worker, all equally long: workers meet in collectives at each forward pass.
+    """One list of micro-batches per worker, all of the same length, because each forward pass is a collective call.
 
     A worker without work left gets empty micro-batches. Small batches are split so that nearly all workers have work.
     """
@@ -153,11 +156,12 @@ def assign_micro_batches(
 
 
 def collate(examples: Examples, batch: Sequence[int], rows: MicroBatch, packed: bool = False) -> MicroBatchTensors:
-    """The tensors of a micro-batch, whose rows index into `batch`, which indexes into `examples`.
+    """Build the tensors of a micro-batch. `rows` holds positions in `batch`, and `batch` holds indices of `examples`.
 
-    With `packed` all examples stand end to end in a single row, with `cu_seqlens` and without padding. Otherwise
-    padding stands at the end of a row and continues the positions of its last example: under causal attention no token
-    attends to it, so rows of one example each need no mask. An empty micro-batch is one dummy row without a response.
+    With `packed` all examples stand end to end in a single row, with `cu_seqlens` and without padding. Otherwise each
+    row is padded at its end, and the padding continues the positions of the row's last example. No token attends to it
+    under causal attention, so a row of one example needs no mask; where a row holds several, transformers separates
+    them by their positions, which start again at 0. An empty micro-batch is one dummy row without a response.
     """
     if not rows:
         return _empty_micro_batch(packed)
@@ -189,6 +193,6 @@ def collate(examples: Examples, batch: Sequence[int], rows: MicroBatch, packed: 
 
 
 def _empty_micro_batch(packed: bool) -> MicroBatchTensors:
-    zeros_12, none_0 = torch.zeros(1, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    dummy_row_BT, nothing_N = torch.zeros(1, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     cu_seqlens = torch.tensor([0, 2], dtype=torch.int32) if packed else None
-    return MicroBatchTensors(zeros_12, torch.arange(2)[None], cu_seqlens, *([none_0] * 5))
+    return MicroBatchTensors(dummy_row_BT, torch.arange(2)[None], cu_seqlens, *([nothing_N] * 5))

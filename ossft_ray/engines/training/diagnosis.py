@@ -51,19 +51,19 @@ class GradientWatch:
 
 
 @contextmanager
-def explain_out_of_memory(stage: str, where: str, problem_ids: list[str]) -> Iterator[None]:
+def explain_out_of_memory(stage: str, where: str, problem_ids: Sequence[str] = ()) -> Iterator[None]:
     """Turn a failed allocation, on a GPU or in main memory, into a JobError with the problems and what to change."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no special class
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
+        problems = f"its problems: {_listed(problem_ids)}; " if problem_ids else ""
         raise JobError(
-            f"{stage}: out of memory in {where}; its problems: {_listed(problem_ids)}; {_LESS_MEMORY[stage]} "
-            f"({brief(error)})"
+            f"{stage}: out of memory in {where}; {problems}{_LESS_MEMORY[stage]} ({brief(error)})"
         ) from error
 
 
-def _listed(problem_ids: list[str]) -> str:
+def _listed(problem_ids: Sequence[str]) -> str:
     more = f" and {len(problem_ids) - _MAX_LISTED} more" if len(problem_ids) > _MAX_LISTED else ""
     return f"{', '.join(problem_ids[:_MAX_LISTED])}{more}"

@@ -11,6 +11,7 @@ import torch
 from ossft_ray.config import Policy, Train
 from ossft_ray.engines.training.batches import Examples
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings, shard_for_inference, worker_device
+from ossft_ray.engines.training.diagnosis import explain_out_of_memory
 from ossft_ray.engines.training.forward import PolicyRunner
 from ossft_ray.engines.training.policy_model import PolicyLoss, load_model
 from ossft_ray.method.coefficients import make_loss
@@ -23,13 +24,14 @@ class Scorer:
     """
 
     def __init__(self, policy: Policy, settings: Train) -> None:
-        """Load the policy in the training precision; raises InputError as `Trainer` does."""
+        """Load the policy in the training precision; raises InputError and JobError as `Trainer` does."""
         check_deepspeed_settings(settings)
         # new adapters add nothing to the policy before the first step; without a backward pass nothing is recomputed
         bare = settings.model_copy(update={"lora": None, "activation_checkpointing": False})
-        model, packed = load_model(policy, bare)
-        module, device = PolicyLoss(model, make_loss("sft")), worker_device()
-        sharded: Any = shard_for_inference(module, settings) if settings.zero_stage == 3 else module.to(device)
+        with explain_out_of_memory("score", "loading the policy"):
+            model, packed = load_model(policy, bare)
+            module, device = PolicyLoss(model, make_loss("sft")), worker_device()
+            sharded: Any = shard_for_inference(module, settings) if settings.zero_stage == 3 else module.to(device)
         sharded.eval()
         self._runner = PolicyRunner(sharded, device, settings, packed)
         self.num_workers = self._runner.num_workers

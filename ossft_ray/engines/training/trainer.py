@@ -46,6 +46,7 @@ class Trainer:
         Raises:
             InputError: the policy's logits are not a plain product with its output head, or the settings contradict
                 each other.
+            JobError: memory ran out.
         """
         check_deepspeed_settings(settings)
         self.settings, self.seed, self.examples, self.holdout = settings, seed, examples, holdout
@@ -55,16 +56,16 @@ class Trainer:
         self.gradient_watch = GradientWatch(settings.max_grad_norm_jump)
         self._on_phase = on_phase or (lambda step, number, phase: None)
         torch.manual_seed(seed)
-        model, packed = load_model(policy, settings)
         options = {key: value for key, value in settings.loss_options.items() if key != "refresh_every"}
         loss = make_loss(settings.loss, **options)
-        module = PolicyLoss(model, loss)
-        self._model_size = ModelSize.of(model)
+        with explain_out_of_memory("train", "loading the policy"):
+            model, packed = load_model(policy, settings)
+            self._model_size = ModelSize.of(model)
+            self.engine = shard_for_training(PolicyLoss(model, loss), settings, universal)
         self.reference: Tensor | None = None  # log q of all examples' response tokens, in main memory
         if "reference_logprob_T" in loss.needs:
             given = examples.reference_logprobs
             self.reference = torch.zeros(int(examples.response_offsets[-1])) if given is None else torch.tensor(given)
-        self.engine = shard_for_training(module, settings, universal)
         self._runner = PolicyRunner(self.engine, self.engine.device, settings, packed)
         self.rank, self.num_workers = self._runner.rank, self._runner.num_workers
 

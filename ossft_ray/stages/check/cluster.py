@@ -24,7 +24,7 @@ from ossft_ray.policy.location import model_digest
 from ossft_ray.policy.model_access import model_refusal
 from ossft_ray.run_folder.provenance import package_versions
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport, find_problems
+from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport, find_faults
 
 _REPORT_SECONDS = 180.0  # a node's first task imports torch and transformers
 _REDUCE_SECONDS = 120.0
@@ -45,19 +45,19 @@ def check_cluster(run: Run, verbose: bool = False) -> ClusterReport:
     policies = [each.experiment.policy for each in (run, *run.other_models.values())]
     arguments = {node_id: (node, policies, run.experiment.run.output) for node_id, node in nodes.items()}
     reports, failures = ask_nodes(_report, arguments, _REPORT_SECONDS)
-    problems = [
+    faults = [
         f"{node_name(nodes[node_id])}: {reason}; look at `ray status`, check that its disks and the shared folder do "
         "not hang, and give it the same environment as the driver"
         for node_id, reason in failures.items()
     ]
-    problems += find_problems(list(reports.values()), _versions(), _digest(policies))
+    faults += find_faults(list(reports.values()), _versions(), _digest(policies))
     all_reduce = None
     try:
         if reports:
             all_reduce = _all_reduce([nodes[node_id] for node_id in reports])
     except RayError as error:
-        problems.append(_all_reduce_problem(error))
-    return ClusterReport(list(reports.values()), problems, all_reduce)
+        faults.append(_all_reduce_fault(error))
+    return ClusterReport(list(reports.values()), faults, all_reduce)
 
 
 @ray.remote(num_cpus=0, max_retries=0)
@@ -71,7 +71,7 @@ def _report(node: dict[str, Any], policies: list[Policy], output: str) -> NodeRe
         versions=_versions(),
         ray_cpus=resources.get("CPU", 0.0),
         ray_gpus=resources.get("GPU", 0.0),
-        driver=driver_gpus(),
+        nvidia=driver_gpus(),
         torch=torch_gpus(),
         output_free=shutil.disk_usage(local_output).free if local_output is not None else None,
         tmp_free=shutil.disk_usage(tempfile.gettempdir()).free,
@@ -133,7 +133,7 @@ def _all_reduce(nodes: list[dict[str, Any]]) -> str:
     )
 
 
-def _all_reduce_problem(error: Exception) -> str:
+def _all_reduce_fault(error: Exception) -> str:
     hint = (
         "open all ports between the nodes, and name their network interface in GLOO_SOCKET_IFNAME and "
         "NCCL_SOCKET_IFNAME"

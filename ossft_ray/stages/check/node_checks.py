@@ -9,7 +9,7 @@ from ossft_ray.engines.gpus import DriverGpus, TorchGpus
 
 _MIN_SHM_BYTES = 1 << 30  # containers have 64 MiB by default; NCCL and a policy on several GPUs need more
 _MIN_FREE_BYTES = 1 << 30
-_MIN_FREE_SHARE = 0.05  # of a disk: Ray stores no objects on a fuller one
+_MIN_FREE_SHARE = 0.05  # free share of a disk below which Ray stores no objects there
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class NodeReport:
     versions: dict[str, str]  # of Python and the packages that matter
     ray_cpus: float
     ray_gpus: float
-    driver: DriverGpus
+    nvidia: DriverGpus  # what the NVIDIA driver sees
     torch: TorchGpus
     output_free: int | None = None  # None for an object store
     tmp_free: int = 0
@@ -37,46 +37,43 @@ class ClusterReport:
     """The result of `check --cluster`."""
 
     nodes: list[NodeReport]
-    problems: list[str]
+    faults: list[str]
     all_reduce: str | None  # how fast it was; None where it failed
 
 
-def find_problems(nodes: Sequence[NodeReport], driver_versions: dict[str, str], driver_digest: str) -> list[str]:
-    """All problems, node by node. The versions and the model's digest are compared with the driver's."""
+def find_faults(nodes: Sequence[NodeReport], driver_versions: dict[str, str], driver_digest: str) -> list[str]:
+    """All faults, node by node. The versions and the model's digest are compared with those of the run's driver."""
     return [
-        f"{node.name}: {problem}"
+        f"{node.name}: {fault}"
         for node in nodes
-        for problem in (
-            *_version_problems(node, driver_versions),
-            *_gpu_problems(node),
-            *_disk_problems(node),
-            *_policy_problems(node, driver_digest),
+        for fault in (
+            *_version_faults(node, driver_versions),
+            *_gpu_faults(node),
+            *_disk_faults(node),
+            *_policy_faults(node, driver_digest),
         )
     ]
 
 
-def _version_problems(node: NodeReport, driver: dict[str, str]) -> list[str]:
+def _version_faults(node: NodeReport, wanted: dict[str, str]) -> list[str]:
     differing = [
-        f"{name} {node.versions.get(name, 'missing')} (driver: {driver.get(name, 'missing')})"
-        for name in sorted(node.versions.keys() | driver.keys())
-        if node.versions.get(name) != driver.get(name)
+        f"{name} {node.versions.get(name, 'missing')} (driver: {wanted.get(name, 'missing')})"
+        for name in sorted(node.versions.keys() | wanted.keys())
+        if node.versions.get(name) != wanted.get(name)
     ]
     hint = "give every node the same environment (`make env`, or one image) and start Ray from it"
     return [f"its versions differ from the driver's: {', '.join(differing)}; {hint}"] if differing else []
 
 
-def _gpu_problems(node: NodeReport) -> list[str]:
-    driver, torch, num_seen = node.driver, node.torch, len(node.torch.names)
+def _gpu_faults(node: NodeReport) -> list[str]:
+    nvidia, torch, num_seen = node.nvidia, node.torch, len(node.torch.names)
     if torch.error is not None:
         return [
-            f"torch (for CUDA {torch.cuda}) cannot use the GPUs, whose driver is {driver.version}: {torch.error}; "
+            f"torch (for CUDA {torch.cuda}) cannot use the GPUs, whose driver is {nvidia.version}: {torch.error}; "
             "install a newer driver, or restart the node"
         ]
-    if driver.names and torch.cuda is None:
-        return [
-            f"it has {len(driver.names)} GPUs, and torch is a build for CPUs; "
-            "`make env BACKEND=gpu` makes the environment for GPUs"
-        ]
+    if nvidia.names and torch.cuda is None:
+        return [f"it has {len(nvidia.names)} GPUs, but torch is a CPU-only build; run `make env BACKEND=gpu`"]
     if node.ray_gpus > num_seen:
         return [
             f"Ray counts {node.ray_gpus:g} GPUs and torch sees {num_seen}; "
@@ -90,30 +87,30 @@ def _gpu_problems(node: NodeReport) -> list[str]:
     return []
 
 
-def _disk_problems(node: NodeReport) -> list[str]:
-    problems = []
+def _disk_faults(node: NodeReport) -> list[str]:
+    faults = []
     for what, free in (("the run's output", node.output_free), ("temporary files", node.tmp_free)):
         if free is not None and free < _MIN_FREE_BYTES:
-            problems.append(f"only {decimal(free)} are free for {what}; free some")
+            faults.append(f"only {decimal(free)} is free for {what}; free up space")
     if node.ray_tmp_share < _MIN_FREE_SHARE:
-        problems.append(
+        faults.append(
             f"only {node.ray_tmp_share:.0%} of the disk with Ray's temporary files is free, and below "
-            f"{_MIN_FREE_SHARE:.0%} Ray stores no more objects; free some, or start Ray with another --temp-dir"
+            f"{_MIN_FREE_SHARE:.0%} Ray stores no more objects; free up space, or start Ray with another --temp-dir"
         )
     if node.shm_bytes < _MIN_SHM_BYTES:
-        problems.append(
-            f"/dev/shm holds {decimal(node.shm_bytes)}, too little for NCCL and for policies on several GPUs; "
+        faults.append(
+            f"/dev/shm has {decimal(node.shm_bytes)}, too little for NCCL and for policies on several GPUs; "
             "start the container with --shm-size (Kubernetes: an emptyDir with medium: Memory)"
         )
     elif node.shm_bytes < node.object_store_bytes:
-        problems.append(
-            f"/dev/shm holds {decimal(node.shm_bytes)} and Ray's object store is {decimal(node.object_store_bytes)}; "
-            "enlarge the first, or start Ray with a smaller --object-store-memory"
+        faults.append(
+            f"/dev/shm has {decimal(node.shm_bytes)} and Ray's object store is {decimal(node.object_store_bytes)}; "
+            "enlarge /dev/shm, or start Ray with a smaller --object-store-memory"
         )
-    return problems
+    return faults
 
 
-def _policy_problems(node: NodeReport, driver_digest: str) -> list[str]:
+def _policy_faults(node: NodeReport, driver_digest: str) -> list[str]:
     if node.policy_refusal is not None:
         return [node.policy_refusal]
     if node.policy_digest != driver_digest:

@@ -1,4 +1,4 @@
-"""The log of attempts at an unfinished part; it limits what a kill can lose to the requests in flight.
+"""The log of attempts at an unfinished part: with it, a kill loses only the requests in flight.
 
 A part of examples is written when its last problem is done. Until then the part's log records each sample that begins
 and each attempt that ends. After a kill, the worker that takes over the part reads which samples need not be drawn

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, check_table, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
@@ -42,27 +41,25 @@ class UnscoredPart(NamedTuple):
     too_long: dict[str, int]  # by source, those longer than `train.max_length`, which are left out
 
 
-def run_worker(config: dict[str, Any]) -> Exception | None:
-    """Score the missing parts; returns, and does not raise, an error that a restarted worker would have again."""
+def run_worker(config: dict[str, Any]) -> None:
+    """Score the missing parts.
+
+    Raises:
+        InputError, JobError: the policy, the rows or their scoring failed in a way that a restart would repeat.
+    """
     experiment, source, folder = config["experiment"], config["source"], config["folder"]
     rank = begin_worker(experiment, "score", config["verbose"])
-    try:
-        check_sees_run(experiment)
-        chat, scorer = load_chat(experiment.policy), Scorer(experiment.policy, experiment.train)
-        metrics = ClusterMetrics(experiment.run.output, "score")
-        finished = set(folder.names(PARTS))
-        names = scorer.broadcast([name for name in source.names(PARTS) if name not in finished])
-        tables = (
-            (name, check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}")) for name in names
-        )
-        parts = (unscored_part(name, table.to_pylist(), chat, experiment) for name, table in tables)
-        for group in group_parts(parts, _MIN_RESPONSES * scorer.num_workers):
-            num_tokens = score_group(scorer, group, folder if rank == 0 else None)
-            if rank == 0:
-                metrics.count("ossft_scored_tokens", num_tokens)
-    except InputError as error:
-        return error
-    return None
+    check_sees_run(experiment)
+    chat, scorer = load_chat(experiment.policy), Scorer(experiment.policy, experiment.train)
+    metrics = ClusterMetrics(experiment.run.output, "score")
+    finished = set(folder.names(PARTS))
+    names = scorer.broadcast([name for name in source.names(PARTS) if name not in finished])
+    tables = ((name, check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}")) for name in names)
+    parts = (unscored_part(name, table.to_pylist(), chat, experiment) for name, table in tables)
+    for group in group_parts(parts, _MIN_RESPONSES * scorer.num_workers):
+        num_tokens = score_group(scorer, group, folder if rank == 0 else None)
+        if rank == 0:
+            metrics.count("ossft_scored_tokens", num_tokens)
 
 
 def unscored_part(name: str, rows: list[dict[str, Any]], chat: Chat, experiment: Experiment) -> UnscoredPart:

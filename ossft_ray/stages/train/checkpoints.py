@@ -1,4 +1,4 @@
-"""The checkpoints from which a training resumes: each is whole or absent, and the two newest are kept.
+"""The checkpoints from which training resumes: each is whole or absent, and the two newest are kept.
 
 A checkpoint is a folder `step-NNNNNN` to which every worker writes its part. Its last file, `complete.json`, is written
 once all parts are there. A folder without it was being written when the run died: it is never read, and is removed.

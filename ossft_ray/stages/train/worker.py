@@ -10,7 +10,7 @@ import ray.train
 import torch
 from pyarrow import fs
 
-from ossft_ray.common.errors import InputError, JobError, Stopped
+from ossft_ray.common.errors import Stopped
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.shared_output import check_sees_run
@@ -26,17 +26,18 @@ from ossft_ray.stages.train.heartbeats import make_heartbeat
 from ossft_ray.stages.train.tracking import Tracking
 
 
-def run_worker(config: dict[str, Any]) -> Exception | None:
-    """Train; returns, and does not raise, an error that a restarted worker would have again."""
+def run_worker(config: dict[str, Any]) -> Stopped | None:
+    """Train to the end, or until the driver asks to stop.
+
+    Raises:
+        InputError, JobError: the policy, the settings or a step failed in a way that a restart would repeat.
+    """
     experiment, folder = config["experiment"], config["folder"]
     rank = begin_worker(experiment, "train", config["verbose"])
-    try:
-        check_sees_run(experiment)
-        on_phase = make_heartbeat(config["heartbeats"], rank, experiment.train.hang_after)
-        trainer = _begin(experiment, folder, ray.get(config["examples"]), ray.get(config["holdout"]), on_phase)
-        return _train(trainer, experiment, folder, config["heartbeats"])
-    except (InputError, JobError) as error:
-        return error
+    check_sees_run(experiment)
+    on_phase = make_heartbeat(config["heartbeats"], rank, experiment.train.hang_after)
+    trainer = _begin(experiment, folder, ray.get(config["examples"]), ray.get(config["holdout"]), on_phase)
+    return _train(trainer, experiment, folder, config["heartbeats"])
 
 
 def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any, on_phase: Any) -> Trainer:
@@ -57,7 +58,7 @@ def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any, 
     return trainer
 
 
-def _train(trainer: Trainer, experiment: Experiment, folder: Folder, heartbeats: Any) -> Exception | None:
+def _train(trainer: Trainer, experiment: Experiment, folder: Folder, heartbeats: Any) -> Stopped | None:
     settings, checkpoints, chat = experiment.train, Checkpoints(folder / CHECKPOINTS), load_chat(experiment.policy)
     log, tracking = None, None
     if trainer.rank == 0:

@@ -27,6 +27,8 @@ def test_examples_keep_what_they_were_built_from() -> None:
     assert EXAMPLES.token_ids.tolist() == [1, 2, 10, 11, 12, 3, 13, 14, 4, 5, 6, 15]
     with pytest.raises(ValueError, match="at least one token"):
         Examples.build([TokenizedExample("a", [], [1])])
+    with pytest.raises(ValueError, match="at least one example"):
+        Examples.build([])
 
 
 @pytest.mark.parametrize("examples, batch, epochs, expected", [(22, 8, 2, 6), (8, 8, 1, 1), (9, 8, 1, 2), (3, 8, 4, 4)])
@@ -94,8 +96,10 @@ def test_reference_logprobs_belong_to_response_tokens() -> None:
     first = TokenizedExample("a", [1, 2], [10], reference_logprobs=[-1.0])
     built = Examples.build([first, TokenizedExample("b", [3], [13, 14], reference_logprobs=[-2.0, -3.0])])
     assert built.reference_logprobs.tolist() == [-1.0, -2.0, -3.0] and built.response_offsets.tolist() == [0, 1, 3]
-    with pytest.raises(ValueError, match="one of the reference_logprobs"):
-        Examples.build([first._replace(response=[10, 11])])
+    without = first._replace(reference_logprobs=None)
+    for examples in ([first._replace(response=[10, 11])], [first, without], [without, first]):
+        with pytest.raises(ValueError, match="`reference_logprobs` must have one value for each"):
+            Examples.build(examples)
 
 
 def test_an_empty_micro_batch_has_no_targets() -> None:

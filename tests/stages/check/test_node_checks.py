@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ossft_ray.engines.gpus import DriverGpus, TorchGpus
-from ossft_ray.stages.check.node_checks import NodeReport, find_problems
+from ossft_ray.stages.check.node_checks import NodeReport, find_faults
 
 GIB = 1 << 30
 VERSIONS = {"python": "3.11.9", "torch": "2.13.0"}
@@ -15,7 +15,7 @@ SOUND = NodeReport(
     versions=VERSIONS,
     ray_cpus=8,
     ray_gpus=2,
-    driver=DriverGpus(["H100", "H100"], "570.1"),
+    nvidia=DriverGpus(["H100", "H100"], "570.1"),
     torch=TorchGpus(["H100", "H100"], "12.9", None),
     output_free=100 * GIB,
     tmp_free=100 * GIB,
@@ -28,21 +28,21 @@ SOUND = NodeReport(
 )
 
 
-def problems_of(**changes: Any) -> list[str]:
-    return find_problems([replace(SOUND, **changes)], VERSIONS, "digest")
+def faults_of(**changes: Any) -> list[str]:
+    return find_faults([replace(SOUND, **changes)], VERSIONS, "digest")
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"ray_gpus": 0, "driver": DriverGpus([], None), "torch": TorchGpus([], None, None)},
+        {"ray_gpus": 0, "nvidia": DriverGpus([], None), "torch": TorchGpus([], None, None)},
         {"output_free": None},
     ],
     ids=["sound", "without GPUs", "an object store"],
 )
 def test_a_sound_node_has_no_problem(changes: dict[str, Any]) -> None:
-    assert problems_of(**changes) == []
+    assert faults_of(**changes) == []
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_sound_node_has_no_problem(changes: dict[str, Any]) -> None:
     ],
 )
 def test_each_fault_is_one_line_that_names_the_node(changes: dict[str, Any], words: list[str]) -> None:
-    (problem,) = problems_of(**changes)
+    (problem,) = faults_of(**changes)
     assert problem.startswith("worker-1 (10.0.0.2): ")
     assert [word for word in words if word not in problem] == []
     assert "\n" not in problem
@@ -77,5 +77,5 @@ def test_faults_of_all_nodes_are_listed() -> None:
         SOUND,
         replace(SOUND, name="b", shm_bytes=0, ray_gpus=1),
     ]
-    found = find_problems(nodes, VERSIONS, "digest")
+    found = find_faults(nodes, VERSIONS, "digest")
     assert [problem.split(":")[0] for problem in found] == ["a", "b", "b"]
