@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import GetTimeoutError
 
 from ossft_ray.playground.arithmetic import training_problems
-from ossft_ray.stages.check.cluster import _all_reduce_problem
+from ossft_ray.stages.check.cluster import _all_reduce_fault
 
 # a cluster in a process of its own, so that the Ray of the other tests stays as it is
 PROGRAM = """
@@ -76,4 +76,4 @@ def test_every_node_is_checked(tmp_path: Path) -> None:
     ],
 )
 def test_a_failed_all_reduce_says_how_to_fix_it(error: Exception, words: str) -> None:
-    assert _all_reduce_problem(error).startswith(words)
+    assert _all_reduce_fault(error).startswith(words)
