@@ -13,11 +13,12 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayError
 
 from ossft_ray.common.errors import JobError
 from ossft_ray.common.prompt_templates import Message
@@ -52,12 +53,13 @@ class RolloutWorker:
         print(f"worker {self.worker_id} on {socket.gethostname()}", flush=True)
         self.counts: Counter[str] = Counter()  # of this worker
         self.progress: dict[str, Counter[str]] = {}  # of each part in progress; another worker may take the part over
-        self._tally, self._reported_at, self._report_after = tally, 0.0, REPORT_SECONDS
+        self._tally, self._report_after = tally, REPORT_SECONDS
+        self._reporting: asyncio.Task[None] | None = None
+        self._num_before = 0  # tokens that engines sampled before they died
         tally.register.remote(ray.get_runtime_context().current_actor)
         self._processes: list[Processes] = []
         self._policy: VllmPolicy | None = None
         self._loading = asyncio.Lock()
-        self._ready_at = 0.0
         self._deaths = 0
         self.interruptions: Counter[str] = Counter()  # by request: how often the engine died while it was in flight
         self.in_flight = InFlight(problems_in_flight(experiment))
@@ -67,6 +69,7 @@ class RolloutWorker:
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, list[str]]]:
         (part,) = map(str, batch["part"])
+        self._reporting = self._reporting or asyncio.create_task(self._report_regularly())
         try:
             await self.process(part)
         except Exception as error:
@@ -96,8 +99,6 @@ class RolloutWorker:
         """Held while a problem is worked on; problems get a slot in the order in which they ask."""
         async with self.in_flight.problem():
             yield
-        if time.monotonic() - self._reported_at > self._report_after:
-            await self._report_now()
 
     async def render(self, prompt: list[Message]) -> list[int]:
         """The token ids of a prompt."""
@@ -115,16 +116,15 @@ class RolloutWorker:
             while True:
                 policy = await self._loaded_policy()
                 try:
-                    response = await policy.sample(prompt_ids, sampling, seed, request_id)
+                    with self.in_flight.sampling():
+                        response = await policy.sample(prompt_ids, sampling, seed, request_id)
                 except EngineDied as death:
                     await self._discard_engine(policy, death)
                     self.interruptions[request_id] += 1
                     continue
                 self._deaths = 0
-                self.counts["generated_tokens"] += len(response.token_ids)
+                self.counts.update(draws=1, generated_tokens=len(response.token_ids))
                 self.metrics.count("ossft_generated_tokens", len(response.token_ids))
-                # wall time since the first engine was ready, not a sum
-                self.counts["sampling_ms"] = round(1000 * (time.monotonic() - self._ready_at))
                 return response
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
@@ -137,8 +137,24 @@ class RolloutWorker:
         self.metrics.count("ossft_verdicts", reason=verdict.reason)
         return verdict
 
+    def num_sampled_tokens(self) -> int:
+        """The tokens sampled so far, also of responses under way."""
+        if not isinstance(self._policy, VllmPolicy):  # not ready, or a scripted one
+            return max(self._num_before, self.counts["generated_tokens"])
+        return self._num_before + self._policy.num_sampled_tokens()
+
+    async def _report_regularly(self) -> None:
+        """Report while the policy samples: draws and tokens are shown before the first problem is done."""
+        with suppress(RayError):  # the tally ends with the driver
+            while True:
+                await asyncio.sleep(self._report_after)
+                if self.progress and self._policy is not None:
+                    await self._report_now()
+
     async def _report_now(self) -> None:
-        self._reported_at = time.monotonic()
+        self.counts["sampled_tokens"] = self.num_sampled_tokens()
+        self.counts["sampling_ms"] = round(1000 * self.in_flight.sampled_seconds)
+        self.counts["requests"] = self.in_flight.num_requests
         actor = ray.get_runtime_context().current_actor
         counts = {name: dict(each) for name, each in {self.worker_id: self.counts, **self.progress}.items()}
         self._report_after = await self._tally.report.remote(actor, self.worker_id, counts, self._processes)
@@ -153,7 +169,6 @@ class RolloutWorker:
                     self._record_death(death)
                     continue
                 self.counts["loading_ms"] += round(1000 * (time.monotonic() - began))
-                self._ready_at = self._ready_at or time.monotonic()
                 self._processes.append(current_processes())
                 await self._report_now()
             return self._policy
@@ -161,6 +176,7 @@ class RolloutWorker:
     async def _discard_engine(self, policy: VllmPolicy, death: EngineDied) -> None:
         async with self._loading:
             if self._policy is policy:  # else another request has discarded it
+                self._num_before = self.num_sampled_tokens()
                 self._policy = None
                 await asyncio.to_thread(policy.shutdown)
                 self._record_death(death)
