@@ -68,8 +68,8 @@ def print_evaluation(experiment: Experiment, scores: Results, differences: Resul
 def print_verification(summary: "VerifySummary") -> None:
     """How many rows got which verdict, how fast, and the file of the verdicts."""
     total = (
-        f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, "
-        f"{summary.num_over_limits or 'none':} hit the time or memory limit"
+        f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, {summary.num_over_limits:,} over a limit, "
+        f"{summary.verdicts_per_second:,.0f} verdicts/s"
     )
     table = plain_table("verdict", "rows", "share")
     for reason, count in summary.reasons.items():
