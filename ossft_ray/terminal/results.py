@@ -46,9 +46,10 @@ def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: s
 
 def print_training(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
     """Steps, examples and cross-entropy, and the model's folder; `manifest` is that of `train/`."""
+    too_long = f" ({len(manifest['too_long']):,} set aside as too long)" if manifest["too_long"] else ""
     steps = (
-        f"{manifest['steps']} steps on {manifest['examples']} examples "
-        f"({len(manifest['too_long'])} set aside as too long), cross-entropy {manifest['cross_entropy']:.4f}"
+        f"{manifest['steps']:,} steps on {manifest['examples']:,} examples{too_long}, "
+        f"cross-entropy {manifest['cross_entropy']:.4f}"
     )
     print_lines([*wrapped(steps), f"model: {join(experiment.run.output, TRAIN, MODEL)}", f"next: {following}"])
 
