@@ -368,7 +368,7 @@ def export(run: str, output: str, push_to_hub: str | None, private: bool, **opti
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Run all stages under their progress bars, and print the results."""
     with StageBars() as bars:
-        bars.begin("check")
+        bars.begin("check")({"starting": "reading the experiment, the data and the benchmarks"})
         from ossft_ray.stages.run import run
 
         last = run(experiment, bars.begin, start_over, verbose)

@@ -25,7 +25,7 @@ from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.cluster_metrics import ClusterMetrics
-from ossft_ray.distributed.logs import explain_failure, redirect_output, see_logs
+from ossft_ray.distributed.logs import engine_fault, explain_failure, redirect_output, see_logs
 from ossft_ray.distributed.processes import Processes, current_processes
 from ossft_ray.distributed.progress import REPORT_SECONDS
 from ossft_ray.distributed.shared_output import check_sees_run
@@ -42,8 +42,9 @@ class RolloutWorker:
 
     def __init__(self, experiment: Experiment, tally: Any, log_name: str, verbose: bool) -> None:
         """`tally` is a handle of the `ProgressTally`. `log_name` begins the log's name; `verbose` prints instead."""
+        self._log_name = f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}"
         if not verbose:
-            redirect_output(experiment, f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}")
+            redirect_output(experiment, self._log_name)
         check_sees_run(experiment)
         self.experiment = experiment
         self.chat = load_chat(experiment.policy)
@@ -187,6 +188,7 @@ class RolloutWorker:
         self.counts["engine_deaths"] += 1
         self.metrics.count("ossft_engine_deaths")
         if self._deaths >= MAX_DEATHS:
+            reason = engine_fault(self.experiment, self._log_name) or str(death)
             logs = see_logs(self.experiment)
-            raise JobError(f"the engine died {self._deaths} times in a row without a response: {death}{logs}")
+            raise JobError(f"the engine died {self._deaths} times in a row without a response: {reason}{logs}")
         print(f"the engine died ({death}); starting another", flush=True)

@@ -13,7 +13,7 @@ from ossft_ray.run_folder.names import INPUTS, MANIFEST
 EXAMPLES_CHANGED = "the examples have changed since"
 SCORES_CHANGED = "the scores have changed since"
 MODEL_CHANGED = "the model has changed since"
-# In place of two digests
+# Said instead of two digests
 _CHANGED = {"rewrite": EXAMPLES_CHANGED, "score": SCORES_CHANGED, "policy_files": MODEL_CHANGED, "model": MODEL_CHANGED}
 
 MayChange = Callable[[str, Any, Any], bool]
@@ -29,7 +29,9 @@ class Difference:
     new: Any
 
     def __str__(self) -> str:
-        return _CHANGED.get(self.key) or f"{self.key} was {_shorten(self.old)}, is now {_shorten(self.new)}"
+        if self.key in _CHANGED and isinstance(self.old, str) and isinstance(self.new, str):
+            return _CHANGED[self.key]
+        return f"{self.key} was {_shorten(self.old)}, is now {_shorten(self.new)}"
 
 
 def fingerprint(inputs: dict[str, Any]) -> str:

@@ -180,8 +180,8 @@ def _sampling(totals: dict[str, Any], details: list[Detail]) -> Bar:
         draws = f"{totals.get('draws', 0):,} draws done, {totals.get('requests', 0):,} under way"
         details = [Detail(2, draws), Detail(3, f"{tokens:,} tokens")]
     if seconds >= _RATE_SECONDS * num_policies and tokens:
-        of_each = f" by each of {num_policies} policies" if num_policies > 1 else ""
-        details = [*details, Detail(1, f"{tokens / seconds:,.0f} tokens/s{of_each}")]
+        policies = f"{num_policies} × " if num_policies > 1 else ""
+        details = [*details, Detail(1, f"{policies}{tokens / seconds:,.0f} tokens/s")]
         details += _left(seconds / num_policies, done_now, total - totals["done_before"])
     return Bar(done, total, "problems", details)
 

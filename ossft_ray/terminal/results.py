@@ -46,9 +46,10 @@ def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: s
 
 def print_training(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
     """Steps, examples and cross-entropy, and the model's folder; `manifest` is that of `train/`."""
+    too_long = f" ({len(manifest['too_long']):,} set aside as too long)" if manifest["too_long"] else ""
     steps = (
-        f"{manifest['steps']} steps on {manifest['examples']} examples "
-        f"({len(manifest['too_long'])} set aside as too long), cross-entropy {manifest['cross_entropy']:.4f}"
+        f"{manifest['steps']:,} steps on {manifest['examples']:,} examples{too_long}, "
+        f"cross-entropy {manifest['cross_entropy']:.4f}"
     )
     print_lines([*wrapped(steps), f"model: {join(experiment.run.output, TRAIN, MODEL)}", f"next: {following}"])
 
@@ -68,8 +69,8 @@ def print_evaluation(experiment: Experiment, scores: Results, differences: Resul
 def print_verification(summary: "VerifySummary") -> None:
     """How many rows got which verdict, how fast, and the file of the verdicts."""
     total = (
-        f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, "
-        f"{summary.num_over_limits or 'none':} hit the time or memory limit"
+        f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, {summary.num_over_limits:,} over a limit, "
+        f"{summary.verdicts_per_second:,.0f} verdicts/s"
     )
     table = plain_table("verdict", "rows", "share")
     for reason, count in summary.reasons.items():
