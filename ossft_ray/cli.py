@@ -256,10 +256,16 @@ def selftest() -> None:
 @click.option("--verifier-column", "verifier", default="verifier", metavar="NAME", help="Each row's kind; optional.")
 @click.option("--timeout", "timeout_seconds", type=float, help="Processor seconds for one verdict.  [default: 5]")
 @click.option("--workers", "num_workers", type=int, help="Number of verifier processes.  [default: one a core]")
+@click.option("--only", metavar="VERDICT,...", help="Write and show only rows with these verdicts: wrong,unparsed.")
+@click.option("--show", "num_shown", type=click.IntRange(0), default=0, metavar="N", help="Print the first N rows.")
+@click.option("--overwrite", is_flag=True, help="Replace the output of an earlier call.")
 @_options(_config, _set)
 def verify(
     file: str,
     output: str | None,
+    only: str | None,
+    num_shown: int,
+    overwrite: bool,
     kind: str | None,
     timeout_seconds: float | None,
     num_workers: int | None,
@@ -274,15 +280,17 @@ def verify(
     """
     from ossft_ray.config import load_verify
     from ossft_ray.stages.verify import FileColumns, verify_file
-    from ossft_ray.terminal.results import print_verification
+    from ossft_ray.terminal.verdicts import print_verification
 
     if num_workers is None and config_path is None:
         overrides = (f"verify.num_workers={len(os.sched_getaffinity(0))}", *overrides)
     options = {"kind": kind, "timeout_seconds": timeout_seconds, "num_workers": num_workers}
     given = [f"verify.{key}={value}" for key, value in options.items() if value is not None]
     settings = load_verify(config_path, (*given, *overrides))
+    reasons = [reason.strip() for reason in (only or "").split(",") if reason.strip()]
+    chosen: dict[str, Any] = {"overwrite": overwrite, "only": reasons, "num_shown": num_shown}
     with StageBars() as bars:
-        summary = verify_file(file, output, settings, FileColumns(**columns), bars.begin("verify"))
+        summary = verify_file(file, output, settings, FileColumns(**columns), bars.begin("verify"), **chosen)
     print_verification(summary)
 
 

@@ -1,6 +1,8 @@
 """The programs in examples/ run, and their losses are those of TRL and of the loss table."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -28,10 +30,56 @@ def load(name: str) -> ModuleType:
 
 def test_the_plain_loop_learns(tmp_path: Path) -> None:
     rows = write_examples(str(tmp_path), 8)
-    losses = load("plain_loop").train(str(tmp_path / "rewrite" / "part-00000.parquet"), "playground", "sft", 3)
+    losses = load("plain_loop").train(str(tmp_path / "rewrite"), "playground", "sft", 3)
     assert losses[0] > losses[-1] > 0 and len(rows) == 8
-    weighted = load("plain_loop").train(str(tmp_path / "rewrite" / "part-00000.parquet"), "playground", "dft", 1)
+    weighted = load("plain_loop").train(str(tmp_path / "rewrite"), "playground", "dft", 1)
     assert 0 < weighted[0] < losses[0] / 2
+    anchored = load("plain_loop").train(str(tmp_path / "rewrite"), "playground", "iw_sft", 1)
+    assert anchored[0] == pytest.approx(losses[0], rel=1e-5), "at first the reference is the model itself"
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with all that lies next to the parts of `rewrite/`."""
+    run = tmp_path_factory.mktemp("run")
+    write_examples(str(run), 4)
+    for name in ("problems.json", "unfinished/part-00000.0.jsonl", "sessions/1.jsonl", "problems/part-00000.parquet"):
+        (run / "rewrite" / name).parent.mkdir(exist_ok=True)
+        (run / "rewrite" / name).write_text("{}\n")
+    return run
+
+
+@pytest.mark.parametrize("example", ["plain_loop", "trl_trainer"])
+def test_an_example_runs_as_its_docstring_says(finished_run: Path, example: str) -> None:
+    command = next(line.strip() for line in (load(example).__doc__ or "").splitlines() if "python examples/" in line)
+    _, script, folder, *_ = command.split()
+    assert (script, folder) == (f"examples/{example}.py", "runs/demo/rewrite")
+    output = ["--output", str(finished_run / "trl")] if example == "trl_trainer" else []
+    ended = run_example(script, str(finished_run / "rewrite"), "--steps", "1", *output)
+    assert ended.returncode == 0, ended.stderr
+    assert "loss" in ended.stdout or "[0." in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "example, loss, folder, words",
+    [
+        ("plain_loop", "nope", "rewrite", "no loss 'nope'; losses: sft, dft, iw_sft"),
+        ("plain_loop", "is", "rewrite", "the loss needs behavior_logprob_N; pass LossInputs with them"),
+        ("plain_loop", "dft", ".", "no part-*.parquet; give the rewrite folder of a run"),
+        ("trl_trainer", "iw_sft", "rewrite", "the loss needs reference_logprob_N and response_N; pass LossInputs"),
+    ],
+)
+def test_bad_arguments_get_one_line(finished_run: Path, example: str, loss: str, folder: str, words: str) -> None:
+    output = ["--output", str(finished_run / "trl")] if example == "trl_trainer" else []
+    ended = run_example(f"examples/{example}.py", str(finished_run / folder), "--loss", loss, *output)
+    assert ended.returncode == 2
+    assert words in ended.stderr.splitlines()[-1] and "Traceback" not in ended.stderr
+
+
+def run_example(script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, script, *arguments], cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_trl_with_our_loss_learns_as_with_its_own(tmp_path: Path) -> None:

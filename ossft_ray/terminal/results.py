@@ -17,7 +17,6 @@ from ossft_ray.terminal.bars import print_lines
 
 if TYPE_CHECKING:
     from ossft_ray.stages.selftest import Finding
-    from ossft_ray.stages.verify import VerifySummary
 
 KEPT = {
     "self": "the policy's own (self)",
@@ -60,18 +59,6 @@ def print_evaluation(experiment: Experiment, scores: Results, differences: Resul
         lines += ["", differences_table(scores, model, found)]
     files = f"scores: {join(experiment.run.output, EVALUATE, ACCURACIES)}    next: ossft report"
     print_lines([*lines, files])
-
-
-def print_verification(summary: "VerifySummary") -> None:
-    """How many rows got which verdict, how fast, and the file of the verdicts."""
-    total = (
-        f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, {summary.num_over_limits:,} over a limit, "
-        f"{summary.verdicts_per_second:,.0f} verdicts/s"
-    )
-    table = plain_table("verdict", "rows", "share")
-    for reason, count in summary.reasons.items():
-        table.add_row(reason, f"{count:,}", f"{count / summary.num_rows:.1%}")
-    print_lines([table, total, f"verdicts: {summary.output}"])
 
 
 def print_finding(finding: "Finding") -> None:

@@ -1,7 +1,6 @@
 """What a command prints when it is done: figures, files, the next command, and no markup."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from rich.console import Console
 
 from ossft_ray.config import resolve
 from ossft_ray.stages.selftest import Finding
-from ossft_ray.stages.verify import VerifySummary
 from ossft_ray.terminal import bars, results
 
 OUTPUT = "runs/[bold]odd" + "-long" * 30
@@ -41,13 +39,6 @@ def test_a_rewrite_ends_with_its_examples_and_the_next_command(printed: io.Strin
     assert first.split() == ["kept", "solution", "problems", "share"]
     assert "9 attempts, 1,234 tokens generated" in printed.getvalue()
     assert last == f"examples: {OUTPUT}/rewrite    next: ossft score"
-
-
-def test_a_verification_ends_with_its_file(printed: io.StringIO) -> None:
-    results.print_verification(VerifySummary(Path("out/[x].jsonl"), 4, 3, {"correct": 3, "timeout": 1}, 0.002))
-    *_, total, file = printed.getvalue().splitlines()
-    assert total == "4 rows, 75.0% correct, 1 over a limit, 2,000 verdicts/s"
-    assert file == "verdicts: out/[x].jsonl"
 
 
 @pytest.mark.parametrize("passed, word", [(True, "passed"), (False, "FAILED"), (None, "skipped")])
