@@ -299,6 +299,7 @@ def verify(
 @click.option("--origin", type=click.Choice([*ORIGINS, "dropped"]), help="Only rows of this origin.")
 @click.option("-n", "num_rows", type=click.IntRange(1), default=3, show_default=True, help="Maximum number of rows.")
 @click.option("--problem", metavar="ID", help="Only rows of this problem.")
+@click.option("--suspects", is_flag=True, help="Only problems whose gold answer may be wrong, most evidence first.")
 @click.option("--attempts", is_flag=True, help="Show every attempt, with its text if the run kept it.")
 @click.option("--prompt", is_flag=True, help="Show the prompt as the policy reads it, and its tokens.")
 @click.option("--tokens", is_flag=True, help="Show the response's token ids, each with its piece of text.")

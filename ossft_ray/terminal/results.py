@@ -12,7 +12,7 @@ from ossft_ray.common.durations import duration
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
-from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MODEL, REWRITE, SCORE, TRAIN
+from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REWRITE, SCORE, TRAIN
 from ossft_ray.terminal.bars import print_lines
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ _WORDS = {True: "passed", False: "FAILED", None: "skipped"}
 def print_rewriting(experiment: Experiment, manifest: dict[str, Any]) -> None:
     """The funnel, its costs, and the folder of the examples; `manifest` is that of `rewrite/`."""
     files = f"examples: {join(experiment.run.output, REWRITE)}    next: ossft score"
-    print_lines([origins_table(manifest), rewriting_costs(manifest), files])
+    doubtful = doubtful_answers(experiment.run.output, manifest)
+    print_lines([origins_table(manifest), rewriting_costs(manifest), *doubtful, files])
 
 
 def print_scoring(experiment: Experiment, manifest: dict[str, Any]) -> None:
@@ -87,10 +88,24 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {counts_text(reasons)}")
-    lines += [*parroting_lines(manifest), *_doubtful_answers(manifest)]
+    lines += parroting_lines(manifest)
     if seconds := manifest.get("phases"):
-        lines.append(f"time: {', '.join(f'{phase} {duration(value)}' for phase, value in seconds.items())}")
+        lines.append(time_line(seconds))
     return "\n".join(lines)
+
+
+def time_line(phases: Mapping[str, float]) -> str:
+    """The time of a rewrite and its parts, from `phases` of its manifest.
+
+    >>> time_line({"reading data": 1.0, "rewriting": 64.0, "loading": 27.0, "sampling": 4.0})
+    'time: 1 min 5 s in all (reading data 1 s, engine start 27 s, sampling 4 s, other 33 s)'
+    """
+    names = {"reading data": "reading data", "engine start": "loading", "sampling": "sampling"}
+    parts = {name: phases.get(phase, 0.0) for name, phase in names.items()}
+    total = parts["reading data"] + phases.get("rewriting", 0.0)
+    parts["other"] = total - sum(parts.values())
+    shown = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds >= 0.5)
+    return f"time: {duration(total)} in all" + (f" ({shown})" if shown else "")
 
 
 def parroting_lines(manifest: dict[str, Any]) -> list[str]:
@@ -105,14 +120,20 @@ def parroting_lines(manifest: dict[str, Any]) -> list[str]:
     ]
 
 
-def _doubtful_answers(manifest: dict[str, Any]) -> list[str]:
+def doubtful_answers(run: str, manifest: dict[str, Any]) -> list[str]:
+    """What a rewrite found out about gold answers, and how to see it; empty if it has no doubts."""
     lines = []
     if bad := manifest.get("bad_golds"):
         findings = Counter(gold["finding"] for gold in bad)
-        lines.append(f"doubtful gold answers: {counts_text(dict(findings.most_common()))}")
-    if suspects := manifest.get("suspects"):
-        lines.append(f"suspects: {len(suspects):,} problems whose attempts agree on another answer than the gold's")
-    return [*lines, "    rewrite/manifest.json lists them"] if lines else []
+        counts = counts_text(dict(findings.most_common()))
+        lines.append(f"gold answers in doubt: {counts}; see {join(run, REWRITE, MANIFEST)}")
+    if count := len(manifest.get("suspects", [])):
+        problems, subject = ("1 problem", "its") if count == 1 else (f"{count:,} problems", "their")
+        lines.append(
+            f"{problems} may have a wrong gold answer (most of {subject} attempts agree on another); "
+            f"see ossft show {run} --suspects"
+        )
+    return lines
 
 
 def gap_table(manifest: dict[str, Any]) -> Table:

@@ -53,14 +53,14 @@ def test_costs_list_extra_attempts_and_reasons() -> None:
         "speculative_attempts": 0,
         "speculative_tokens": 0,
         "reasons": {"self": {"wrong": 900, "correct": 100}, "guided": {"copies_reference": 2}},
-        "phases": {"reading data": 1.2, "rewriting": 200.0},
+        "phases": {"reading data": 1.2, "rewriting": 200.0, "loading": 60.0, "sampling": 130.0},
     }
     assert results.rewriting_costs(manifest).splitlines() == [
         "1,200 attempts, 34,000 tokens generated",
         "besides: 7 repeated after an interruption",
         "self: 900 wrong, 100 correct",
         "guided: 2 copies_reference",
-        "time: reading data 1 s, rewriting 3 min 20 s",
+        "time: 3 min 21 s in all (reading data 1 s, engine start 1 min 0 s, sampling 2 min 10 s, other 10 s)",
     ]
 
 
