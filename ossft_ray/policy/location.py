@@ -38,12 +38,12 @@ def model_path(name: str, weights: bool = False) -> str:
 def model_digest(policy: Policy) -> str:
     """A digest of the model's weights and tokenizer for fingerprints; for a Hub model its id and revision."""
     path = model_path(policy.model)
-    lora = f" with {_digest_folder(policy.lora)}" if policy.lora else ""
+    lora = f" with {folder_digest(Folder.at(policy.lora))}" if policy.lora else ""
     if not Path(path).is_dir():
         return f"{policy.model}@{policy.revision or 'main'}{lora}"
-    return _digest_folder(policy.model if is_uri(policy.model) else path) + lora
+    return folder_digest(Folder.at(policy.model if is_uri(policy.model) else path)) + lora
 
 
-def _digest_folder(path: str) -> str:
-    folder = Folder.at(path)
+def folder_digest(folder: Folder) -> str:
+    """A digest of the weights and the tokenizer in a model's folder."""
     return digest_files(folder, [name for name in folder.names() if name.endswith(_DIGESTED)])

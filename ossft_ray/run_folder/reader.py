@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 from pydantic import ValidationError
 
 from ossft_ray.common.errors import InputError, brief
@@ -137,6 +138,36 @@ class RunFolder:
         listings = [self.rewrite_manifest] if self.rewrite_manifest else self.part_counts
         suspects = [suspect for listing in listings for suspect in listing.get("suspects", [])]
         return rank_suspects(suspects, self.attempts_by_problem() if suspects else ())
+
+    @cached_property
+    def files(self) -> dict[str, list[fs.FileInfo]]:
+        """All files in the folder of each stage; none for a stage that has not begun."""
+        found = {}
+        for stage in names.STAGES:
+            selector = fs.FileSelector(f"{self.folder.path}/{stage}", allow_not_found=True, recursive=True)
+            infos = self.folder.filesystem.get_file_info(selector)
+            found[stage] = [info for info in infos if info.type == fs.FileType.File]
+        return found
+
+    @cached_property
+    def evaluation_parts(self) -> dict[str, dict[str, Json]]:
+        """Of each model and benchmark: `problems`, `parts` and `parts_done`, also of models that are still to come."""
+        prefix = f"{self.folder.path}/{names.EVALUATE}/"
+        paths = [file.path.removeprefix(prefix).split("/") for file in self.files[names.EVALUATE]]
+        done = Counter(tuple(path[:2]) for path in paths if len(path) == 3 and path[2].startswith("part-"))
+        folder = self.folder / names.EVALUATE
+        sizes = {path[0]: read_json(folder / path[0], names.SIZES) for path in paths if path[1:] == [names.SIZES]}
+        usual: Json = next(iter(sizes.values()), {})  # for a model that has not begun
+        return {
+            model: {name: {**size, "parts_done": done[model, name]} for name, size in sizes.get(model, usual).items()}
+            for model in dict.fromkeys([*self.evaluated_models, *sizes])
+        }
+
+    @property
+    def evaluated_models(self) -> list[str]:
+        """The models that `ossft evaluate` compares: the base, the trained one if there is one, and the configured."""
+        others = self.experiment.get("evaluate", {}).get("models", {})
+        return [names.BASE, *([names.TRAINED] if self.train_manifest else []), *others]
 
     @property
     def unfinished(self) -> list[str]:

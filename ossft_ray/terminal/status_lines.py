@@ -9,7 +9,7 @@ from ossft_ray.common.durations import duration
 from ossft_ray.run_folder.status import StageStatus, Status
 from ossft_ray.terminal.show import escape_controls
 
-_STYLES = {"complete": "green", "going": "cyan", "quiet": "yellow"}
+_STYLES = {"complete": "green", "running": "cyan", "stopped": "yellow", "failed": "red", "outdated": "yellow"}
 
 
 def status_lines(status: Status) -> Iterator[Text]:
@@ -17,22 +17,22 @@ def status_lines(status: Status) -> Iterator[Text]:
     for number, stages in enumerate(status.rounds, start=1):
         yield Text(escape_controls(status.run) + (f", round {number}" if len(status.rounds) > 1 else ""), "bold")
         for stage in stages:
-            state = (f"{stage.state:<10}", _STYLES.get(stage.state, "dim"))
+            state = (f"{stage.state:<11}", _STYLES.get(stage.state, "dim"))
             line = Text.assemble(f"{stage.name:<9} ", state, f"  {escape_controls('; '.join(_words(stage)))}")
             line.rstrip()
             yield line
-            if stage.state in ("going", "quiet"):
-                ago = f"last written to {duration(max(0.0, status.now - (stage.written_at or status.now)))} ago"
-                hint = "" if stage.state == "going" else ": interrupted, or loading; the same command resumes it"
-                yield Text(f"{'':<22}{ago}{hint}")
+            if stage.reason:
+                yield Text(f"{'':<23}{escape_controls(stage.reason)}")
+            if stage.state in ("running", "stopped", "failed") and stage.last_activity is not None:
+                yield Text(f"{'':<23}last activity {duration(max(0.0, status.now - stage.last_activity))} ago")
     yield Text(f"next: {_next(status)}", "bold")
 
 
 def _next(status: Status) -> str:
     if status.next is not None:
         return f"{status.next} --config FILE.toml"
-    is_going = any(stage.state == "going" for stages in status.rounds for stage in stages)
-    return "nothing while a stage is going" if is_going else "nothing; the run is complete"
+    is_running = any(stage.state == "running" for stages in status.rounds for stage in stages)
+    return "nothing while a stage is running" if is_running else "nothing, the run is complete"
 
 
 def _words(stage: StageStatus) -> Iterator[str]:

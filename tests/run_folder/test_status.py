@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,14 +14,17 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
+from ossft_ray.common.errors import JobError, Stopped
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
+from ossft_ray.run_folder import activity
 from ossft_ray.run_folder.parts import write_counted
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.status import StageStatus, next_command, status
 
 NOW = 2_000_000_000.0
+HOST = socket.gethostname()
 UNDER_WAY = {"parts": 1, "attempts": 4, "solved": 2}
 
 
@@ -133,11 +139,11 @@ def stage(run: Path, name: str) -> StageStatus:
 def test_a_run_that_has_not_begun(run: Path) -> None:
     found = status(str(run), NOW)
     assert [(each.name, each.state) for each in found.rounds[0]] == [
-        ("rewrite", "not begun"),
-        ("score", "not begun"),
-        ("train", "not begun"),
-        ("evaluate", "not begun"),
-        ("report", "not begun"),
+        ("rewrite", "not started"),
+        ("score", "not started"),
+        ("train", "not started"),
+        ("evaluate", "not started"),
+        ("report", "not started"),
     ]
     assert found.next == "ossft rewrite"
 
@@ -157,13 +163,13 @@ def test_a_stage_under_way(
     write(run)
     age(run, 15)
     found = stage(run, name)
-    assert (found.state, found.written_at) == ("going", NOW - 15)
+    assert (found.state, found.last_activity) == ("running", NOW - 15)
     assert (found.done, found.total, found.unit) == (done, total, unit)
     assert found.seconds_left == (pytest.approx(left) if left is not None else None)
     assert found.details == {**found.details, **details}
     assert status(str(run), NOW).next is None
     age(run, 130)
-    assert stage(run, name).state == "quiet"
+    assert stage(run, name).state == "stopped"
     assert stage(run, name).seconds_left is None
 
 
@@ -190,21 +196,69 @@ def test_the_progress_of_scoring_is_in_parts_of_examples(run: Path) -> None:
     assert found.details == {"tokens": 700}
 
 
-def test_a_stage_with_slow_steps_stays_going_for_longer(run: Path) -> None:
+@pytest.mark.parametrize(
+    "lines, age_seconds, state, reason",
+    [
+        ([{"began": NOW - 900, "host": "elsewhere", "pid": 1}], 500, "stopped", "no sign of life"),
+        ([{"began": NOW - 900, "host": "elsewhere", "pid": 1}, {"alive": NOW - 20}], 500, "running", ""),
+        ([{"began": NOW - 900, "host": HOST, "pid": os.getpid()}, {"alive": NOW - 20}], 500, "running", ""),
+        ([{"began": NOW - 9, "host": HOST, "pid": 2**30}, {"alive": NOW - 1}], 1, "stopped", "its process was killed"),
+        ([{"began": NOW - 9}, {"ended": NOW - 1, "outcome": "stopped", "reason": ""}], 0, "stopped", ""),
+        (
+            [{"began": NOW - 9}, {"ended": NOW - 1, "outcome": "failed", "reason": "no memory"}],
+            0,
+            "failed",
+            "no memory",
+        ),
+    ],
+)
+def test_the_activity_of_a_stage(run: Path, lines: list[Any], age_seconds: float, state: str, reason: str) -> None:
     write_training(run)
-    text = (run / "train/metrics.jsonl").read_text().replace('"seconds": 10.0', '"seconds": 100.0')
-    (run / "train/metrics.jsonl").write_text(text)
-    age(run, 250)
-    assert stage(run, "train").state == "going"
-    age(run, 350)
-    assert stage(run, "train").state == "quiet"
+    (run / "train/activity.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    age(run, age_seconds)
+    found = stage(run, "train")
+    assert (found.state, found.reason[: len(reason)]) == (state, reason)
+    assert bool(found.reason) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    "error, outcome, reason",
+    [
+        (None, "complete", ""),
+        (KeyboardInterrupt(), "stopped", ""),
+        (Stopped("time is up"), "stopped", "time is up"),
+        (JobError("worker 0 failed"), "failed", "worker 0 failed"),
+    ],
+)
+def test_how_a_command_ends_is_recorded(
+    tmp_path: Path, error: BaseException | None, outcome: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activity, "_SIGN_OF_LIFE_SECONDS", 0.01)
+    monkeypatch.setattr("sys.argv", ["/usr/bin/ossft", "train", "--config", "my e.toml"])
+    folder = Folder.at(str(tmp_path))
+    with suppress(BaseException), activity.recorded(folder):
+        assert activity.read_activity(folder, 0.0, time.time()).outcome == "running"
+        while "alive" not in (tmp_path / "activity.jsonl").read_text():
+            time.sleep(0.01)
+        if error is not None:
+            raise error
+    found = activity.read_activity(folder, 0.0, time.time())
+    assert (found.outcome, found.reason, found.is_recorded) == (outcome, reason, True)
+    assert found.command == "ossft train --config 'my e.toml'"
+
+
+def test_a_removed_folder_does_not_come_back(tmp_path: Path) -> None:
+    folder = Folder.at(str(tmp_path)) / "train"
+    with activity.recorded(folder):
+        folder.delete()
+    assert not folder.exists()
 
 
 def test_training_before_its_first_step(run: Path) -> None:
     Folder.at(str(run / "train")).write_json("inputs.json", {})
     age(run, 1)
     found = stage(run, "train")
-    assert (found.state, found.done, found.total, found.seconds_left) == ("going", 0, None, None)
+    assert (found.state, found.done, found.total, found.seconds_left) == ("running", 0, None, None)
     assert found.details["checkpoint"] is None
 
 
@@ -258,7 +312,7 @@ def test_several_rounds(run: Path) -> None:
     found = status(str(run), NOW)
     assert [[each.state for each in stages] for stages in found.rounds] == [
         ["complete"] * 5,
-        ["quiet", *["not begun"] * 4],
+        ["stopped", *["not started"] * 4],
     ]
     assert found.next == "ossft run"
 
@@ -274,7 +328,7 @@ def test_training_on_rows_of_another_run_needs_no_rewriting(run: Path, tmp_path:
 
 
 def test_nothing_is_next_while_a_later_stage_is_going() -> None:
-    stages = [StageStatus("rewrite", "quiet"), StageStatus("train", "going")]
+    stages = [StageStatus("rewrite", "stopped"), StageStatus("train", "running")]
     assert next_command([stages], 1) is None
 
 
@@ -292,15 +346,16 @@ def test_the_status_on_a_terminal(run: Path, shown: Any) -> None:
     age(run / "evaluate", 7500)
     assert shown(str(run)).splitlines() == [
         str(run),
-        "rewrite   complete    60 problems; 30 self, 20 guided, 10 expert; 4,321 tokens in 99 attempts",
-        "score     not begun",
-        "train     going       5 of 9 steps; loss 0.5000, cross-entropy 1.5000; 1,234 tokens/s; checkpoint of step 2; "
+        "rewrite   complete     60 problems; 30 self, 20 guided, 10 expert; 4,321 tokens in 99 attempts",
+        "score     not started",
+        "train     running      5 of 9 steps; loss 0.5000, cross-entropy 1.5000; 1,234 tokens/s; checkpoint of step 2; "
         "about 40 s left",
-        "                      last written to 15 s ago",
-        "evaluate  quiet       5 of 9 parts; base: 1 of 2 benchmarks",
-        "                      last written to 2 h 5 min ago: interrupted, or loading; the same command resumes it",
-        "report    not begun",
-        "next: nothing while a stage is going",
+        "                       last activity 15 s ago",
+        "evaluate  stopped      5 of 9 parts; base: 1 of 2 benchmarks",
+        "                       no sign of life; killed, or its machine is gone",
+        "                       last activity 2 h 5 min ago",
+        "report    not started",
+        "next: nothing while a stage is running",
     ]
 
 
@@ -310,7 +365,7 @@ def test_the_status_as_json(run: Path, shown: Any) -> None:
     found = json.loads(shown(str(run), "--json"))
     assert (found["run"], found["now"], found["next"]) == (str(run), NOW, "ossft rewrite")
     train = found["rounds"][0]["train"]
-    assert (train["state"], train["done"], train["total"], train["written_at"]) == ("quiet", 5, 9, NOW - 1000)
+    assert (train["state"], train["done"], train["total"], train["last_activity"]) == ("stopped", 5, 9, NOW - 1000)
 
 
 @pytest.mark.parametrize(
