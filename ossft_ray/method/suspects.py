@@ -90,10 +90,15 @@ class Suspects:
         return self.num_right / self.num_others if self.num_others else 0.0
 
     @property
+    def is_trustworthy(self) -> bool:
+        """Whether the policy is strong enough for its agreement to say something."""
+        return self.strength >= STRONG
+
+    @property
     def note(self) -> str:
         """How far to trust the list, in a sentence or two."""
         words = f"On the other problems, {self.num_right:,} of {self.num_others:,} first attempts are right"
-        if self.strength < STRONG:
+        if not self.is_trustworthy:
             return f"{words} ({self.strength:.0%}). So weak a policy often agrees with itself on its own mistakes."
         return f"{words} ({self.strength:.0%})."
 
