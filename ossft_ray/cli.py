@@ -27,7 +27,7 @@ _debug = click.option("--debug", is_flag=True, help="Show the traceback of an er
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Also show the logs of vLLM and DeepSpeed.")
 _config = click.option("--config", "config_path", metavar="FILE.toml", help="The experiment file.")
 _set = click.option(
-    "--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override a key; repeatable."
+    "--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override a key of it; repeatable."
 )
 _start_over = click.option("--start-over", is_flag=True, help="Discard this stage's output and start again.")
 
@@ -254,8 +254,10 @@ def selftest() -> None:
 @click.option("--response-column", "response", default="response", show_default=True, metavar="NAME", help="Responses.")
 @click.option("--question-column", "question", default="question", metavar="NAME", help="Questions; optional.")
 @click.option("--verifier-column", "verifier", default="verifier", metavar="NAME", help="Each row's kind; optional.")
-@click.option("--timeout", "timeout_seconds", type=float, help="Processor seconds for one verdict.  [default: 5]")
-@click.option("--workers", "num_workers", type=int, help="Number of verifier processes.  [default: one a core]")
+@click.option(
+    "--timeout", "timeout_seconds", type=float, metavar="SECONDS", help="Processor time for one verdict.  [default: 5]"
+)
+@click.option("--workers", "num_workers", type=int, metavar="N", help="Verifier processes.  [default: one a core]")
 @click.option("--only", metavar="VERDICT,...", help="Write and show only rows with these verdicts: wrong,unparsed.")
 @click.option("--show", "num_shown", type=click.IntRange(0), default=0, metavar="N", help="Print the first N rows.")
 @click.option("--overwrite", is_flag=True, help="Replace the output of an earlier call.")
@@ -297,7 +299,9 @@ def verify(
 @ossft.command()
 @click.argument("run", metavar="RUN")
 @click.option("--origin", type=click.Choice([*ORIGINS, "dropped"]), help="Only rows of this origin.")
-@click.option("-n", "num_rows", type=click.IntRange(1), default=3, show_default=True, help="Maximum number of rows.")
+@click.option(
+    "-n", "num_rows", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="Maximum number of rows."
+)
 @click.option("--problem", metavar="ID", help="Only rows of this problem.")
 @click.option("--suspects", is_flag=True, help="Only problems whose gold answer may be wrong, most evidence first.")
 @click.option("--attempts", is_flag=True, help="Show every attempt, with its text if the run kept it.")
@@ -339,7 +343,10 @@ def status(run: str, as_json: bool) -> None:
 @click.option("--private", is_flag=True, help="With --push-to-hub: make a new data set private.")
 @_options()
 def export(run: str, output: str, push_to_hub: str | None, private: bool, **options: Any) -> None:
-    """Export a run's examples for another trainer, with a data-set card."""
+    """Export a run's examples for another trainer.
+
+    A data-set card says where they come from.
+    """
     if private and not push_to_hub:
         raise click.UsageError("--private needs --push-to-hub")
     from ossft_ray.export import export

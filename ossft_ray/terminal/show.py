@@ -59,6 +59,7 @@ def show(
     if found is not None and not found.ranked:
         yield _heading(source)
         yield _line("no suspect gold answers: no problem's attempts agree on another answer")
+        yield from _bad_golds(source, num_rows)
         return
     rows = list(itertools.islice(_rows(source, origin, problem, found), num_rows))
     if not rows:
@@ -69,6 +70,7 @@ def show(
     yield _heading(source)
     if found:
         yield _line(f"{len(rows)} of {len(found.ranked)} suspect gold answers, most evidence first. {found.note}")
+        yield from _bad_golds(source, num_rows)
     for row in rows:
         yield _line("")
         yield _line(f"== problem {row['problem_id']}    origin {row['origin']}    policy {row['policy']}", "bold")
@@ -128,6 +130,16 @@ def _rows_of_parts(run: RunFolder, pattern: str, ids: list[str] | None) -> Itera
     for table in run.tables(_COLUMNS if pattern == PARTS else DROPPED_SCHEMA, pattern):
         chosen = table if ids is None else table.filter(pc.is_in(table["problem_id"], pa.array(ids, pa.string())))
         yield from ({"origin": DROPPED, **row} for row in chosen.to_pylist())
+
+
+def _bad_golds(run: RunFolder, num_shown: int) -> Iterator[Text]:
+    """The gold answers that are no answer, or that the expert's solution contradicts."""
+    bad = run.rewrite_manifest.get("bad_golds", [])
+    if bad:
+        yield _line(f"{min(num_shown, len(bad))} of {len(bad)} gold answers that the check of the data found in doubt:")
+    for gold in bad[:num_shown]:
+        solution = f", the solution says {gold['solution_says']}" if "solution_says" in gold else ""
+        yield _line(f"  {gold['problem_id']}: {gold['finding']}: the answer is {gold['answer']}{solution}")
 
 
 def _suspect(suspect: RankedSuspect) -> Iterator[Text]:

@@ -171,6 +171,16 @@ def test_a_run_without_suspects_says_so(run: str, shown: Any) -> None:
     assert shown(run, "--suspects").splitlines()[1].startswith("no suspect gold answers")
 
 
+def test_doubtful_gold_answers_are_listed_with_suspects(run: str, shown: Any) -> None:
+    folder = Folder.at(run) / "rewrite"
+    bad = [{"problem_id": f"p{n}", "finding": "contradicted", "answer": "2", "solution_says": "3"} for n in range(9)]
+    folder.write_json("manifest.json", folder.read_json("manifest.json") | {"bad_golds": bad})
+    assert shown(run, "--suspects", "-n", "1").splitlines()[2:] == [
+        "1 of 9 gold answers that the check of the data found in doubt:",
+        "  p0: contradicted: the answer is 2, the solution says 3",
+    ]
+
+
 ODD = "[bold]x[/bold] \x1b[31mred\x07 \x9b1m \x7f\r\u202e :smile:\tend \\boxed{2}" + " long" * 60
 
 
