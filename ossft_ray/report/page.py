@@ -30,7 +30,7 @@ from ossft_ray.report.headline import headline
 from ossft_ray.report.health import health_rows
 from ossft_ray.run_folder.names import REPORT
 from ossft_ray.run_folder.reader import RunFolder, open_rounds, storage_errors
-from ossft_ray.run_folder.stage_states import stage_states
+from ossft_ray.run_folder.stage_states import REPORT_STAGE, stage_states
 
 MINUS = "\N{MINUS SIGN}"
 _UNFINISHED = ("running", "stopped", "failed")  # states of a stage
@@ -147,7 +147,7 @@ def _view(run: RunFolder, anchor: str, num_runs: int) -> dict[str, Any]:
     shown_curves = (curves.curve(run.metrics, key, f"{anchor}-curve") for key in curves.CURVES)
     lengths = tables.response_lengths(run)
     histograms = (figures.pass_rates(tables.pass_shares(run), anchor), figures.lengths(lengths, anchor))
-    states = stage_states(run)
+    states = {name: state for name, state in stage_states(run).items() if name != REPORT_STAGE}
     return {
         "run": run,
         "anchor": anchor,

@@ -198,8 +198,10 @@ def test_a_stage_made_from_earlier_results_is_marked(tmp_path: Path) -> None:
     (folder / "rewrite").write_json("inputs.json", {"answer": 1})
     for stage in ("score", "train"):
         (folder / stage).write_json("inputs.json", {"rewrite": fingerprint({"answer": 1})})
-    report_runs([str(tmp_path)])
-    assert 'class="warn"' not in page_of(str(tmp_path))
+    for _ in range(2):  # the second page replaces an older one
+        (folder / "score").write_json("manifest.json", (folder / "score").read_json("manifest.json"))
+        report_runs([str(tmp_path)])
+        assert 'class="warn"' not in page_of(str(tmp_path))
     (folder / "rewrite").write_json("inputs.json", {"answer": 2})
     report_runs([str(tmp_path)])
     page = page_of(str(tmp_path))
@@ -310,6 +312,27 @@ def test_nothing_is_cut_at_any_width(tmp_path: Path, chromium: str) -> None:
     title = re.search(r"<title>(.*?)</title>", dump(chromium, wrapper, tmp_path), re.DOTALL)
     assert title is not None
     assert [(width > 370, wide) for width, wide in json.loads(html.unescape(title[1]))] == [(True, [])] * 3
+
+
+def test_pointing_at_a_curve_reads_its_values_out(tmp_path: Path, chromium: str) -> None:
+    write_run(str(tmp_path))
+    report_runs([str(tmp_path)])
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page_of(str(tmp_path)))
+    point = """<script>
+    const figure = document.querySelector("figure.curve"), plot = figure.querySelector(".plot");
+    const box = plot.querySelector("svg").getBoundingClientRect(), edges = JSON.parse(figure.dataset.curve);
+    const atRest = figure.querySelector("figcaption").textContent;
+    const share = edges.left + (edges.right - edges.left) * (2.2 - edges.low) / (edges.high - edges.low);
+    const clientX = box.left + share * box.width;
+    plot.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY: box.top + 9 }));
+    const there = figure.querySelector("figcaption").textContent;
+    plot.dispatchEvent(new PointerEvent("pointerleave"));
+    document.title = [atRest, there, figure.querySelector("figcaption").textContent].join("|");</script>"""
+    (tmp_path / "pointed.html").write_text(page.replace("</body>", f"{point}</body>"))
+    title = re.search(r"<title>(.*?)</title>", dump(chromium, tmp_path / "pointed.html", tmp_path), re.DOTALL)
+    assert title is not None
+    found = [" ".join(text.split()) for text in title[1].split("|")]
+    assert found == ["last step: all 0.2 self 0.5", "step 2: all 0.5 self 0.5", "last step: all 0.2 self 0.5"]
 
 
 def test_the_size_of_a_page_with_many_long_examples_is_bounded(tmp_path: Path) -> None:
