@@ -1,8 +1,11 @@
 """The commands: one for each stage, and some more. Each imports only the heavy libraries that it needs."""
 
 import functools
+import importlib
 import json
 import os
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from ossft_ray.run_folder.resolved_run import Run
     from ossft_ray.stages.check.stage import Findings
 
+_STAGE_COMMAND = re.compile("`(ossft (?:check|rewrite|score|train|evaluate|report|run)[^`]*)`")
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -40,6 +44,10 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def wrapped(debug: bool, **arguments: Any) -> None:
             try:
                 command(**arguments)
+            except (InputError, JobError) as error:
+                if debug:
+                    traceback.print_exc()
+                raise _with_typed_commands(error) from error
             except Exception:
                 if debug:
                     traceback.print_exc()
@@ -87,19 +95,35 @@ def _stage_command(body: Callable[["Experiment", bool, bool], None]) -> click.Co
     return command
 
 
-def _run_stage(stage: Callable[..., Any], experiment: "Experiment", start_over: bool, verbose: bool) -> Any:
+def _run_stage(name: str, experiment: "Experiment", start_over: bool, verbose: bool) -> Any:
     """Run a stage's function under a progress bar of its name, and return what it returns."""
     with StageBars() as bars:
-        return stage(experiment, bars.begin(stage.__name__), start_over, verbose)
+        on_progress = bars.begin(name)  # before the import, which takes seconds
+        stage = getattr(importlib.import_module(f"ossft_ray.stages.{name}"), name)
+        return stage(experiment, on_progress, start_over, verbose)
+
+
+def _with_options(command: str) -> str:
+    """A command with the `--config` and `--set` that this one was given, as it can be typed."""
+    context = click.get_current_context(silent=True)
+    given: dict[str, Any] = context.params if context else {}
+    config = ["--config", given["config_path"]] if given.get("config_path") else []
+    overrides = [word for override in given.get("overrides", ()) for word in ("--set", override)]
+    return " ".join([command, *map(shlex.quote, [*config, *overrides])])
+
+
+def _with_typed_commands(error: Exception) -> Exception:
+    """The error with the commands that its message names as they can be typed."""
+    return type(error)(_STAGE_COMMAND.sub(lambda found: f"`{_with_options(found[1])}`", str(error)))
 
 
 @_stage_command
 def rewrite(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Make the data on-policy: problems in, examples out."""
-    from ossft_ray.stages.rewrite import rewrite
+    manifest = _run_stage("rewrite", experiment, start_over, verbose)
     from ossft_ray.terminal.results import print_rewriting
 
-    print_rewriting(experiment, _run_stage(rewrite, experiment, start_over, verbose))
+    print_rewriting(experiment, manifest, _with_options("ossft score"))
 
 
 @_stage_command
@@ -109,19 +133,19 @@ def score(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     Computes the log-probability of every response token under the policy that will be trained, for the kept responses
     and for the expert solutions.
     """
-    from ossft_ray.stages.score import score
+    manifest = _run_stage("score", experiment, start_over, verbose)
     from ossft_ray.terminal.results import print_scoring
 
-    print_scoring(experiment, _run_stage(score, experiment, start_over, verbose))
+    print_scoring(experiment, manifest, _with_options("ossft train"))
 
 
 @_stage_command
 def train(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Train on the examples with the importance-weighted loss."""
-    from ossft_ray.stages.train import train
+    manifest = _run_stage("train", experiment, start_over, verbose)
     from ossft_ray.terminal.results import print_training
 
-    print_training(experiment, _run_stage(train, experiment, start_over, verbose))
+    print_training(experiment, manifest, _with_options("ossft evaluate"))
 
 
 @_stage_command
@@ -130,12 +154,11 @@ def evaluate(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
 
     Reports avg@k, pass@k and maj@k with standard errors, and the differences from the base model with intervals.
     """
-    from ossft_ray.stages.evaluate import evaluate
+    scores = _run_stage("evaluate", experiment, start_over, verbose)
     from ossft_ray.stages.evaluate.accuracies import read_differences
     from ossft_ray.terminal.results import print_evaluation
 
-    scores = _run_stage(evaluate, experiment, start_over, verbose)
-    print_evaluation(experiment, scores, read_differences(experiment.run.output))
+    print_evaluation(experiment, scores, read_differences(experiment.run.output), _with_options("ossft report"))
 
 
 @ossft.command()
@@ -360,11 +383,13 @@ def export(run: str, output: str, push_to_hub: str | None, private: bool, **opti
 
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Run all stages under their progress bars, and print the results."""
-    from ossft_ray.stages.run import run
+    with StageBars() as bars:
+        bars.begin("check")({"starting": "reading the experiment, the data and the benchmarks"})
+        from ossft_ray.stages.run import run
+
+        last = run(experiment, bars.begin, start_over, verbose)
     from ossft_ray.terminal.summary import print_summary
 
-    with StageBars() as bars:
-        last = run(experiment, bars.begin, start_over, verbose)
     print_summary(experiment, last)
 
 

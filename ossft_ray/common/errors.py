@@ -1,7 +1,14 @@
 """The ways a command ends early: unusable input (exit code 2), a failed job (1), or a requested stop (130)."""
 
 import errno
+import re
 
+_MAX_SENTENCE = 300  # characters
+# What vLLM and Ray write before each line of a log: "(EngineCore pid=7) ERROR 11-26 23:46:22 [core.py:733] "
+_LOG_PREFIX = re.compile(r"^(?:\([^()]*pid=\d+[^()]*\) ?)*(?:[A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?")
+_RAISED = re.compile(r"(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)")
+_FAULTS = re.compile(r"\b\d+ validation errors? for \w+$")
+_POINTER = re.compile("root cause above|initialization failed|see stack trace|EngineCore encountered an issue", re.I)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -35,8 +42,42 @@ def brief(error: BaseException) -> str:
 
 
 def root_cause(error: BaseException) -> str:
-    """The cause of an error in another process, in one line: the last line of the traceback in its message."""
-    return next(reversed(_lines(error)), type(error).__name__)
+    """The sentence that says what is wrong, in one line, from an error that may carry another process's traceback.
+
+    >>> root_cause(RuntimeError("ray::work()\\n  File x, line 1\\nValueError: 4 heads\\nSee the log"))
+    'ValueError: 4 heads'
+    """
+    return telling_sentence(str(error)) or brief(error)
+
+
+def telling_sentence(text: str) -> str | None:
+    """What is wrong, from the lines of a traceback or a log; None if no line of them is that of an exception.
+
+    The last exception counts, unless it only points to an earlier one.
+    """
+    lines = [_LOG_PREFIX.sub("", line).rstrip() for line in text.splitlines()]
+    found = None
+    for number, line in enumerate(lines):
+        if _FAULTS.search(line):
+            found = _shortened(_fault(lines[number + 1 :])) or found
+        elif (raised := _RAISED.match(line)) and not _POINTER.search(line) and not _FAULTS.search(raised[2]):
+            found = _shortened(f"{raised[1]}: {raised[2]}")
+    return found
+
+
+def _fault(lines: list[str]) -> str:
+    """The first of the faults that pydantic lists, with its key if it has one."""
+    for key, line in zip(["", *lines], lines, strict=False):
+        if " [type=" in line:
+            fault = (
+                line.partition(" [type=")[0].strip().removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            )
+            return f"{key}: {fault}" if key and not key.startswith(" ") else fault
+    return ""
+
+
+def _shortened(sentence: str) -> str:
+    return sentence if len(sentence) <= _MAX_SENTENCE else sentence[:_MAX_SENTENCE].rpartition(" ")[0] + " ..."
 
 
 def _lines(error: BaseException) -> list[str]:

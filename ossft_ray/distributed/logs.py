@@ -5,12 +5,18 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from ossft_ray.common.errors import InputError, JobError, brief, root_cause
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
+
+from ossft_ray.common.errors import InputError, JobError, brief, root_cause, telling_sentence
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import LOGS
 
 RESUME = "run the same command again to resume"
+CORRECT = "finished work is kept: correct this, and the same command resumes"
+_TAIL_BYTES = 1 << 16
+# The same command may succeed after these. After any other error it would fail again.
+_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)
 
 
 def redirect_output(experiment: Experiment, name: str, descriptors: tuple[int, ...] = (1, 2)) -> None:
@@ -39,6 +45,16 @@ def _terminal() -> int:
     return os.dup(2)
 
 
+def engine_fault(experiment: Experiment, name: str) -> str:
+    """What is wrong with an engine, from the end of the log `NAME.log` that it shares; empty if nothing is known."""
+    folder = _log_folder(experiment)
+    if folder is None or not (folder / f"{name}.log").is_file():
+        return ""
+    with (folder / f"{name}.log").open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        return telling_sentence(log.read().decode(errors="replace")) or ""
+
+
 def see_logs(experiment: Experiment) -> str:
     """The end of an error message that names the log folder; empty for a run in an object store."""
     folder = _log_folder(experiment)
@@ -55,10 +71,15 @@ def explain_failure(error: BaseException, experiment: Experiment) -> InputError 
     if isinstance(cause, InputError | JobError):
         return cause
     if isinstance(cause, OSError):
-        return JobError(f"{experiment.run.output}: {brief(cause)}; {RESUME}")
+        return JobError(f"{experiment.run.output}: {brief(cause)}; {CORRECT}")
     kind, reason = type(cause).__name__, root_cause(cause)
-    summary = reason if reason == kind else f"{kind}: {reason}"
-    return JobError(f"{summary}{see_logs(experiment)}; {RESUME}")
+    is_complete = reason == kind or telling_sentence(str(cause)) is not None
+    return JobError(f"{reason if is_complete else f'{kind}: {reason}'}{see_logs(experiment)}; {what_to_do(cause)}")
+
+
+def what_to_do(cause: BaseException) -> str:
+    """The end of an error message: resume where a process or a machine was lost, else correct the cause first."""
+    return RESUME if isinstance(cause, _LOST) else CORRECT
 
 
 def _log_folder(experiment: Experiment) -> Path | None:

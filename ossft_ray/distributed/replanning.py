@@ -83,7 +83,10 @@ def replanned(stage: Callable[..., T]) -> Callable[..., T]:
                 if getattr(resources, shortage.key) != "auto":  # auto fits the cluster, and grows with it
                     update[shortage.key] = shortage.num_left
                 smaller = resources.model_copy(update=update)
-                print(f"{shortage}; continuing with {shortage.num_left}", file=sys.stderr, flush=True)
+                note = f"{shortage}; continuing with {shortage.num_left}"
+                if on_progress is ignore:
+                    print(note, file=sys.stderr, flush=True)
+                on_progress({"note": note})
             ray.shutdown()  # ends what still waits for a slot; the stage connects again
             run, start_over = Run.of(run).updated(resources=smaller), False
 

@@ -59,7 +59,9 @@ def run_workers(
 ) -> dict[str, int]:
     """Let a pool of workers process all `parts`, in this order; returns the workers' totals.
 
-    `on_progress` gets the totals about twice a second. `settings` are further arguments of the worker.
+    `on_progress` gets the totals about twice a second: besides those of the worker `policies` (ready ones), `draws`
+    (finished), `requests` (under way), `generated_tokens` (of finished draws), `sampled_tokens` (of all), and
+    `sampling_ms` and `loading_ms`, added up over the policies. `settings` are further arguments of the worker.
 
     Raises:
         InputError: a worker refused its input.
@@ -77,6 +79,7 @@ def run_workers(
         worker, fn_constructor_kwargs=arguments, **pool_arguments(experiment, plan, len(parts), num_problems)
     )
     totals: dict[str, int] = {}
+    on_progress({"starting": "loading the policy"})
 
     def poll() -> None:
         # Every actor that has reported holds parts, and these wait for it if it is lost.

@@ -13,18 +13,19 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayError
 
 from ossft_ray.common.errors import JobError
 from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.cluster_metrics import ClusterMetrics
-from ossft_ray.distributed.logs import explain_failure, redirect_output, see_logs
+from ossft_ray.distributed.logs import engine_fault, explain_failure, redirect_output, see_logs
 from ossft_ray.distributed.processes import Processes, current_processes
 from ossft_ray.distributed.progress import REPORT_SECONDS
 from ossft_ray.distributed.shared_output import check_sees_run
@@ -40,8 +41,9 @@ class RolloutWorker:
     """One policy with its verifiers. Subclasses implement `process` for a part."""
 
     def __init__(self, experiment: Experiment, tally: Any, log_name: str, verbose: bool) -> None:
+        self._log_name = f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}"
         if not verbose:
-            redirect_output(experiment, f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}")
+            redirect_output(experiment, self._log_name)
         check_sees_run(experiment)
         self.experiment = experiment
         self.chat = load_chat(experiment.policy)
@@ -51,12 +53,13 @@ class RolloutWorker:
         print(f"worker {self.worker_id} on {socket.gethostname()}", flush=True)
         self.counts: Counter[str] = Counter()  # of this worker
         self.progress: dict[str, Counter[str]] = {}  # of each part in progress; another worker may take the part over
-        self._tally, self._reported_at, self._report_after = tally, 0.0, REPORT_SECONDS
+        self._tally, self._report_after = tally, REPORT_SECONDS
+        self._reporting: asyncio.Task[None] | None = None
+        self._num_before = 0  # tokens that engines sampled before they died
         tally.register.remote(ray.get_runtime_context().current_actor)
         self._processes: list[Processes] = []
         self._policy: VllmPolicy | None = None
         self._loading = asyncio.Lock()
-        self._ready_at = 0.0
         self._deaths = 0
         self.interruptions: Counter[str] = Counter()  # by request: how often the engine died while it was in flight
         self.in_flight = InFlight(problems_in_flight(experiment))
@@ -66,6 +69,7 @@ class RolloutWorker:
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, list[str]]]:
         (part,) = map(str, batch["part"])
+        self._reporting = self._reporting or asyncio.create_task(self._report_regularly())
         try:
             await self.process(part)
         except Exception as error:
@@ -94,8 +98,6 @@ class RolloutWorker:
         """Held while a problem is worked on; problems get a slot in the order in which they ask."""
         async with self.in_flight.problem():
             yield
-        if time.monotonic() - self._reported_at > self._report_after:
-            await self._report_now()
 
     async def render(self, prompt: list[Message]) -> list[int]:
         return await asyncio.to_thread(self.chat.render, prompt)
@@ -112,15 +114,15 @@ class RolloutWorker:
             while True:
                 policy = await self._loaded_policy()
                 try:
-                    response = await policy.sample(prompt_ids, sampling, seed, request_id)
+                    with self.in_flight.sampling():
+                        response = await policy.sample(prompt_ids, sampling, seed, request_id)
                 except EngineDied as death:
                     await self._discard_engine(policy, death)
                     self.interruptions[request_id] += 1
                     continue
                 self._deaths = 0
-                self.counts["generated_tokens"] += len(response.token_ids)
+                self.counts.update(draws=1, generated_tokens=len(response.token_ids))
                 self.metrics.count("ossft_generated_tokens", len(response.token_ids))
-                self.counts["sampling_ms"] = round(1000 * (time.monotonic() - self._ready_at))
                 return response
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
@@ -132,8 +134,24 @@ class RolloutWorker:
         self.metrics.count("ossft_verdicts", reason=verdict.reason)
         return verdict
 
+    def num_sampled_tokens(self) -> int:
+        """The tokens sampled so far, also of responses under way."""
+        if not isinstance(self._policy, VllmPolicy):  # not ready, or a scripted one
+            return max(self._num_before, self.counts["generated_tokens"])
+        return self._num_before + self._policy.num_sampled_tokens()
+
+    async def _report_regularly(self) -> None:
+        """Report while the policy samples: draws and tokens are shown before the first problem is done."""
+        with suppress(RayError):  # the tally ends with the driver
+            while True:
+                await asyncio.sleep(self._report_after)
+                if self.progress and self._policy is not None:
+                    await self._report_now()
+
     async def _report_now(self) -> None:
-        self._reported_at = time.monotonic()
+        self.counts["sampled_tokens"] = self.num_sampled_tokens()
+        self.counts["sampling_ms"] = round(1000 * self.in_flight.sampled_seconds)
+        self.counts["requests"] = self.in_flight.num_requests
         actor = ray.get_runtime_context().current_actor
         counts = {name: dict(each) for name, each in {self.worker_id: self.counts, **self.progress}.items()}
         self._report_after = await self._tally.report.remote(actor, self.worker_id, counts, self._processes)
@@ -148,7 +166,6 @@ class RolloutWorker:
                     self._count_death(death)
                     continue
                 self.counts["loading_ms"] += round(1000 * (time.monotonic() - began))
-                self._ready_at = self._ready_at or time.monotonic()
                 self._processes.append(current_processes())
                 await self._report_now()
             return self._policy
@@ -156,6 +173,7 @@ class RolloutWorker:
     async def _discard_engine(self, policy: VllmPolicy, death: EngineDied) -> None:
         async with self._loading:
             if self._policy is policy:  # else another request has discarded it
+                self._num_before = self.num_sampled_tokens()
                 self._policy = None
                 await asyncio.to_thread(policy.shutdown)
                 self._count_death(death)
@@ -166,5 +184,6 @@ class RolloutWorker:
         self.metrics.count("ossft_engine_deaths")
         print(f"the engine died ({death}); starting another", flush=True)
         if self._deaths >= MAX_DEATHS:
+            reason = engine_fault(self.experiment, self._log_name) or str(death)
             logs = see_logs(self.experiment)
-            raise JobError(f"the engine died {self._deaths} times in a row without a response: {death}{logs}")
+            raise JobError(f"the engine died {self._deaths} times in a row without a response: {reason}{logs}")

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from ossft_ray.common.errors import JobError, root_cause
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.logs import RESUME, redirect_output, see_logs
+from ossft_ray.distributed.logs import RESUME, redirect_output, see_logs, what_to_do
 from ossft_ray.distributed.progress import poll_while_running
 from ossft_ray.distributed.replanning import CapacityWatch
 from ossft_ray.distributed.session import plan_resources
@@ -97,7 +97,8 @@ def _job_error(error: Exception, stage: str, experiment: Experiment) -> JobError
     rank, cause = min((getattr(error, "worker_failures", None) or {0: error}).items())
     newest = "checkpoint" if stage == "train" else "part"
     message = f"{stage}: worker {rank} failed: {root_cause(cause)}{see_logs(experiment)}"
-    return JobError(f"{message}; {RESUME} from the newest {newest}")
+    follow = what_to_do(cause)
+    return JobError(f"{message}; {follow}" + (f" from the newest {newest}" if follow == RESUME else ""))
 
 
 def begin_worker(experiment: Experiment, stage: str, verbose: bool) -> int:

@@ -5,6 +5,7 @@ at almost no cost, so later draws of the problems in flight may begin early.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -21,6 +22,7 @@ class InFlight:
         self._window = asyncio.Semaphore(num_problems)
         self._spare_below = spare_below
         self.num_requests = 0
+        self._num_sampling, self._sampling_since, self._sampled_seconds = 0, 0.0, 0.0
         self._waiting: dict[asyncio.Future[None], None] = {}  # for spare capacity, in order of arrival
 
     @asynccontextmanager
@@ -49,6 +51,25 @@ class InFlight:
                 await turn
             finally:
                 self._waiting.pop(turn, None)
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Count the time in which the engine works on at least one request."""
+        if not self._num_sampling:
+            self._sampling_since = time.monotonic()
+        self._num_sampling += 1
+        try:
+            yield
+        finally:
+            self._num_sampling -= 1
+            if not self._num_sampling:
+                self._sampled_seconds += time.monotonic() - self._sampling_since
+
+    @property
+    def sampled_seconds(self) -> float:
+        """How long the engine has worked on requests so far; pauses between them do not count."""
+        under_way = time.monotonic() - self._sampling_since if self._num_sampling else 0.0
+        return self._sampled_seconds + under_way
 
     def _wake_next(self) -> None:
         if self.num_requests < self._spare_below:

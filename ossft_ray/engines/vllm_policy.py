@@ -3,6 +3,7 @@
 Many requests are in flight at once, and the engine batches them as it sees fit. Each request has its own seed.
 """
 
+import asyncio
 import dataclasses
 import difflib
 import json
@@ -55,6 +56,8 @@ class VllmPolicy:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self.chat = chat
+        self._num_ended = 0  # tokens of responses that are finished or were given up
+        self._states: dict[str, Any] = {}  # vLLM's record of each request that was under way a moment ago
         self._keep_logprobs = keep_logprobs
         settings = engine_settings(policy, chat)
         if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
@@ -85,8 +88,12 @@ class VllmPolicy:
             (output,) = [output async for output in outputs]
         except EngineDeadError as error:
             raise EngineDied(brief(error)) from error
+        except asyncio.CancelledError:  # it was begun early and is not needed
+            self._num_ended += _num_tokens(self._states.get(request_id))
+            raise
         completion = output.outputs[0]
         token_ids = list(completion.token_ids)
+        self._num_ended += len(token_ids)
         logprobs = None
         if self._keep_logprobs:
             # at temperature 0 vLLM reports those of temperature 1, but the choice was certain
@@ -94,6 +101,15 @@ class VllmPolicy:
             logprobs = [0.0 if certain else float(of_token[token].logprob) for token, of_token in candidates]
         text = self.chat.decode(token_ids)
         return Response(text, token_ids, str(completion.finish_reason), self.chat.opens_thinking, logprobs)
+
+    def num_sampled_tokens(self) -> int:
+        """The tokens that the engine has sampled so far, also of responses under way and of those that were given up.
+
+        Call it from time to time: what was given up between two calls is not known exactly.
+        """
+        states = self._engine.output_processor.request_states.values()
+        self._states = {state.external_req_id: state for state in states}
+        return self._num_ended + sum(map(_num_tokens, self._states.values()))
 
     def _parameters(self, sampling: Sampling, seed: int, max_new_tokens: int) -> Any:
         from vllm import SamplingParams
@@ -182,6 +198,11 @@ def check_engine_settings(settings: dict[str, Any]) -> None:
         near = difflib.get_close_matches(unknown, valid, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise InputError(f"[policy.engine] vLLM has no engine argument '{unknown}'{hint}")
+
+
+def _num_tokens(state: Any) -> int:
+    """The tokens that a request has so far; 0 if vLLM has no record of it."""
+    return state.detokenizer.num_output_tokens() if state is not None and state.detokenizer is not None else 0
 
 
 def _has_gpu() -> bool:

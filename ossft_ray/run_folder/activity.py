@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import getpid
@@ -34,7 +34,6 @@ class Activity:
     outcome: Outcome
     reason: str = ""
     last_sign: float | None = None  # Unix time
-    command: str = ""  # as it was given
     is_recorded: bool = False  # else it is guessed from the age of the newest file
 
 
@@ -74,16 +73,21 @@ def recorded(folder: Folder) -> Iterator[None]:
             log.close(keep=is_there)
 
 
+def newest_command(folders: Iterable[Folder]) -> str:
+    """The command that worked on one of these stages last, as it was given; empty if none is recorded."""
+    begun = [lines[0] for folder in folders if (lines := read_lines(folder, ACTIVITY)) and "began" in lines[0]]
+    return str(max(begun, key=lambda line: line["began"]).get("command", "")) if begun else ""
+
+
 def read_activity(folder: Folder, newest_file: float, now: float) -> Activity:
     """The newest activity on a stage without a result, whose newest file was written at `newest_file` (Unix time)."""
     lines: list[dict[str, Any]] = read_lines(folder, ACTIVITY)
     known = {name: value for line in lines for name, value in line.items()}
-    command = known.get("command", "")
     if "ended" in known:
-        return Activity(known["outcome"], known["reason"], known["ended"], command, True)
+        return Activity(known["outcome"], known["reason"], known["ended"], True)
     last_sign = max(newest_file, known.get("alive", 0.0), known.get("began", 0.0))
     if known.get("host") == socket.gethostname() and not Path(f"/proc/{known['pid']}").exists():
-        return Activity("stopped", "its process was killed", last_sign, command, bool(lines))
+        return Activity("stopped", "its process was killed", last_sign, bool(lines))
     if now - last_sign > _SILENT_SECONDS:
-        return Activity("stopped", "no sign of life; killed, or its machine is gone", last_sign, command, bool(lines))
-    return Activity("running", "", last_sign, command, bool(lines))
+        return Activity("stopped", "no sign of life; killed, or its machine is gone", last_sign, bool(lines))
+    return Activity("running", "", last_sign, bool(lines))

@@ -170,13 +170,6 @@ class RunFolder:
         return [names.BASE, *([names.TRAINED] if self.train_manifest else []), *others]
 
     @property
-    def unfinished(self) -> list[str]:
-        """The stages that have begun and are not complete."""
-        results = (self.rewrite_manifest, self.score_manifest, self.train_manifest, self.accuracies)
-        pairs = zip(names.STAGES, results, strict=True)
-        return [stage for stage, result in pairs if not result and (self.folder / stage).exists()]
-
-    @property
     def is_empty(self) -> bool:
         """Whether no stage has written any rows or results."""
         written = (self.rewrite.names(names.PARTS), self.score_manifest, self.metrics, self.train_manifest)

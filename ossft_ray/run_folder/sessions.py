@@ -31,8 +31,8 @@ class Session:
 def session_phases(folder: Folder) -> tuple[dict[str, float], int]:
     """Seconds by phase, added up over all sessions that finished the phase, and the number of sessions.
 
-    `loading` and `sampling` are parts of rewriting: the time of an average worker until its engine was ready, and from
-    then until its last response.
+    `loading` and `sampling` are parts of rewriting: the time of an average worker until its engine was ready, and that
+    in which its engine had requests to work on.
     """
     seconds: Counter[str] = Counter()
     for line in _lines(folder):

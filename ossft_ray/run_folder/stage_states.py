@@ -22,12 +22,10 @@ from ossft_ray.policy.location import folder_digest
 from ossft_ray.run_folder import names
 from ossft_ray.run_folder.activity import read_activity
 from ossft_ray.run_folder.reader import RunFolder, read_json
-from ossft_ray.run_folder.stage_folder import fingerprint
+from ossft_ray.run_folder.stage_folder import EXAMPLES_CHANGED, MODEL_CHANGED, SCORES_CHANGED, fingerprint
 
 State = Literal["not started", "running", "stopped", "failed", "complete", "outdated", "not needed"]
 REPORT_STAGE = "report"
-EXAMPLES_CHANGED = "the examples have changed since"
-MODEL_CHANGED = "the model has changed since"
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def _score_change(run: RunFolder, before: dict[str, StageState]) -> str:
 def _train_change(run: RunFolder, before: dict[str, StageState]) -> str:
     recorded = _inputs(run, names.TRAIN).get("score")
     if recorded is not None and recorded != _fingerprint(run.folder / names.SCORE):
-        return "the scores have changed since"
+        return SCORES_CHANGED
     return _examples_change(run, names.TRAIN, before)
 
 

@@ -1,15 +1,18 @@
 """`ossft status`: how far a run is, from its folder alone, without Ray."""
 
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.run_folder import names
+from ossft_ray.run_folder.activity import newest_command
 from ossft_ray.run_folder.line_log import read_lines
 from ossft_ray.run_folder.parts import counts_of_parts
 from ossft_ray.run_folder.reader import RunFolder, open_rounds, storage_errors
@@ -60,8 +63,17 @@ def status(run: str, now: float | None = None) -> Status:
     now = time.time() if now is None else now
     with storage_errors(run):
         found = [_stages(each, now) for each in rounds]
+        command = newest_command(each.folder / name for each in rounds for name in names.STAGES)
     num_rounds = max(len(rounds), rounds[0].experiment.get("loop", {}).get("rounds", 1))
-    return Status(run, now, found, next_command(found, num_rounds))
+    following = next_command(found, num_rounds)
+    return Status(run, now, found, following and " ".join([following, *_options(command)]))
+
+
+def _options(command: str) -> list[str]:
+    """The options `--config` and `--set` of a command, as they are typed."""
+    words = shlex.split(command)
+    pairs = pairwise(words)
+    return [f"{option} {shlex.quote(value)}" for option, value in pairs if option in ("--config", "--set")]
 
 
 def next_command(rounds: list[list[StageStatus]], num_rounds: int) -> str | None:
@@ -87,8 +99,15 @@ def _stages(run: RunFolder, now: float) -> list[StageStatus]:
     for name, state in stage_states(run, now).items():
         measured = _STATUS_OF[name](run, now) if run.files.get(name) else StageStatus(name, state.state)
         left = measured.seconds_left if state.state == "running" else None
-        known = {"state": state.state, "reason": state.reason, "last_activity": state.last_activity}
-        found.append(replace(measured, seconds_left=left, **known))
+        found.append(
+            replace(
+                measured,
+                state=state.state,
+                reason=state.reason,
+                last_activity=state.last_activity,
+                seconds_left=left,
+            )
+        )
     return found
 
 

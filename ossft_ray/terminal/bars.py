@@ -1,18 +1,22 @@
 """The console: lines, and a progress bar for each stage with counts, rates and the time left."""
 
+import textwrap
 import time
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
 from ossft_ray.common.durations import duration
 from ossft_ray.common.types import ORIGINS
 
-_PLAIN_SECONDS = 15.0  # between lines where there is no terminal to draw a bar on
+_PLAIN_SECONDS = 60.0  # between lines where there is no terminal to draw a bar on
+_BAR_WIDTHS = (24, 12)  # characters: the usual one, and that of a narrow terminal
+_RATE_SECONDS = 2.0  # of work before there is a rate
+_KNOWN_SHARE, _KNOWN_NUMBER = 0.05, 5  # of the session's work must be done before the time left can be known
 
 console = Console(highlight=False)
 
@@ -23,20 +27,44 @@ def print_lines(lines: Iterable[RenderableType]) -> None:
         console.print(line, markup=False, soft_wrap=isinstance(line, str | Text))
 
 
+def wrapped(text: str) -> list[str]:
+    """A sentence as lines that break between words on a terminal; elsewhere it stays one line."""
+    return textwrap.wrap(text, console.width, subsequent_indent="    ") if console.is_terminal else [text]
+
+
+class Detail(NamedTuple):
+    """A word of a bar. Where the terminal is too narrow, those of the highest rank are left out."""
+
+    rank: int
+    text: str
+
+
+class Bar(NamedTuple):
+    """What a bar shows."""
+
+    done: int
+    total: int
+    unit: str
+    details: list[Detail]
+
+    def line(self, num_details: int | None = None) -> str:
+        """The counts and the details, of which `num_details` are kept."""
+        kept = sorted(self.details)[:num_details]
+        return "  ".join([f"{self.done}/{self.total} {self.unit}", *(d.text for d in self.details if d in kept)])
+
+
 class StageBars:
-    """A bar for each stage in turn; `begin(stage)` returns the `on_progress` that moves it."""
+    """A bar for each stage in turn; `begin(stage)` returns the `on_progress` that moves it.
+
+    Without a terminal it prints a line when a stage begins, one a minute, and one when all is done.
+    """
 
     def __init__(self) -> None:
-        columns = (
-            TextColumn("{task.description:<9}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:>5.0f}/{task.total:.0f} {task.fields[unit]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[details]}"),
-        )
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        # While a stage runs, file descriptor 2 belongs to a log (see distributed/logs.py). If rich redirected stderr
+        # too, it would restore one that writes there, and the command's last words would be lost.
+        self._progress = Progress(_Line(), console=console, disable=not console.is_terminal, redirect_stderr=False)
         self._bars: dict[str, TaskID] = {}
-        self._rates: dict[str, _SamplingRate] = {}
+        self._finished: set[str] = set()
         self._printed, self._printed_at = "", 0.0
 
     def __enter__(self) -> "StageBars":
@@ -44,11 +72,17 @@ class StageBars:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._remove_starting()
         self._progress.stop()
 
     def begin(self, stage: str) -> Any:
         """The `on_progress` of one stage."""
-        if not console.is_terminal:
+        self._remove_starting()
+        self._bars, self._finished = {}, set()  # a later round has bars of its own
+        self._printed_at = time.monotonic()
+        if console.is_terminal:
+            self._show(stage, "starting")
+        else:
             print_lines([f"{stage} ..."])
         return partial(self._on_progress, stage)
 
@@ -56,91 +90,139 @@ class StageBars:
         name = totals.get("model", stage)
         if note := totals.get("note"):
             print_lines([f"  {note}"])
-            return
-        if totals.get("already_complete"):
+        elif totals.get("already_complete"):
             what = stage if name == stage else f"{stage} ({name})"
+            self._remove_starting()
             print_lines([f"{what} is already complete; nothing was done"])
-            return
-        rate = self._rates.setdefault(name, _SamplingRate())
-        done, total, unit, words = _DESCRIBE[stage](totals, rate)
-        details = "  ".join(words)
+        elif starting := totals.get("starting"):
+            self._show(name, starting)
+        else:
+            self._show(name, _DESCRIBE[stage](totals))
+
+    def _show(self, name: str, shown: Bar | str) -> None:
+        """Move the bar `name`, or say what is starting before there is something to count."""
+        is_finished = isinstance(shown, Bar) and shown.done == shown.total
+        if name in self._finished:
+            return  # its workers are ending
+        if name not in self._bars or isinstance(shown, Bar):
+            self._remove_starting(keep=name)
         if name not in self._bars:
-            label = stage if name == stage else f"  {name}"
-            self._bars[name] = self._progress.add_task(label, total=total, unit=unit, details=details)
-        self._progress.update(self._bars[name], completed=done, total=total, details=details)
-        line = f"  {name}: {done}/{total} {unit}  {details}"
-        is_due = done == total or time.monotonic() - self._printed_at > _PLAIN_SECONDS
+            self._bars[name] = self._progress.add_task(name, total=None, shown=shown)
+        self._progress.update(self._bars[name], shown=shown)
+        if is_finished:
+            self._finished.add(name)
+            self._progress.stop_task(self._bars[name])
+        line = f"  {name}: {shown.line() if isinstance(shown, Bar) else shown}"
+        is_due = is_finished or time.monotonic() - self._printed_at > _PLAIN_SECONDS
         if is_due and line != self._printed and not console.is_terminal:
             self._printed, self._printed_at = line, time.monotonic()
             print_lines([line])
 
-
-class _SamplingRate:
-    """Tokens a second, counted from the first tokens on."""
-
-    def __init__(self) -> None:
-        self._start: float | None = None
-
-    def __call__(self, totals: dict[str, Any], num_left: int) -> list[str]:
-        """The rate of each policy, and the time left for `num_left` problems at this session's pace."""
-        num_tokens, num_done = totals.get("generated_tokens", 0), totals.get("problems", 0)
-        if not num_tokens:
-            return ["loading"]
-        now = time.monotonic()
-        self._start = self._start or now
-        seconds = now - self._start
-        if seconds <= 1:
-            return []
-        num_policies = totals.get("policies", 1)
-        of_each = f" by each of {num_policies} policies" if num_policies > 1 else ""
-        left = _left(seconds / num_done * num_left) if num_done and num_left else []
-        return [f"{num_tokens / seconds / num_policies:,.0f} tokens/s{of_each}", *left]
+    def _remove_starting(self, keep: str = "") -> None:
+        """Remove bars that never had anything to count."""
+        for task in self._progress.tasks:
+            if isinstance(task.fields["shown"], str) and task.description != keep:
+                self._progress.remove_task(task.id)
+                self._bars.pop(task.description, None)
 
 
-_Bar = tuple[int, int, str, list[str]]  # done, in all, their unit, details
+class _Line(ProgressColumn):
+    """A whole line, which fits the terminal: details are left out rather than cut."""
+
+    max_refresh = None
+
+    def render(self, task: Task) -> Text:
+        shown, width = task.fields["shown"], console.width
+        minutes, seconds = divmod(int(task.elapsed or 0), 60)
+        elapsed = f"{minutes}:{seconds:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        if isinstance(shown, str):
+            return Text(f"{task.description:<9} {shown} ...  {elapsed}", overflow="ellipsis", no_wrap=True)
+        for num_details in range(len(shown.details), -1, -1):
+            for bar_width in _BAR_WIDTHS:
+                text = _assemble(task.description, shown, bar_width, elapsed, num_details)
+                if text.cell_len <= width:
+                    return text
+        return Text(f"{task.description} {shown.line(0)}", overflow="ellipsis", no_wrap=True)
 
 
-def _rewrite(totals: dict[str, Any], rate: _SamplingRate) -> _Bar:
+def _assemble(name: str, bar: Bar, bar_width: int, elapsed: str, num_details: int) -> Text:
+    full = bar_width * bar.done // bar.total if bar.total else bar_width
+    counts, *details = bar.line(num_details).split("  ")
+    return Text.assemble(
+        f"{name:<9} ",
+        ("━" * full, "progress.complete" if bar.done < bar.total else "progress.remaining"),
+        ("━" * (bar_width - full), "bar.back"),
+        "  ".join([f" {counts}", elapsed, *details]),
+        no_wrap=True,
+    )
+
+
+def _rewrite(totals: dict[str, Any]) -> Bar:
     problems = totals.get("problems", 0)
-    shares = [f"{origin} {totals.get(origin, 0) / problems:.0%}" for origin in ORIGINS if problems]
-    return _sampling(totals, rate, shares)
+    shares = {origin: f"{origin} {totals.get(origin, 0) / problems:.0%}" for origin in ORIGINS if problems}
+    return _sampling(totals, [Detail(3 + number, share) for number, share in enumerate(shares.values())])
 
 
-def _evaluate(totals: dict[str, Any], rate: _SamplingRate) -> _Bar:
+def _evaluate(totals: dict[str, Any]) -> Bar:
     samples = totals.get("samples", 0)
-    return _sampling(totals, rate, [f"accuracy {totals['correct'] / samples:.1%}"] if samples else [])
+    return _sampling(totals, [Detail(2, f"accuracy {totals['correct'] / samples:.1%}")] if samples else [])
 
 
-def _sampling(totals: dict[str, Any], rate: _SamplingRate, details: list[str]) -> _Bar:
-    total = totals["total"]
-    done = min(total, totals["done_before"] + totals.get("problems", 0))
-    return done, total, "problems", [*details, *rate(totals, total - done)]
+def _sampling(totals: dict[str, Any], details: list[Detail]) -> Bar:
+    """The rate of each policy counts the tokens that its engine sampled over the time in which it sampled."""
+    total, done_now = totals["total"], totals.get("problems", 0)
+    done = min(total, totals["done_before"] + done_now)
+    num_policies, seconds = totals.get("policies", 0), totals.get("sampling_ms", 0) / 1000
+    tokens = totals.get("sampled_tokens", 0)
+    if not num_policies and not done_now:
+        return Bar(done, total, "problems", [Detail(0, "loading the policy")])
+    if not done_now:
+        draws = f"{totals.get('draws', 0):,} draws done, {totals.get('requests', 0):,} under way"
+        details = [Detail(2, draws), Detail(3, f"{tokens:,} tokens")]
+    if seconds >= _RATE_SECONDS * num_policies and tokens:
+        policies = f"{num_policies} × " if num_policies > 1 else ""
+        details = [*details, Detail(1, f"{policies}{tokens / seconds:,.0f} tokens/s")]
+        details += _left(seconds / num_policies, done_now, total - totals["done_before"])
+    return Bar(done, total, "problems", details)
 
 
-def _train(metrics: dict[str, Any], rate: _SamplingRate) -> _Bar:
+def _train(metrics: dict[str, Any]) -> Bar:
     step, num_steps = metrics["step"], metrics["num_steps"]
-    details = [f"loss {metrics['loss']:.4f}", f"cross-entropy {metrics['cross_entropy']:.4f}"]
-    details.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
-    return step, num_steps, "steps", details + _left((num_steps - step) * metrics["seconds"])
+    details = [Detail(2, f"loss {metrics['loss']:.4f}"), Detail(3, f"cross-entropy {metrics['cross_entropy']:.4f}")]
+    details.append(Detail(1, f"{metrics['tokens_per_second']:,.0f} tokens/s"))
+    seconds_left = (num_steps - step) * metrics["seconds"]
+    return Bar(step, num_steps, "steps", details + _time_left(seconds_left))
 
 
-def _score(totals: dict[str, Any], rate: _SamplingRate) -> _Bar:
+def _score(totals: dict[str, Any]) -> Bar:
     total, parts, seconds = totals["total"], totals["parts"], totals["seconds"]
     done = totals["done_before"] + parts
-    details = [f"{totals['tokens'] / seconds:,.0f} tokens/s"] if seconds else ["loading"]
-    return done, total, "parts", details + (_left(seconds / parts * (total - done)) if parts else [])
+    if not parts:
+        return Bar(done, total, "parts", [Detail(0, "loading the model, scoring the first part")])
+    details = [Detail(1, f"{totals['tokens'] / seconds:,.0f} tokens/s")] if seconds else []
+    return Bar(done, total, "parts", details + _time_left(seconds / parts * (total - done)))
 
 
-def _verify(totals: dict[str, Any], rate: _SamplingRate) -> _Bar:
+def _verify(totals: dict[str, Any]) -> Bar:
     rows, total, seconds = totals["rows"], totals["total"], totals["seconds"]
     if not rows:
-        return rows, total, "rows", []
-    details = [f"correct {totals['correct'] / rows:.1%}", f"{rows / seconds:,.0f} verdicts/s"]
-    return rows, total, "rows", details + _left(seconds / rows * (total - rows))
+        return Bar(rows, total, "rows", [])
+    details = [Detail(2, f"correct {totals['correct'] / rows:.1%}")]
+    if seconds >= _RATE_SECONDS:
+        details.append(Detail(1, f"{rows / seconds:,.0f} verdicts/s"))
+        details += _left(seconds, rows, total)
+    return Bar(rows, total, "rows", details)
 
 
-def _left(seconds: float) -> list[str]:
-    return [f"{duration(seconds)} left"] if seconds > 0 else []
+def _left(seconds: float, done: int, total: int) -> list[Detail]:
+    """The time left at the pace so far, once enough is done for it to be known."""
+    if done < max(_KNOWN_NUMBER, _KNOWN_SHARE * total):
+        return []
+    return _time_left(seconds / done * (total - done))
+
+
+def _time_left(seconds: float) -> list[Detail]:
+    return [Detail(0, f"{duration(seconds)} left")] if seconds > 0 else []
 
 
 _DESCRIBE = {"rewrite": _rewrite, "score": _score, "evaluate": _evaluate, "train": _train, "verify": _verify}

@@ -13,7 +13,7 @@ from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REWRITE, SCORE, TRAIN
-from ossft_ray.terminal.bars import print_lines
+from ossft_ray.terminal.bars import print_lines, wrapped
 
 if TYPE_CHECKING:
     from ossft_ray.stages.selftest import Finding
@@ -28,29 +28,33 @@ Results = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark, as in 
 _WORDS = {True: "passed", False: "FAILED", None: "skipped"}
 
 
-def print_rewriting(experiment: Experiment, manifest: dict[str, Any]) -> None:
-    """The funnel, its costs, and the folder of the examples; `manifest` is that of `rewrite/`."""
-    files = f"examples: {join(experiment.run.output, REWRITE)}    next: ossft score"
-    doubtful = doubtful_answers(experiment.run.output, manifest)
-    print_lines([origins_table(manifest), rewriting_costs(manifest), *doubtful, files])
+def print_rewriting(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
+    """The funnel, its costs, and the folder of the examples; `manifest` is that of `rewrite/`.
+
+    `following` is the command that comes next, with its options, here and below.
+    """
+    doubtful = [part for line in doubtful_answers(experiment.run.output, manifest) for part in wrapped(line)]
+    files = f"examples: {join(experiment.run.output, REWRITE)}"
+    print_lines([origins_table(manifest), rewriting_costs(manifest), *doubtful, files, f"next: {following}"])
 
 
-def print_scoring(experiment: Experiment, manifest: dict[str, Any]) -> None:
+def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
     """The policy gap, and the folder of the log-probabilities; `manifest` is that of `score/`."""
-    files = f"log-probabilities: {join(experiment.run.output, SCORE)}    next: ossft train"
-    print_lines([gap_table(manifest), files])
+    files = f"log-probabilities: {join(experiment.run.output, SCORE)}"
+    print_lines([gap_table(manifest), files, f"next: {following}"])
 
 
-def print_training(experiment: Experiment, manifest: dict[str, Any]) -> None:
+def print_training(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
     """Steps, examples and cross-entropy, and the model's folder; `manifest` is that of `train/`."""
+    too_long = f" ({len(manifest['too_long']):,} set aside as too long)" if manifest["too_long"] else ""
     steps = (
-        f"{manifest['steps']} steps on {manifest['examples']} examples "
-        f"({len(manifest['too_long'])} set aside as too long), cross-entropy {manifest['cross_entropy']:.4f}"
+        f"{manifest['steps']:,} steps on {manifest['examples']:,} examples{too_long}, "
+        f"cross-entropy {manifest['cross_entropy']:.4f}"
     )
-    print_lines([steps, f"model: {join(experiment.run.output, TRAIN, MODEL)}    next: ossft evaluate"])
+    print_lines([*wrapped(steps), f"model: {join(experiment.run.output, TRAIN, MODEL)}", f"next: {following}"])
 
 
-def print_evaluation(experiment: Experiment, scores: Results, differences: Results) -> None:
+def print_evaluation(experiment: Experiment, scores: Results, differences: Results, following: str) -> None:
     """The accuracies, each model's differences from the base model, and the file of the accuracies.
 
     `scores` and `differences` are what `evaluate/scores.json` and `evaluate/differences.json` hold.
@@ -58,8 +62,8 @@ def print_evaluation(experiment: Experiment, scores: Results, differences: Resul
     lines: list[RenderableType] = [accuracy_table(scores)]
     for model, found in differences.items():
         lines += ["", differences_table(scores, model, found)]
-    files = f"scores: {join(experiment.run.output, EVALUATE, ACCURACIES)}    next: ossft report"
-    print_lines([*lines, files])
+    files = f"scores: {join(experiment.run.output, EVALUATE, ACCURACIES)}"
+    print_lines([*lines, files, f"next: {following}"])
 
 
 def print_finding(finding: "Finding") -> None:
@@ -84,27 +88,26 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     extra = {"redone": "repeated after an interruption", "speculative": "begun early and not needed"}
     others = {words: manifest.get(f"{kind}_attempts", 0) for kind, words in extra.items()}
     if any(others.values()):
-        lines.append(f"besides: {counts_text(others)}")
+        lines += [f"plus {count:,} attempts {words}" for words, count in others.items() if count]
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {counts_text(reasons)}")
     lines += parroting_lines(manifest)
-    if seconds := manifest.get("phases"):
-        lines.append(time_line(seconds))
-    return "\n".join(lines)
+    if phases := manifest.get("phases"):
+        lines.append(_time_line(phases))
+    return "\n".join(part for line in lines for part in wrapped(line))
 
 
-def time_line(phases: Mapping[str, float]) -> str:
-    """The time of a rewrite and its parts, from `phases` of its manifest.
-
-    >>> time_line({"reading data": 1.0, "rewriting": 64.0, "loading": 27.0, "sampling": 4.0})
-    'time: 1 min 5 s in all (reading data 1 s, engine start 27 s, sampling 4 s, other 33 s)'
-    """
-    names = {"reading data": "reading data", "engine start": "loading", "sampling": "sampling"}
-    parts = {name: phases.get(phase, 0.0) for name, phase in names.items()}
-    total = parts["reading data"] + phases.get("rewriting", 0.0)
+def _time_line(phases: Mapping[str, float]) -> str:
+    """The seconds of a rewrite by what they were spent on; `loading` and `sampling` are parts of `rewriting`."""
+    total = phases.get("reading data", 0.0) + phases.get("rewriting", 0.0)
+    parts = {
+        "reading data": phases.get("reading data", 0.0),
+        "engine start": phases.get("loading", 0.0),
+        "sampling": phases.get("sampling", 0.0),
+    }
     parts["other"] = total - sum(parts.values())
-    shown = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds >= 0.5)
+    shown = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if round(seconds) > 0)
     return f"time: {duration(total)} in all" + (f" ({shown})" if shown else "")
 
 
@@ -138,7 +141,7 @@ def doubtful_answers(run: str, manifest: dict[str, Any]) -> list[str]:
 
 def gap_table(manifest: dict[str, Any]) -> Table:
     """The probability of kept responses and expert solutions under the policy, from `score/manifest.json`."""
-    table = plain_table("responses", "number", "tokens", "mean log p", "perplexity", "effective sample size")
+    table = plain_table("responses", "number", "tokens", "mean\nlog p", "perplexity", "effective\nsample size")
     groups: dict[str, str] = {origin: f"kept, {origin}" for origin in ORIGINS}
     for group, words in (groups | {"kept": "all kept", "expert_originals": "experts' originals"}).items():
         figures = manifest[group]

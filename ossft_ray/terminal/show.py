@@ -21,6 +21,7 @@ from ossft_ray.method.suspects import RankedSuspect, Suspects
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.names import DROPPED_PARTS, PARTS
 from ossft_ray.run_folder.reader import RunFolder, columns, open_run
+from ossft_ray.terminal.bars import wrapped
 from ossft_ray.terminal.results import counts_text
 
 Row = dict[str, Any]
@@ -69,7 +70,8 @@ def show(
     chat = load_chat(source.policy or Policy(model=rows[0]["policy"])) if prompt or tokens else None
     yield _heading(source)
     if found:
-        yield _line(f"{len(rows)} of {len(found.ranked)} suspect gold answers, most evidence first. {found.note}")
+        count = f"{len(rows)} of {len(found.ranked)} suspect gold answers, most evidence first."
+        yield from map(_line, wrapped(f"{count} {found.note}"))
         yield from _bad_golds(source, num_rows)
     for row in rows:
         yield _line("")

@@ -89,7 +89,7 @@ def test_a_stage_in_a_store_begins_resumes_and_completes(store: Store) -> None:
     folder = Folder.at(store.uri("stages")) / "rewrite"
     assert begin_stage(folder, {"seed": 0}) is None
     folder.write_table("part-00000.parquet", pa.table({"x": [1, 2]}))
-    with pytest.raises(InputError, match="made with other settings"):
+    with pytest.raises(InputError, match="made with different settings"):
         begin_stage(folder, {"seed": 1})
     manifest = finish_stage(folder, {"seed": 0}, {})
     assert begin_stage(folder, {"seed": 0}) == manifest

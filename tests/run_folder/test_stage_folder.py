@@ -31,13 +31,13 @@ def test_a_stage_begins_resumes_and_completes(folder: Folder) -> None:
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"run": {"seed": 1}, "rewrite": INPUTS["rewrite"]}, ["run.seed (0, now 1)"]),
+        ({"run": {"seed": 1}, "rewrite": INPUTS["rewrite"]}, ["run.seed was 0, is now 1"]),
         (
             {"run": {"seed": 1}, "rewrite": {"stages": [], "exhaustive": False}},
-            ['rewrite.stages (["self"], now [])', "run.seed (0, now 1)"],
+            ['rewrite.stages was ["self"], is now []', "run.seed was 0, is now 1"],
         ),
-        ({**INPUTS, "verify": {"kind": "math"}}, ["verify (null, now"]),
-        ({"run": {"seed": 0}}, ["rewrite ("]),
+        ({**INPUTS, "verify": {"kind": "math"}}, ['verify was not set, is now {"kind": "math"}']),
+        ({"run": {"seed": 0}}, ["rewrite was {"]),
     ],
 )
 @pytest.mark.parametrize("complete", [False, True])
@@ -52,8 +52,18 @@ def test_other_inputs_are_refused_with_the_keys_named(
         begin_stage(folder, changed)
     for word in [*words, folder.path, "--start-over"]:
         assert word in str(caught.value)
-    assert "exhaustive (" not in str(caught.value), "keys that are equal are not named"
+    assert "exhaustive was" not in str(caught.value), "keys that are equal are not named"
     assert folder.exists("part-00000.parquet"), "a refusal costs nothing"
+
+
+def test_digests_are_said_in_words(folder: Folder) -> None:
+    begin_stage(folder, {"rewrite": "0a1b", "model": "2c3d", "seed": 0})
+    with pytest.raises(InputError) as caught:
+        begin_stage(folder, {"rewrite": "4e5f", "model": "6071", "seed": 0}, elsewhere="Use another output with A")
+    assert str(caught.value) == (
+        f"{folder.path} was made with different settings: the model has changed since; the examples have changed "
+        "since. Use another output with A, or --start-over to redo it."
+    )
 
 
 def test_start_over_discards_the_folder(folder: Folder) -> None:

@@ -215,7 +215,7 @@ def test_other_settings_with_the_same_output_are_refused(finished: Experiment) -
     changed = resolve(
         {**finished.model_dump(), "rewrite": {**finished.rewrite.model_dump(), "self_alignment": {"num_samples": 3}}}
     )
-    with pytest.raises(InputError, match=r"rewrite\.self_alignment\.num_samples \(8, now 3\)"):
+    with pytest.raises(InputError, match=r"rewrite\.self_alignment\.num_samples was 8, is now 3"):
         rewrite(changed)
 
 

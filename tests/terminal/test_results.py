@@ -24,21 +24,22 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def test_a_training_ends_with_its_model_and_the_next_command(printed: io.StringIO) -> None:
     manifest = {"steps": 90, "examples": 960, "too_long": ["a", "b"], "cross_entropy": 5.08541}
-    results.print_training(EXPERIMENT, manifest)
+    results.print_training(EXPERIMENT, manifest, "ossft evaluate --config 'my e.toml'")
     assert printed.getvalue().splitlines() == [
         "90 steps on 960 examples (2 set aside as too long), cross-entropy 5.0854",
-        f"model: {OUTPUT}/train/model    next: ossft evaluate",
+        f"model: {OUTPUT}/train/model",
+        "next: ossft evaluate --config 'my e.toml'",
     ]
 
 
 def test_a_rewrite_ends_with_its_examples_and_the_next_command(printed: io.StringIO) -> None:
     manifest: dict[str, Any] = {"problems": 4, "origins": {"self": 3, "guided": 0, "expert": 1}}
     manifest |= {"dropped": 0, "rejected": 0, "attempts": 9, "generated_tokens": 1234}
-    results.print_rewriting(EXPERIMENT, manifest)
-    first, *_, last = printed.getvalue().splitlines()
+    results.print_rewriting(EXPERIMENT, manifest, "ossft score")
+    first, *_, files, last = printed.getvalue().splitlines()
     assert first.split() == ["kept", "solution", "problems", "share"]
     assert "9 attempts, 1,234 tokens generated" in printed.getvalue()
-    assert last == f"examples: {OUTPUT}/rewrite    next: ossft score"
+    assert (files, last) == (f"examples: {OUTPUT}/rewrite", "next: ossft score")
 
 
 @pytest.mark.parametrize("passed, word", [(True, "passed"), (False, "FAILED"), (None, "skipped")])
@@ -83,4 +84,4 @@ def test_doubtful_gold_answers_and_where_to_see_them(manifest: dict[str, Any], l
     ],
 )  # fmt: skip
 def test_the_time_of_a_rewrite(phases: dict[str, float], line: str) -> None:
-    assert results.time_line(phases) == line
+    assert results._time_line(phases) == line

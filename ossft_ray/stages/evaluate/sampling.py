@@ -8,10 +8,10 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import start_ray
-from ossft_ray.run_folder.names import EVALUATE, PARTS, part_name
+from ossft_ray.run_folder.names import EVALUATE, PARTS, TRAINED, part_name
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.sessions import Session
-from ossft_ray.run_folder.stage_folder import begin_stage
+from ossft_ray.run_folder.stage_folder import MODEL_CHANGED, begin_stage, changed_inputs
 from ossft_ray.stages.evaluate import benchmark_parts
 from ossft_ray.stages.evaluate.benchmark_parts import PART_PROBLEMS, Benchmarks, folder_name, missing_parts, split_part
 from ossft_ray.stages.evaluate.sample_cache import SampleCache
@@ -39,7 +39,11 @@ class ModelSampling:
             JobError: a worker failed.
         """
         inputs = sample_inputs(self.run)
-        begin_stage(self.folder, inputs, start_over)
+        changes = changed_inputs(self.folder, inputs)
+        is_retrained = self.name == TRAINED and [change.key for change in changes] == ["policy_files"]
+        if is_retrained and not start_over:
+            self._notify(f"{MODEL_CHANGED}; it is sampled again")
+        begin_stage(self.folder, inputs, start_over or is_retrained)
         digests = benchmark_parts.record_benchmarks(self.folder, self.benchmarks)
         missing = missing_parts(self.folder, self.benchmarks)
         if not missing:
@@ -76,6 +80,7 @@ class ModelSampling:
             "total": sum(map(len, self.benchmarks.values())),
             "done_before": PART_PROBLEMS * (num_parts - len(missing)),
         }
+        self.report({"model": self.name, "starting": "starting Ray"})
         start_ray(self.run.experiment, verbose)
         session = Session(self.folder)
         totals = run_workers(

@@ -4,14 +4,18 @@ Every model is sampled with the same seeds, so that the differences between mode
 has drawn from the same model for the same problems are taken from the cache (`sample_cache.py`).
 """
 
+import json
+
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnProgress, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
+from ossft_ray.run_folder.activity import recorded
 from ossft_ray.run_folder.names import ACCURACIES, BASE, COSTS, DIFFERENCES, EVALUATE, MANIFEST, TRAIN, TRAINED
 from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.reader import read_json
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.sessions import session_phases, session_total
 from ossft_ray.stages.evaluate.accuracies import Accuracies, compare_models, model_accuracies
@@ -38,9 +42,16 @@ def evaluate(
     check_engine_settings(experiment.policy.engine)
     if not experiment.evaluate.benchmarks:
         raise InputError("[evaluate] benchmarks is empty; name at least one")
-    benchmarks, models = run.benchmarks, evaluated_models(run)
+    _, models = run.benchmarks, evaluated_models(run)  # refuses bad benchmarks
     for model in models.values():
         _ = model.chat  # refuse bad models before sampling any
+    with recorded(folder):
+        return _complete(run, models, on_progress, start_over, verbose)
+
+
+def _complete(run: Run, models: dict[str, Run], on_progress: OnProgress, start_over: bool, verbose: bool) -> Accuracies:
+    """Draw the missing samples of each model, and write the accuracies."""
+    experiment, folder, benchmarks = run.experiment, run.folder / EVALUATE, run.benchmarks
     accuracies: Accuracies = {}
     for name, model in models.items():
         ModelSampling(name, model, benchmarks, folder / name, on_progress).complete(start_over, verbose)
@@ -53,7 +64,8 @@ def evaluate(
         "generated_tokens": sum(session_total(folder / name, "generated_tokens") for name in models),
     }
     for file, content in ((COSTS, costs), (ACCURACIES, accuracies), (DIFFERENCES, differences)):
-        folder.write_json(file, content)
+        if read_json(folder, file) != json.loads(json.dumps(content)):  # else a report of it is still up to date
+            folder.write_json(file, content)
     write_config(experiment)
     return accuracies
 

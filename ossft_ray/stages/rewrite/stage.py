@@ -13,6 +13,7 @@ from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.engines.vllm_policy import check_engine_settings
+from ossft_ray.run_folder.activity import recorded
 from ossft_ray.run_folder.names import BEFORE, PARTS, REWRITE, UNFINISHED, part_number
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.resolved_run import Run
@@ -35,7 +36,8 @@ def rewrite(
     """Rewrite all problems of `[data]` and return the manifest; a complete stage is left as is.
 
     `on_progress` gets running totals: `total`, `done_before`, and for this session `problems`, `self`, `guided`,
-    `expert`, `dropped`, `generated_tokens`, `policies`. `worker` may be a subclass, for example with a scripted policy.
+    `expert`, `dropped`, and the counts of `run_workers`; before them `starting`, which says what begins now. `worker`
+    may be a subclass, for example with a scripted policy.
 
     Raises:
         InputError: the data, the policy or the settings cannot be used, or the folder holds rows of other settings.
@@ -50,7 +52,17 @@ def rewrite(
         on_progress(ALREADY_COMPLETE)
         return manifest
 
+    with recorded(folder):
+        return _complete(run, inputs, on_progress, verbose, worker)
+
+
+def _complete(
+    run: Run, inputs: dict[str, Any], on_progress: OnProgress, verbose: bool, worker: type[RewriteWorker]
+) -> dict[str, Any]:
+    """Rewrite what is missing, and write the manifest."""
+    experiment, folder = run.experiment, run.folder / REWRITE
     session = Session(folder)
+    on_progress({"starting": "reading the data"})
     input_manifest = shard_input(run, folder)
     record_growth(folder, inputs)
     session.end_phase("reading data")
@@ -59,6 +71,7 @@ def rewrite(
     missing = sorted(set(input_manifest.part_names) - finished, key=lambda part: (-_capacity(part), part))
     num_done = min(input_manifest.problems, sum(map(_capacity, finished)))
     counts = {"total": input_manifest.problems, "done_before": num_done}
+    on_progress({"starting": "starting Ray"})
     start_ray(experiment, verbose)
     totals = run_workers(
         worker,

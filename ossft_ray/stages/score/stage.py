@@ -20,12 +20,14 @@ from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums
-from ossft_ray.run_folder.names import MANIFEST, PARTS, SCORE
+from ossft_ray.run_folder.activity import recorded
+from ossft_ray.run_folder.names import INPUTS, MANIFEST, PARTS, REWRITE, SCORE
 from ossft_ray.run_folder.parts import read_counts
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
+from ossft_ray.run_folder.stage_folder import EXAMPLES_CHANGED, begin_stage, changed_inputs, finish_stage
+from ossft_ray.stages.score.changes import discard_changed_parts
 from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, run_worker
 
 _WORKERS = "workers"  # sub-folder for Ray Train's own state, removed at the end
@@ -37,8 +39,10 @@ def score(
 ) -> dict[str, Any]:
     """Score the examples that will be trained on, and return the manifest; a complete stage is left as it is.
 
+    If the examples have changed since, the parts that differ are scored again.
+
     `on_progress` gets running totals: `total` parts, `done_before`, and of this session `parts`, `tokens` and
-    `seconds`.
+    `seconds`; before them `starting`, which says what begins now, and sometimes a `note`.
 
     Raises:
         InputError: there are no complete examples, the policy cannot be used, or the folder holds scores of others.
@@ -51,13 +55,27 @@ def score(
     check_deepspeed_settings(experiment.train)
     _ = run.chat  # a policy that cannot be used fails here rather than in every worker
     inputs = score_inputs(run, source)
-    if (manifest := begin_stage(folder, inputs, start_over)) is not None:
+    if (manifest := begin_stage(folder, inputs, start_over, lambda key, old, new: key == REWRITE)) is not None:
         on_progress(ALREADY_COMPLETE)
         return manifest
+    with recorded(folder):
+        if changed_inputs(folder, inputs):
+            num_changed = discard_changed_parts(folder, source)
+            folder.write_json(INPUTS, inputs)
+            on_progress({"note": f"score: {EXAMPLES_CHANGED}; parts to score again: {num_changed}"})
+        return _complete(run, source, inputs, on_progress, verbose)
 
+
+def _complete(
+    run: Run, source: Folder, inputs: dict[str, Any], on_progress: OnProgress, verbose: bool
+) -> dict[str, Any]:
+    """Score the missing parts, and write the manifest."""
+    experiment, folder = run.experiment, run.folder / SCORE
     progress = _PartProgress(folder, len(source.names(PARTS)))
     if progress.num_missing:
+        on_progress({"starting": "starting Ray"})
         start_ray(experiment, verbose)
+        on_progress({"starting": "loading the model, scoring the first part"})
         config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
         poll, written = lambda: on_progress(progress.totals()), lambda: progress.totals()["parts"]
         run_group(run_worker, config, experiment, folder, _WORKERS, poll, written)

@@ -20,6 +20,7 @@ from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import PARTS
 from ossft_ray.run_folder.parts import write_counted
+from ossft_ray.stages.score.changes import EXAMPLES, examples_digest
 
 KEPT, EXPERT_ORIGINAL = "kept", "expert_original"  # a score's source
 _MIN_RESPONSES = 16  # for each worker at once: split over many workers, a small part leaves each almost idle
@@ -40,6 +41,7 @@ class UnscoredPart(NamedTuple):
     name: str
     responses: list[UnscoredResponse]
     too_long: dict[str, int]  # by source, those longer than `train.max_length`, which are left out
+    digest: str = ""  # of the examples
 
 
 def run_worker(config: dict[str, Any]) -> Exception | None:
@@ -55,7 +57,10 @@ def run_worker(config: dict[str, Any]) -> Exception | None:
         tables = (
             (name, check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}")) for name in names
         )
-        parts = (unscored_part(name, table.to_pylist(), chat, experiment) for name, table in tables)
+        parts = (
+            unscored_part(name, table.to_pylist(), chat, experiment)._replace(digest=examples_digest(table))
+            for name, table in tables
+        )
         for group in group_parts(parts, _MIN_RESPONSES * scorer.num_workers):
             num_tokens = score_group(scorer, group, folder if rank == 0 else None)
             if rank == 0:
@@ -105,7 +110,12 @@ def score_group(scorer: Any, group: list[UnscoredPart], folder: Folder | None) -
     remaining = iter(rows)
     for part in group:
         of_part = list(itertools.islice(remaining, len(part.responses)))
-        counts = {"too_long": part.too_long, "tokens": _count(of_part), "seconds": seconds_each * len(of_part)}
+        counts = {
+            EXAMPLES: part.digest,
+            "too_long": part.too_long,
+            "tokens": _count(of_part),
+            "seconds": seconds_each * len(of_part),
+        }
         if folder is not None:
             write_counted(folder, part.name, to_table(of_part, SCORE_SCHEMA), counts)
     return _count(rows)

@@ -3,9 +3,9 @@
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import SCORE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
-from ossft_ray.run_folder.names import INPUTS, MANIFEST, PARTS, SCORE
+from ossft_ray.run_folder.names import MANIFEST, PARTS, REWRITE, SCORE
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.run_folder.stage_folder import differences
+from ossft_ray.run_folder.stage_folder import changed_inputs
 from ossft_ray.stages.score.stage import score_inputs
 from ossft_ray.stages.score.worker import KEPT
 
@@ -37,10 +37,9 @@ def score_folder(run: Run, source: Folder) -> Folder | None:
             f'{folder.path}: no complete scores (no {MANIFEST}), which train.loss = "{loss}" needs for its reference '
             "policy; run `ossft score` first"
         )
-    before = folder.read_json(INPUTS) if folder.exists(INPUTS) else {}
-    if before and (changed := differences(before, score_inputs(run, source))):
+    if changed := changed_inputs(folder, score_inputs(run, source)):
+        again = "`ossft score`" if all(change.key == REWRITE for change in changed) else "`ossft score --start-over`"
         raise InputError(
-            f"{folder.path} was made with other settings: {'; '.join(map(str, changed))}; "
-            "run `ossft score --start-over`"
+            f"{folder.path} was made with different settings: {'; '.join(map(str, changed))}. Run {again} first."
         )
     return folder

@@ -6,6 +6,7 @@ import ray
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.nodes import on_driver_node
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, ignore
@@ -13,12 +14,13 @@ from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.trainer import holdout_value
+from ossft_ray.run_folder.activity import recorded
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
-from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, TRAIN
+from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, REWRITE, SCORE, TRAIN
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
+from ossft_ray.run_folder.stage_folder import EXAMPLES_CHANGED, begin_stage, changed_inputs, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints
 from ossft_ray.stages.train.heartbeats import Heartbeats, raise_if_hung
 from ossft_ray.stages.train.reference_logprobs import score_folder
@@ -35,11 +37,16 @@ _LEARNING_KEYS = {
 
 @replanned
 def train(
-    run: Experiment | Run, on_progress: OnProgress = ignore, start_over: bool = False, verbose: bool = False
+    run: Experiment | Run,
+    on_progress: OnProgress = ignore,
+    start_over: bool = False,
+    verbose: bool = False,
+    redo_outdated: bool = False,
 ) -> dict[str, Any]:
     """Train `[policy] model` on a run's rewritten examples and return the manifest; resumes a run that was killed.
 
-    `on_progress` gets each step's metrics, as in `train/metrics.jsonl`. `start_over` discards what other settings left.
+    `on_progress` gets each step's metrics, as in `train/metrics.jsonl`. `start_over` discards what other settings left,
+    `redo_outdated` only what was trained on examples that have changed since.
 
     Raises:
         InputError: there are no complete examples, none fits max_length, or the output was made with other settings
@@ -53,10 +60,33 @@ def train(
     source = examples_folder(experiment)
     scores = score_folder(run, source)
     inputs = _inputs(run, source, scores)
+    changes = changed_inputs(folder, inputs)
+    if redo_outdated and changes and all(change.key in (REWRITE, SCORE) for change in changes):
+        on_progress({"note": f"train: {EXAMPLES_CHANGED}; training starts again"})
+        start_over = True
     is_new = start_over or not folder.exists(INPUTS)
-    if (manifest := begin_stage(folder, inputs, start_over)) is not None:
+    # Learning settings are compared on the same examples, in an output of their own.
+    examples = experiment.train.examples or join(experiment.run.output, REWRITE)
+    elsewhere = f"Use another [run] output with train.examples={examples}"
+    if (manifest := begin_stage(folder, inputs, start_over, elsewhere=elsewhere)) is not None:
         on_progress(ALREADY_COMPLETE)
         return manifest
+    with recorded(folder):
+        on_progress({"starting": "reading the examples"})
+        return _complete(run, source, scores, inputs, is_new, on_progress, verbose)
+
+
+def _complete(
+    run: Run,
+    source: Folder,
+    scores: Folder | None,
+    inputs: dict[str, Any],
+    is_new: bool,
+    on_progress: OnProgress,
+    verbose: bool,
+) -> dict[str, Any]:
+    """Train from the newest checkpoint to the end, and write the manifest."""
+    experiment, folder = run.experiment, run.folder / TRAIN
     write_config(experiment)
     try:
         data = load_training_examples(source, run.chat, experiment, scores)
@@ -64,7 +94,9 @@ def train(
         if is_new:  # otherwise corrected settings would be rejected as a mismatch with a run that produced nothing
             folder.delete()
         raise
+    on_progress({"starting": "starting Ray"})
     start_ray(experiment, verbose)
+    on_progress({"starting": "loading the model"})
     _fit(experiment, folder, data, on_progress, verbose)
     return finish_stage(folder, inputs, _manifest(experiment, folder, data))
 

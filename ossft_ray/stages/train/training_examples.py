@@ -49,7 +49,7 @@ def load_training_examples(
         if scores is not None and (reference is None or len(reference) != len(encoded.response)):
             raise InputError(
                 f"{scores.path}: has no log-probabilities of the response of problem {problem_id} as it is trained on; "
-                "run `ossft score` on these examples (with --start-over if they have changed)"
+                "run `ossft score --start-over`"
             )
         behavior = _behavior_logprobs(row, encoded, file) if settings.loss == "is" else None
         group = held_out if is_held_out(problem_id, settings.holdout, experiment.run.seed) else trained

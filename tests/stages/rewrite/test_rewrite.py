@@ -127,8 +127,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"run": {"seed": 1}}, r"run\.seed \(0, now 1\)"),
-        ({"rewrite": {"self_alignment": {"num_samples": 4}}}, r"rewrite\.self_alignment\.num_samples \(8, now 4\)"),
+        ({"run": {"seed": 1}}, r"run\.seed was 0, is now 1"),
+        ({"rewrite": {"self_alignment": {"num_samples": 4}}}, r"rewrite\.self_alignment\.num_samples was 8, is now 4"),
         ({"rewrite": {"fallback": "drop"}}, r"rewrite\.fallback"),
         ({"policy": {"engine": {"quantization": "fp8"}}}, r"policy\.engine\.quantization"),
     ],

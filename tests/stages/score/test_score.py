@@ -136,9 +136,11 @@ def test_complete_scores_are_left_alone_and_others_refused(scored: tuple[Path, l
     reports: list[dict[str, Any]] = []
     assert score(settings, reports.append) == manifest and reports == [ALREADY_COMPLETE]
     shorter = experiment(output, examples=settings.train.examples, max_length=400)
-    with pytest.raises(InputError, match=r"made with other settings: train\.max_length \(512, now 400\)"):
+    with pytest.raises(InputError, match=r"made with different settings: train\.max_length was 512, is now 400"):
         score(shorter)
-    with pytest.raises(InputError, match=r"train\.max_length \(512, now 400\); run `ossft score --start-over`"):
+    with pytest.raises(
+        InputError, match=r"train\.max_length was 512, is now 400\. Run `ossft score --start-over` first"
+    ):
         train(shorter)
 
 

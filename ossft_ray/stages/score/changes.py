@@ -1,0 +1,40 @@
+"""Which parts of the scores are still those of their examples, after the examples have changed."""
+
+import hashlib
+import json
+
+import pyarrow as pa
+
+from ossft_ray.common.schema import EXAMPLE_SCHEMA
+from ossft_ray.common.storage import Folder
+from ossft_ray.run_folder.names import MANIFEST, PARTS
+from ossft_ray.run_folder.parts import read_counts
+from ossft_ray.run_folder.reader import columns, read_columns
+
+EXAMPLES = "examples"  # in the counts of a part of scores: the digest of its examples
+_SCORED = ("problem_id", "origin", "prompt", "response", "response_token_ids", "expert_solution", "policy")
+
+
+def examples_digest(examples: pa.Table) -> str:
+    """A digest of all in a part's EXAMPLE rows that their scores depend on."""
+    rows = examples.select(list(_SCORED)).to_pylist()
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
+
+
+def discard_changed_parts(folder: Folder, source: Folder) -> int:
+    """Delete the manifest and the parts of scores in `folder` whose examples in `source` are others now.
+
+    Returns the number of parts to score. After a kill, the same call finds what is left to discard.
+    """
+    if folder.exists(MANIFEST):
+        folder.delete_file(MANIFEST)
+    names, schema = source.names(PARTS), columns(EXAMPLE_SCHEMA, *_SCORED)
+    kept = 0
+    for name in folder.names(PARTS):
+        if name in names and read_counts(folder, name).get(EXAMPLES) == examples_digest(
+            read_columns(source, name, schema)
+        ):
+            kept += 1
+        else:
+            folder.delete_file(name)
+    return len(names) - kept
