@@ -12,6 +12,7 @@ from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.engines.token_loss import token_loss
 from ossft_ray.method.coefficients import make_loss
 from ossft_ray.policy.location import model_path
@@ -48,8 +49,14 @@ class TokenLossTrainer(SFTTrainer):
 
 
 def train(folder: str, model: str, loss: str, num_steps: int, output: str, **settings: Any) -> list[float]:
-    """Train, and return the loss at each step."""
+    """Train, and return the loss at each step.
+
+    Raises:
+        InputError: the folder has no examples, or there is no such loss or model, or the loss needs more inputs.
+    """
     files = sorted(map(str, Path(folder).glob("part-*.parquet")))
+    if not files:
+        raise InputError(f"{folder}: no part-*.parquet; give the rewrite folder of a run, such as runs/demo/rewrite")
     dataset: Dataset = load_dataset("parquet", data_files=files, split="train")
     path = model_path(model)
     trainer = TokenLossTrainer(
@@ -61,7 +68,7 @@ def train(folder: str, model: str, loss: str, num_steps: int, output: str, **set
             logging_steps=1,
             report_to=[],
             save_strategy="no",
-            **settings,
+            **{"bf16": torch.cuda.is_available(), **settings},
         ),
         train_dataset=dataset.select_columns(["prompt", "completion"]),
         processing_class=AutoTokenizer.from_pretrained(path),
@@ -74,9 +81,12 @@ def train(folder: str, model: str, loss: str, num_steps: int, output: str, **set
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="a loss of the table in TRL")
     parser.add_argument("folder", help="the rewrite folder of a run")
-    parser.add_argument("--loss", default="dft")
+    parser.add_argument("--loss", default="dft", help="a loss of the table that needs no reference")
     parser.add_argument("--model", default="playground")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--output", default="runs/trl")
     arguments = parser.parse_args()
-    print(train(arguments.folder, arguments.model, arguments.loss, arguments.steps, arguments.output))
+    try:
+        print(train(arguments.folder, arguments.model, arguments.loss, arguments.steps, arguments.output))
+    except InputError as error:
+        parser.error(str(error))

@@ -31,7 +31,7 @@ _debug = click.option("--debug", is_flag=True, help="Show the traceback of an er
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Also show the logs of vLLM and DeepSpeed.")
 _config = click.option("--config", "config_path", metavar="FILE.toml", help="The experiment file.")
 _set = click.option(
-    "--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override a key; repeatable."
+    "--set", "overrides", metavar="SECTION.KEY=VALUE", multiple=True, help="Override a key of it; repeatable."
 )
 _start_over = click.option("--start-over", is_flag=True, help="Discard this stage's output and start again.")
 
@@ -277,12 +277,20 @@ def selftest() -> None:
 @click.option("--response-column", "response", default="response", show_default=True, metavar="NAME", help="Responses.")
 @click.option("--question-column", "question", default="question", metavar="NAME", help="Questions; optional.")
 @click.option("--verifier-column", "verifier", default="verifier", metavar="NAME", help="Each row's kind; optional.")
-@click.option("--timeout", "timeout_seconds", type=float, help="Processor seconds for one verdict.  [default: 5]")
-@click.option("--workers", "num_workers", type=int, help="Number of verifier processes.  [default: one a core]")
+@click.option(
+    "--timeout", "timeout_seconds", type=float, metavar="SECONDS", help="Processor time for one verdict.  [default: 5]"
+)
+@click.option("--workers", "num_workers", type=int, metavar="N", help="Verifier processes.  [default: one a core]")
+@click.option("--only", metavar="VERDICT,...", help="Write and show only rows with these verdicts: wrong,unparsed.")
+@click.option("--show", "num_shown", type=click.IntRange(0), default=0, metavar="N", help="Print the first N rows.")
+@click.option("--overwrite", is_flag=True, help="Replace the output of an earlier call.")
 @_options(_config, _set)
 def verify(
     file: str,
     output: str | None,
+    only: str | None,
+    num_shown: int,
+    overwrite: bool,
     kind: str | None,
     timeout_seconds: float | None,
     num_workers: int | None,
@@ -297,23 +305,28 @@ def verify(
     """
     from ossft_ray.config import load_verify
     from ossft_ray.stages.verify import FileColumns, verify_file
-    from ossft_ray.terminal.results import print_verification
+    from ossft_ray.terminal.verdicts import print_verification
 
     if num_workers is None and config_path is None:
         overrides = (f"verify.num_workers={len(os.sched_getaffinity(0))}", *overrides)
     options = {"kind": kind, "timeout_seconds": timeout_seconds, "num_workers": num_workers}
     given = [f"verify.{key}={value}" for key, value in options.items() if value is not None]
     settings = load_verify(config_path, (*given, *overrides))
+    reasons = [reason.strip() for reason in (only or "").split(",") if reason.strip()]
+    chosen: dict[str, Any] = {"overwrite": overwrite, "only": reasons, "num_shown": num_shown}
     with StageBars() as bars:
-        summary = verify_file(file, output, settings, FileColumns(**columns), bars.begin("verify"))
+        summary = verify_file(file, output, settings, FileColumns(**columns), bars.begin("verify"), **chosen)
     print_verification(summary)
 
 
 @ossft.command()
 @click.argument("run", metavar="RUN")
 @click.option("--origin", type=click.Choice([*ORIGINS, "dropped"]), help="Only rows of this origin.")
-@click.option("-n", "num_rows", type=click.IntRange(1), default=3, show_default=True, help="Maximum number of rows.")
+@click.option(
+    "-n", "num_rows", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="Maximum number of rows."
+)
 @click.option("--problem", metavar="ID", help="Only rows of this problem.")
+@click.option("--suspects", is_flag=True, help="Only problems whose gold answer may be wrong, most evidence first.")
 @click.option("--attempts", is_flag=True, help="Show every attempt, with its text if the run kept it.")
 @click.option("--prompt", is_flag=True, help="Show the prompt as the policy reads it, and its tokens.")
 @click.option("--tokens", is_flag=True, help="Show the response's token ids, each with its piece of text.")
@@ -353,7 +366,10 @@ def status(run: str, as_json: bool) -> None:
 @click.option("--private", is_flag=True, help="With --push-to-hub: make a new data set private.")
 @_options()
 def export(run: str, output: str, push_to_hub: str | None, private: bool, **options: Any) -> None:
-    """Export a run's examples for another trainer, with a data-set card."""
+    """Export a run's examples for another trainer.
+
+    A data-set card says where they come from.
+    """
     if private and not push_to_hub:
         raise click.UsageError("--private needs --push-to-hub")
     from ossft_ray.export import export

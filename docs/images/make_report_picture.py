@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-WIDTH, HEIGHT = 1200, 1300  # CSS pixels: the problems and at least the first row of the policy gap's figures
+WIDTH, HEIGHT = 1200, 1395  # CSS pixels: the headline and the problems with their histograms
 SCALE = 1.25
 NUM_COLOURS = 64
 

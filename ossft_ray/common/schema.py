@@ -40,6 +40,10 @@ ATTEMPT = pa.struct(
     ]
 )
 
+# What statistics read of an example or a dropped problem: no text
+_ATTEMPT_FIGURES = pa.struct([ATTEMPT.field(name) for name in ("stage", "index", "correct", "num_tokens")])
+ATTEMPT_FIGURES_SCHEMA = pa.schema([("problem_id", pa.string()), ("attempts", pa.list_(_ATTEMPT_FIGURES))])
+
 EXAMPLE_SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),

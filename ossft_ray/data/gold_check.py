@@ -18,6 +18,7 @@ from ossft_ray.data.records import Record
 from ossft_ray.verification import Task, Verdict, VerifierPool
 
 SOUND, NOT_STATED, CONTRADICTED = "sound", "not_stated", "contradicted"
+SOLUTION_UNPARSED = "solution_unparsed"
 InputItem = tuple[Record, Problem] | Rejection
 
 
@@ -74,5 +75,5 @@ def _gold_check(answer: Verdict, solution: Verdict) -> GoldCheck:
         return GoldCheck(answer.reason if answer.reason in NO_VERDICT else UNPARSED)
     if solution.correct:
         return GoldCheck(SOUND)
-    findings = {NO_ANSWER: NOT_STATED, UNPARSED: "solution_unparsed"} | {reason: reason for reason in NO_VERDICT}
+    findings = {NO_ANSWER: NOT_STATED, UNPARSED: SOLUTION_UNPARSED} | {reason: reason for reason in NO_VERDICT}
     return GoldCheck(findings.get(solution.reason, CONTRADICTED), solution.extracted)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.method.coefficients import NUM_TOP_TOKENS, Loss, TokenStats
 
 # Elements of a chunk's logits: on a CPU 32 MB in float32, and as much again for the probabilities. A small vocabulary
@@ -29,6 +30,17 @@ class LossInputs:
     response_N: Tensor | None = None
     progress: float = 1.0
     behavior_logprob_N: Tensor | None = None
+
+    def check(self, loss: Loss) -> None:
+        """Check that these inputs have what `loss` needs of them.
+
+        Raises:
+            InputError: a tensor is missing; the message names all that are.
+        """
+        names = ("reference_logprob_N", "response_N", "behavior_logprob_N")
+        missing = [name for name in names if getattr(self, name) is None and f"{name[:-1]}T" in loss.needs]
+        if missing:
+            raise InputError(f"the loss needs {' and '.join(missing)}; pass LossInputs with them")
 
     def stats(
         self, chunk: slice, logprob_T: Tensor, entropy_T: Tensor | None = None, top_entropy_T: Tensor | None = None
@@ -74,6 +86,9 @@ def token_loss(
 
     The softmax is never taken in half precision: it is in float64 for float64 inputs and in float32 for all others.
 
+    Raises:
+        InputError: `inputs` lacks something that the loss needs, such as the log-probabilities of a reference.
+
     >>> hidden, head = torch.randn(5, 8, requires_grad=True), torch.randn(100, 8, requires_grad=True)
     >>> from ossft_ray.method.coefficients import make_loss
     >>> losses = token_loss(hidden, head, torch.tensor([3, 1, 4, 1, 5]), make_loss("dft"))
@@ -84,7 +99,9 @@ def token_loss(
         chunk_tokens = max(1, elements // head_VC.shape[0])
     if not torch.is_grad_enabled():  # else the gradients would be computed in vain
         hidden_NC, head_VC = hidden_NC.detach(), head_VC.detach()
-    chunks = _Chunks(hidden_NC, head_VC, targets_N, loss, inputs or LossInputs(), chunk_tokens)
+    inputs = inputs or LossInputs()
+    inputs.check(loss)
+    chunks = _Chunks(hidden_NC, head_VC, targets_N, loss, inputs, chunk_tokens)
     return TokenLosses(*_TokenLoss.apply(hidden_NC, head_VC, chunks, head_gradients))
 
 

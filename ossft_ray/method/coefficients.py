@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ossft_ray.common.errors import InputError
+
 NUM_TOP_TOKENS = 20  # that `top_entropy_T` looks at
 _MAX_LOG_RATIO = 20.0  # of exp(log p - log q): every bound below cuts far earlier, and float32 overflows near 88
 
@@ -153,9 +155,14 @@ LOSSES = tuple(_TABLE)
 def make_loss(name: str, **options: Any) -> Loss:
     """A loss of the table; `options` are its function's, with the source's values as defaults.
 
+    Raises:
+        InputError: the table has no loss of this name.
+
     >>> make_loss("trsft", alpha=0.2).coefficient(TokenStats(torch.tensor([0.1, 0.5]).log()))
     tensor([0.5000, 1.0000])
     """
+    if name not in _TABLE:
+        raise InputError(f"no loss '{name}'; losses: {', '.join(LOSSES)}")
     coefficient, needs = _TABLE[name]
     return Loss(functools.partial(coefficient, **options), needs)
 

@@ -8,6 +8,7 @@ from markupsafe import escape
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.common.types import ORIGINS
+from ossft_ray.report.word_difference import mark_differences
 from ossft_ray.run_folder.names import PARTS
 from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
 
@@ -52,7 +53,7 @@ def choose_examples(run: RunFolder, num_examples: int, max_bytes: int = MAX_BYTE
     for part, index in wanted:
         indices.setdefault(part, []).append(index)
     read = {
-        (part, index): _shorten_texts(row)
+        (part, index): _prepare(row)
         for part, of_part in indices.items()
         for index, row in zip(of_part, read_columns(run.rewrite, part, _COLUMNS).take(of_part).to_pylist(), strict=True)
     }
@@ -83,21 +84,28 @@ def spread(items: list[Any], count: int) -> list[Any]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def _shorten_texts(row: dict[str, Any]) -> dict[str, Any]:
+def _prepare(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its texts shortened, and as `marked` the expert's and the kept text with their differences."""
     answers = row["attempt_answers"] or [None] * len(row["attempts"] or [])
-    attempts = [
-        attempt | {"response": _shorten(attempt["response"], _MAX_ATTEMPT_CHARACTERS), "answer": _shorten(answer, 200)}
-        for attempt, answer in zip(row["attempts"] or [], answers, strict=False)
-    ]
-    return row | {name: _shorten(row[name], _MAX_CHARACTERS) for name in _TEXTS} | {"attempts": attempts}
+    attempts = []
+    for attempt, answer in zip(row["attempts"] or [], answers, strict=False):
+        response = _shortened(attempt["response"], _MAX_ATTEMPT_CHARACTERS)
+        attempts.append(attempt | {"response": response, "answer": _shortened(answer, 200)})
+    row = row | {name: _shortened(row[name], _MAX_CHARACTERS) for name in _TEXTS} | {"attempts": attempts}
+    return row | {"marked": mark_differences(row["expert_solution"] or "", row["response"] or "")}
 
 
-def _shorten(text: str | None, limit: int) -> str | None:
-    if text is None or len(text) <= limit:
+def _shortened(text: str | None, limit: int) -> str | None:
+    return None if text is None else shorten(text, limit)
+
+
+def shorten(text: str, limit: int) -> str:
+    """A text of at most `limit` characters, and how many more there are."""
+    if len(text) <= limit:
         return text
     return f"{text[:limit]}… [{len(text) - limit:,} more characters]"
 
 
 def _num_bytes(row: dict[str, Any]) -> int:
-    texts = [row["question"], row["expert_solution"], row["response"], *(a["response"] for a in row["attempts"])]
+    texts = [row["question"], *row["marked"], *(attempt["response"] for attempt in row["attempts"])]
     return sum(len(escape(text or "").encode(errors="replace")) + _MARKUP_BYTES for text in texts)

@@ -1,28 +1,16 @@
-"""The report's pictures, each from plain values: distributions, curves, bars with intervals, differences."""
+"""The report's pictures, each from plain values: distributions, histograms, bars with intervals, differences."""
 
-import math
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from ossft_ray.common.types import ORIGINS
 from ossft_ray.method import gap
 from ossft_ray.report.svg import COLOURS, figure, inline
 from ossft_ray.report.tables import SOURCES, TokenGroups
 
 _EDGES = np.array(gap.EDGES[::2])  # nats; two bins of the sums are drawn as one
-_MAX_POINTS = 300  # of a curve
-_DASHES = {"self": "-", "guided": (0, (5, 1.5)), "expert": (0, (1.5, 1.2)), "all": "-"}
-CURVES = {
-    "loss": "loss: mean of c · (−log p)",
-    "cross_entropy": "cross-entropy, nats a token",
-    "coefficient_variance": "variance of the coefficient c",
-    "effective_sample_size": "effective sample size of w = p",
-    "entropy": "entropy, nats a token",
-    "grad_norm": "gradient norm, before clipping",
-    "learning_rate": "learning rate",
-}
+_NUM_LENGTHS = 32  # bins of lengths
 
 
 def distribution(groups: TokenGroups, origin: str, salt: str) -> Markup | None:
@@ -49,27 +37,38 @@ def distribution(groups: TokenGroups, origin: str, salt: str) -> Markup | None:
         return inline(drawing, f"{salt}-{origin}", f"Distribution of token log-probabilities, {origin}")
 
 
-def curve(steps: list[dict[str, Any]], key: str, salt: str) -> Markup | None:
-    """One of `CURVES` over the steps, of all tokens and by origin; None if no step has it."""
-    lines = {"all": _points(steps, key)}
-    lines |= {origin: _points(steps, f"{origin}/{key}") for origin in ORIGINS}
-    if not any(lines.values()):
+def pass_rates(shares: dict[str, np.ndarray], salt: str) -> Markup | None:
+    """Numbers of problems by their share of correct attempts, 0..1, for each stage; None without attempts."""
+    if not shares:
         return None
-    holdout = _points(steps, f"holdout_{key}")
-    with figure() as (drawing, axes):
-        for name, points in lines.items():
-            if not points:
-                continue
-            stride = math.ceil(len(points) / _MAX_POINTS)  # neighbours are averaged if there are too many
-            means = [np.mean(points[start : start + stride], axis=0) for start in range(0, len(points), stride)]
-            line = {"color": COLOURS["ink"], "linewidth": 1.1, "zorder": 3}
-            if name != "all":
-                line = {"color": COLOURS[name], "linewidth": 1.6, "zorder": 2}
-            axes.plot(*zip(*means, strict=True), linestyle=_DASHES[name], marker="o" if len(means) == 1 else "", **line)
-        if holdout:
-            axes.plot(*zip(*holdout, strict=True), "o", markersize=3.5, color=COLOURS["ink"], fillstyle="none")
-        axes.set(xlabel="step", title=CURVES[key] + (" (○ holdout)" if holdout else ""))
-        return inline(drawing, f"{salt}-{key}", f"{CURVES[key]} over training steps")
+    edges = [0.0, 1e-9, 0.25, 0.5, 0.75, 1 - 1e-9, 1.0]
+    labels = ["none", "to ¼", "to ½", "to ¾", "to 1", "all"]
+    width = 0.8 / len(shares)
+    with figure(4.8, 2.5) as (drawing, axes):
+        for number, (stage, values) in enumerate(shares.items()):
+            counts = np.histogram(values, [*edges[:-1], 1.1])[0]
+            left = np.arange(len(labels)) + width * (number - (len(shares) - 1) / 2)
+            axes.bar(left, counts, 0.95 * width, color=COLOURS.get(stage, COLOURS["ink"]))
+        axes.set_xticks(range(len(labels)), labels)
+        axes.grid(visible=False, axis="x")
+        axes.set(xlabel="share of a problem's attempts that are correct", title="problems by correct attempts")
+        return inline(drawing, f"{salt}-pass-rates", "Problems by their share of correct attempts")
+
+
+def lengths(by_origin: dict[str, np.ndarray], salt: str) -> Markup | None:
+    """Shares of responses by length in tokens, of each origin (lines) and of the experts' originals (filled)."""
+    if not by_origin:
+        return None
+    longest = max(float(np.quantile(values, 0.995)) for values in by_origin.values())
+    edges = np.linspace(0, max(longest, _NUM_LENGTHS), _NUM_LENGTHS + 1).round()
+    with figure(4.8, 2.5) as (drawing, axes):
+        for name, values in by_origin.items():
+            shares = np.histogram(values.clip(0, edges[-1]), edges)[0] / len(values)
+            style = {"fill": True, "alpha": 0.45} if name == "original" else {"linewidth": 1.6, "baseline": None}
+            axes.stairs(shares, edges, color=COLOURS.get(name, COLOURS["ink"]), **style)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+        axes.set(xlabel="tokens of a response", title="responses by length", xlim=(0, edges[-1]), ylim=(0, None))
+        return inline(drawing, f"{salt}-lengths", "Responses by their length in tokens")
 
 
 def bars(rows: list[dict[str, Any]], key: str, num_series: int, label: str) -> Markup:
@@ -94,7 +93,7 @@ def bars(rows: list[dict[str, Any]], key: str, num_series: int, label: str) -> M
 
 def differences(by_benchmark: dict[str, dict[str, Any]], salt: str, label: str) -> Markup:
     """A dot for each benchmark with its interval, and the line of no difference."""
-    with figure(4.6, 1.1 + 0.26 * len(by_benchmark)) as (drawing, axes):
+    with figure(5.4, 1.1 + 0.26 * len(by_benchmark)) as (drawing, axes):
         axes.axvline(0, color=COLOURS["faint"], linewidth=1)
         for place, found in enumerate(by_benchmark.values()):
             axes.plot([100 * found["low"], 100 * found["high"]], [place, place], color=COLOURS["ink"], linewidth=1.4)
@@ -102,12 +101,6 @@ def differences(by_benchmark: dict[str, dict[str, Any]], salt: str, label: str) 
         _label_rows(axes, list(by_benchmark))
         axes.set(ylim=(len(by_benchmark) - 0.5, -0.5), xlabel="difference, percentage points", title=label)
         return inline(drawing, salt, f"{label} by benchmark")
-
-
-def _points(steps: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
-    """Steps with their values; those that lack one, or whose value is not finite, are left out."""
-    values = ((step["step"], step.get(key)) for step in steps)
-    return [(step, value) for step, value in values if value is not None and math.isfinite(value)]
 
 
 def _label_rows(axes: Any, names: list[str]) -> None:

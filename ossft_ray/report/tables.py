@@ -1,15 +1,19 @@
 """The report's tables as plain values: the funnel, the policy gap, benchmarks, costs and settings."""
 
 import json
+from dataclasses import asdict
 from itertools import islice, product
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from ossft_ray.common.schema import REJECTED_SCHEMA, SCORE_SCHEMA
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA, SCORE_SCHEMA
 from ossft_ray.common.types import ORIGINS
+from ossft_ray.common.verdict import CORRECT
 from ossft_ray.method.gap import LogprobSums
-from ossft_ray.run_folder.names import BASE, PARTS, REJECTED_PARTS, SCORE
+from ossft_ray.run_folder.names import BASE, DROPPED_PARTS, PARTS, REJECTED_PARTS, SCORE
 from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
 from ossft_ray.run_folder.stage_folder import differences
 
@@ -17,6 +21,7 @@ SOURCES = {"expert_original": "expert's original", "kept": "kept response"}
 TokenGroups = dict[tuple[str, str], LogprobSums]  # by origin and source
 _INTERVAL = 1.96  # standard errors on either side make a 95% interval
 _NUM_REJECTED = 5  # shown of the rejected rows
+_NUM_SUSPECTS = 20  # shown of the suspect gold answers
 _MAX_VALUE_CHARACTERS = 300
 
 
@@ -46,6 +51,62 @@ def funnel(run: RunFolder) -> list[dict[str, Any]]:
             steps.append(step | {"start_percent": before * percent, "percent": count * percent})
         before += count
     return steps
+
+
+def attempt_rows(run: RunFolder) -> list[dict[str, Any]]:
+    """The attempts of each stage by verdict, with the number of problems that `kept` a correct one, and whether some
+    problem `has_spare` correct ones.
+    """
+    counts = run.rewrite_counts
+    return [
+        {
+            "stage": stage,
+            "has_spare": reasons.get(CORRECT, 0) > counts["origins"].get(stage, 0),
+            "total": sum(reasons.values()),
+            "correct": reasons.get(CORRECT, 0),
+            "kept": counts["origins"].get(stage, 0),
+            "others": {reason: count for reason, count in reasons.items() if reason != CORRECT},
+        }
+        for stage, reasons in counts.get("reasons", {}).items()
+        if reasons
+    ]
+
+
+def pass_shares(run: RunFolder) -> dict[str, np.ndarray]:
+    """By stage, the share of correct attempts of each problem that has attempts in it, 0..1."""
+    shares: dict[str, list[float]] = {}
+    for _, attempts in run.attempts_by_problem():
+        for stage in {attempt["stage"] for attempt in attempts}:
+            verdicts = [bool(attempt["correct"]) for attempt in attempts if attempt["stage"] == stage]
+            shares.setdefault(stage, []).append(sum(verdicts) / len(verdicts))
+    return {stage: np.array(shares[stage]) for stage in ORIGINS if stage in shares}
+
+
+def response_lengths(run: RunFolder) -> dict[str, np.ndarray]:
+    """Numbers of tokens of the kept responses by origin, and of the experts' originals that were scored."""
+    found: dict[str, list[np.ndarray]] = {}
+    for table in run.tables(columns(EXAMPLE_SCHEMA, "origin", "response_token_ids")):
+        for origin in ORIGINS:
+            lists = table.filter(pc.equal(table["origin"], origin))["response_token_ids"]
+            found.setdefault(origin, []).append(_lengths(lists))
+    for name in (run.folder / SCORE).names(PARTS):
+        table = read_columns(run.folder / SCORE, name, columns(SCORE_SCHEMA, "source", "token_ids"))
+        lists = table.filter(pc.equal(table["source"], "expert_original"))["token_ids"]
+        found.setdefault("original", []).append(_lengths(lists))
+    lengths = {name: np.concatenate(arrays) for name, arrays in found.items()}
+    return {name: lengths[name] for name in ("original", *ORIGINS) if name in lengths and len(lengths[name])}
+
+
+def doubtful_rows(run: RunFolder) -> list[dict[str, Any]]:
+    """The first suspect gold answers, by evidence, each with its question."""
+    shown = {suspect.problem_id: suspect for suspect in run.suspects.ranked[:_NUM_SUSPECTS]}
+    questions: dict[str, str] = {}
+    schema = columns(EXAMPLE_SCHEMA, "problem_id", "question")
+    for pattern in (PARTS, DROPPED_PARTS) if shown else ():
+        for table in run.tables(schema, pattern):
+            found = table.filter(pc.is_in(table["problem_id"], pa.array(list(shown), pa.string())))
+            questions |= {row["problem_id"]: row["question"] for row in found.to_pylist()}
+    return [{**asdict(each), "question": questions.get(each.problem_id, "")} for each in shown.values()]
 
 
 def rejected_rows(run: RunFolder) -> list[dict[str, Any]]:
@@ -144,6 +205,10 @@ def differing_settings(runs: list[RunFolder]) -> list[tuple[str, list[str]]]:
     first = runs[0].experiment
     keys = {d.key for run in runs[1:] for d in differences(first, run.experiment)} - {"run.output"}
     return [(key, [_value(run.experiment, key) for run in runs]) for key in sorted(keys)]
+
+
+def _lengths(lists: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
 
 
 def _tokens_read(stage: str, manifest: dict[str, Any]) -> int | None:

@@ -14,10 +14,11 @@ from pyarrow import fs
 from pydantic import ValidationError
 
 from ossft_ray.common.errors import InputError, brief
-from ossft_ray.common.schema import check_table
+from ossft_ray.common.schema import ATTEMPT_FIGURES_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment, Policy
+from ossft_ray.method.suspects import Suspects, rank_suspects
 from ossft_ray.run_folder import names
 from ossft_ray.run_folder.metrics_log import read_metrics
 from ossft_ray.run_folder.parts import counts_of_parts
@@ -117,6 +118,27 @@ class RunFolder:
                 continue  # set aside in the meantime, because more samples are drawn
             yield table
 
+    def attempts_by_problem(self) -> Iterator[tuple[str, list[Json]]]:
+        """The id of each problem that is done, and the figures of its attempts. Rows of one problem count once.
+
+        Raises:
+            InputError: a part cannot be read, or lacks a column.
+        """
+        for pattern in (names.PARTS, names.DROPPED_PARTS):
+            for table in self.tables(ATTEMPT_FIGURES_SCHEMA, pattern):
+                yield from {row["problem_id"]: row["attempts"] or [] for row in table.to_pylist()}.items()
+
+    @cached_property
+    def suspects(self) -> Suspects:
+        """The problems whose gold answer is suspect, the strongest evidence first.
+
+        Raises:
+            InputError: a part cannot be read, or lacks a column.
+        """
+        listings = [self.rewrite_manifest] if self.rewrite_manifest else self.part_counts
+        suspects = [suspect for listing in listings for suspect in listing.get("suspects", [])]
+        return rank_suspects(suspects, self.attempts_by_problem() if suspects else ())
+
     @cached_property
     def files(self) -> dict[str, list[fs.FileInfo]]:
         """All files in the folder of each stage; none for a stage that has not begun."""
@@ -146,13 +168,6 @@ class RunFolder:
         """The models that `ossft evaluate` compares: the base, the trained one if there is one, and the configured."""
         others = self.experiment.get("evaluate", {}).get("models", {})
         return [names.BASE, *([names.TRAINED] if self.train_manifest else []), *others]
-
-    @property
-    def unfinished(self) -> list[str]:
-        """The stages that have begun and are not complete."""
-        results = (self.rewrite_manifest, self.score_manifest, self.train_manifest, self.accuracies)
-        pairs = zip(names.STAGES, results, strict=True)
-        return [stage for stage, result in pairs if not result and (self.folder / stage).exists()]
 
     @property
     def is_empty(self) -> bool:
@@ -222,7 +237,7 @@ def read_json(folder: Folder, name: str) -> Json:
 
 
 def read_columns(folder: Folder, name: str, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema` of a Parquet file.
+    """The columns of `schema` of a Parquet file. Of a list of structs, only the fields that `schema` names are read.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -232,12 +247,21 @@ def read_columns(folder: Folder, name: str, schema: pa.Schema) -> pa.Table:
     try:
         with folder.filesystem.open_input_file(source) as file:
             parquet = pq.ParquetFile(file)
-            table = parquet.read([column for column in schema.names if column in parquet.schema_arrow.names])
+            present = [field for field in schema if field.name in parquet.schema_arrow.names]
+            table = parquet.read([path for field in present for path in _paths(field)])
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{source}: cannot be read: {brief(error)}") from error
     return check_table(table, schema, source)
+
+
+def _paths(field: pa.Field) -> list[str]:
+    """The paths of a column's leaves in Parquet, under the names that old and new writers give a list's items."""
+    if not pa.types.is_list(field.type) or not pa.types.is_struct(field.type.value_type):
+        return [field.name]
+    names = [child.name for child in field.type.value_type]
+    return [f"{field.name}.list.{item}.{name}" for item in ("element", "item") for name in names]
 
 
 def columns(schema: pa.Schema, *column_names: str) -> pa.Schema:

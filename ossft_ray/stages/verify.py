@@ -11,8 +11,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,17 @@ class FileColumns:
 
 
 @dataclass(frozen=True)
+class GradedRow:
+    """A graded row as it is shown."""
+
+    number: int  # in the file, counted from 1; blank lines do not count
+    reason: str
+    answer: str
+    extracted: str | None
+    response: str | None
+
+
+@dataclass(frozen=True)
 class VerifySummary:
     """The result of grading a file. `reasons` counts the rows by reason, in descending order."""
 
@@ -52,6 +63,13 @@ class VerifySummary:
     num_correct: int
     reasons: dict[str, int]
     seconds: float
+    only: tuple[str, ...] = ()  # the reasons of the rows that were written; empty for all rows
+    shown: list[GradedRow] = field(default_factory=list)
+
+    @property
+    def num_written(self) -> int:
+        """Number of rows in the output."""
+        return sum(self.reasons.get(reason, 0) for reason in self.only) if self.only else self.num_rows
 
     @property
     def accuracy(self) -> float:
@@ -74,6 +92,10 @@ def verify_file(
     verify: Verify | None = None,
     columns: FileColumns | None = None,
     on_progress: Callable[[dict[str, Any]], None] = lambda progress: None,
+    *,
+    overwrite: bool = False,
+    only: Collection[str] = (),
+    num_shown: int = 0,
 ) -> VerifySummary:
     """Grade each row of a file and write the rows with `correct`, `reason` and `extracted` to `output`.
 
@@ -82,6 +104,9 @@ def verify_file(
             or a chat whose last message counts).
         output: a JSONL or Parquet file, by its suffix; by default, the input's name with `.verified` before the
             suffix. It appears when it is complete.
+        overwrite: whether the output may replace a file.
+        only: write and show only rows with these reasons; empty: all rows.
+        num_shown: the summary holds this many rows, the first ones.
         verify: the kind of verification, its settings and its limits.
         columns: the names of the file's columns.
         on_progress: called from time to time and at the end, with `total`, `rows`, `correct` and `seconds`.
@@ -98,17 +123,27 @@ def verify_file(
             raise InputError(f"{name}: unknown kind of file; give .jsonl or .parquet")
     if not source.is_file():
         raise InputError(f"{source}: no such file")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target}: exists already; give another --output, or --overwrite to replace it")
     num_rows = _check_rows(source, columns)
     schema = _schema_with_verdicts(source) if target.suffix in PARQUET_SUFFIXES else None
     started = reported = time.monotonic()
     reasons: Counter[str] = Counter()
+    only = tuple(dict.fromkeys(only))
+    shown: list[GradedRow] = []
 
     def graded_rows() -> Iterator[Row]:
         nonlocal reported
         rows = (record.values for record in read_records(str(source)))
         for row, (verdict,) in pool.map_each(rows, lambda row: [_task(row, columns, verify.kind)]):
             reasons[verdict.reason] += 1
-            yield row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
+            if not only or verdict.reason in only:
+                if len(shown) < num_shown:
+                    task = _task(row, columns, verify.kind)
+                    shown.append(
+                        GradedRow(reasons.total(), verdict.reason, task.answer, verdict.extracted, task.response)
+                    )
+                yield row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
             now = time.monotonic()
             if reasons.total() == num_rows or now - reported > _REPORT_SECONDS:
                 reported = now
@@ -117,7 +152,8 @@ def verify_file(
 
     with VerifierPool(verify) as pool:
         _write(graded_rows(), target, schema)
-    return VerifySummary(target, num_rows, reasons[CORRECT], dict(reasons.most_common()), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return VerifySummary(target, num_rows, reasons[CORRECT], dict(reasons.most_common()), seconds, only, shown)
 
 
 def _task(row: Row, columns: FileColumns, kind: str) -> Task:

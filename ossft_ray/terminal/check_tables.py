@@ -7,7 +7,9 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from ossft_ray.common.durations import duration
+from ossft_ray.common.verdict import UNPARSED
 from ossft_ray.config import Data
+from ossft_ray.data.gold_check import CONTRADICTED, NOT_STATED, SOLUTION_UNPARSED, SOUND
 from ossft_ray.run_folder.names import STAGES
 from ossft_ray.stages.check.forecast import Forecast
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport
@@ -15,23 +17,33 @@ from ossft_ray.stages.check.stage import Findings
 from ossft_ray.terminal.results import KEPT, counts_text, plain_table
 
 _NUM_SHOWN = 5  # of the bad gold answers
+_GOLD_FINDINGS = {
+    SOUND: "consistent",
+    NOT_STATED: "not stated in the solution",
+    CONTRADICTED: "contradicted by the solution",
+    UNPARSED: "unreadable",
+    SOLUTION_UNPARSED: "unreadable in the solution",
+}
 
 
 def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
     """What a sound experiment consists of."""
     counts = findings.counts
-    yield f"problems:   {counts.problems} usable; set aside: {counts_text(counts.rejected)}"
-    yield f"duplicates: {counts.duplicates} ({data.duplicates})"
-    yield f"gold check: {'off' if data.bad_golds == 'ignore' else counts_text(counts.gold_findings)} ({data.bad_golds})"
+    yield f"problems:          {counts.problems} usable; set aside: {counts_text(counts.rejected)}"
+    yield f'duplicates:        {counts.duplicates} (duplicates = "{data.duplicates}")'
+    golds = {_GOLD_FINDINGS.get(finding, finding): number for finding, number in counts.gold_findings.items()}
+    checked = "not checked" if data.bad_golds == "ignore" else counts_text(golds)
+    yield f'gold answers:      {checked} (bad_golds = "{data.bad_golds}")'
     for bad in counts.bad_golds[:_NUM_SHOWN]:
         solution = f", the solution says {bad['solution_says']}" if "solution_says" in bad else ""
-        yield f"            {bad['problem_id']}: {bad['finding']}: the answer is {bad['answer']}{solution}"
+        finding = _GOLD_FINDINGS.get(bad["finding"], bad["finding"])
+        yield f"                   {bad['problem_id']}: {finding}: the answer is {bad['answer']}{solution}"
     if len(counts.bad_golds) > _NUM_SHOWN:
-        yield f"            and {len(counts.bad_golds) - _NUM_SHOWN} more"
-    overlaps = "not looked for" if data.contamination == "ignore" else counts_text(counts.contamination)
-    yield f"overlaps:   {overlaps} ({data.contamination})"
-    yield f"policy:     context {findings.context_length} tokens, turns end with {findings.end_of_turn}"
-    yield f"benchmarks: {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}"
+        yield f"                   and {len(counts.bad_golds) - _NUM_SHOWN} more"
+    overlap = "not looked for" if data.contamination == "ignore" else counts_text(counts.contamination)
+    yield f'benchmark overlap: {overlap} (contamination = "{data.contamination}")'
+    yield f"policy:            context {findings.context_length} tokens, turns end with {findings.end_of_turn}"
+    yield f"benchmarks:        {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}"
     yield "the experiment is sound"
 
 

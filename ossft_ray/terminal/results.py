@@ -12,12 +12,11 @@ from ossft_ray.common.durations import duration
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
-from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MODEL, REWRITE, SCORE, TRAIN
+from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REWRITE, SCORE, TRAIN
 from ossft_ray.terminal.bars import print_lines, wrapped
 
 if TYPE_CHECKING:
     from ossft_ray.stages.selftest import Finding
-    from ossft_ray.stages.verify import VerifySummary
 
 KEPT = {
     "self": "the policy's own (self)",
@@ -34,8 +33,9 @@ def print_rewriting(experiment: Experiment, manifest: dict[str, Any], following:
 
     `following` is the command that comes next, with its options, here and below.
     """
+    doubtful = [part for line in doubtful_answers(experiment.run.output, manifest) for part in wrapped(line)]
     files = f"examples: {join(experiment.run.output, REWRITE)}"
-    print_lines([origins_table(manifest), rewriting_costs(manifest), files, f"next: {following}"])
+    print_lines([origins_table(manifest), rewriting_costs(manifest), *doubtful, files, f"next: {following}"])
 
 
 def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
@@ -66,18 +66,6 @@ def print_evaluation(experiment: Experiment, scores: Results, differences: Resul
     print_lines([*lines, files, f"next: {following}"])
 
 
-def print_verification(summary: "VerifySummary") -> None:
-    """How many rows got which verdict, how fast, and the file of the verdicts."""
-    total = (
-        f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, {summary.num_over_limits:,} over a limit, "
-        f"{summary.verdicts_per_second:,.0f} verdicts/s"
-    )
-    table = plain_table("verdict", "rows", "share")
-    for reason, count in summary.reasons.items():
-        table.add_row(reason, f"{count:,}", f"{count / summary.num_rows:.1%}")
-    print_lines([table, total, f"verdicts: {summary.output}"])
-
-
 def print_finding(finding: "Finding") -> None:
     """One line about one check of the self-test."""
     print_lines([f"{_WORDS[finding.passed]:<8} {finding.name.replace('_', ' ')}: {finding.detail}"])
@@ -104,7 +92,7 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {counts_text(reasons)}")
-    lines += [*parroting_lines(manifest), *_doubtful_answers(manifest)]
+    lines += parroting_lines(manifest)
     if phases := manifest.get("phases"):
         lines.append(_time_line(phases))
     return "\n".join(part for line in lines for part in wrapped(line))
@@ -135,14 +123,20 @@ def parroting_lines(manifest: dict[str, Any]) -> list[str]:
     ]
 
 
-def _doubtful_answers(manifest: dict[str, Any]) -> list[str]:
+def doubtful_answers(run: str, manifest: dict[str, Any]) -> list[str]:
+    """What a rewrite found out about gold answers, and how to see it; empty if it has no doubts."""
     lines = []
     if bad := manifest.get("bad_golds"):
         findings = Counter(gold["finding"] for gold in bad)
-        lines.append(f"doubtful gold answers: {counts_text(dict(findings.most_common()))}")
-    if suspects := manifest.get("suspects"):
-        lines.append(f"suspects: {len(suspects):,} problems whose attempts agree on another answer than the gold's")
-    return [*lines, "    rewrite/manifest.json lists them"] if lines else []
+        counts = counts_text(dict(findings.most_common()))
+        lines.append(f"gold answers in doubt: {counts}; see {join(run, REWRITE, MANIFEST)}")
+    if count := len(manifest.get("suspects", [])):
+        problems, subject = ("1 problem", "its") if count == 1 else (f"{count:,} problems", "their")
+        lines.append(
+            f"{problems} may have a wrong gold answer (most of {subject} attempts agree on another); "
+            f"see ossft show {run} --suspects"
+        )
+    return lines
 
 
 def gap_table(manifest: dict[str, Any]) -> Table:

@@ -10,14 +10,18 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.text import Text
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import DROPPED_SCHEMA, EXAMPLE_SCHEMA
 from ossft_ray.config import Policy
+from ossft_ray.method.suspects import RankedSuspect, Suspects
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.names import DROPPED_PARTS, PARTS
 from ossft_ray.run_folder.reader import RunFolder, columns, open_run
+from ossft_ray.terminal.bars import wrapped
 from ossft_ray.terminal.results import counts_text
 
 Row = dict[str, Any]
@@ -36,6 +40,7 @@ def show(
     attempts: bool = False,
     prompt: bool = False,
     tokens: bool = False,
+    suspects: bool = False,
 ) -> Iterator[Text]:
     """The first rows of a run, in the order of its problems, as lines to print.
 
@@ -45,22 +50,36 @@ def show(
         num_rows: at most this many.
         problem: only rows of this problem.
         attempts, prompt, tokens: what to show of each row besides its texts.
+        suspects: only problems whose gold answer is suspect, the strongest evidence first.
 
     Raises:
         InputError: the folder holds no run, or no such row so far, or the policy that a prompt or tokens need is gone.
     """
     source = open_run(run)
-    rows = list(itertools.islice(_rows(source, origin, problem), num_rows))
+    found = source.suspects if suspects else None
+    if found is not None and not found.ranked:
+        yield _heading(source)
+        yield _line("no suspect gold answers: no problem's attempts agree on another answer")
+        yield from _bad_golds(source, num_rows)
+        return
+    rows = list(itertools.islice(_rows(source, origin, problem, found), num_rows))
     if not rows:
-        of = (f" of origin {origin}" if origin else "") + (f" for problem {problem}" if problem else "")
+        of = " with a suspect gold answer" if suspects else ""
+        of += (f" of origin {origin}" if origin else "") + (f" for problem {problem}" if problem else "")
         raise InputError(f"{run}: has no row{of}{'' if source.rewrite_manifest else ' so far'}")
     chat = load_chat(source.policy or Policy(model=rows[0]["policy"])) if prompt or tokens else None
     yield _heading(source)
+    if found:
+        count = f"{len(rows)} of {len(found.ranked)} suspect gold answers, most evidence first."
+        yield from map(_line, wrapped(f"{count} {found.note}"))
+        yield from _bad_golds(source, num_rows)
     for row in rows:
         yield _line("")
         yield _line(f"== problem {row['problem_id']}    origin {row['origin']}    policy {row['policy']}", "bold")
         yield from _text("question", row["question"])
         yield from _text("answer", row["answer"])
+        if found:
+            yield from _suspect(next(each for each in found.ranked if each.problem_id == row["problem_id"]))
         yield from _text("expert solution", row["expert_solution"])
         if chat and prompt and "prompt" in row:
             token_ids = chat.render(row["prompt"])
@@ -94,13 +113,40 @@ def _heading(run: RunFolder) -> Text:
     return _line(f"{run.name}: {done} problems ({origins})")
 
 
-def _rows(run: RunFolder, origin: str | None, problem: str | None) -> Iterator[Row]:
-    schema, pattern = (DROPPED_SCHEMA, DROPPED_PARTS) if origin == DROPPED else (_COLUMNS, PARTS)
-    for table in run.tables(schema, pattern):
-        for row in table.to_pylist():
-            row.setdefault("origin", DROPPED)
-            if origin in (None, row["origin"]) and problem in (None, row["problem_id"]):
-                yield row
+def _rows(run: RunFolder, origin: str | None, problem: str | None, suspects: Suspects | None = None) -> Iterator[Row]:
+    """The rows of a run in the order of its problems, or one row of each suspect problem by rank."""
+    if suspects is None:
+        patterns, ids = [DROPPED_PARTS if origin == DROPPED else PARTS], None
+    else:
+        patterns, ids = [PARTS, DROPPED_PARTS], [suspect.problem_id for suspect in suspects.ranked]
+    rows = (row for pattern in patterns for row in _rows_of_parts(run, pattern, ids if problem is None else [problem]))
+    rows = (row for row in rows if origin in (None, row["origin"]))
+    if ids is None:
+        yield from rows
+    else:
+        by_id = {row["problem_id"]: row for row in rows}
+        yield from (by_id[problem_id] for problem_id in ids if problem_id in by_id)
+
+
+def _rows_of_parts(run: RunFolder, pattern: str, ids: list[str] | None) -> Iterator[Row]:
+    for table in run.tables(_COLUMNS if pattern == PARTS else DROPPED_SCHEMA, pattern):
+        chosen = table if ids is None else table.filter(pc.is_in(table["problem_id"], pa.array(ids, pa.string())))
+        yield from ({"origin": DROPPED, **row} for row in chosen.to_pylist())
+
+
+def _bad_golds(run: RunFolder, num_shown: int) -> Iterator[Text]:
+    """The gold answers that are no answer, or that the expert's solution contradicts."""
+    bad = run.rewrite_manifest.get("bad_golds", [])
+    if bad:
+        yield _line(f"{min(num_shown, len(bad))} of {len(bad)} gold answers that the check of the data found in doubt:")
+    for gold in bad[:num_shown]:
+        solution = f", the solution says {gold['solution_says']}" if "solution_says" in gold else ""
+        yield _line(f"  {gold['problem_id']}: {gold['finding']}: the answer is {gold['answer']}{solution}")
+
+
+def _suspect(suspect: RankedSuspect) -> Iterator[Text]:
+    agreement = f"{suspect.num_agreeing} of {suspect.num_attempts} attempts, evidence {suspect.evidence:.2f}"
+    yield from _text(f"agreed answer ({agreement})", suspect.agreed_answer)
 
 
 def _text(label: str, text: str | None) -> Iterator[Text]:

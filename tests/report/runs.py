@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA, SCORE_SCHEMA, to_table
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA, SAMPLE_SCHEMA, SCORE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
 from ossft_ray.run_folder.parts import write_counted
@@ -115,8 +115,27 @@ def write_run(output: str, gpus: int = 2, trained: float = 0.5, loss: str = "dft
     folder_train.write_json("manifest.json", manifest)
     models = {"base": score(0.25), "trained": score(trained)}
     (folder / "evaluate").write_json("scores.json", {model: {"arithmetic": each} for model, each in models.items()})
+    (folder / "evaluate").write_json("differences.json", {"trained": {"arithmetic": difference()}})
     write_settings(output, loss, gpus)
     return output
+
+
+def write_answers(output: str, model: str, verdicts: dict[str, str], benchmark: str = "arithmetic") -> None:
+    """A model's samples of a benchmark: for each problem id, `+` for each correct sample and `-` for each wrong one."""
+    rows = [
+        {"problem_id": problem_id, "question": f"Question {problem_id}?", "answer": "5", "index": index}
+        | {"response": f"{model} says {sign}{index}", "correct": sign == "+", "finish_reason": "stop", "num_tokens": 3}
+        | {"reason": "correct" if sign == "+" else "wrong", "extracted": None if sign == "-" else "5"}
+        for problem_id, signs in verdicts.items()
+        for index, sign in enumerate(signs)
+    ]
+    folder = Folder.at(output) / "evaluate" / model / benchmark
+    for number in range(0, len(rows), 5):
+        folder.write_table(f"part-{number // 5:05d}.parquet", to_table(rows[number : number + 5], SAMPLE_SCHEMA))
+
+
+def difference(low: float = 0.1) -> dict[str, Any]:
+    return {"difference": 0.25, "stderr": 0.05, "low": low, "high": 0.4, "smallest_detectable": 0.14}
 
 
 def write_settings(output: str, loss: str = "dft", gpus: int = 2, model: str = "playground") -> None:

@@ -1,6 +1,8 @@
 """The report as a page: complete, bounded, without network, and safe against all that models, files and users write."""
 
+import html
 import html.parser
+import json
 import re
 import shutil
 import subprocess
@@ -13,7 +15,18 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
 from ossft_ray.report import report, report_runs
-from tests.report.runs import attempt, example, page_of, score, write_rewriting, write_run, write_settings
+from ossft_ray.report.page import percent, significant, spans
+from ossft_ray.run_folder.stage_folder import fingerprint
+from tests.report.runs import (
+    attempt,
+    example,
+    page_of,
+    score,
+    write_answers,
+    write_rewriting,
+    write_run,
+    write_settings,
+)
 
 # Each sets the page's title, which reveals a script that ran. All must show up as text.
 ATTACKS = [
@@ -142,7 +155,10 @@ def text_of_a_run(tmp_path_factory: pytest.TempPathFactory) -> str:
         "5 steps on 4 examples",
         "Shown: 2 of 2 self, 1 of 1 guided, 1 of 1 expert",
         "5,600",
-        "playground, loss dft, seed 7",
+        "train.jsonl4 problems",
+        "playgroundloss dft, seed 7",
+        "+25.0 points 95% interval +10.0 to +40.0; 25.0% → 50.0%, arithmetic",
+        "Evaluation's time is not recorded.",
         "no_answer",
     ],
 )
@@ -170,10 +186,153 @@ def test_a_run_in_progress_shows_its_results_so_far(tmp_path: Path) -> None:
     write_rewriting(str(tmp_path), [example(0, "self"), example(1, "guided")], finished=False)
     report_runs([f"file://{tmp_path}"])
     page = page_of(str(tmp_path))
-    assert "not complete: rewrite" in page
+    assert "<b>Not complete:</b> rewrite (" in page
     assert "still to do" in page
     for section in ("gap", "training", "benchmarks"):
         assert f'id="{section}"' not in page
+
+
+def test_a_stage_made_from_earlier_results_is_marked(tmp_path: Path) -> None:
+    """As after a corrected answer: the examples are newer than what was made from them."""
+    folder = Folder.at(write_run(str(tmp_path)))
+    (folder / "rewrite").write_json("inputs.json", {"answer": 1})
+    for stage in ("score", "train"):
+        (folder / stage).write_json("inputs.json", {"rewrite": fingerprint({"answer": 1})})
+    for _ in range(2):  # the second page replaces an older one
+        (folder / "score").write_json("manifest.json", (folder / "score").read_json("manifest.json"))
+        report_runs([str(tmp_path)])
+        assert 'class="warn"' not in page_of(str(tmp_path))
+    (folder / "rewrite").write_json("inputs.json", {"answer": 2})
+    report_runs([str(tmp_path)])
+    page = page_of(str(tmp_path))
+    found = re.findall(r'<p class="warn">.*?</p>', page, re.S)
+    banner, *marks = [" ".join(Elements(each).text.split()) for each in found]
+    assert banner.startswith("Outdated: score (the examples have changed since), train (the examples have changed")
+    assert len(marks) == 3  # the policy gap, training and benchmarks
+    assert "Outdated: the examples have changed since. These are the results from before." in marks
+    sections = dict(re.findall(r'<section id="(\w+)".*?>(.*?)</section>', page, re.S))
+    assert [name for name, content in sections.items() if "Outdated" in content] == ["gap", "training", "benchmarks"]
+
+
+def test_more_correct_attempts_than_rows_are_explained(tmp_path: Path) -> None:
+    write_run(str(tmp_path))
+    manifest = Folder.at(str(tmp_path)) / "rewrite"
+    changed = {"reasons": {"self": {"correct": 3, "wrong": 5}, "guided": {"correct": 1}}}
+    manifest.write_json("manifest.json", manifest.read_json("manifest.json") | changed)
+    report_runs([str(tmp_path)])
+    text = " ".join(Elements(page_of(str(tmp_path))).text.split())
+    assert "Why 3 correct self attempts solve 2 problems: attempts are drawn in waves" in text
+
+
+def test_suspect_and_doubtful_gold_answers_have_a_section(tmp_path: Path) -> None:
+    write_run(str(tmp_path))
+    manifest = Folder.at(str(tmp_path)) / "rewrite"
+    suspect = {"problem_id": "p2", "answer": "3", "agreed_answer": "30", "agreeing": [0, 1, 2], "num_attempts": 4}
+    bad = {"problem_id": "p1", "finding": "contradicted", "answer": "2", "solution_says": "20"}
+    doubts = {"suspects": [suspect], "bad_golds": [bad]}
+    manifest.write_json("manifest.json", manifest.read_json("manifest.json") | doubts)
+    report_runs([str(tmp_path)])
+    text = " ".join(Elements(page_of(str(tmp_path))).text.split())
+    assert (
+        "1 problem may have a wrong gold answer: most attempts agree on another one. On the other problems, 0 of"
+        in text
+    )
+    assert "p2What is 1 + 2?3303 of 40.00" in text
+    assert "p1contradicted220" in text
+
+
+def test_answers_and_marked_differences_are_on_the_page(tmp_path: Path) -> None:
+    write_run(str(tmp_path))
+    write_answers(str(tmp_path), "base", {"a": "-+"})
+    write_answers(str(tmp_path), "trained", {"a": "++"})
+    report_runs([str(tmp_path)])
+    page = page_of(str(tmp_path))
+    assert "<del>It is</del> 1." in page and "<ins>I find</ins> 1." in page
+    text = " ".join(Elements(page).text.split())
+    assert "base: wrong · 1 of 2 samples correct" in text and "base says -0" in text
+    assert "trained: correct · 2 of 2 samples correct" in text and "trained says +0" in text
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(0.078, "+7.8"), (-0.0781, "−7.8"), (-0.0001, "0.0"), (0.0004, "0.0"), (0.0, "0.0"), (-1.0, "−100.0")],
+)
+def test_zero_has_no_sign(value: float, text: str) -> None:
+    assert percent(value, "+") == text
+
+
+@pytest.mark.parametrize("value, text", [(14055.31, "14,055"), (100, "100"), (54.876, "54.9"), (1.04, "1.04")])
+def test_large_numbers_have_no_decimals(value: float, text: str) -> None:
+    assert significant(value) == text
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_every_row_of_figures_is_full(count: int) -> None:
+    widths, row = spans(count), 0
+    assert len(widths) == count and set(widths) <= {3, 4, 6, 12}
+    for width in widths:
+        row += width
+        assert row <= 12
+        row %= 12
+    assert row == 0
+
+
+def test_legends_name_only_what_is_there(tmp_path: Path) -> None:
+    write_rewriting(str(tmp_path), [example(number, "self", response_token_ids=[1]) for number in range(2)])
+    (Folder.at(str(tmp_path)) / "train").write_bytes("metrics.jsonl", b'{"step": 1, "loss": 0.5, "self/loss": 0.5}\n')
+    report_runs([str(tmp_path)])
+    keys = re.findall(r'<div class="key">(.*?)</div>', page_of(str(tmp_path)), re.S)
+    assert [re.findall(r">([^<]+)</span>", key) for key in keys] == [["self"], ["all tokens", "self"]]
+
+
+def test_nothing_is_cut_at_any_width(tmp_path: Path, chromium: str) -> None:
+    """No element reaches past the page at 390, 820 and 1,400 pixels, whatever the names and texts are."""
+    long = "Ω" * 300
+    run = write_run(str(tmp_path / "run"))
+    write_answers(run, "base", {long: "-+"}, benchmark="x" * 60)
+    write_answers(run, "trained", {long: "++"}, benchmark="x" * 60)
+    accuracies = {model: {"x" * 60: score(0.5)} for model in ("base", "trained", "another-model-" + "y" * 40)}
+    (Folder.at(run) / "evaluate").write_json("scores.json", accuracies)
+    texts = dict.fromkeys(("problem_id", "question", "answer", "expert_solution", "response"), long)
+    write_rewriting(
+        run, [example(number, origin, **texts) for number, origin in enumerate(("self", "guided", "expert"))]
+    )
+    report_runs([run])
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page_of(run))
+    frames = "".join(f'<iframe width="{width}" srcdoc="{html.escape(page)}"></iframe>' for width in (390, 820, 1400))
+    measure = """
+    document.title = JSON.stringify([...document.querySelectorAll("iframe")].map((frame) => {
+      const inside = frame.contentDocument, width = inside.documentElement.clientWidth;
+      const wide = [...inside.querySelectorAll("body *")].filter((each) => !each.closest("svg")
+        && each.getBoundingClientRect().right > width + 1);
+      return [width, wide.slice(0, 3).map((each) => each.outerHTML.slice(0, 90))];
+    }));"""
+    wrapper = tmp_path / "wrapper.html"
+    wrapper.write_text(f"<body>{frames}<script>onload = () => {{ {measure} }}</script>")
+    title = re.search(r"<title>(.*?)</title>", dump(chromium, wrapper, tmp_path), re.DOTALL)
+    assert title is not None
+    assert [(width > 370, wide) for width, wide in json.loads(html.unescape(title[1]))] == [(True, [])] * 3
+
+
+def test_pointing_at_a_curve_reads_its_values_out(tmp_path: Path, chromium: str) -> None:
+    write_run(str(tmp_path))
+    report_runs([str(tmp_path)])
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page_of(str(tmp_path)))
+    point = """<script>
+    const figure = document.querySelector("figure.curve"), plot = figure.querySelector(".plot");
+    const box = plot.querySelector("svg").getBoundingClientRect(), edges = JSON.parse(figure.dataset.curve);
+    const atRest = figure.querySelector("figcaption").textContent;
+    const share = edges.left + (edges.right - edges.left) * (2.2 - edges.low) / (edges.high - edges.low);
+    const clientX = box.left + share * box.width;
+    plot.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY: box.top + 9 }));
+    const there = figure.querySelector("figcaption").textContent;
+    plot.dispatchEvent(new PointerEvent("pointerleave"));
+    document.title = [atRest, there, figure.querySelector("figcaption").textContent].join("|");</script>"""
+    (tmp_path / "pointed.html").write_text(page.replace("</body>", f"{point}</body>"))
+    title = re.search(r"<title>(.*?)</title>", dump(chromium, tmp_path / "pointed.html", tmp_path), re.DOTALL)
+    assert title is not None
+    found = [" ".join(text.split()) for text in title[1].split("|")]
+    assert found == ["last step: all 0.2 self 0.5", "step 2: all 0.5 self 0.5", "last step: all 0.2 self 0.5"]
 
 
 def test_the_size_of_a_page_with_many_long_examples_is_bounded(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Verify, VerifyNumber, VerifyPython
-from ossft_ray.stages.verify import FileColumns, verify_file
+from ossft_ray.stages.verify import FileColumns, GradedRow, verify_file
 
 ROWS: list[dict[str, Any]] = [
     {"id": 1, "answer": "5", "response": r"\boxed{5}", "note": "ü"},
@@ -78,7 +78,8 @@ def test_settings_and_limits_apply(tmp_path: Path) -> None:
     rows = [{"answer": "1.00", "response": r"\boxed{1.05}"}, {"answer": "1", "response": r"\boxed{1}"}]
     path = write(tmp_path / "in.jsonl", rows)
     loose = Verify(kind="number", number=VerifyNumber(relative_tolerance=0.1))
-    assert [verify_file(path, verify=verify).num_correct for verify in (loose, Verify(kind="number"))] == [2, 1]
+    kinds = (loose, Verify(kind="number"))
+    assert [verify_file(path, verify=verify, overwrite=True).num_correct for verify in kinds] == [2, 1]
     bomb = write(tmp_path / "bomb.jsonl", [{"answer": "x", "response": "hang"}, {"answer": "x", "response": "x"}])
     python = VerifyPython(function="tests.verification.hanging_verifier:grade")
     summary = verify_file(bomb, verify=Verify(kind="python", timeout_seconds=0.3, python=python))
@@ -98,11 +99,32 @@ def test_grading_again_replaces_the_verdicts_also_as_parquet(tmp_path: Path) -> 
     rows = [{"answer": "5", "response": r"\boxed{5}", "reason": "old"}, {"answer": "6", "response": "", "more": [1]}]
     first = verify_file(write(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet").output
     assert pq.read_schema(first).names == ["answer", "response", "more", "correct", "reason", "extracted"]
-    again = verify_file(first, first).output
+    again = verify_file(first, first, overwrite=True).output
     assert read(again) == [
         {"answer": "5", "response": r"\boxed{5}", "more": None, "correct": True, "reason": "correct", "extracted": "5"},
         {"answer": "6", "response": "", "more": [1], "correct": False, "reason": "no_answer", "extracted": None},
     ]
+
+
+@pytest.mark.parametrize("output", [None, "kept.jsonl"])
+def test_an_existing_output_is_replaced_only_if_told(tmp_path: Path, output: str | None) -> None:
+    path = write(tmp_path / "in.jsonl", ROWS)
+    target = output and tmp_path / output
+    first = verify_file(path, target).output
+    before = first.read_bytes()
+    write(path, ROWS[:2])
+    with pytest.raises(InputError, match=rf"{first.name}: exists already; give another --output, or --overwrite"):
+        verify_file(path, target)
+    assert first.read_bytes() == before
+    assert verify_file(path, target, overwrite=True).num_rows == len(read(first)) == 2
+
+
+def test_only_some_verdicts_are_written_and_shown(tmp_path: Path) -> None:
+    summary = verify_file(write(tmp_path / "in.jsonl", ROWS), only=["wrong", "no_gold", "nope"], num_shown=1)
+    assert [row["id"] for row in read(summary.output)] == [2, 4]
+    assert (summary.num_rows, summary.num_written, summary.reasons) == (4, 2, dict.fromkeys(REASONS, 1))
+    assert summary.shown == [GradedRow(2, "wrong", "27", "28", r"\boxed{28}")]
+    assert len(verify_file(tmp_path / "in.jsonl", overwrite=True, num_shown=9).shown) == 4
 
 
 GOOD = r'{"answer": "5", "response": "\\boxed{5}"}'

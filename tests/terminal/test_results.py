@@ -1,7 +1,6 @@
 """What a command prints when it is done: figures, files, the next command, and no markup."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from rich.console import Console
 
 from ossft_ray.config import resolve
 from ossft_ray.stages.selftest import Finding
-from ossft_ray.stages.verify import VerifySummary
 from ossft_ray.terminal import bars, results
 
 OUTPUT = "runs/[bold]odd" + "-long" * 30
@@ -44,14 +42,46 @@ def test_a_rewrite_ends_with_its_examples_and_the_next_command(printed: io.Strin
     assert (files, last) == (f"examples: {OUTPUT}/rewrite", "next: ossft score")
 
 
-def test_a_verification_ends_with_its_file(printed: io.StringIO) -> None:
-    results.print_verification(VerifySummary(Path("out/[x].jsonl"), 4, 3, {"correct": 3, "timeout": 1}, 0.002))
-    *_, total, file = printed.getvalue().splitlines()
-    assert total == "4 rows, 75.0% correct, 1 over a limit, 2,000 verdicts/s"
-    assert file == "verdicts: out/[x].jsonl"
-
-
 @pytest.mark.parametrize("passed, word", [(True, "passed"), (False, "FAILED"), (None, "skipped")])
 def test_a_finding_of_the_selftest_is_one_line(printed: io.StringIO, passed: bool | None, word: str) -> None:
     results.print_finding(Finding("zero_3_trains", passed, "the detail [1]"))
     assert printed.getvalue() == f"{word:<8} zero 3 trains: the detail [1]\n"
+
+
+@pytest.mark.parametrize(
+    "manifest, lines",
+    [
+        ({"suspects": [], "bad_golds": []}, []),
+        (
+            {"suspects": [{}]},
+            [
+                "1 problem may have a wrong gold answer (most of its attempts agree on another); "
+                "see ossft show runs/x --suspects"
+            ],
+        ),
+        (
+            {"suspects": [{}] * 1200, "bad_golds": [{"finding": "unreadable"}, {"finding": "empty"}] * 2},
+            [
+                "gold answers in doubt: 2 unreadable, 2 empty; see runs/x/rewrite/manifest.json",
+                "1,200 problems may have a wrong gold answer (most of their attempts agree on another); "
+                "see ossft show runs/x --suspects",
+            ],
+        ),
+    ],
+)
+def test_doubtful_gold_answers_and_where_to_see_them(manifest: dict[str, Any], lines: list[str]) -> None:
+    assert results.doubtful_answers("runs/x", manifest) == lines
+
+
+@pytest.mark.parametrize(
+    "phases, line",
+    [
+        ({"reading data": 1.2, "rewriting": 64, "loading": 27, "sampling": 4},
+         "time: 1 min 5 s in all (reading data 1 s, engine start 27 s, sampling 4 s, other 33 s)"),
+        ({"rewriting": 64}, "time: 1 min 4 s in all (other 1 min 4 s)"),
+        ({"reading data": 0.2}, "time: 0 s in all"),
+        ({"rewriting": 10, "loading": 6, "sampling": 5}, "time: 10 s in all (engine start 6 s, sampling 5 s)"),
+    ],
+)  # fmt: skip
+def test_the_time_of_a_rewrite(phases: dict[str, float], line: str) -> None:
+    assert results._time_line(phases) == line

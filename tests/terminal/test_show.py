@@ -134,6 +134,53 @@ def test_dropped_problems(run: str, shown: Any) -> None:
     assert "kept response" not in text
 
 
+def suspect(number: int, num_agreeing: int, num_attempts: int) -> dict[str, Any]:
+    found = {"problem_id": f"p{number}", "answer": "2", "agreed_answer": "3\x1b[2J", "num_correct": 0}
+    return found | {"agreeing": list(range(num_agreeing)), "num_attempts": num_attempts}
+
+
+def run_with_suspects(output: str) -> str:
+    """p4 was dropped, and agrees most; of the other problems, p0 and p3 are right at first, and p5 is not."""
+    right = [attempt("self", 0, "correct")]
+    rows = [example(number, "self", attempts=right) for number in (0, 3)] + [example(2, "expert"), example(5, "expert")]
+    write_run(output, [rows])
+    folder = Folder.at(output) / "rewrite"
+    dropped = {name: value for name, value in example(4, "expert").items() if name in DROPPED_SCHEMA.names}
+    folder.write_table("dropped-00000.parquet", to_table([dropped], DROPPED_SCHEMA))
+    manifest = folder.read_json("manifest.json") | {"suspects": [suspect(2, 4, 8), suspect(4, 8, 8)]}
+    folder.write_json("manifest.json", manifest)
+    return output
+
+
+def test_suspects_come_by_evidence_with_the_strength_of_the_policy(tmp_path: Path, shown: Any) -> None:
+    run = run_with_suspects(str(tmp_path / "run"))
+    text = shown(run, "--suspects")
+    assert shown_ids(text) == ["p4", "p2"]
+    assert text.splitlines()[1] == (
+        "2 of 2 suspect gold answers, most evidence first. On the other problems, "
+        "2 of 3 first attempts are right (67%)."
+    )
+    assert "-- answer\n2\n-- agreed answer (8 of 8 attempts, evidence 0.60)\n3\\x1b[2J\n" in text
+    assert shown_ids(shown(run, "--suspects", "-n", "1")) == ["p4"]
+    assert shown_ids(shown(run, "--suspects", "--origin", "expert")) == ["p2"]
+    assert shown_ids(shown(run, "--suspects", "--problem", "p2")) == ["p2"]
+    assert "has no row with a suspect gold answer for problem p0" in shown(run, "--suspects", "--problem", "p0", code=2)
+
+
+def test_a_run_without_suspects_says_so(run: str, shown: Any) -> None:
+    assert shown(run, "--suspects").splitlines()[1].startswith("no suspect gold answers")
+
+
+def test_doubtful_gold_answers_are_listed_with_suspects(run: str, shown: Any) -> None:
+    folder = Folder.at(run) / "rewrite"
+    bad = [{"problem_id": f"p{n}", "finding": "contradicted", "answer": "2", "solution_says": "3"} for n in range(9)]
+    folder.write_json("manifest.json", folder.read_json("manifest.json") | {"bad_golds": bad})
+    assert shown(run, "--suspects", "-n", "1").splitlines()[2:] == [
+        "1 of 9 gold answers that the check of the data found in doubt:",
+        "  p0: contradicted: the answer is 2, the solution says 3",
+    ]
+
+
 ODD = "[bold]x[/bold] \x1b[31mred\x07 \x9b1m \x7f\r\u202e :smile:\tend \\boxed{2}" + " long" * 60
 
 

@@ -45,21 +45,21 @@ def test_findings(tmp_path: Path) -> None:
         (
             [],
             [
-                "problems:   3 usable; set aside: 2 no_answer, 1 no_question",
-                "duplicates: 1 (keep)",
-                "overlaps:   1 bench.jsonl (report)",
+                "problems:          3 usable; set aside: 2 no_answer, 1 no_question",
+                'duplicates:        1 (duplicates = "keep")',
+                'benchmark overlap: 1 bench.jsonl (contamination = "report")',
             ],
         ),
         (
             ["data.duplicates=drop", "data.contamination=drop", "data.no_answer=expert"],
             [
-                "problems:   3 usable; set aside: 1 duplicate_question, 1 no_question, 1 contaminated",
-                "duplicates: 1 (drop)",
-                "overlaps:   1 bench.jsonl (drop)",
+                "problems:          3 usable; set aside: 1 duplicate_question, 1 no_question, 1 contaminated",
+                'duplicates:        1 (duplicates = "drop")',
+                'benchmark overlap: 1 bench.jsonl (contamination = "drop")',
             ],
         ),
-        (["data.contamination=ignore"], ["overlaps:   not looked for (ignore)"]),
-        (["data.bad_golds=ignore"], ["gold check: off (ignore)"]),
+        (["data.contamination=ignore"], ['benchmark overlap: not looked for (contamination = "ignore")']),
+        (["data.bad_golds=ignore"], ['gold answers:      not checked (bad_golds = "ignore")']),
     ],
 )
 def test_output(
