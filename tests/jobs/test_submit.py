@@ -19,6 +19,7 @@ import pytest
 
 from ossft_ray.playground.arithmetic import training_problems
 
+pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
 NUM_PROBLEMS = 12
 EXPERIMENT = """\
