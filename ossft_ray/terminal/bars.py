@@ -198,7 +198,7 @@ def _score(totals: dict[str, Any]) -> Bar:
     total, parts, seconds = totals["total"], totals["parts"], totals["seconds"]
     done = totals["done_before"] + parts
     if not parts:
-        return Bar(done, total, "parts", [Detail(0, "loading the model, scoring the first part")])
+        return Bar(done, total, "parts", [Detail(0, "loading, then the first part")])
     details = [Detail(1, f"{totals['tokens'] / seconds:,.0f} tokens/s")] if seconds else []
     return Bar(done, total, "parts", details + _time_left(seconds / parts * (total - done)))
 

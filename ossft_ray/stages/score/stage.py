@@ -75,7 +75,7 @@ def _complete(
     if progress.num_missing:
         on_progress({"starting": "starting Ray"})
         start_ray(experiment, verbose)
-        on_progress({"starting": "loading the model, scoring the first part"})
+        on_progress({"starting": "loading, then the first part"})
         config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
         poll, written = lambda: on_progress(progress.totals()), lambda: progress.totals()["parts"]
         run_group(run_worker, config, experiment, folder, _WORKERS, poll, written)
