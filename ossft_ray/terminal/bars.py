@@ -179,7 +179,7 @@ def _sampling(totals: dict[str, Any], details: list[Detail]) -> Bar:
     if not done_now:
         draws = f"{totals.get('draws', 0):,} draws done, {totals.get('requests', 0):,} under way"
         details = [Detail(2, draws), Detail(3, f"{tokens:,} tokens")]
-    if seconds >= _RATE_SECONDS * num_policies and tokens:
+    if seconds and tokens and (seconds >= _RATE_SECONDS * num_policies or done == total):
         policies = f"{num_policies} × " if num_policies > 1 else ""
         details = [*details, Detail(1, f"{policies}{tokens / seconds:,.0f} tokens/s")]
         details += _left(seconds / num_policies, done_now, total - totals["done_before"])
