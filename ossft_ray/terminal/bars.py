@@ -11,6 +11,7 @@ from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
 from ossft_ray.common.durations import duration
+from ossft_ray.common.streams import separate_stderr
 from ossft_ray.common.types import ORIGINS
 
 _PLAIN_SECONDS = 60.0  # between lines where there is no terminal to draw a bar on
@@ -60,14 +61,15 @@ class StageBars:
     """
 
     def __init__(self) -> None:
-        # While a stage runs, file descriptor 2 belongs to a log (see distributed/logs.py). If rich redirected stderr
-        # too, it would restore one that writes there, and the command's last words would be lost.
-        self._progress = Progress(_Line(), console=console, disable=not console.is_terminal, redirect_stderr=False)
+        self._progress = Progress(_Line(), console=console, disable=not console.is_terminal)
         self._bars: dict[str, TaskID] = {}
         self._finished: set[str] = set()
         self._printed, self._printed_at = "", 0.0
 
     def __enter__(self) -> "StageBars":
+        # A stage diverts file descriptor 2 to a log. rich restores the stderr of now when the bars end; if that wrote
+        # to descriptor 2, the command's last words would go to the log.
+        separate_stderr()
         self._progress.start()
         return self
 

@@ -48,7 +48,7 @@ def piped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     assert [name.removeprefix("== ") for name in found] == [
         f"{stage}, {end}: {CODES[end]}" for stage in RESULTS for end in ENDS
     ]
-    return {name: [line for line in lines if not line.endswith("...")] for name, lines in found.items()}
+    return {name: [line for line in lines if not line.endswith(("...", "warns"))] for name, lines in found.items()}
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -62,6 +62,7 @@ def test_nothing_is_lost_on_a_terminal(piped: dict[str, list[str]], tmp_path: Pa
         assert last_lines, name
         assert words(last_lines) in words(found[name]), name
     assert "what Ray prints" not in words(shown.lines)
+    assert shown.lines.count("a library warns") == len(piped), "a line of its own above the bar"
     assert (output / "logs/ray.log").read_text() == "what Ray prints\n" * len(piped)
     long = [line for line in shown.lines if len(line) > columns and not line.startswith(("next: ", "error: "))]
     assert [line for line in long if str(output) not in line] == [], "commands and paths are not broken, the rest fits"
