@@ -86,7 +86,9 @@ class StageBars:
             self._show(stage, "starting")
         else:
             print_lines([f"{stage} ..."])
-        return partial(self._on_progress, stage)
+        on_progress: Any = partial(self._on_progress, stage)
+        on_progress.hears_announcements = True
+        return on_progress
 
     def _on_progress(self, stage: str, totals: dict[str, Any]) -> None:
         name = totals.get("model", stage)

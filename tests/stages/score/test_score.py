@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -308,10 +309,10 @@ def test_only_parts_whose_examples_have_changed_are_scored_again(
     finish_stage(rewritten, {"rows": "others"}, {"problems": NUM_ROWS})
     with pytest.raises(InputError, match=r"the examples have changed since\. Run `ossft score` first"):
         train(settings)
-    notes: list[dict[str, Any]] = []
-    after = score(settings, notes.append)
+    hearing = Mock(hears_announcements=True)
+    after = score(settings, hearing)
     assert scored_parts == ["part-00001.parquet", "part-00015.parquet"]
-    assert {"note": "score: the examples have changed since; parts to score again: 2"} in notes
+    hearing.assert_any_call({"note": "score: the examples have changed since; parts to score again: 2"})
     assert after["fingerprint"] != before["fingerprint"] and after["kept"]["responses"] == NUM_ROWS
     assert "part-00014.parquet" not in (Folder.at(str(tmp_path)) / "score").names()
     assert score(settings) == after and len(scored_parts) == 2

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -46,9 +47,9 @@ def test_outdated_training_is_refused_or_done_again(tmp_path: Path, fits: list[s
         f"{tmp_path}/train was made with different settings: the examples have changed since. Use another [run] "
         f"output with train.examples={tmp_path}/rewrite, or --start-over to redo it."
     )
-    notes: list[dict[str, Any]] = []
-    train(settings, notes.append, redo_outdated=True)
-    assert {"note": "train: the examples have changed since; training starts again"} in notes
+    hearing = Mock(hears_announcements=True)
+    train(settings, hearing, redo_outdated=True)
+    hearing.assert_any_call({"note": "train: the examples have changed since; training starts again"})
     assert len(fits) == 2
     train(settings, redo_outdated=True)
     assert len(fits) == 2, "nothing is outdated any more"
