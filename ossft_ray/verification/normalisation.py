@@ -58,7 +58,7 @@ _TEXT_COMMAND = re.compile(
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{(?:aligned|align\*?|gathered|gather\*?|equation\*?|split)\}")
 _DELIMITER = re.compile(r"(?<!\\)\\[\[\]()]")
 _MARKDOWN = re.compile(r"(?<![\w)*])(\*{1,3}|`+)(?=\S)|(?<=\S)(\*{1,3}|`+)(?![\w(*])")
-_SPACING = re.compile(r"\\(?:q?quad|hspace\s*\{[^{}]*\}|[,;:>! ]|thinspace|enspace|nobreak)(?![A-Za-z])|~|\\\s")
+_SPACING = re.compile(r"(?<!\\)\\(?:(?:q?quad|thinspace|enspace)(?![A-Za-z])|hspace\s*\{[^{}]*\}|[,;:>! ])|~")
 _THIN = re.compile(r"\\[,!:;]\s*(?=\d{3}(?!\d))|\{,\}\s*(?=\d{3})|,\s*\\[!,]\s*(?=\d{3})")
 _GROUPS = re.compile(r"(?<![\d.,^_{])(\d{1,3})((?:[  _']\d{3})+)(?![\d\w])(?!\s*/)")
 _POWER_IN_TEXT = re.compile(r"\\text\s*\{[^{}]*(?:\^\{-?\d\}[^{}]*)+\}")

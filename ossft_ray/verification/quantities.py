@@ -43,7 +43,7 @@ _CHANGES = set(
 ) - {"degreesbelow"}
 _NEGATIONS = {"not", "no", "never", "nor", "neither", "non", "cannot"}
 _FILLERS = {"a", "an", "the", "of", "in", "total", "altogether", "unit", "units", "exactly", "approximately", "about", "respectively"}
-_NUMBER_WORDS = (
+NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
 ).split()
@@ -234,6 +234,10 @@ def conversion(gold: Wording, other: Wording) -> Fraction | None:
 
     Temperatures, whose scales have offsets, convert only to themselves.
     """
+    if gold.is_percent and other.after or other.is_percent and gold.after:
+        if not gold.is_percent or not other.is_percent:
+            if unit_of(gold.after) is not None or unit_of(other.after) is not None:
+                return None  # $5 and 5%
     if gold.half_of_day and other.half_of_day and gold.half_of_day != other.half_of_day:
         return None
     if gold.before != other.before and (gold.before and other.before or not set(gold.before + other.before) <= _LABELS):
@@ -382,7 +386,7 @@ def _words_of(token: re.Match[str]) -> list[str]:
 
 
 def _split_text(text: str) -> list[str]:
-    return [piece for piece in re.findall(r"[AaPp]\.\s?[Mm](?:\.|\b)|pound_sterling|[A-Za-z]+(?:['’-][A-Za-z]+|\.[A-Za-z]+)*|[^\W\d_A-Za-z]+|\^\{?-?\d\}?|\d+(?:\.\d+)?|[^\s\w]", text.replace("^{", "^").replace("\\$", "$").replace("\\%", "%"))]
+    return [piece for piece in re.findall(r"[AaPp]\.\s?[Mm](?:\.|\b)|pound_sterling|[A-Za-z]+(?:['’-][A-Za-z]+|\.[A-Za-z]+)*|[^\W\d_A-Za-z]+|\^\{?-?\d\}?|\d+(?:\.\d+)?|[^\s\w]", text.replace(r"^\circ", " degree ").replace("^{", "^").replace("\\$", "$").replace("\\%", "%"))]
 
 
 def _pieces(words: list[str]) -> list[str]:
@@ -392,7 +396,7 @@ def _pieces(words: list[str]) -> list[str]:
     for word in words:
         if word in "()":
             depth += 1 if word == "(" else -1
-        elif depth > 0 and word.casefold() in _NUMBER_WORDS:
+        elif depth > 0 and word.casefold() in NUMBER_WORDS:
             continue
         elif word in (",", ";", ":", ".", '"', "'", "!"):
             continue
@@ -401,7 +405,14 @@ def _pieces(words: list[str]) -> list[str]:
         else:
             pieces.append(word)
     lowered = [_CURRENCY_NAMES.get(word.casefold().rstrip("."), word) for word in pieces]
-    return [word.casefold() if len(word) > 3 or word.casefold() in _CHANGES or not _UNIT_SYMBOL.fullmatch(word) else word for word in lowered]
+    return [word.casefold() if _is_spelled(word) else word for word in lowered]
+
+
+def _is_spelled(word: str) -> bool:
+    """Whether the case of a word says nothing; it tells MHz from mHz, and K from k."""
+    if len(word) == 1 or _UNIT_SYMBOL.fullmatch(word) or not (word.islower() or word.isupper() or word.istitle()):
+        return word.casefold() in _CHANGES
+    return True
 
 
 def _cjk_pieces(word: str) -> list[str]:

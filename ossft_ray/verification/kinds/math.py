@@ -26,7 +26,6 @@ from ossft_ray.verification.mathematics.complexity import MAX_CHARACTERS, TooCom
 from ossft_ray.verification.mathematics.equality import equal
 from ossft_ray.verification.mathematics.notation import rewrite
 from ossft_ray.verification.mathematics.statements import agree
-from ossft_ray.verification.mathematics.wording import contradict
 from ossft_ray.verification.normalisation import latex_of
 
 reading.install()
@@ -78,7 +77,6 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
         return Verdict(False, TOO_COMPLEX, extracted)
     if correct is None:
         return Verdict(False, UNPARSED, extracted)
-    correct = correct and not contradict(gold, stated)
     return Verdict(correct, CORRECT if correct else WRONG, extracted)
 
 

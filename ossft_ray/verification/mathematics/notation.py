@@ -34,6 +34,7 @@ _NAMES = [
         (r"\\text\{\s*(sin|cos|tan|cot|ln|log|lcm|gcd)\s*\}", r"\\\1 "),
         (r"\\(lcm|gcd)(?![A-Za-z])", r"\\operatorname{\1}"),
         (r"\\text\{\s*([eid])\s*\}(?=\s*(?:[\^+\-*/=)}]|\Z|\\))", r"\1"),
+        (r"(?<![\w}])(\w+)\s*\\choose\s*(\w+)", r"\\binom{\1}{\2}"),
         (r"<\s*=", r"\\le "),
         (r">\s*=", r"\\ge "),
         (r"\\(?:leqslant|leqq)(?![A-Za-z])", r"\\le "),

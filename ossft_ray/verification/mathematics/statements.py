@@ -6,7 +6,7 @@ name of a point, "k is an integer"), splits lists whose members have words, and 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -22,12 +22,16 @@ Read = Callable[[str], list[Any]]  # of a value in LaTeX: its expressions, empty
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _JOINED_TEXT = re.compile(r"\\text\s*\{([^{}]*?)[,;\s]*\b(and|or)\b\s*([^{}]*)\}")
+_NUMBER_IN_TEXT = re.compile(r"\\text\s*\{([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
+_LETTER_IN_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
+_ASIDE = re.compile(r"(?<=[\d}])\s+(\([A-Za-z][A-Za-z\s'-]{2,}\))\Z")
+_UNIT_LETTER = re.compile(r"(?<=[\d})])\s?([mgsh])\Z")
 _MODULUS = re.compile(r"\s*\(?\s*\\?(?:pmod|bmod|mod|text\s*\{\s*\(?\s*mod\s*\}?)\s*\{?\s*(\d+|[a-z])\s*\}?\s*\)?\s*\}?\Z")
 _BASE = re.compile(r"(-?[0-9A-Fa-f.]*\d[0-9A-Fa-f.]*|[A-F])\s*_\s*(?:\{?\s*\(?\s*(\d+)\s*\)?\s*\}?|\{?\s*\\text\s*\{\s*(\w+)\s*\}\s*\}?)\Z")
 _BASE_WORDS = re.compile(r"\s*\(?(?:\\text\s*\{)?\s*\(?(?:in )?base[\s-]*\}?\s*(\w+)\s*\)?\}?\s*\Z")
 _NUMBER_NAMES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13), strict=True))
 _DOMAIN = re.compile(
-    r"[,;\s]*[(\[]?\s*(?:\\text\s*\{[\s,]*(?:where|for|with|and)?[\w\s]*\}|where|for|with)?\s*[(]?\s*([A-Za-z])\s*"
+    r"(?:[,;\s(\[]|\\text\s*\{[\s,]*(?:where|for|with|and)?[\s,]*\}|where\s|for\s|with\s)+([A-Za-z])\s*"
     r"(?:\\in\s*\\mathbb\s*\{?\s*([ZNRQC])\s*\}?(?:\s*[\^_]\s*\{?\s*([*+]|\\ast|0|\\ge\s*0)\s*\}?)?"
     r"|(?:\\text\s*\{)?\s*(?:is|are|being)?\s*(?:an?|any)?\s*(?:arbitrary )?(integer|natural number|real number|constant)s?\s*\}?)\s*[)\]]?\Z"
 )
@@ -66,6 +70,7 @@ class Part:
     value: str
     wording: Wording | None
     words: tuple[str, ...] = ()  # of an answer without a value
+    as_written: str = ""  # if its last letter may be a unit or a variable
 
 
 def agree(gold: str, answer: str, read: Read) -> bool | None:
@@ -94,12 +99,23 @@ def agree(gold: str, answer: str, read: Read) -> bool | None:
     sets = _compare_sets(gold, answer, read)
     if sets is not None:
         return sets
+    if {_brackets(gold), _brackets(answer)} == {"{}", "()"}:
+        return False  # Math-Verify takes a set for a pair
     return _compare_parts(gold, answer, read)
+
+
+def _brackets(latex: str) -> str | None:
+    if latex.startswith(r"\{") and latex.endswith(r"\}"):
+        return "{}"
+    return "()" if latex.startswith("(") and latex.endswith(")") else None
 
 
 def _prepare(latex: str) -> str:
     latex = _JOINED_TEXT.sub(lambda match: "".join(rf"\text{{{piece}}}" for piece in match.groups() if piece.strip()), latex)
     latex = _APPROXIMATELY.sub("=", latex)
+    latex = _ASIDE.sub(r"\\text{ \1}", _NUMBER_IN_TEXT.sub(r"\1", latex))
+    if found := _LETTER_IN_TEXT.fullmatch(latex):
+        latex = found[1]
     latex = rewrite(latex)
     return latex.lstrip("= ").strip() if latex.lstrip().startswith("=") else latex.strip()
 
@@ -118,7 +134,7 @@ def _marks(latex: str) -> tuple[Marks, str]:
         modulus, latex = found[1], latex[: found.start()].strip().replace(r"\equiv", "=")
     if (found := _FOR_ANY.search(latex)) and found.start():
         latex = latex[: found.start()].strip()
-    if (found := _DOMAIN.search(latex)) and latex[: found.start()].strip(" (") and not re.search(r"[A-Za-z\\]\Z|[<>=]\s*\Z", latex[: found.start()]):
+    if (found := _DOMAIN.search(latex)) and latex[: found.start()].strip(" (") and not re.search(r"[<>=]\s*\Z", latex[: found.start()]):
         name = found[2] or {"i": "Z", "n": "N", "r": "R", "c": "R"}[found[4][0]]
         domain, latex = f"{found[1]}:{name}{found[3] or ''}", latex[: found.start()].strip(" ,;")
     if found := _BASE.fullmatch(latex):
@@ -297,7 +313,7 @@ def _compare_parts(gold: str, answer: str, read: Read) -> bool | None:
     if len(golds) == 1 and len(parts) == 1:
         return _equal_parts(golds[0], parts[0], read)
     if not any(_has_wording(part) for part in (*golds, *parts)):
-        return _equal_values(_joined(gold), _joined(answer), read)
+        return _equal_values(", ".join(part.value for part in golds), ", ".join(part.value for part in parts), read)
     if len(golds) != len(parts):
         return False
     if all(_equal_parts(one, other, read) for one, other in zip(golds, parts, strict=True)):
@@ -313,10 +329,6 @@ def _compare_parts(gold: str, answer: str, read: Read) -> bool | None:
     return True
 
 
-def _joined(latex: str) -> str:
-    return re.sub(r"\s*,?\s*(?:\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*", ", ", latex)
-
-
 def _has_wording(part: Part) -> bool:
     return bool(part.words) or part.wording is None or not part.wording.is_plain
 
@@ -330,7 +342,13 @@ def _parts(latex: str) -> list[Part]:
 def _part(latex: str) -> Part:
     before, value, after = quantities.split(latex)
     if not value:
-        return Part("", None, tuple(before + after))
+        words = tuple(before + after)
+        if len(words) == 1 and words[0].casefold() in quantities.NUMBER_WORDS:
+            return Part(str(quantities.NUMBER_WORDS.index(words[0].casefold())), Wording())
+        return Part("", None, words)
+    if not after and (letter := _UNIT_LETTER.search(value)):
+        wording = replace(quantities.read_wording(before, [letter[1]]), is_letter=True)
+        return Part(value[: letter.start()], wording, as_written=latex)
     if value in ("-", "+"):
         return Part(latex, None)
     if compound := quantities.compound(latex):
@@ -363,13 +381,13 @@ def _equal_parts(gold: Part, part: Part, read: Read) -> bool | None:
         return bool(gold.words and part.words) and quantities.same_words(list(gold.words), list(part.words))
     if gold.wording is None or part.wording is None:
         return None if part.wording is None else False
+    if (gold.as_written or part.as_written) and _equal_values(gold.as_written or gold.value, part.as_written or part.value, read):
+        return True
     factor = quantities.conversion(gold.wording, part.wording)
-    if factor is None:
-        return False
+    if factor is None or gold.wording.is_letter and not part.wording.after:
+        return False  # 5m may be a product, of which 5 is not all
     one, other = gold.wording, part.wording
     factor *= other.scale / one.scale * (-1 if one.is_negative != other.is_negative else 1)
-    if one.is_letter != other.is_letter:
-        return False
     if one.is_percent == other.is_percent:
         return _equal_values(gold.value, part.value, read, factor)
     return _equal_percent(gold.value, part.value, one.is_percent, read, factor)
