@@ -39,7 +39,8 @@ _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bNo)(?<!\bvs)[.!?;](?=\s
 _REASON = re.compile(
     r"\s*(?:,\s*(?:since|as|because|so|which|where|not|while|whereas|given|that is|i\.e|rather|after|thus|hence)"
     r"|\s(?:because|since|which|whereas|given that|as expected|as required|as shown|as needed|as above))\b.*"
-    r"|\s+\(\s*(?:since|because|as|i\.e|which|where)\b.*",
+    r"|\s+\(\s*(?:since|because|as|i\.e|which|where)\b.*"
+    r"|\s+and\s[^,;]{0,80}\b(?:is|are|was|were|do|does)(?:\s+not|n't)\b.*",  # what is not so is no second answer
     re.DOTALL | re.IGNORECASE,
 )
 # After a formula, what does not belong to the answer; "$5$ million" and "$5$ times n" do.

@@ -25,7 +25,7 @@ from ossft_ray.verification.mathematics import reading
 from ossft_ray.verification.mathematics.complexity import MAX_CHARACTERS, TooComplex
 from ossft_ray.verification.mathematics.equality import equal
 from ossft_ray.verification.mathematics.notation import rewrite
-from ossft_ray.verification.mathematics.statements import agree
+from ossft_ray.verification.mathematics.statements import agree, is_readable
 from ossft_ray.verification.normalisation import latex_of
 
 reading.install()
@@ -68,11 +68,9 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
     stated = latex_of(extracted if marked is not None else _last_of_chain(without_reasons(extracted)))
     gold = _normalised_gold(answer)
     try:
-        if not _read_gold(answer):
-            correct: bool | None = plain_text(gold).casefold() == plain_text(stated).casefold()
-            correct = correct or bool(agree(gold, stated, _read))
-        else:
-            correct = agree(gold, stated, _read)
+        correct = agree(gold, stated, _read)
+        if not correct and not _is_readable(answer):
+            correct = plain_text(gold).casefold() == plain_text(stated).casefold()
     except TooComplex:
         return Verdict(False, TOO_COMPLEX, extracted)
     if correct is None:
@@ -81,18 +79,20 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
 
 
 def check_answer(answer: str, *, question: str = "") -> Verdict:
-    """Check that a gold answer can be compared with: it is mathematics that equals itself, or plain words."""
-    if not answer.strip():
+    """Check that a gold answer can be compared with: it is mathematics that equals itself, words, or both."""
+    answer = gold_answer(answer)
+    if not answer:
         return Verdict(False, NO_GOLD)
+    if len(answer) > MAX_CHARACTERS:
+        return Verdict(False, TOO_COMPLEX, answer)
     try:
         expressions = _read_whole(answer)
+        if expressions and not all(equal(expression, expression) for expression in expressions):
+            return Verdict(False, WRONG, answer)
+        readable = bool(expressions) or is_readable(latex_of(answer), _read)
     except TooComplex:
         return Verdict(False, TOO_COMPLEX, answer)
-    if not expressions:
-        is_text = _WORDS.fullmatch(plain_text(answer)) is not None
-        return Verdict(is_text, CORRECT if is_text else UNPARSED, answer)
-    same = all(equal(expression, expression) for expression in expressions)
-    return Verdict(same, CORRECT if same else WRONG, answer)
+    return Verdict(readable, CORRECT if readable else UNPARSED, answer)
 
 
 def plain_text(answer: str) -> str:
@@ -112,12 +112,9 @@ def _normalised_gold(answer: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _read_gold(answer: str) -> tuple[Any, ...]:
-    """Parse a gold answer, once for all the responses to a problem; empty if it cannot be parsed."""
-    try:
-        return tuple(_read_whole(answer))
-    except TooComplex:
-        return ()
+def _is_readable(answer: str) -> bool:
+    """Whether a gold answer can be read, once for all the responses to a problem."""
+    return check_answer(answer).reason in (CORRECT, WRONG)
 
 
 def _read_whole(answer: str) -> list[Any]:

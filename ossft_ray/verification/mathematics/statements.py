@@ -104,6 +104,17 @@ def agree(gold: str, answer: str, read: Read) -> bool | None:
     return _compare_parts(gold, answer, read)
 
 
+def is_readable(gold: str, read: Read) -> bool:
+    """Whether a normalised gold answer can be compared with: its words alone, its whole, or each of its members."""
+    gold = _prepare(gold)
+    if _words_alone(gold) is not None:
+        return True
+    _, value = _marks(gold)
+    if _ratio(value) is not None or _number_set(value, read) is not None or read(value):
+        return True
+    return all(part.words or part.wording is not None and read(part.value) for part in _parts(value))
+
+
 def _brackets(latex: str) -> str | None:
     if latex.startswith(r"\{") and latex.endswith(r"\}"):
         return "{}"
