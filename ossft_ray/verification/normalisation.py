@@ -69,7 +69,7 @@ _LEADING = re.compile(r"\A(?:\s|\\\\)+")
 
 
 def plain_characters(text: str) -> str:
-    """One form of each character, for texts in any script; the meaning of superscripts is lost.
+    """One form of each character, for texts in any script.
 
     >>> plain_characters("（１，２）")
     '(1,2)'
@@ -77,7 +77,8 @@ def plain_characters(text: str) -> str:
     if text.isascii():
         return text
     text = _FULL_WIDTH_STOP.sub(".", text)
-    text = unicodedata.normalize("NFKC", text.translate(_PUNCTUATION).translate(_DASHES))
+    text = _RAISED.sub(lambda match: "^" + match[0], text)  # x² is not x2
+    text = unicodedata.normalize("NFKC", text.translate(_PUNCTUATION).translate(_DASHES)).replace("⁄", "/")
     return "".join(_plain(character) for character in text)
 
 

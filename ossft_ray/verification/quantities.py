@@ -96,7 +96,8 @@ _CONTEXT = Context(prec=40)
 _WORDS = re.compile(
     r"\\text|%|\\\$|\\circ|\\degree|(?<![\\A-Za-z])[A-Za-z]{2}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[\d})]\s?[mghs]\Z|\d\s[A-Za-z]|/\s*[A-Za-z]\Z"
 )
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?|\\frac\{\d+\}\{\d+\})\s*([^\d]+)")
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([^\d]+)")
+_JOINT = re.compile(r"\s*,?\s*(?:\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z]))\s*")
 
 
 @dataclass(frozen=True)
@@ -160,26 +161,24 @@ def may_have_words(latex: str) -> bool:
     return _WORDS.search(latex) is not None
 
 
-def compound(latex: str) -> tuple[str, Wording] | None:
+def compound(latex: str) -> tuple[Fraction, Wording] | None:
     """The value and the wording of an amount in several units, such as 2 h 30 min; None for anything else."""
-    if len(latex) > 200 or not re.match(r"\d", latex):
+    latex = _JOINT.sub(" ", latex)
+    if len(latex) > 200 or not latex[:1].isdigit():
         return None
-    amounts = list(_AMOUNT.finditer(latex.replace("\\text{ and }", " ")))
-    if len(amounts) < 2 or "".join(amount[0] for amount in amounts) != latex.replace("\\text{ and }", " "):
+    amounts = list(_AMOUNT.finditer(latex))
+    if len(amounts) < 2 or "".join(amount[0] for amount in amounts) != latex:
         return None
-    total, first = Fraction(0), None
+    total, after = Fraction(0), ()
     for amount in amounts:
-        after = [word for token in _TOKEN.finditer(amount[2]) for word in _words_of(token)]
-        unit, words = _unit_of(tuple(_pieces(after)))
-        if unit is None or words or "\\frac" in amount[1]:
-            return None
-        first = first if first is not None else (unit, tuple(_pieces(after)))
-        factor = _factor(unit, first[0])
+        words = tuple(_pieces(words_in(amount[2])))
+        unit, others = _unit_of(words)
+        after = after or words
+        factor = None if unit is None or others else _factor(unit, _unit_of(after)[0])
         if factor is None:
             return None
         total += Fraction(amount[1]) * factor
-    assert first is not None
-    return f"\\frac{{{total.numerator}}}{{{total.denominator}}}", Wording(after=first[1])
+    return total, Wording(after=after)
 
 
 def has_words(latex: str) -> bool:
@@ -246,7 +245,8 @@ def conversion(gold: Wording, other: Wording) -> Fraction | None:
         return Fraction(1)
     if not gold.after or not other.after:
         return Fraction(1) if says_nothing_more(gold) and says_nothing_more(other) else None
-    (unit, words), (other_unit, other_words) = _unit_of(gold.after), _unit_of(other.after)
+    after, other_after = (tuple(words) for words in _same_pounds(gold.after, other.after))
+    (unit, words), (other_unit, other_words) = _unit_of(after), _unit_of(other_after)
     if words != other_words and (words and other_words or (words | other_words) & _CHANGES or (words | other_words) & _NEGATIONS):
         return None
     if unit is None and other_unit is None:
@@ -255,6 +255,15 @@ def conversion(gold: Wording, other: Wording) -> Fraction | None:
         return Fraction(1) if words == other_words or not (gold.after and other.after and (words or other_words)) else None
     factor = _factor(other_unit, unit)
     return factor
+
+
+def _same_pounds(one: tuple[str, ...], other: tuple[str, ...]) -> list[list[str]]:
+    """Read "pounds" as money if the other answer is in pounds sterling."""
+    sterling = "pound_sterling"
+    return [
+        [sterling if word in ("pound", "pounds") and sterling in opposite else word for word in words]
+        for words, opposite in ((one, other), (other, one))
+    ]
 
 
 def same_words(one: list[str], other: list[str]) -> bool:

@@ -32,7 +32,8 @@ _WRAPPED = re.compile(rf"{_FONT}\{{([^{{}}]*)\}}|(?<![A-Za-z])\{{([^{{}}]*)\}}|\
 _CALLED_CORRECT = re.compile(
     r"\b(?:correct|right|best)\s+(?:option|choice)\s+is:?\s*(.{1,80}?)(?:\.\s|\.?\s*\Z|\n)"
     r"|\b(?:option|choice)\s+(\(?[A-Z]\)?)\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
-    r"|(?:^|[.\n*]\s*)(\(?[A-Z]\)?)\s+is\s+(?:the\s+)?(?:correct|right|best)\s+(?:answer|option|choice)\b",
+    r"|(?:^|[.\n*]\s*)(\(?[A-Z]\)?)\s+is\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?:answer|option|choice)\b|\s*[.!]|\s*\Z)"
+    r"|选项\s*(\(?[A-Z]\)?)\s*是?正确",
     re.IGNORECASE,
 )
 
@@ -166,7 +167,7 @@ def _stated_choice(response: str, options: dict[str, str]) -> str | None:
 
     A box that holds something else than a choice gives way to what is announced after it.
     """
-    text = conclusion(response)
+    text = plain_characters(conclusion(response))
     stated = stated_answer(response)
     if stated is not None and choose(stated, options) is None and final_answer(text) == stated:
         announced = announced_answer(text.rpartition("}")[2])

@@ -91,8 +91,7 @@ def read_number(text: str) -> Number | None:
     try:
         with localcontext(_CONTEXT):
             if compound := quantities.compound(latex):
-                value, wording = compound
-                return Number(_decimal(Fraction(value)), wording)
+                return Number(_decimal(compound[0]), compound[1])
             before, rest = quantities.split_head(latex)
             for pattern, replacement in _REWRITES:
                 rest = pattern.sub(replacement, rest)
@@ -106,7 +105,7 @@ def read_number(text: str) -> Number | None:
         return None
     after = quantities.words_in(rest)
     wording = quantities.read_wording(before, after)
-    if after and (any(word[0].isdigit() for word in after) or not (_SPELLED.match(after[0]) or _is_known(wording))):
+    if after and (after[0] == "!" or any(word[0].isdigit() for word in after) or not (_SPELLED.match(after[0]) or _is_known(wording))):
         return None
     sign = -1 if wording.is_negative else 1
     with localcontext(_CONTEXT):

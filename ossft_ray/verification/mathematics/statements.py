@@ -48,6 +48,7 @@ _SET_BUILDER = re.compile(r"\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{?R\}?\s*)?(?:\
 _IN = re.compile(r"\A([A-Za-z])\s*\\in\s*(?=[(\[\\])")
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq|thickapprox|sim|doteq)(?![a-z])|~|≈")
 _PRODUCT = re.compile(r"(?!.*(.).*\1)[b-df-hj-np-tv-z]{2,4}")  # letters as variables: xy, pqr, but not `no` or `hht`
+_NAME_OF_POINTS = re.compile(r"(?<![\\A-Za-z])[A-Z]{3,}(?![A-Za-z])")
 _EQUALS = re.compile(r"(?<![<>!:\\])=")
 _NONE = {"no solution", "no solutions", "none", "no real solution", "no real solutions", "empty set", "the empty set"}
 _UNDEFINED = {"dne", "does not exist", "doesn't exist", "undefined"}
@@ -101,6 +102,9 @@ def agree(gold: str, answer: str, read: Read) -> bool | None:
         return sets
     if {_brackets(gold), _brackets(answer)} == {"{}", "()"}:
         return False  # Math-Verify takes a set for a pair
+    names = _NAME_OF_POINTS.findall(gold), _NAME_OF_POINTS.findall(answer)
+    if all(names) and names[0] != names[1] and sorted(names[0]) != sorted(names[1]):
+        return False  # and a triangle or an order of people for a product
     return _compare_parts(gold, answer, read)
 
 
@@ -320,7 +324,7 @@ def _compare_parts(gold: str, answer: str, read: Read) -> bool | None:
     """Compare member by member if there are words, and as a whole otherwise."""
     if not (quantities.may_have_words(gold) or quantities.may_have_words(answer)):
         return _equal_values(gold, answer, read)
-    golds, parts = _parts(gold), _parts(answer)
+    golds, parts = ([_part(text)] if quantities.compound(text) else _parts(text) for text in (gold, answer))
     if len(golds) == 1 and len(parts) == 1:
         return _equal_parts(golds[0], parts[0], read)
     if not any(_has_wording(part) for part in (*golds, *parts)):
@@ -363,7 +367,7 @@ def _part(latex: str) -> Part:
     if value in ("-", "+"):
         return Part(latex, None)
     if compound := quantities.compound(latex):
-        return Part(*compound)
+        return Part(rf"\frac{{{compound[0].numerator}}}{{{compound[0].denominator}}}", compound[1])
     wording = quantities.read_wording(before, after)
     return Part(latex, None) if quantities.has_words(value) else Part(value, wording)
 
