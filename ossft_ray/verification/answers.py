@@ -37,7 +37,7 @@ _AND = re.compile(r"\s*(?:,?\s*\band\b|,?\s*\bor\b|,)\s*")
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bNo)(?<!\bvs)[.!?;](?=\s|\*|\Z)|\n")
 # What follows an answer in its sentence and only explains it: ", since ...", ", not 6", " because ...".
 _REASON = re.compile(
-    r"\s*(?:,\s*(?:since|as|because|so|which|where|not|while|whereas|given|that is|i\.e|rather|after|thus|hence)"
+    r"\s*(?:,\s*(?:(?:and\s+)?with|since|as|because|so|which|where|not|while|whereas|given|that is|i\.e|rather|after|thus|hence)"
     r"|\s(?:because|since|which|whereas|given that|as expected|as required|as shown|as needed|as above))\b.*"
     r"|\s+\(\s*(?:since|because|as|i\.e|which|where)\b.*"
     r"|\s+and\s[^,;]{0,80}\b(?:is|are|was|were|do|does)(?:\s+not|n't)\b.*",  # what is not so is no second answer
