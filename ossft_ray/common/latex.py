@@ -14,8 +14,8 @@ _TOKEN = re.compile(
 def find_boxes(text: str, unclosed: bool = False) -> list[tuple[int, int]]:
     r"""Spans of the contents of each outermost `\boxed{...}`, `\fbox{...}` or `\framebox{...}`, in order.
 
-    The braces may be missing (`\boxed 7`) and may nest. A box that is never closed is ignored (a complete box inside it counts), or extends to the end of
-    the text if `unclosed`. The time is linear in the length of any text.
+    The braces may be missing (`\boxed 7`) and may nest. A box that is never closed is ignored (a complete box inside it
+    counts), or extends to the end of the text if `unclosed`. The time is linear in the length of any text.
 
     >>> [r"x \boxed{\frac{1}{2}}"[start:end] for start, end in find_boxes(r"x \boxed{\frac{1}{2}}")]
     ['\\frac{1}{2}']

@@ -34,17 +34,20 @@ _ANNOUNCEMENT = re.compile(
 _MONEY = r"\d[\d,.]*(?:\s+(?![\\+\-*/=^<>])|\Z)"  # the text after the dollar of "$18 a week"
 _FORMULA = re.compile(rf"\$\$(.+?)\$\$|\$(?!{_MONEY})([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _AND = re.compile(r"\s*(?:,?\s*\band\b|,?\s*\bor\b|,)\s*")
-_SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bNo)(?<!\bvs)[.!?;](?=\s|\*|\Z)|\n")
+_SENTENCE_END = re.compile(
+    r"(?<!\bRs)(?<!\bapprox)(?<!\bNo)(?<!\bvs)(?:[.!?](?=\s|\*|\Z)|;(?=\s+(?!and\b|or\b)[a-z]{2})|\n|;\s*\Z)"
+)
 # What follows an answer in its sentence and only explains it: ", since ...", ", not 6", " because ...".
 _REASON = re.compile(
-    r"\s*(?:,\s*(?:(?:and\s+)?with|since|as|because|so|which|where|not|while|whereas|given|that is|i\.e|rather|after|thus|hence)"
+    r"\s*(?:,\s*(?:(?:and\s+)?with|since|as|because|so|which|where|not|while|whereas|given|that is|i\.e|rather|after"
+    r"|thus|hence)"
     r"|\s(?:because|since|which|whereas|given that|as expected|as required|as shown|as needed|as above))\b.*"
     r"|\s+\(\s*(?:since|because|as|i\.e|which|where)\b.*"
     r"|\s+and\s[^,;]{0,80}\b(?:is|are|was|were|do|does)(?:\s+not|n't)\b.*",  # what is not so is no second answer
     re.DOTALL | re.IGNORECASE,
 )
 # After a formula, what does not belong to the answer; "$5$ million" and "$5$ times n" do.
-_ENDS_FORMULA = re.compile(r"[\s*_\"']*(?:[.!?;:](?=\s|\*|\Z)|\n|\Z|\Z)|" + _REASON.pattern, re.DOTALL | re.IGNORECASE)
+_ENDS_FORMULA = re.compile(r"[\s*_\"']*(?:[.!?;:](?=\s|\*|\Z)|\n|\Z)|" + _REASON.pattern, re.DOTALL | re.IGNORECASE)
 # "The answer is not ..." and "the answer is obtained by ..." announce no answer.
 _NO_ANSWER = re.compile(r"(?:not|n't|un\w+|obtained|reasonable|clear|correct|right|wrong|independent)\b", re.IGNORECASE)
 
@@ -97,7 +100,7 @@ def without_reasons(text: str) -> str:
     >>> without_reasons("5 apples, since 6 is too many"), without_reasons("5, 6 and 7")
     ('5 apples', '5, 6 and 7')
     """
-    found = _REASON.search(text)
+    found = _REASON.search(text) if len(text) <= _ANNOUNCED_WITHIN_CHARACTERS else None
     return text[: found.start()] if found and text[: found.start()].strip() else text
 
 

@@ -13,27 +13,86 @@ _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−﹣－"), "-")
 _PUNCTUATION = {
     **dict.fromkeys(map(ord, "。．｡"), ". "),
     **dict.fromkeys(map(ord, "、､"), ", "),
-    **{ord("“"): '"', ord("”"): '"', ord("‘"): "'", ord("’"): "'", ord("′"): "'", ord("″"): "''"},
-    **{ord("【"): "[", ord("】"): "]", ord("〔"): "(", ord("〕"): ")"},
+    ord("“"): '"',
+    ord("”"): '"',
+    ord("‘"): "'",
+    ord("’"): "'",
+    ord("′"): "'",
+    ord("″"): "''",
+    ord("【"): "[",
+    ord("】"): "]",
+    ord("〔"): "(",
+    ord("〕"): ")",
 }
 _RANGE = re.compile(r"(?<=\d)\s*[–—〜～]\s*(?=\d)")  # 5–7 is no difference
 _FULL_WIDTH_STOP = re.compile(r"(?<=\d)．(?=\d)")
 
 _SYMBOLS = {
-    **{"∞": r"\infty", "√": r"\sqrt", "∛": r"\sqrt[3]", "×": r"\times", "÷": r"\div", "·": r"\cdot", "⋅": r"\cdot"},
-    **{"∙": r"\cdot", "±": r"\pm", "∓": r"\mp", "≤": r"\le", "⩽": r"\le", "≦": r"\le", "≥": r"\ge", "⩾": r"\ge"},
-    **{"≧": r"\ge", "≠": r"\ne", "≈": r"\approx", "≅": r"\cong", "≡": r"\equiv", "∈": r"\in", "∉": r"\notin"},
-    **{"∪": r"\cup", "∩": r"\cap", "∅": r"\emptyset", "⊂": r"\subset", "⊆": r"\subseteq", "ℝ": r"\mathbb{R}"},
-    **{"ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "→": r"\to", "∧": r"\land"},
-    **{"∨": r"\lor", "∠": r"\angle", "△": r"\triangle", "⊥": r"\perp", "∥": r"\parallel", "…": r"\ldots"},
-    **{"∑": r"\sum", "∏": r"\prod", "∫": r"\int", "∂": r"\partial", "∣": r"\mid", "°": r"^\circ", "º": r"^\circ"},
-    **{"℃": r"^\circ C", "℉": r"^\circ F", "Ω": r"\Omega", "µ": r"\mu", "∀": r"\forall", "∃": r"\exists"},
-    **{"⌊": r"\lfloor", "⌋": r"\rfloor", "⌈": r"\lceil", "⌉": r"\rceil", "∖": r"\setminus", "⁄": "/", "∶": ":"},
+    "∞": r"\infty",
+    "√": r"\sqrt",
+    "∛": r"\sqrt[3]",
+    "×": r"\times",
+    "÷": r"\div",
+    "·": r"\cdot",
+    "⋅": r"\cdot",
+    "∙": r"\cdot",
+    "±": r"\pm",
+    "∓": r"\mp",
+    "≤": r"\le",
+    "⩽": r"\le",
+    "≦": r"\le",
+    "≥": r"\ge",
+    "⩾": r"\ge",
+    "≧": r"\ge",
+    "≠": r"\ne",
+    "≈": r"\approx",
+    "≅": r"\cong",
+    "≡": r"\equiv",
+    "∈": r"\in",
+    "∉": r"\notin",
+    "∪": r"\cup",
+    "∩": r"\cap",
+    "∅": r"\emptyset",
+    "⊂": r"\subset",
+    "⊆": r"\subseteq",
+    "ℝ": r"\mathbb{R}",
+    "ℤ": r"\mathbb{Z}",
+    "ℕ": r"\mathbb{N}",
+    "ℚ": r"\mathbb{Q}",
+    "ℂ": r"\mathbb{C}",
+    "→": r"\to",
+    "∧": r"\land",
+    "∨": r"\lor",
+    "∠": r"\angle",
+    "△": r"\triangle",
+    "⊥": r"\perp",
+    "∥": r"\parallel",
+    "…": r"\ldots",
+    "∑": r"\sum",
+    "∏": r"\prod",
+    "∫": r"\int",
+    "∂": r"\partial",
+    "∣": r"\mid",
+    "°": r"^\circ",
+    "º": r"^\circ",
+    "℃": r"^\circ C",
+    "℉": r"^\circ F",
+    "Ω": r"\Omega",
+    "µ": r"\mu",
+    "∀": r"\forall",
+    "∃": r"\exists",
+    "⌊": r"\lfloor",
+    "⌋": r"\rfloor",
+    "⌈": r"\lceil",
+    "⌉": r"\rceil",
+    "∖": r"\setminus",
+    "⁄": "/",
+    "∶": ":",
 }
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+")
 _LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉₊₋]+")
 _VULGAR = re.compile(r"[¼-¾⅐-⅞]")
-_ROOT = re.compile(r"(\\sqrt(?:\[3\])?)\s*(?:\(([^()]*)\)|([\d.]+|[A-Za-z](?![A-Za-z])|\\[a-z]+))")
+_ROOT = re.compile(r"(\\sqrt(?:\[3\])?)\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[A-Za-z](?![A-Za-z])|\\[a-z]+))")
 _LETTER_NAME = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (\w+)( SYMBOL)?")
 
 _SPECIAL_TOKEN = re.compile(r"<\|[^<>|]*\|>|</?s>|<(?:end_of_turn|eos|pad)>|</answer>")
@@ -45,16 +104,18 @@ _DOLLAR = re.compile(r"(?<!\\)\$")
 _WRITTEN_DOLLAR = re.compile(
     r"\\text(?:rm|bf)?\s*\{\s*\\?(?:US)?\\?\$\s*\}|\\text(?:dollar|dollarsign)\b|\\mathdollar\b|\bUS\s*\\?\$(?=\s*\d)"
 )
-_OTHER_SIGN = re.compile(rf"\\text(?:rm)?\s*\{{\s*({_CURRENCY_SIGN})\s*\}}|({_CURRENCY_SIGN})|\\pounds?\b|\\euro\b|\\yen\b")
+_OTHER_SIGN = re.compile(
+    rf"\\text(?:rm)?\s*\{{\s*({_CURRENCY_SIGN})\s*\}}|({_CURRENCY_SIGN})|\\pounds?\b|\\euro\b|\\yen\b"
+)
 _STYLE = re.compile(
     r"\\(?:displaystyle|textstyle|scriptstyle|bf|rm|it|bfseries|tiny|small|normalsize|large|Large|LARGE|huge|Huge"
     r"|limits|nolimits|left|right|[bB]igg?[lrm]?)(?![A-Za-z])|\\color\s*\{[^{}]*\}|\\(?:phantom|label|tag\*?)\s*\{[^{}]*\}"
 )
 _BOLD_MATH = re.compile(r"\\(?:mathbf|boldsymbol|bm|pmb)\s*\{([^{}]*)\}|\\(?:mathbf|boldsymbol|bm)\s*(\d)")
-_WRAPPER = re.compile(r"\\(?:underline|uline|mathit|mathsf|mathnormal|textcolor\s*\{[^{}]*\}|underset\s*\{[^{}]*\})\s*\{")
-_TEXT_COMMAND = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|md)?|mathrm|mbox|hbox|emph)\s*(?=\{)"
+_WRAPPER = re.compile(
+    r"\\(?:underline|uline|mathit|mathsf|mathnormal|textcolor\s*\{[^{}]*\}|underset\s*\{[^{}]*\})\s*\{"
 )
+_TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|md)?|mathrm|mbox|hbox|emph)\s*(?=\{)")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{(?:aligned|align\*?|gathered|gather\*?|equation\*?|split)\}")
 _DELIMITER = re.compile(r"(?<!\\)\\[\[\]()]")
 _MARKDOWN = re.compile(r"(?<![\w)*])(\*{1,3}|`+)(?=\S)|(?<=\S)(\*{1,3}|`+)(?![\w(*])")
@@ -191,10 +252,14 @@ def _without_dollars(text: str) -> str:
         money = {place for place in places[-1:] if text[place + 1 : place + 2].isdigit()}
     elif len(places) % 2 == 0 and len(money) % 2:
         money = set()  # "$5 apples$" is one formula
-    return "".join(
-        character if index not in places else r"\$" if index in money else " "
-        for index, character in enumerate(text)
-    ) if places else text
+    return (
+        "".join(
+            character if index not in places else r"\$" if index in money else " "
+            for index, character in enumerate(text)
+        )
+        if places
+        else text
+    )
 
 
 def _unwrap(text: str) -> str:

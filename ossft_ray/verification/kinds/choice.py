@@ -110,6 +110,8 @@ def read_options(question: str) -> dict[str, str]:
 
 def choose(text: str, options: dict[str, str]) -> frozenset[str] | None:
     """Return the letters of the options that a text names by their letters, or by being the text of one alone."""
+    if len(text) > MAX_CHARACTERS:
+        return None
     text = _unwrapped(text)
     matches = [letter for letter, option in options.items() if _plain(option) == _plain(text)]
     if len(matches) == 1:
@@ -145,10 +147,12 @@ def _letters(text: str, options: dict[str, str]) -> frozenset[str] | None:
 
 def _unwrapped(text: str) -> str:
     """A text without the fonts, braces and bold that formatted it, in plain characters."""
-    text = plain_characters(text)
+    text = _WIDE_SPACE.sub(" ", plain_characters(text))
     for _ in range(3):
         text = _WRAPPED.sub(lambda match: match[1] or match[2] or "", text)
-    return re.sub(r"^\s*(?:option|choice|answer|选项)\s*:?\s*(?=\(?[A-Za-z]\b)", "", _SPACING.sub(" ", text), flags=re.IGNORECASE)
+    return re.sub(
+        r"^\s*(?:option|choice|answer|选项)\s*:?\s*(?=\(?[A-Za-z]\b)", "", _SPACING.sub(" ", text), flags=re.IGNORECASE
+    )
 
 
 def _in_order(marks: list[re.Match[str]]) -> list[re.Match[str]]:

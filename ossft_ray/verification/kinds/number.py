@@ -13,7 +13,7 @@ from decimal import Context, Decimal, DecimalException, localcontext
 from fractions import Fraction
 
 from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, UNPARSED, WRONG, Verdict
-from ossft_ray.verification import quantities
+from ossft_ray.verification import quantities, units
 from ossft_ray.verification.answers import gold_answer, stated_answer, without_reasons
 from ossft_ray.verification.normalisation import latex_of, trim
 from ossft_ray.verification.quantities import Wording
@@ -47,7 +47,7 @@ class Number:
     """A value, and what the words around it say."""
 
     value: Decimal
-    wording: Wording = Wording()
+    wording: Wording
 
 
 def grade(
@@ -100,21 +100,33 @@ def read_number(text: str) -> Number | None:
             match = _NUMBER.match(rest)
             if match is None:
                 return None
+            is_apart = match[0].endswith(" ") or rest.startswith(r"\text", match.end())
             value, rest = _value(match), rest[match.end() :]
     except (DecimalException, ValueError, OverflowError, ZeroDivisionError):
         return None
     after = quantities.words_in(rest)
     wording = quantities.read_wording(before, after)
-    if after and (after[0] == "!" or any(word[0].isdigit() for word in after) or not (_SPELLED.match(after[0]) or _is_known(wording))):
+    if after and (
+        after[0] == "!"
+        or any(word[0].isdigit() for word in after)
+        or not (_is_word(after[0], is_apart) or _is_known(wording))
+    ):
         return None
     sign = -1 if wording.is_negative else 1
     with localcontext(_CONTEXT):
         return Number(sign * value * _decimal(wording.scale), wording)
 
 
+def _is_word(word: str, is_apart: bool) -> bool:
+    """Whether the words after a number begin with one, not with letters of mathematics such as `x` or `ab`."""
+    return _SPELLED.match(word) is not None or (is_apart and len(word) > 1 and word.isalpha())
+
+
 def _is_known(wording: Wording) -> bool:
     """Whether the words after a number are a unit, a percent sign, a scale, or nothing after a counter."""
-    return not wording.after or wording.is_percent or wording.scale != 1 or quantities.unit_of(wording.after) is not None
+    return (
+        not wording.after or wording.is_percent or wording.scale != 1 or quantities.unit_of(wording.after) is not None
+    )
 
 
 def _decimal(value: Fraction) -> Decimal:
@@ -139,7 +151,7 @@ def _in_units_of(gold: Number, number: Number) -> list[Decimal]:
     one, other = gold.wording, number.wording
     factor = quantities.conversion(one, other)
     if factor is None:
-        degrees = quantities.temperature(number.value, other, one)
+        degrees = units.temperature(number.value, *map(quantities.unit_of, (other.after, one.after)))
         return [] if degrees is None else [degrees]
     value = number.value * _decimal(factor)
     if one.is_percent == other.is_percent:

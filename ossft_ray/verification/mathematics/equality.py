@@ -43,16 +43,23 @@ def equal(gold: Any, prediction: Any) -> bool:
 
 def _same_number(one: Any, other: Any) -> bool:
     """Whether both are numbers without a decimal point and equal to fifty digits, such as e^(i pi) and -1."""
-    if not all(isinstance(side, sympy.Expr) and not side.free_symbols and not side.has(sympy.Float) for side in (one, other)):
-        return False
+    for side in (one, other):
+        if not isinstance(side, sympy.Expr) or side.has(sympy.Float):
+            return False
+        if side.free_symbols and not (side.has(sympy.exp) and {str(letter) for letter in side.free_symbols} == {"i"}):
+            return False
+    # Math-Verify reads the i of e^(i pi) as a letter.
+    one, other = (side.subs(dict.fromkeys(side.free_symbols, sympy.I)) for side in (one, other))
     first, second = _value(one), _value(other)
-    if first is None or second is None or isinstance(one, sympy.Rational) and isinstance(other, sympy.Rational):
+    if first is None or second is None or (isinstance(one, sympy.Rational) and isinstance(other, sympy.Rational)):
         return False
     return bool(abs(first) < _LARGE) and not _values_differ(one, other)
 
 
 def product(expression: Any, factor: Any) -> Any:
-    """An expression times a number or another expression; None if it is no formula."""
+    """An expression, or the right side of `x = ...`, times another; None if it is no formula."""
+    if isinstance(expression, sympy.Eq) and isinstance(expression.lhs, sympy.Symbol):
+        expression = expression.rhs
     return expression * factor if isinstance(expression, sympy.Expr) else None
 
 
@@ -60,7 +67,11 @@ def as_set(expression: Any) -> tuple[Any, set[Any]] | None:
     """The set of real numbers that a solved inequality or an interval describes, and its letters; None for others."""
     if isinstance(expression, sympy.Set) and not isinstance(expression, sympy.FiniteSet):
         return expression, set()
-    if isinstance(expression, Relational) and isinstance(expression, sympy.Eq) and isinstance(expression.rhs, sympy.Set):
+    if (
+        isinstance(expression, Relational)
+        and isinstance(expression, sympy.Eq)
+        and isinstance(expression.rhs, sympy.Set)
+    ):
         return expression.rhs, set(expression.lhs.free_symbols)
     if not isinstance(expression, Relational | And) or not _is_solved(expression):
         return None

@@ -10,9 +10,13 @@ from fractions import Fraction
 
 _MAX_PERMUTED = 200
 _BINOMIAL = re.compile(r"\(?\s*\\begin\{array\}\{[lcr]\}\s*(\w+)\s*\\\\\s*(\w+)\s*\\end\{array\}\s*\)?")
-_CHOSEN = re.compile(r"(?<![A-Za-z\\])(?:C|\\text\{C\})\s*(?:_\{?(\d+)\}?\s*\^\{?(\d+)\}?|\^\{?(\d+)\}?\s*_\{?(\d+)\}?)")
+_CHOSEN = re.compile(
+    r"(?<![A-Za-z\\])(?:C|\\text\{C\})\s*(?:_\{?(\d+)\}?\s*\^\{?(\d+)\}?|\^\{?(\d+)\}?\s*_\{?(\d+)\}?)"
+)
 _PERMUTED = re.compile(r"(?<![A-Za-z\\])(?:A|P|\\text\{[AP]\})\s*(?:_\{?(\d+)\}?\s*\^\{?(\d+)\}?)")
-_REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)(?:\\overline\s*\{\s*(\d+)\s*\}|\\bar\s*\{?(\d+)\}?|\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?)")
+_REPEATING = re.compile(
+    r"(?<![\d.])(\d*)\.(\d*)(?:\\overline\s*\{\s*(\d+)\s*\}|\\bar\s*\{?(\d+)\}?|\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?)"
+)
 _MIXED = re.compile(r"(?<![\d.\w}^_/*+(-])(-?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.\w])")
 _SPACED_MIXED = re.compile(r"(?<=\d)\s+(?=\\[dt]?frac\s*\{?\s*\d+\s*\}?\s*\{?\s*\d+\s*\}?)")
 _AND_A_HALF = re.compile(r"(?<=\d)\s*(?:\\text\{\s*and a half\s*\}|and a half\b)")

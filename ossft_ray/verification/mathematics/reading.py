@@ -8,7 +8,6 @@ Math-Verify parses all LaTeX through one function of its parser module, and all 
 `install` replaces both with the functions of this module.
 """
 
-import re
 from typing import Any
 
 import sympy
@@ -22,8 +21,6 @@ _parse_arithmetic = parser.parse_expr_cached  # Math-Verify's own, which `instal
 
 MAX_FACTORIAL = 3000  # the n of Gamma(n) and of a binomial
 MAX_SYMBOLIC_BINOMIAL = 10  # the k of "n over k" if n has letters, because it is expanded
-
-_COMPLEX_EXPONENT = re.compile(r"e\s*\^\s*\{[^{}]*(?<![A-Za-z\\])i(?![A-Za-z])")  # e^{i\pi}
 
 # These make large matrices from small numbers, or run forever on small matrices. No answer is a command to compute.
 _COMPUTATIONS = {
@@ -111,6 +108,5 @@ def read_arithmetic(text: str) -> Any:
 
 def _convert(latex: str) -> Any:
     config = ConversionConfig(lowercase_symbols=False)  # the radius R is not the radius r
-    is_complex = should_treat_as_complex(latex) or _COMPLEX_EXPONENT.search(latex) is not None
-    converter = _CheckedConverter(is_real=not is_complex, config=config)
+    converter = _CheckedConverter(is_real=not should_treat_as_complex(latex), config=config)
     return check_expression(converter.parse(latex))

@@ -26,17 +26,29 @@ _NUMBER_IN_TEXT = re.compile(r"\\text\s*\{([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
 _LETTER_IN_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
 _ASIDE = re.compile(r"(?<=[\d}])\s+(\([A-Za-z][A-Za-z\s'-]{2,}\))\Z")
 _UNIT_LETTER = re.compile(r"(?<=[\d})])\s?([mgsh])\Z")
-_MODULUS = re.compile(r"\s*\(?\s*\\?(?:pmod|bmod|mod|text\s*\{\s*\(?\s*mod\s*\}?)\s*\{?\s*(\d+|[a-z])\s*\}?\s*\)?\s*\}?\Z")
-_BASE = re.compile(r"(-?[0-9A-Fa-f.]*\d[0-9A-Fa-f.]*|[A-F])\s*_\s*(?:\{?\s*\(?\s*(\d+)\s*\)?\s*\}?|\{?\s*\\text\s*\{\s*(\w+)\s*\}\s*\}?)\Z")
+_MODULUS = re.compile(
+    r"\s*\(?\s*\\?(?:pmod|bmod|mod|text\s*\{\s*\(?\s*mod\s*\}?)\s*\{?\s*(\d+|[a-z])\s*\}?\s*\)?\s*\}?\Z"
+)
+_BASE = re.compile(
+    r"(-?[0-9A-Fa-f.]*\d[0-9A-Fa-f.]*|[A-F])\s*_\s*(?:\{?\s*\(?\s*(\d+)\s*\)?\s*\}?|\{?\s*\\text\s*\{\s*(\w+)\s*\}\s*\}?)\Z"
+)
 _BASE_WORDS = re.compile(r"\s*\(?(?:\\text\s*\{)?\s*\(?(?:in )?base[\s-]*\}?\s*(\w+)\s*\)?\}?\s*\Z")
-_NUMBER_NAMES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13), strict=True))
+_NUMBER_NAMES = dict(
+    zip(
+        ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"],
+        range(2, 13),
+        strict=True,
+    )
+)
 _DOMAIN = re.compile(
     r"(?:[,;\s(\[]|\\text\s*\{[\s,]*(?:where|for|with|and)?[\s,]*\}|where\s|for\s|with\s)+([A-Za-z])\s*"
     r"(?:\\in\s*\\mathbb\s*\{?\s*([ZNRQC])\s*\}?(?:\s*[\^_]\s*\{?\s*([*+]|\\ast|0|\\ge\s*0)\s*\}?)?"
-    r"|(?:\\text\s*\{)?\s*(?:is|are|being)?\s*(?:an?|any)?\s*(?:arbitrary )?(integer|natural number|real number|constant)s?\s*\}?)\s*[)\]]?\Z"
+    r"|(?:\\text\s*\{)?\s*(?:is|are|being)?\s*(?:an?|any)?\s*(?:arbitrary )?"
+    r"(integer|natural number|real number|constant)s?\s*\}?)\s*[)\]]?\Z"
 )
 _FOR_ANY = re.compile(
-    r"[,\s]*(?:\\text\s*\{\s*)?\b(?:for|where)\s+(?:any|all|every|each|some|arbitrary)[A-Za-z\s]*\}?\s*[A-Za-z]?(?:\s*\\in\s*\\mathbb\s*\{?\s*[A-Z]\s*\}?)?\Z"
+    r"[,\s]*(?:\\text\s*\{\s*)?\b(?:for|where)\s+(?:any|all|every|each|some|arbitrary)[A-Za-z\s]*\}?\s*[A-Za-z]?"
+    r"(?:\s*\\in\s*\\mathbb\s*\{?\s*[A-Z]\s*\}?)?\Z"
 )
 _POINT = re.compile(r"([A-Z]'?)\s*(\((?![^()]*=)[^()]*,[^()]*\))\Z")
 _NAMED = re.compile(r"([A-Za-z])(?:\(\s*([^()=]+?)\s*\))?\s*(?:=|\\equiv)\s*([^=<>]+)\Z")
@@ -49,6 +61,7 @@ _IN = re.compile(r"\A([A-Za-z])\s*\\in\s*(?=[(\[\\])")
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq|thickapprox|sim|doteq)(?![a-z])|~|≈")
 _PRODUCT = re.compile(r"(?!.*(.).*\1)[b-df-hj-np-tv-z]{2,4}")  # letters as variables: xy, pqr, but not `no` or `hht`
 _NAME_OF_POINTS = re.compile(r"(?<![\\A-Za-z])[A-Z]{3,}(?![A-Za-z])")
+_DECIMAL = re.compile(r"(?:[A-Za-z]\s*=\s*)?(-?\d+(?:,\d{3})*(?:\.\d+)?)")
 _EQUALS = re.compile(r"(?<![<>!:\\])=")
 _NONE = {"no solution", "no solutions", "none", "no real solution", "no real solutions", "empty set", "the empty set"}
 _UNDEFINED = {"dne", "does not exist", "doesn't exist", "undefined"}
@@ -79,20 +92,19 @@ def agree(gold: str, answer: str, read: Read) -> bool | None:
     gold, answer = _prepare(gold), _prepare(answer)
     if gold == answer:
         return True
-    words = _words_alone(gold), _words_alone(answer)
-    if words[0] is not None and words[1] is not None:
-        return _same_lists_of_words(*words)
-    for one, other in ((words[0], answer), (words[1], gold)):
+    words, other_words = _words_alone(gold), _words_alone(answer)
+    if words is not None and other_words is not None:
+        return _same_lists_of_words(words, other_words)
+    for one, other in ((words, answer), (other_words, gold)):
         if one is not None and r"\emptyset" in other:
             return " ".join(word for part in one for word in part).casefold() in _NONE
     gold_marks, gold = _marks(gold)
     marks, answer = _marks(answer)
     if any(a is not None and b is not None and a != b for a, b in _pairs(gold_marks, marks)):
         return False
-    gold, answer = _same_parameter(gold, answer, gold_marks, marks)
-    if gold_marks.base or marks.base:
-        if re.sub(r"\s", "", gold).casefold() == re.sub(r"\s", "", answer).casefold():
-            return True
+    answer = _same_parameter(answer, gold_marks, marks)
+    if (gold_marks.base or marks.base) and gold.replace(" ", "").casefold() == answer.replace(" ", "").casefold():
+        return True
     gold, answer = _without_names(gold, answer)
     ratio = _compare_ratios(gold, answer, read)
     if ratio is not None:
@@ -116,7 +128,7 @@ def is_readable(gold: str, read: Read) -> bool:
     _, value = _marks(gold)
     if _ratio(value) is not None or _number_set(value, read) is not None or read(value):
         return True
-    return all(part.words or part.wording is not None and read(part.value) for part in _parts(value))
+    return all(part.words or (part.wording is not None and read(part.value)) for part in _parts(value))
 
 
 def _brackets(latex: str) -> str | None:
@@ -126,7 +138,9 @@ def _brackets(latex: str) -> str | None:
 
 
 def _prepare(latex: str) -> str:
-    latex = _JOINED_TEXT.sub(lambda match: "".join(rf"\text{{{piece}}}" for piece in match.groups() if piece.strip()), latex)
+    latex = _JOINED_TEXT.sub(
+        lambda match: "".join(rf"\text{{{piece}}}" for piece in match.groups() if piece.strip()), latex
+    )
     latex = _APPROXIMATELY.sub("=", latex)
     latex = _ASIDE.sub(r"\\text{ \1}", _NUMBER_IN_TEXT.sub(r"\1", latex))
     if found := _LETTER_IN_TEXT.fullmatch(latex):
@@ -136,7 +150,12 @@ def _prepare(latex: str) -> str:
 
 
 def _pairs(one: Marks, other: Marks) -> list[tuple[str | None, str | None]]:
-    return [(one.modulus, other.modulus), (one.base, other.base), (_set_of(one), _set_of(other)), (one.point, other.point)]
+    return [
+        (one.modulus, other.modulus),
+        (one.base, other.base),
+        (_set_of(one), _set_of(other)),
+        (one.point, other.point),
+    ]
 
 
 def _set_of(marks: Marks) -> str | None:
@@ -149,7 +168,11 @@ def _marks(latex: str) -> tuple[Marks, str]:
         modulus, latex = found[1], latex[: found.start()].strip().replace(r"\equiv", "=")
     if (found := _FOR_ANY.search(latex)) and found.start():
         latex = latex[: found.start()].strip()
-    if (found := _DOMAIN.search(latex)) and latex[: found.start()].strip(" (") and not re.search(r"[<>=]\s*\Z", latex[: found.start()]):
+    if (
+        (found := _DOMAIN.search(latex))
+        and latex[: found.start()].strip(" (")
+        and not re.search(r"[<>=]\s*\Z", latex[: found.start()])
+    ):
         name = found[2] or {"i": "Z", "n": "N", "r": "R", "c": "R"}[found[4][0]]
         domain, latex = f"{found[1]}:{name}{found[3] or ''}", latex[: found.start()].strip(" ,;")
     if found := _BASE.fullmatch(latex):
@@ -161,19 +184,22 @@ def _marks(latex: str) -> tuple[Marks, str]:
     return Marks(modulus, base, domain, point), latex
 
 
-def _same_parameter(gold: str, answer: str, gold_marks: Marks, marks: Marks) -> tuple[str, str]:
-    """Rename the parameter of an answer (`n \\in Z`) to that of the gold answer."""
-    if gold_marks.domain and marks.domain and (new := gold_marks.domain[0]) != (old := marks.domain[0]):
-        if not re.search(rf"(?<![A-Za-z\\]){new}(?![A-Za-z])", answer):
-            answer = re.sub(rf"(?<![A-Za-z\\]){old}(?![A-Za-z])", new, answer)
-    return gold, answer
+def _same_parameter(answer: str, gold_marks: Marks, marks: Marks) -> str:
+    """The answer with its parameter (the n of `n in Z`) renamed to that of the gold answer."""
+    if not (gold_marks.domain and marks.domain):
+        return answer
+    new, old = gold_marks.domain[0], marks.domain[0]
+    if re.search(rf"(?<![A-Za-z\\]){new}(?![A-Za-z])", answer):
+        return answer
+    return re.sub(rf"(?<![A-Za-z\\]){old}(?![A-Za-z])", new, answer)
 
 
 def _without_names(gold: str, answer: str) -> tuple[str, str]:
-    """Drop the names of two functions of the same letter (`f(x) = ...`, `y = ...`), and those of values (`f(2) = ...`)."""
+    """Drop the names of two functions of the same letter (`f(x) =`, `y =`, `f =`), and that of a value (`f(2) =`)."""
     one, other = _NAMED.match(gold), _NAMED.match(answer)
     if one and other and (one[2] or other[2]) and not _is_number(one[2]) and not _is_number(other[2]):
-        if one[2] == other[2] or not (one[2] and other[2]):
+        name = next((match[1] for match in (one, other) if not match[2]), None)
+        if one[2] == other[2] if name is None else name in ("y", one[1] if one[2] else other[1]):
             return one[3], other[3]
     if one and not other and _is_number(one[2]) and "," not in one[2]:
         return one[3], answer
@@ -235,14 +261,18 @@ def _compare_ratios(gold: str, answer: str, read: Read) -> bool | None:
         value = rf"\frac{{{found[0][0]}}}{{{found[0][1]}}}"
         return _compare_parts(value if one else gold, answer if one else value, read)
     (pieces, wording, names), (other_pieces, other_wording, other_names) = one, other
-    if names and other_names and names != other_names or len(pieces) != len(other_pieces):
+    if (names and other_names and names != other_names) or len(pieces) != len(other_pieces):
         return False
     if quantities.conversion(wording, other_wording) is None:
         return False
     times = [_TIME.fullmatch(":".join(part)) for part in (pieces, other_pieces)]
-    if wording.half_of_day or other_wording.half_of_day or all(times):
-        minutes = [_minutes(match, part.half_of_day) for match, part in zip(times, (wording, other_wording), strict=True)]
-        return None not in minutes and minutes[0] == minutes[1] or pieces == other_pieces and not (wording.half_of_day and other_wording.half_of_day)
+    if wording.half_of_day or other_wording.half_of_day or (all(times) and len(pieces) == 2):
+        minutes = [
+            _minutes(match, part.half_of_day) for match, part in zip(times, (wording, other_wording), strict=True)
+        ]
+        return (None not in minutes and minutes[0] == minutes[1]) or (
+            pieces == other_pieces and not (wording.half_of_day and other_wording.half_of_day)
+        )
     values = [[read(piece) for piece in part] for part in (pieces, other_pieces)]
     if not all(value for part in values for value in part):
         return False
@@ -275,9 +305,8 @@ def _ratio(latex: str) -> tuple[list[str], Wording, str] | None:
 
 def _compare_sets(gold: str, answer: str, read: Read) -> bool | None:
     """The verdict if both answers are sets of numbers and one is written as inequalities; None otherwise."""
-    if not (_RELATION.search(gold) and _RELATION.search(answer) or r"\mid" in gold + answer):
-        if not (_RELATION.search(gold) or _RELATION.search(answer)):
-            return None
+    if not (_RELATION.search(gold) or _RELATION.search(answer)):
+        return None
     one, other = _number_set(gold, read), _number_set(answer, read)
     if one is None or other is None:
         if _joint(gold) and _joint(answer) and _joint(gold) != _joint(answer):
@@ -316,7 +345,9 @@ def _number_set(latex: str, read: Read) -> tuple[Any, Any] | None:
 
 def _joint(latex: str) -> str | None:
     words = set(re.findall(r"(?<![A-Za-z\\])(and|or)(?![A-Za-z])", latex))
-    words |= {"or" for name in (r"\lor", r"\vee") if name in latex} | {"and" for name in (r"\land", r"\wedge") if name in latex}
+    words |= {"or" for name in (r"\lor", r"\vee") if name in latex} | {
+        "and" for name in (r"\land", r"\wedge") if name in latex
+    }
     return words.pop() if len(words) == 1 else None
 
 
@@ -374,15 +405,25 @@ def _part(latex: str) -> Part:
 
 def _top_level(latex: str) -> list[str]:
     pieces, depth, current = [], 0, ""
-    for token in re.finditer(r"\\text\s*\{[^{}]*\}|\\[{}]|\\[a-zA-Z]+|\\.|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|.", latex, re.DOTALL):
+    for token in re.finditer(
+        r"\\text\s*\{[^{}]*\}|\\[{}]|\\[a-zA-Z]+|\\.|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|.", latex, re.DOTALL
+    ):
         text = token[0]
         word = _TEXT.fullmatch(text)
         if text in ("(", "[", "{", r"\{"):
             depth += 1
         elif text in (")", "]", "}", r"\}"):
             depth -= 1
-        is_thousands = text == "," and re.match(r",\d{3}(?!\d)", latex[token.start() :]) and re.search(r"(?<![\d.])\d{1,3}(?:,\d{3})*\Z", latex[: token.start()])
-        if depth <= 0 and not is_thousands and (text in (",", ";", "and", "or") or word and word[1].strip(" ,;") in ("and", "or")):
+        is_thousands = (
+            text == ","
+            and re.match(r",\d{3}(?!\d)", latex[token.start() :])
+            and re.search(r"(?<![\d.])\d{1,3}(?:,\d{3})*\Z", latex[: token.start()])
+        )
+        if (
+            depth <= 0
+            and not is_thousands
+            and (text in (",", ";", "and", "or") or (word and word[1].strip(" ,;") in ("and", "or")))
+        ):
             pieces.append(current)
             current = ""
         else:
@@ -396,10 +437,12 @@ def _equal_parts(gold: Part, part: Part, read: Read) -> bool | None:
         return bool(gold.words and part.words) and quantities.same_words(list(gold.words), list(part.words))
     if gold.wording is None or part.wording is None:
         return None if part.wording is None else False
-    if (gold.as_written or part.as_written) and _equal_values(gold.as_written or gold.value, part.as_written or part.value, read):
+    if (gold.as_written or part.as_written) and _equal_values(
+        gold.as_written or gold.value, part.as_written or part.value, read
+    ):
         return True
     factor = quantities.conversion(gold.wording, part.wording)
-    if factor is None or gold.wording.is_letter and not part.wording.after:
+    if factor is None or (gold.wording.is_letter and not part.wording.after):
         return False  # 5m may be a product, of which 5 is not all
     one, other = gold.wording, part.wording
     factor *= other.scale / one.scale * (-1 if one.is_negative != other.is_negative else 1)
@@ -416,9 +459,17 @@ def _equal_percent(gold: str, answer: str, gold_is_percent: bool, read: Read, fa
     values = read(answer)
     if not values:
         return None
-    if not gold_is_percent and any(value.is_number and abs(value) < 1 for value in values if isinstance(value, sympy.Expr)):
+    if not gold_is_percent and any(
+        value.is_number and abs(value) < 1 for value in values if isinstance(value, sympy.Expr)
+    ):
         return False
     return _equal_values(gold, answer, read, factor)
+
+
+def _exact(latex: str, expressions: list[Any]) -> list[Any]:
+    """The expressions of a value, exactly if it is a decimal, whose last digits a conversion would blur."""
+    found = _DECIMAL.fullmatch(latex)
+    return [sympy.Rational(found[1].replace(",", ""))] if found else expressions
 
 
 def _equal_values(gold: str, answer: str, read: Read, factor: Fraction = Fraction(1)) -> bool | None:
@@ -426,5 +477,10 @@ def _equal_values(gold: str, answer: str, read: Read, factor: Fraction = Fractio
     if not values:
         return None
     if factor != 1:
+        golds, values = _exact(gold, golds), _exact(answer, values)
+    # The larger unit is converted to the smaller one, because small numbers are compared less exactly.
+    if factor > 1 or factor < 0:
         values = [product(value, sympy.Rational(factor.numerator, factor.denominator)) for value in values]
-    return any(equal(one, other) for one in golds for other in values if other is not None)
+    elif factor != 1:
+        golds = [product(value, sympy.Rational(factor.denominator, factor.numerator)) for value in golds]
+    return any(equal(one, other) for one in golds for other in values if one is not None and other is not None)
