@@ -3,14 +3,19 @@ r"""The boxes of a LaTeX text. `method` hides the answers in them, and `verifica
 import re
 
 # Escaped characters (`\{`, and the `\\` before a brace) are matched whole, so they neither open nor close anything.
-_TOKEN = re.compile(r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+# TeX boxes one character of `\boxed 72`, but who writes this means the number.
+_TOKEN = re.compile(
+    r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\(?:boxed|fbox)\s*(?P<bare>[-+]?\d+(?:[.,/]\d+)*|\s[A-Za-z](?![A-Za-z]))"
+    r"|\\.|(?P<open>\{)|(?P<close>\})",
+    re.DOTALL,
+)
 
 
 def find_boxes(text: str, unclosed: bool = False) -> list[tuple[int, int]]:
     r"""Spans of the contents of each outermost `\boxed{...}`, `\fbox{...}` or `\framebox{...}`, in order.
 
-    Braces may nest. A box that is never closed is ignored (a complete box inside it counts), or extends to the end of
-    the text if `unclosed`. The time is linear in the length of any text.
+    The braces may be missing (`\boxed 7`) and may nest. A box that is never closed is ignored (a complete box inside it
+    counts), or extends to the end of the text if `unclosed`. The time is linear in the length of any text.
 
     >>> [r"x \boxed{\frac{1}{2}}"[start:end] for start, end in find_boxes(r"x \boxed{\frac{1}{2}}")]
     ['\\frac{1}{2}']
@@ -20,6 +25,8 @@ def find_boxes(text: str, unclosed: bool = False) -> list[tuple[int, int]]:
     for token in _TOKEN.finditer(text):
         if token["box"]:
             opened.append(token.end())
+        elif token["bare"]:
+            _close(boxes, token.start("bare"), token.end("bare"))
         elif token["open"]:
             opened.append(None)
         elif token["close"] and opened:

@@ -5,14 +5,20 @@ apples and give up" has no answer. `docs/verification.md` has a table of example
 """
 
 import json
+import math
 import re
+from decimal import Decimal
 from typing import Any
 
 from ossft_ray.common.latex import find_boxes
+from ossft_ray.verification.normalisation import plain_characters
 
 _ANNOUNCED_WITHIN_CHARACTERS = 400  # of the end, because the model may drop an answer that it announces earlier
 
 _TAIL = re.compile(r"####[ \t]*(\S[^\n]*)\Z")
+# A tail with other text below it must be a number alone, because "#### 2. Add them" is a heading.
+_NUMBER_TAIL = re.compile(r"####[ \t]*((?:\*\*|\\?\$|[-+€£¥])*\d[\d,./]*\d?(?:\\?%)?\$?(?:\*\*)?)[ \t]*(?:\n|<)")
+_SPECIAL_TOKENS = re.compile(r"(?:\s|<\|[^<>|]*\|>|</s>|<end_of_turn>|<eos>)+\Z")
 _ONLY_A_BOX = re.compile(r"\s*\\(?:boxed|fbox|framebox)\s*\{.*\}\s*", re.DOTALL)
 # The text between two boxes that form one answer: "$x = \boxed{1}$ or $x = \boxed{2}$".
 _JOINT = re.compile(
@@ -21,13 +27,27 @@ _JOINT = re.compile(
 _ANNOUNCEMENT = re.compile(
     r"\banswers?\b(?:\s+(?:to|of|for)\b[^.:\n$]{0,60}?)?[\s*_]*(?:\b(?:is|are|would\s+be|must\s+be)\b|[:=])[\s*_]*:?[\s*_]*"
     r"(?:(?:thus|therefore|then|hence|so|simply|just)\b[\s,]*)*"
+    r"|答案(?:是|为|應為|应为|選|选)?\s*[::]?\s*|(?:故|所以|因此|应|應)\s*(?:选|選)(?:择|擇)?\s*[::]?\s*"
     r"|^[#*_ \t]*(?:the\s+)?(?:final\s+)?answer[*_ \t]*\n\s*[*_]*",  # a heading
     re.IGNORECASE | re.MULTILINE,
 )
 _MONEY = r"\d[\d,.]*(?:\s+(?![\\+\-*/=^<>])|\Z)"  # the text after the dollar of "$18 a week"
 _FORMULA = re.compile(rf"\$\$(.+?)\$\$|\$(?!{_MONEY})([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _AND = re.compile(r"\s*(?:,?\s*\band\b|,?\s*\bor\b|,)\s*")
-_SENTENCE_END = re.compile(r"[.!?;](?=\s|\*|\Z)|\n")
+_SENTENCE_END = re.compile(
+    r"(?<!\bRs)(?<!\bapprox)(?<!\bNo)(?<!\bvs)(?:[.!?](?=\s|\*|\Z)|;(?=\s+(?!and\b|or\b)[a-z]{2})|\n|;\s*\Z)"
+)
+# What follows an answer in its sentence and only explains it: ", since ...", ", not 6", " because ...".
+_REASON = re.compile(
+    r"\s*(?:,\s*(?:(?:and\s+)?with|since|as|because|so|which|where|not|while|whereas|given|that is|i\.e|rather|after"
+    r"|thus|hence)"
+    r"|\s(?:because|since|which|whereas|given that|as expected|as required|as shown|as needed|as above))\b.*"
+    r"|\s+\(\s*(?:since|because|as|i\.e|which|where)\b.*"
+    r"|\s+and\s[^,;]{0,80}\b(?:is|are|was|were|do|does)(?:\s+not|n't)\b.*",  # what is not so is no second answer
+    re.DOTALL | re.IGNORECASE,
+)
+# After a formula, what does not belong to the answer; "$5$ million" and "$5$ times n" do.
+_ENDS_FORMULA = re.compile(r"[\s*_\"']*(?:[.!?;:](?=\s|\*|\Z)|\n|\Z)|" + _REASON.pattern, re.DOTALL | re.IGNORECASE)
 # "The answer is not ..." and "the answer is obtained by ..." announce no answer.
 _NO_ANSWER = re.compile(r"(?:not|n't|un\w+|obtained|reasonable|clear|correct|right|wrong|independent)\b", re.IGNORECASE)
 
@@ -53,8 +73,35 @@ def final_answer(text: str) -> str | None:
         return ", ".join(reversed(parts))
     # The search starts at the last marker, so that its cost does not grow with the text.
     marker = text.rfind("####")
-    tail = _TAIL.match(text[marker:].rstrip()) if marker >= 0 else None
-    return tail[1].strip() if tail else None
+    if marker < 0:
+        return None
+    rest = text[marker:]
+    if tail := _TAIL.match(_SPECIAL_TOKENS.sub("", rest)):
+        return tail[1].strip()
+    tail = _NUMBER_TAIL.match(rest)
+    return tail[1].strip() if tail and announced_answer(rest) is None else None
+
+
+def gold_answer(text: str) -> str:
+    r"""Return the answer that a gold text marks, so that it may be a whole solution; else the text itself.
+
+    >>> gold_answer("48 + 24 = 72\n#### 72"), gold_answer(r"$\boxed{5}$"), gold_answer("5")
+    ('72', '5', '5')
+    """
+    text = text.strip()
+    if "####" not in text and "box" not in text:
+        return text
+    return final_answer(text) or text
+
+
+def without_reasons(text: str) -> str:
+    """Return the start of a sentence up to the words that explain its answer.
+
+    >>> without_reasons("5 apples, since 6 is too many"), without_reasons("5, 6 and 7")
+    ('5 apples', '5, 6 and 7')
+    """
+    found = _REASON.search(text) if len(text) <= _ANNOUNCED_WITHIN_CHARACTERS else None
+    return text[: found.start()] if found and text[: found.start()].strip() else text
 
 
 def stated_answer(response: str) -> str | None:
@@ -73,21 +120,23 @@ def announced_answer(text: str) -> str | None:
 
     That is the formulas directly after it, else the rest of the sentence.
     """
-    text = text[-_ANNOUNCED_WITHIN_CHARACTERS:]
+    text = plain_characters(text[-_ANNOUNCED_WITHIN_CHARACTERS:])
     starts = [announcement.end() for announcement in _ANNOUNCEMENT.finditer(text)]
     if not starts or _NO_ANSWER.match(text, starts[-1]):
         return None
     formulas, position = [], starts[-1]
+    after = position
     while formula := _FORMULA.match(text, position):
         formulas.append(next(group for group in formula.groups() if group is not None).strip())
-        joint = _AND.match(text, formula.end())
+        after = formula.end()
+        joint = _AND.match(text, after)
         if joint is None:
             break
         position = joint.end()
-    if formulas:
+    if formulas and (after >= len(text) or _ENDS_FORMULA.match(text, after)):
         return ", ".join(formulas)
-    end = _SENTENCE_END.search(text, position)
-    return text[position : end.start() if end else len(text)].strip(" \t*_\"'“”`") or None
+    end = _SENTENCE_END.search(text, starts[-1])
+    return text[starts[-1] : end.start() if end else len(text)].strip(" \t*_\"'“”`") or None
 
 
 def conclusion(response: str) -> str:
@@ -112,8 +161,8 @@ def answer_text(value: Any, kind: str = "math") -> str:
         return json.dumps([answer_text(item) for item in value], ensure_ascii=False)
     if isinstance(value, list | tuple):
         return ", ".join(answer_text(item) for item in value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, float):
+        return format(Decimal(repr(value)).normalize(), "f") if math.isfinite(value) else ""
     return "" if value is None or isinstance(value, bool | dict | bytes) else str(value).strip()
 
 

@@ -8,56 +8,50 @@ still be hard, and nothing here limits time or memory, because Math-Verify's own
 thread only. So grade the text of a model through `VerifierPool`.
 """
 
-import itertools
 import logging
 import re
 from functools import lru_cache
 from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import LatexExtractionConfig, parse
 from math_verify.errors import TimeoutException
 
 from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
-from ossft_ray.verification.answers import announced_answer, conclusion, final_answer
+from ossft_ray.verification.answers import announced_answer, conclusion, final_answer, gold_answer, without_reasons
+from ossft_ray.verification.kinds.choice import compare_choices
 from ossft_ray.verification.kinds.text import TEXT_COMMAND
 from ossft_ray.verification.mathematics import reading
 from ossft_ray.verification.mathematics.complexity import MAX_CHARACTERS, TooComplex
 from ossft_ray.verification.mathematics.equality import equal
-from ossft_ray.verification.mathematics.wording import contradict, has_numbers_between_words
+from ossft_ray.verification.mathematics.notation import rewrite
+from ossft_ray.verification.mathematics.statements import agree, is_readable
+from ossft_ray.verification.normalisation import latex_of
 
 reading.install()
 
 # Math-Verify warns that its timeouts are off, but the pool limits the time.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
-_WHOLE = [LatexExtractionConfig()]
-_ANNOUNCED = [
-    LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=-1),
-    ExprExtractionConfig(try_extract_without_anchor=False),
-]
+# Math-Verify would drop the units, and letters that it takes for units; `quantities.py` reads them.
+_NORMALISATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
+_WHOLE = [LatexExtractionConfig(normalization_config=_NORMALISATION)]
 _FULL_STOP = re.compile(r"(?<!\.)\s*\.\Z")  # but 0.333... is not 0.333
 _TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
-_BOLD_MATH = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([^{}]*)\}")
-_BINOMIAL = re.compile(r"\\left\(\s*\\begin\{array\}\{[lcr]\}\s*(\w+)\s*\\\\\s*(\w+)\s*\\end\{array\}\s*\\right\)")
-_THOUSANDS = re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))")
-_BOLD = re.compile(r"(?<![\w)])\*\*(?=\S)|(?<=\S)\*\*(?![\w(])")  # but 5**2 is a power
-# The text after a number that is not the whole answer; m, s, g and h may be units.
-_CONTINUES = re.compile(r"\s*(?:\*(?!\*)|[/^=+×÷])|\(|[a-fi-ln-rt-zA-Z](?![a-zA-Z])|\s+or\s+\S*\d")
-_ARITHMETIC = re.compile(r"[\d\s.+\-*/^()÷×]*\*\*[\d\s.+\-*/^()÷×]*")
-_MONEY = re.compile(r"\$(?=\d[^$]*(?:\$\d|\Z))")  # the dollar of $18, which opens no formula
 _EQUALS = re.compile(r"(?<![<>!:\\])=")
-_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
 _WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*")
 
 
 def grade(answer: str, response: str, *, question: str = "") -> Verdict:
     r"""Compare the answer that `response` states with `answer` (LaTeX, a number, or words).
 
-    Texts that differ only in white space, `$`, `\text{}` or a closing full stop are equal. Otherwise Math-Verify
-    compares them, and `mathematics/` rejects some of what it accepts. A gold answer that cannot be parsed, or is too
-    complex, is compared as text, ignoring case. No text makes this raise, except MemoryError under a memory limit.
+    Both are brought into one form (`normalisation.py`) and compared as statements (`mathematics/statements.py`), whose
+    values Math-Verify compares. If the question has options and the gold answer is their letters, letters are
+    compared. A gold answer that cannot be parsed, or is too complex, is compared as text, ignoring case. No text makes
+    this raise, except MemoryError under a memory limit.
     """
-    if not answer.strip():
+    answer = gold_answer(answer)
+    if not answer:
         return Verdict(False, NO_GOLD)
     text = conclusion(response)
     marked = final_answer(text)
@@ -66,39 +60,39 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
         return Verdict(False, NO_ANSWER)
     if plain_text(extracted) == plain_text(answer):
         return Verdict(True, CORRECT, extracted)
-    gold_expressions = _read_gold(answer)
-    is_sentence = marked is None and _is_sentence(extracted)
+    if len(extracted) > MAX_CHARACTERS:
+        return Verdict(False, TOO_COMPLEX, extracted)
+    same_letters = compare_choices(answer, extracted, question)
+    if same_letters is not None:
+        return Verdict(same_letters, CORRECT if same_letters else WRONG, extracted)
+    stated = latex_of(extracted if marked is not None else _last_of_chain(without_reasons(extracted)))
+    gold = _normalised_gold(answer)
     try:
-        if marked is not None:
-            predictions = _read_whole(extracted)
-        else:
-            predictions = _read_sentence(extracted) if is_sentence else _read_whole(_last_of_chain(extracted))
+        correct = agree(gold, stated, _read)
+        if not correct and not _is_readable(answer):
+            correct = plain_text(gold).casefold() == plain_text(stated).casefold()
     except TooComplex:
         return Verdict(False, TOO_COMPLEX, extracted)
-    if not gold_expressions:
-        same = plain_text(extracted).casefold() == plain_text(answer).casefold()
-        return Verdict(same, CORRECT if same else WRONG, extracted)
-    if not predictions:
+    if correct is None:
         return Verdict(False, UNPARSED, extracted)
-    correct = any(equal(gold, prediction) for gold, prediction in itertools.product(gold_expressions, predictions))
-    if correct and not is_sentence:
-        correct = not contradict(" ".join(answer.split()), " ".join(extracted.split()))
     return Verdict(correct, CORRECT if correct else WRONG, extracted)
 
 
 def check_answer(answer: str, *, question: str = "") -> Verdict:
-    """Check that a gold answer can be compared with: it is mathematics that equals itself, or plain words."""
-    if not answer.strip():
+    """Check that a gold answer can be compared with: it is mathematics that equals itself, words, or both."""
+    answer = gold_answer(answer)
+    if not answer:
         return Verdict(False, NO_GOLD)
+    if len(answer) > MAX_CHARACTERS:
+        return Verdict(False, TOO_COMPLEX, answer)
     try:
         expressions = _read_whole(answer)
+        if expressions and not all(equal(expression, expression) for expression in expressions):
+            return Verdict(False, WRONG, answer)
+        readable = bool(expressions) or is_readable(latex_of(answer), _read)
     except TooComplex:
         return Verdict(False, TOO_COMPLEX, answer)
-    if not expressions:
-        is_text = _WORDS.fullmatch(plain_text(answer)) is not None
-        return Verdict(is_text, CORRECT if is_text else UNPARSED, answer)
-    same = all(equal(expression, expression) for expression in expressions)
-    return Verdict(same, CORRECT if same else WRONG, answer)
+    return Verdict(readable, CORRECT if readable else UNPARSED, answer)
 
 
 def plain_text(answer: str) -> str:
@@ -113,32 +107,43 @@ def plain_text(answer: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _read_gold(answer: str) -> tuple[Any, ...]:
-    """Parse a gold answer, once for all the responses to a problem; empty if it cannot be parsed."""
-    try:
-        return tuple(_read_whole(answer))
-    except TooComplex:
-        return ()
+def _normalised_gold(answer: str) -> str:
+    return latex_of(answer) if len(answer) <= MAX_CHARACTERS else answer
+
+
+@lru_cache(maxsize=4096)
+def _is_readable(answer: str) -> bool:
+    """Whether a gold answer can be read, once for all the responses to a problem."""
+    return check_answer(answer).reason in (CORRECT, WRONG)
 
 
 def _read_whole(answer: str) -> list[Any]:
-    """Parse the answer as one piece of LaTeX. If that fails, no number is picked out of it.
+    """Parse an answer as people write it.
 
     Raises:
         TooComplex: the answer is too large to be evaluated or compared.
     """
-    single_line = _FULL_STOP.sub("", " ".join(answer.split()))
-    if len(single_line) > MAX_CHARACTERS:  # before any pattern is tried on it
+    if len(answer) > MAX_CHARACTERS:
         raise TooComplex
-    # Math-Verify drops bold parts, and misreads a number in \text{} as a symbol and a binomial in an array as a matrix.
-    single_line = _BOLD_MATH.sub(lambda match: match[1].replace(" ", "").rstrip(".,"), single_line)
-    single_line = _BINOMIAL.sub(r"\\binom{\1}{\2}", _TEXT_NUMBER.sub(r"\1", single_line))
-    single_line = _THOUSANDS.sub("", single_line).replace(r"\varnothing", r"\emptyset")
-    if has_numbers_between_words(single_line):
-        return []
-    if "$" not in single_line.replace(r"\$", ""):
-        single_line = f"${single_line}$"
-    return _expressions(_parse(single_line, _WHOLE))
+    return _read(rewrite(latex_of(answer)))
+
+
+@lru_cache(maxsize=4096)
+def _read_cached(latex: str) -> tuple[Any, ...]:
+    if len(latex) > MAX_CHARACTERS:  # before any pattern is tried on it
+        raise TooComplex
+    # Math-Verify misreads a number in \text{} as a symbol.
+    latex = _TEXT_NUMBER.sub(r"\1", latex)
+    return tuple(_expressions(_parse(f"${latex}$", _WHOLE)))
+
+
+def _read(latex: str) -> list[Any]:
+    """Parse one piece of LaTeX as a whole. If that fails, no number is picked out of it.
+
+    Raises:
+        TooComplex: the answer is too large to be evaluated or compared.
+    """
+    return list(_read_cached(latex))
 
 
 def _last_of_chain(text: str) -> str:
@@ -146,22 +151,6 @@ def _last_of_chain(text: str) -> str:
     parts = _EQUALS.split(text)
     is_chain = len(parts) > 2 and "," not in text and ";" not in text
     return parts[-1] if is_chain else text
-
-
-def _is_sentence(announced: str) -> bool:
-    """Whether an announcement has words besides a formula, or is arithmetic in Python's notation (`5**2`)."""
-    return bool(_WORD.search(TEXT_COMMAND.sub("", announced))) or _ARITHMETIC.fullmatch(announced) is not None
-
-
-def _read_sentence(sentence: str) -> list[Any]:
-    """Parse the expression at the start of a sentence after "the answer is": "5 apples, since ..." is 5."""
-    text = f"answer is {_BOLD.sub('', _MONEY.sub('', sentence))}"
-    found = _parse(text, _ANNOUNCED)
-    wording = next((item for item in found if isinstance(item, str)), None)
-    place = text.rfind(wording) if wording else -1
-    if wording and place >= 0 and _CONTINUES.match(text, place + len(wording)):
-        return []
-    return _expressions(found)
 
 
 def _parse(text: str, targets: list[Any]) -> list[Any]:

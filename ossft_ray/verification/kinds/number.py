@@ -1,66 +1,53 @@
 r"""Numbers, compared within a tolerance and with units converted by pint.
 
 Integers, decimals, fractions, mixed numbers and powers of ten are read, plain or in LaTeX: `1,234.5`, `1 234.5`,
-`-2\frac{1}{2}`, `4.5 \times 10^{33}`, `4.5e33`, `\$18`, `50\%`, `9.8\,\mathrm{m/s^2}`. Units are compared if both
-answers have one that pint knows. Words (`5 apples`), and a unit that only one answer has, are ignored. If only one
-answer is a percentage, 50% equals both 50 and 0.5.
+`1.234,5`, `-2\frac{1}{2}`, `4.5 \times 10^{33}`, `4.5e33`, `\$18`, `1.5 million`, `50\%`, `9.8\,\mathrm{m/s^2}`. The
+words around a number are compared as in `quantities.py`: units convert, words that only one answer has are ignored
+unless they change the number (`5 pairs`), and different words are different answers. A percentage is the hundredth of
+its number; if the gold answer is one, the number alone is right too.
 """
 
 import re
 from dataclasses import dataclass
 from decimal import Context, Decimal, DecimalException, localcontext
-from functools import cache
-from typing import Any
-
-import pint
+from fractions import Fraction
 
 from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, UNPARSED, WRONG, Verdict
-from ossft_ray.verification.answers import stated_answer
+from ossft_ray.verification import quantities, units
+from ossft_ray.verification.answers import gold_answer, stated_answer, without_reasons
+from ossft_ray.verification.normalisation import latex_of, trim
+from ossft_ray.verification.quantities import Wording
 
 _MAX_CHARACTERS = 1000
 _CONTEXT = Context(prec=40)
 
-_DIGITS = r"(?:\d{1,3}(?:[,'_  ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"  # the last two spaces are thin spaces
+_DIGITS = r"(?:\d{1,3}(?:[,'_ ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
 _NUMBER = re.compile(
-    rf"(?P<sign>[-+]?)\s*[$€£¥]?\s*(?:(?:(?P<whole>\d+)\s+)?(?P<above>{_DIGITS})\s*/\s*(?P<below>{_DIGITS})"
+    rf"(?P<sign>[-+]?)\s*(?:(?:(?P<whole>\d+)\s+)?(?P<above>{_DIGITS})\s*/\s*(?P<below>{_DIGITS})"
     r"|10\s*(?:\^|\*\*)\s*(?P<only_power>[-+]?\d+)"
     rf"|(?P<digits>{_DIGITS})(?:\s*(?:[eE]|[*×x]\s*10\s*(?:\^|\*\*))\s*(?P<power>[-+]?\d+))?)(?![\d.,]*\d)\s*"
 )
-_NAME = re.compile(
-    r"^\s*(?:[A-Za-z](?:_\w+)?\s*)?(?:=|≈|~)\s*|^\s*(?:about|approximately|approx\.?|roughly)\s+", re.IGNORECASE
-)
+_NAME = re.compile(r"^\s*(?:[A-Za-z](?:_\w+)?\s*)?(?:=|\\(?:approx|simeq|sim)(?![A-Za-z])|~)\s*")
 _OUTER_PARENTHESES = re.compile(r"\([^()]*\)")
-_WORD = re.compile(r"[A-Za-z]{3,}\b")  # but `2x` and `2\pi` are not numbers
-_STRAY_DIGIT = re.compile(r"(?<![\^\-A-Za-z\d])\d")
-_ANGLES = ("degree", "degrees", "deg", "rad", "radian", "radians")
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d.,])")
+_DOTS = re.compile(r"(?<=\d)(?:\.{2,}|\s*\\ldots)\Z")
+_SPELLED = re.compile(r"[A-Za-z]{3,}\b|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # but `2x` and `2\pi` are no numbers
 _REWRITES = [
     (re.compile(pattern), text)
     for pattern, text in (
         (r"\^\s*\{\s*([-+]?\d+)\s*\}", r"^\1"),
-        (r"\\(?:text|textbf|mathrm|mathbf|mbox|rm|operatorname)\s*\{([^{}]*)\}", r" \1 "),
-        (r"\{,\}|\\,(?=\d{3})", ","),
-        (r"\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))", r" \1\3/\2\4 "),
-        (r"\\(?:left|right|displaystyle|quad|[,;:! ])|[~{}$](?=\D|\Z)", " "),
-        (r"\\(?:times|cdot|ast)|·|⋅", "*"),
-        (r"\\(?:approx|simeq|sim)(?![A-Za-z])", "≈"),
-        (r"\\?%|\bper\s?cent\b", " percent "),
-        (r"\^?\s*\{?\s*(?:\\circ|°)\s*\}?\s*([CF])\b", r" deg\1 "),
-        (r"\^?\s*\{?\s*(?:\\circ|°)\s*\}?", " degree "),
-        (r"\\mu\b|µ", "μ"),
-        (r"\\(?:Omega)\b", "ohm"),
-        (r"\\\$", "$"),
-        ("[−–]", "-"),
+        (r"\\[dtc]?frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))", r" \1\3/\2\4 "),
+        (r"\\(?:times|cdot|ast)(?![A-Za-z])", "*"),
     )
 ]
 
 
 @dataclass(frozen=True)
 class Number:
-    """A value with the unit after it, if pint knows it, or with a percent sign."""
+    """A value, and what the words around it say."""
 
     value: Decimal
-    unit: Any = None
-    is_percent: bool = False
+    wording: Wording
 
 
 def grade(
@@ -75,12 +62,13 @@ def grade(
 
     It is correct if it differs by at most max(relative_tolerance · |answer|, absolute_tolerance).
     """
-    if not answer.strip():
+    answer = gold_answer(answer)
+    if not answer:
         return Verdict(False, NO_GOLD)
     extracted = stated_answer(response)
     if extracted is None:
         return Verdict(False, NO_ANSWER)
-    gold, number = read_number(answer), read_number(extracted)
+    gold, number = read_number(answer), read_number(without_reasons(extracted))
     if gold is None or number is None:
         return Verdict(False, UNPARSED, extracted)
     with localcontext(_CONTEXT):
@@ -92,35 +80,57 @@ def grade(
 
 
 def read_number(text: str) -> Number | None:
-    r"""Read a number with its unit; None for any other text, such as several numbers.
+    r"""Read a number with the words around it; None for any other text, such as several numbers.
 
-    >>> read_number(r"1{,}234.5"), read_number("3 or 4")
-    (Number(value=Decimal('1234.5'), unit=None, is_percent=False), None)
+    >>> read_number(r"1{,}234.5").value, read_number("3 or 4")
+    (Decimal('1234.5'), None)
     """
     if len(text) > _MAX_CHARACTERS:
         return None
-    for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
-    text = _NAME.sub("", text.strip().removesuffix(".").strip())
-    if _OUTER_PARENTHESES.fullmatch(text):
-        text = text[1:-1].strip()
-    match = _NUMBER.match(text)
-    if match is None:
-        return None
+    latex = latex_of(_DECIMAL_COMMA.sub(lambda match: match[1].replace(".", "") + "." + match[2], text))
     try:
         with localcontext(_CONTEXT):
-            value = _value(match)
-    except (DecimalException, ValueError, OverflowError):
+            if compound := quantities.compound(latex):
+                return Number(_decimal(compound[0]), compound[1])
+            before, rest = quantities.split_head(latex)
+            for pattern, replacement in _REWRITES:
+                rest = pattern.sub(replacement, rest)
+            rest = _NAME.sub("", _DOTS.sub("", trim(rest)))
+            rest = rest[1:-1].strip() if _OUTER_PARENTHESES.fullmatch(rest) else rest
+            match = _NUMBER.match(rest)
+            if match is None:
+                return None
+            is_apart = match[0].endswith(" ") or rest.startswith(r"\text", match.end())
+            value, rest = _value(match), rest[match.end() :]
+    except (DecimalException, ValueError, OverflowError, ZeroDivisionError):
         return None
-    rest = text[match.end() :].strip(" ()[].,;:")
-    if not rest:
-        return Number(value)
-    if rest.split()[0] == "percent":
-        return Number(value, is_percent=True)
-    if _STRAY_DIGIT.search(rest):
+    after = quantities.words_in(rest)
+    wording = quantities.read_wording(before, after)
+    if after and (
+        after[0] == "!"
+        or any(word[0].isdigit() for word in after)
+        or not (_is_word(after[0], is_apart) or _is_known(wording))
+    ):
         return None
-    unit = _read_unit(rest) or _read_unit(rest.split()[0])
-    return Number(value, unit) if unit is not None or _WORD.match(rest) else None
+    sign = -1 if wording.is_negative else 1
+    with localcontext(_CONTEXT):
+        return Number(sign * value * _decimal(wording.scale), wording)
+
+
+def _is_word(word: str, is_apart: bool) -> bool:
+    """Whether the words after a number begin with one, not with letters of mathematics such as `x` or `ab`."""
+    return _SPELLED.match(word) is not None or (is_apart and len(word) > 1 and word.isalpha())
+
+
+def _is_known(wording: Wording) -> bool:
+    """Whether the words after a number are a unit, a percent sign, a scale, or nothing after a counter."""
+    return (
+        not wording.after or wording.is_percent or wording.scale != 1 or quantities.unit_of(wording.after) is not None
+    )
+
+
+def _decimal(value: Fraction) -> Decimal:
+    return Decimal(value.numerator) / Decimal(value.denominator)
 
 
 def _value(match: re.Match[str]) -> Decimal:
@@ -137,28 +147,13 @@ def _value(match: re.Match[str]) -> Decimal:
 
 
 def _in_units_of(gold: Number, number: Number) -> list[Decimal]:
-    """The values that a number may mean in the unit of `gold`; empty if the two units measure different things."""
-    if gold.is_percent != number.is_percent and (gold.unit or number.unit) is None:
-        return [number.value, number.value / 100 if number.is_percent else number.value * 100]
-    if gold.unit is None or number.unit is None:
-        return [number.value]
-    try:
-        return [_registry().Quantity(number.value, number.unit).to(gold.unit).magnitude]
-    except (pint.PintError, DecimalException, ArithmeticError, TypeError):
-        return []
-
-
-def _read_unit(text: str) -> Any:
-    """Parse a unit; None for a text that pint does not know, which counts as words."""
-    if len(text) > 60:
-        return None
-    try:
-        unit = _registry().parse_units(re.sub(r"(?<=[\w)])\s+(?=[A-Za-zμ])", "*", text))
-    except Exception:  # pint raises its own errors, and errors of the tokenizer and of arithmetic
-        return None
-    return None if unit.dimensionless and text not in _ANGLES else unit
-
-
-@cache
-def _registry() -> Any:
-    return pint.UnitRegistry(non_int_type=Decimal)
+    """The values that a number may mean in the unit of `gold`; empty if the words around the two contradict."""
+    one, other = gold.wording, number.wording
+    factor = quantities.conversion(one, other)
+    if factor is None:
+        degrees = units.temperature(number.value, *map(quantities.unit_of, (other.after, one.after)))
+        return [] if degrees is None else [degrees]
+    value = number.value * _decimal(factor)
+    if one.is_percent == other.is_percent:
+        return [value]
+    return [value, value * 100] if one.is_percent else [value / 100]

@@ -7,15 +7,17 @@ Unlike there, characters that tell numbers and names apart are kept: 3.5 is not 
 
 import json
 import re
-import unicodedata
 
 from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, WRONG, Verdict
-from ossft_ray.verification.answers import stated_answer
+from ossft_ray.verification.answers import gold_answer, stated_answer
+from ossft_ray.verification.normalisation import plain_characters
 
 MAX_CHARACTERS = 10_000  # of a text that is compared
 
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
 _PUNCTUATION = re.compile(r"[.,:](?!\d)|(?<=[^\W\d])[-–](?=\w)|[;!?'\"“”‘’`…()\[\]{}*_—/]")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_DELIMITER = re.compile(r"\\[\[\]()]|(?<!\\)\$(?!\s*\d)|\*\*")
 _ARTICLE = re.compile(r"\W*\b(?:a|an|the)\s+(?=\S)", re.IGNORECASE)
 
 
@@ -30,6 +32,7 @@ def grade(
 ) -> Verdict:
     """Compare the text that `response` states with `answer`, or with each of its aliases."""
     ignore = ignore_case, ignore_punctuation, ignore_articles
+    answer = gold_answer(answer)
     if len(answer) > MAX_CHARACTERS:
         return Verdict(False, TOO_COMPLEX)
     wanted = {normalise_text(alias, *ignore) for alias in aliases(answer)} - {""}
@@ -46,6 +49,7 @@ def grade(
 
 def check_answer(answer: str, *, question: str = "", **settings: bool) -> Verdict:
     """Check that a gold answer holds any text after normalisation."""
+    answer = gold_answer(answer)
     if len(answer) > MAX_CHARACTERS:
         return Verdict(False, TOO_COMPLEX, answer)
     known = any(normalise_text(alias, **settings) for alias in aliases(answer))
@@ -76,7 +80,8 @@ def normalise_text(
     >>> normalise_text(r"\text{The  U.S.}")
     'us'
     """
-    text = unicodedata.normalize("NFKC", TEXT_COMMAND.sub(r" \1 ", text))
+    text = plain_characters(TEXT_COMMAND.sub(r" \1 ", text))
+    text = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), _DELIMITER.sub(" ", text))
     if ignore_articles:
         text = _ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text
     if ignore_case:

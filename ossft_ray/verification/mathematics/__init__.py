@@ -3,5 +3,6 @@
 complexity.py  bounds on the size of an answer, before it is evaluated or compared
 reading.py     conversion of LaTeX to expressions, checked part by part
 equality.py    comparison of two expressions
-wording.py     contradictions between the words of two answers
+notation.py    notation that Math-Verify misreads, rewritten
+statements.py  comparison of answers with parts, words, units, ratios and conditions
 """

@@ -19,6 +19,7 @@ from sympy.core.relational import Relational
 # Exact numbers are compared to fifty digits, and numbers with a decimal point to four: 0.333333 is a third.
 _PRECISION_DIGITS = 60
 _EXACT_TOLERANCE = sympy.Rational(1, 10**50)
+_LARGE = 10**20  # numbers of which fifty digits are more than the integer part
 _DECIMAL_TOLERANCE = sympy.Rational(1, 10**4)
 
 
@@ -27,7 +28,7 @@ def equal(gold: Any, prediction: Any) -> bool:
     try:
         solved = isinstance(gold, sympy.Set) and _is_solved(prediction)
         if not verify(gold, prediction, timeout_seconds=None, allow_set_relation_comp=solved, raise_on_error=True):
-            return False
+            return _same_number(gold, prediction)
         for side, other in ((gold, prediction), (prediction, gold)):
             if _is_equation(side) and not _is_equation(other) and not _names_its_right_side(side):
                 return False
@@ -38,6 +39,46 @@ def equal(gold: Any, prediction: Any) -> bool:
         raise
     except (Exception, TimeoutException):
         return False  # such as a set and a matrix
+
+
+def _same_number(one: Any, other: Any) -> bool:
+    """Whether both are numbers without a decimal point and equal to fifty digits, such as e^(i pi) and -1."""
+    for side in (one, other):
+        if not isinstance(side, sympy.Expr) or side.has(sympy.Float):
+            return False
+        if side.free_symbols and not (side.has(sympy.exp) and {str(letter) for letter in side.free_symbols} == {"i"}):
+            return False
+    # Math-Verify reads the i of e^(i pi) as a letter.
+    one, other = (side.subs(dict.fromkeys(side.free_symbols, sympy.I)) for side in (one, other))
+    first, second = _value(one), _value(other)
+    if first is None or second is None or (isinstance(one, sympy.Rational) and isinstance(other, sympy.Rational)):
+        return False
+    return bool(abs(first) < _LARGE) and not _values_differ(one, other)
+
+
+def product(expression: Any, factor: Any) -> Any:
+    """An expression, or the right side of `x = ...`, times another; None if it is no formula."""
+    if isinstance(expression, sympy.Eq) and isinstance(expression.lhs, sympy.Symbol):
+        expression = expression.rhs
+    return expression * factor if isinstance(expression, sympy.Expr) else None
+
+
+def as_set(expression: Any) -> tuple[Any, set[Any]] | None:
+    """The set of real numbers that a solved inequality or an interval describes, and its letters; None for others."""
+    if isinstance(expression, sympy.Set) and not isinstance(expression, sympy.FiniteSet):
+        return expression, set()
+    if (
+        isinstance(expression, Relational)
+        and isinstance(expression, sympy.Eq)
+        and isinstance(expression.rhs, sympy.Set)
+    ):
+        return expression.rhs, set(expression.lhs.free_symbols)
+    if not isinstance(expression, Relational | And) or not _is_solved(expression):
+        return None
+    letters = {letter for relation in _relations(expression) for letter in relation.free_symbols}
+    if len(letters) != 1:
+        return None
+    return sympy.Intersection(*(relation.as_set() for relation in _relations(expression))), letters
 
 
 def _relations(expression: Any) -> list[Any]:

@@ -48,7 +48,7 @@ BINOMIAL = r"\left(\begin{array}{l}5 \\ 2\end{array}\right)"  # as in scanned bo
         ("5", r"\boxed{x^2 = 5}", "wrong", "x^2 = 5"),
         ("5", "The answer is $2x = 10 / 2 = 5$.", "correct", "2x = 10 / 2 = 5"),
         ("5", "The answer is $2x = 5$.", "wrong", "2x = 5"),
-        ("18", "The answer is $18 a week and $20 a month.", "correct", "$18 a week and $20 a month"),
+        ("18", "The answer is $18 a week and $20 a month.", "wrong", "$18 a week and $20 a month"),
         (r"\binom{5}{2}", rf"\boxed{{{BINOMIAL}}}", "correct", BINOMIAL),
         ("5", "### Final Answer\n\n**5**", "correct", "5"),
         ("5", "I see 5 apples and give up.", "no_answer", None),

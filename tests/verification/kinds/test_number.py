@@ -70,7 +70,8 @@ def test_read_number(text: str, value: str | None) -> None:
         (r"180^\circ", r"\boxed{3.14159265359 \text{ rad}}", {}, "correct"),
         ("9.8 m/s^2", r"\boxed{9.8\,\mathrm{m\,s^{-2}}}", {}, "correct"),
         ("50%", r"\boxed{0.5}", {}, "correct"),
-        ("50", r"\boxed{50\%}", {}, "correct"),
+        ("50%", r"\boxed{50}", {}, "correct"),
+        ("50", r"\boxed{50\%}", {}, "wrong"),  # that is 0.5
         ("0.5", r"\boxed{50\%}", {}, "correct"),
         ("50%", r"\boxed{5}", {}, "wrong"),
         ("1/3", r"\boxed{0.3333333}", {}, "correct"),
