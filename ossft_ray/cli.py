@@ -1,8 +1,10 @@
 """The commands: one for each stage, and some more. Each imports only the heavy libraries that it needs."""
 
 import functools
+import io
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ossft_ray import __version__
-from ossft_ray.common.errors import InputError, JobError, Stopped
+from ossft_ray.common.errors import Faults, InputError, JobError, Stopped
 from ossft_ray.common.secrets import mask
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.terminal.bars import StageBars, print_lines
@@ -200,7 +202,12 @@ def check(
     from ossft_ray.terminal.check_tables import findings_lines
 
     run = Run(experiment)
-    findings = check(run, num_probed or 0)
+    try:
+        findings = check(run, num_probed or 0)
+    except Faults as error:
+        if len(error.faults) > 1:
+            print_lines(f"fault: {mask(fault)}" for fault in error.faults)
+        raise
     print_lines(findings_lines(findings, experiment.data))
     if cluster:
         _check_cluster(run, verbose)
@@ -360,12 +367,17 @@ def _load(config_path: str | None, overrides: tuple[str, ...]) -> "Experiment":
 
 def main() -> None:
     """Run a command and exit with 0 (done), 1 (failed), 2 (bad input) or 130 (stopped)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is written out, not an error
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = ossft(prog_name="ossft", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "ossft"
-        _exit(EXIT_BAD_INPUT, f"error: {error.format_message().rstrip('.')}; see `{command} --help`")
+        command, message = error.ctx.command_path if error.ctx else "ossft", error.format_message().rstrip(".")
+        file = re.search(r"unexpected extra arguments? \((\S+\.toml)", message)
+        hint = f"did you mean --config {file[1]}?" if file else f"see `{command} --help`"
+        _exit(EXIT_BAD_INPUT, f"error: {message}; {hint}")
     except click.ClickException as error:
         _exit(EXIT_BAD_INPUT, f"error: {error.format_message()}")
     except InputError as error:

@@ -14,7 +14,8 @@ from ossft_ray.common.types import ORIGINS
 
 _PLAIN_SECONDS = 15.0  # between lines where there is no terminal to draw a bar on
 
-console = Console(highlight=False)
+# What is printed comes from users and models: nothing in it is markup or the name of an emoji.
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 def print_lines(lines: Iterable[RenderableType]) -> None:
@@ -28,11 +29,11 @@ class StageBars:
 
     def __init__(self) -> None:
         columns = (
-            TextColumn("{task.description:<9}"),
+            TextColumn("{task.description:<9}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:>5.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TextColumn("{task.completed:>5.0f}/{task.total:.0f} {task.fields[unit]}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[details]}"),
+            TextColumn("{task.fields[details]}", markup=False),
         )
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._bars: dict[str, TaskID] = {}
