@@ -139,7 +139,7 @@ def read_texts(values: dict[str, Any], layout: Layout, kind: str = "math") -> Pr
     if (name := layout.column("answer", values)) is not None:
         answer = gold_answer(_value(values, name), kind)
     else:
-        stated = next((info[name] for name in _INFO_ANSWERS if info.get(name)), None)
+        stated = next((info[key] for key in _INFO_ANSWERS if info.get(key)), None)
         answer = final_answer(solution) if stated is None else gold_answer(stated, kind)
     return ProblemTexts(question, solution, answer if answer and answer.lower() not in _NO_ANSWERS else "")
 
