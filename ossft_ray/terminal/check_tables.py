@@ -56,7 +56,7 @@ def _layout_lines(layouts: list[SourceLayout]) -> Iterator[str]:
         sources.setdefault((f"{layout.name}: {columns}", layout.unread, layout.doubtful), []).append(layout.source)
     for (columns, unread, doubtful), names in list(sources.items())[:_NUM_LAYOUTS]:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield escape_controls(f"data:       {names[0]}{others}: {columns}")
+        yield escape_controls(f"data:       {names[0]}{others}, {columns}")
         if unread:
             yield escape_controls(f"            not read: {', '.join(unread)}")
         if doubtful:
