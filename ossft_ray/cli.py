@@ -202,12 +202,7 @@ def check(
     from ossft_ray.terminal.check_tables import findings_lines
 
     run = Run(experiment)
-    try:
-        findings = check(run, num_probed or 0)
-    except Faults as error:
-        if len(error.faults) > 1:
-            print_lines(f"fault: {mask(fault)}" for fault in error.faults)
-        raise
+    findings = check(run, num_probed or 0)
     print_lines(findings_lines(findings, experiment.data))
     if cluster:
         _check_cluster(run, verbose)
@@ -381,6 +376,8 @@ def main() -> None:
     except click.ClickException as error:
         _exit(EXIT_BAD_INPUT, f"error: {error.format_message()}")
     except InputError as error:
+        if isinstance(error, Faults) and len(error.faults) > 1:
+            print_lines(f"fault: {mask(fault)}" for fault in error.faults)
         _exit(EXIT_BAD_INPUT, f"error: {error}")
     except JobError as error:
         _exit(EXIT_FAILED, f"error: {error}")

@@ -136,6 +136,7 @@ def read_texts(values: dict[str, Any], layout: Layout, kind: str = "math") -> Pr
         UnusableRow: `no_question`, `no_expert_solution`, `not_one_turn` or `not_text`.
     """
     question, solution, info = _question_and_solution(values, layout)
+    answer: str | None
     if (name := layout.column("answer", values)) is not None:
         answer = gold_answer(_value(values, name), kind)
     else:

@@ -24,7 +24,7 @@ from ossft_ray.common.storage import Folder, digest_files
 from ossft_ray.common.uris import filesystem_at, is_uri, split_options
 from ossft_ray.data.json_rows import read_json_rows
 
-JSONL_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
+JSONL_SUFFIXES = tuple(f".{name}{packed}" for name in ("jsonl", "json", "ndjson") for packed in ("", ".gz", ".zst"))
 PARQUET_SUFFIXES = (".parquet",)
 _BLOCK_BYTES = 1 << 20
 _BATCH_ROWS = 256

@@ -124,13 +124,16 @@ def prints_todays_date(policy: Policy) -> bool:
     """Whether the policy's chat template prints the date of the day on which it is rendered.
 
     Raises:
-        InputError: the template cannot be read.
+        InputError: the template or the model's folder cannot be read.
     """
     if policy.chat_template is not None:
         return prints_date(read_template(policy.chat_template))
     folder = Path(model_path(policy.model))
     if not folder.is_dir():
-        return prints_date(load_chat(policy).tokenizer.chat_template)
+        try:
+            return prints_date(load_chat(policy).tokenizer.chat_template)
+        except InputError:  # a complete stage needs no model, and any other will refuse it
+            return False
     files = [folder / name for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")]
     return any(prints_date(file.read_text(encoding="utf-8", errors="replace")) for file in files if file.is_file())
 

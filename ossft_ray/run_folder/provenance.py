@@ -83,7 +83,8 @@ def pin_date(experiment: Experiment, refresh: bool = False) -> Experiment:
         InputError: a model cannot be used.
     """
     policy = experiment.policy
-    models = [policy, *(policy.model_copy(update={"model": name}) for name in experiment.evaluate.models.values())]
+    others = [{"model": name, "revision": None} for name in experiment.evaluate.models.values()]
+    models = [policy, *(policy.model_copy(update=other) for other in others)]
     if policy.date is not None or not any(map(prints_todays_date, models)):
         return experiment
     date = None if refresh else recorded_date(experiment)

@@ -196,12 +196,10 @@ def _grade(kind: Kind, task: Task, keywords: Mapping[str, Any], timeout_seconds:
 
 def _storable(verdict: Verdict) -> Verdict:
     """The verdict with texts that files can hold: no halves of surrogate pairs, nor the megabytes of a model's box."""
-    texts = {name: _plain(getattr(verdict, name)) for name in ("reason", "extracted")}
-    return dataclasses.replace(verdict, **texts)
+    extracted = None if verdict.extracted is None else _plain(verdict.extracted)
+    return dataclasses.replace(verdict, reason=_plain(verdict.reason), extracted=extracted)
 
 
-def _plain(text: str | None) -> str | None:
-    if text is None:
-        return None
+def _plain(text: str) -> str:
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= _MAX_EXTRACTED_CHARACTERS else f"{text:.{_MAX_EXTRACTED_CHARACTERS}}…"

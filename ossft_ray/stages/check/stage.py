@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from ossft_ray.common.errors import Faults, InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
@@ -26,6 +28,7 @@ from ossft_ray.data.hub import is_hub_id
 from ossft_ray.data.problems import SourceLayout, data_sources, read_layout
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
 from ossft_ray.data.seen_problems import ProblemIndex
+from ossft_ray.distributed.nodes import node_capacities
 from ossft_ray.distributed.placement import NodeCapacity, resolve_resources
 from ossft_ray.distributed.session import check_output, gpus_per_engine
 from ossft_ray.engines.gpus import driver_gpus
@@ -39,6 +42,7 @@ from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.resolved_run import Run
 
 _NUM_SHOWN = 3  # problems, as the policy will see them
+_NUM_LOOKED_INTO = 100  # sources whose first row is read before anything else
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class _Found:
         self.benchmarks: dict[str, int] = {}
         self.sources: list[str] | None = None
         with self._noting():
-            self.sources = data_sources(self.experiment.data)
+            self.sources = list(dict.fromkeys(data_sources(self.experiment.data)))[:_NUM_LOOKED_INTO]
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -137,7 +141,7 @@ class _Found:
         counts, began = InputCounts(), time.monotonic()
         sample: list[Problem] = []
         shown: list[ShownProblem] = []
-        if self.chat is not None and self.sources is not None and len(self.layouts) == len(set(self.sources)):
+        if self.chat is not None and self.sources is not None and len(self.layouts) == len(self.sources):
             with self._noting():
                 sample, shown = self._screen(self.chat, counts, num_sampled)
         if self.faults or self.chat is None:
@@ -199,14 +203,15 @@ def _check_reachable(output: str) -> None:
 
 
 def _check_resources(experiment: Experiment) -> None:
-    """Refuse more GPUs or CPUs than this machine has, if the run will be on this machine."""
-    if os.environ.get("RAY_ADDRESS"):
+    """Refuse more GPUs or CPUs than the running Ray has, or than this machine has if the run will be on it."""
+    if os.environ.get("RAY_ADDRESS") and not ray.is_initialized():
         return  # `check --cluster` asks the cluster
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     num_gpus = len(driver_gpus().names) if visible is None else len([name for name in visible.split(",") if name])
-    here = NodeCapacity(num_gpus, os.cpu_count() or 1)
+    here = [NodeCapacity(num_gpus, os.cpu_count() or 1)]
+    nodes = node_capacities() if ray.is_initialized() else here
     try:
-        resolve_resources(experiment.resources, [here], gpus_per_engine(experiment.policy.engine), 0)
+        resolve_resources(experiment.resources, nodes, gpus_per_engine(experiment.policy.engine), 0)
     except InputError as error:
         raise InputError(f"{error}, or run this on the machines that the job will use") from error
 
