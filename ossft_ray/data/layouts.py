@@ -7,6 +7,8 @@ has no answer, even if its solution has a box, because nobody has checked that b
 out, because `[prompts] system` replaces it.
 """
 
+import contextlib
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +168,13 @@ def read_question(values: dict[str, Any], layout: Layout) -> str:
 
 
 def gold_answer(value: Any, kind: str = "math") -> str:
-    """An answer cell as text; if the cell is a whole solution in GSM8K's layout, the text after its `####`."""
+    """An answer cell as text; if the cell is a whole solution in GSM8K's layout, the text after its `####`.
+
+    A list of one item that was written as JSON text (Skywork-OR1's layout) is that item.
+    """
+    if isinstance(value, str) and value.startswith('["') and value.endswith('"]'):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = items[0] if len(items := json.loads(value)) == 1 else value
     text = strip_end_tokens(answer_text(value, kind))
     return final_answer(text) or text if "####" in text else text
 
@@ -262,7 +270,7 @@ def _no_column(role: str, configured: Columns, values: dict[str, Any], source: s
     if role == "expert_solution" and role not in configured.model_fields_set:
         answer = next((name for name in NAMES["answer"] if _value(values, name) is not _MISSING), None)
         if answer is not None:
-            message += f" ('{answer}' seems to hold answers alone; if it holds whole solutions, name that)"
+            message += f"; the answers are in '{answer}', which is to be named if it holds whole solutions"
     rows = next((name for name, value in values.items() if isinstance(value, list) and len(values) <= 2), None)
     if rows is not None and all(isinstance(each, dict) for each in values[rows]):
         message += f"; if '{rows}' is a list of the rows, write these to a file, one a line"

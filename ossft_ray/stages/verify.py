@@ -24,7 +24,7 @@ from ossft_ray.common.verdict import CORRECT, MEMORY, TIMEOUT
 from ossft_ray.config import Verify
 from ossft_ray.data.chats import UnusableRow, message_text, read_turns
 from ossft_ray.data.layouts import gold_answer
-from ossft_ray.data.records import PARQUET_SUFFIXES, Record, is_known_kind, read_records
+from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, is_known_kind, read_records
 from ossft_ray.verification import Task, VerifierPool
 from ossft_ray.verification.answers import answer_text
 from ossft_ray.verification.kinds import kinds
@@ -142,8 +142,9 @@ def _response_text(value: Any) -> str | None:
 
 
 def _verified_name(source: Path) -> Path:
-    stem, dot, suffixes = source.name.rpartition(".jsonl" if ".jsonl" in source.name else ".json")
-    return source.with_name(f"{stem}.verified{dot}{suffixes}" if dot else f"{source.stem}.verified{source.suffix}")
+    """The name with `.verified` before the suffix, which is `.jsonl.gz` as a whole."""
+    suffix = max((suffix for suffix in JSONL_SUFFIXES if source.name.endswith(suffix)), key=len, default=source.suffix)
+    return source.with_name(f"{source.name.removesuffix(suffix)}.verified{suffix}")
 
 
 def _check_rows(source: Path, columns: FileColumns) -> int:

@@ -80,7 +80,8 @@ def test_a_file_may_have_columns_of_its_own(tmp_path: Path, row: dict[str, Any],
     [
         ({"question": "q", "answer": "1+1 = 2\n#### 2"}, "2"),  # GSM8K
         ({"problem": "q", "expected_answer": "2"}, "2"),  # OpenMathInstruct-2
-        # DAPO, Skywork
+        # DAPO, Skywork-OR1
+        ({"prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": '["2"]'}}, "2"),
         ({"prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "2", "style": "rule"}}, "2"),
         ({"messages": [{"role": "user", "content": "q"}], "answer": "2"}, "2"),
     ],

@@ -221,10 +221,14 @@ def test_unusable_rows(row: dict[str, Any], reason: str) -> None:
             {},
             "no column 'solution'; found: question, answer; name it in [data]",
         ),
-        ({"question": "q", "answer": "1"}, {}, "'answer' seems to hold answers alone; if it holds whole solutions"),
+        ({"question": "q", "answer": "1"}, {}, "the answers are in 'answer', which is to be named if it holds whole"),
         ({"problem": "q", "answer": "1"}, {}, "no column 'solution'"),
         # DAPO, Big-Math and other data for reinforcement learning
-        ({"prompt": [USER], "reward_model": {"ground_truth": "1"}}, {}, "'reward_model.ground_truth' seems to hold"),
+        (
+            {"prompt": [USER], "reward_model": {"ground_truth": "1"}},
+            {},
+            "the answers are in 'reward_model.ground_truth'",
+        ),
         ({"question": "q", "answer": "#### 1"}, {"question": "prompt"}, "no column 'prompt'; found: question, answer"),
         ({"question": "q", "answer": "#### 1"}, {"expert_solution": "solution"}, "no column 'solution'"),
         ({"problem": "q", "solution": BOX}, {"answer": "gold"}, "no column 'gold'; found: problem, solution"),

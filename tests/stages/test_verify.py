@@ -153,13 +153,13 @@ def grade_in_any_words(answer: str, response: str) -> tuple[bool, str]:
     return False, {"a": "[/bad]", "b": "格式错误", "c": "half \ud800"}[response]
 
 
-@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "ndjson.zst"])
 def test_a_compressed_file_is_read_and_written(tmp_path: Path, suffix: str) -> None:
-    source = tmp_path / f"in.jsonl.{suffix}"
+    source = tmp_path / f"in.{suffix}"
     with pa.output_stream(str(source)) as stream:
         stream.write(b"".join(json.dumps(row).encode() + b"\n" for row in ROWS))
     summary = verify_file(source)
-    assert summary.output == tmp_path / f"in.verified.jsonl.{suffix}"
+    assert summary.output == tmp_path / f"in.verified.{suffix}"
     with pa.input_stream(str(summary.output)) as stream:
         assert [json.loads(line)["reason"] for line in stream.read().splitlines()] == REASONS
     assert sorted(file.name for file in tmp_path.iterdir()) == [source.name, summary.output.name]
