@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ossft_ray import __version__
-from ossft_ray.common.errors import InputError, JobError, Stopped
+from ossft_ray.common.errors import Faults, InputError, JobError, Stopped
 from ossft_ray.common.secrets import mask
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.terminal.bars import StageBars, print_lines
@@ -401,15 +402,22 @@ def _load(config_path: str | None, overrides: tuple[str, ...]) -> "Experiment":
 
 def main() -> None:
     """Run a command and exit with 0 (done), 1 (failed), 2 (bad input) or 130 (stopped)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is written out, not an error
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = ossft(prog_name="ossft", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "ossft"
-        _exit(EXIT_BAD_INPUT, f"error: {error.format_message().rstrip('.')}; see `{command} --help`")
+        command, message = error.ctx.command_path if error.ctx else "ossft", error.format_message().rstrip(".")
+        file = re.search(r"unexpected extra arguments? \((\S+\.toml)", message)
+        hint = f"did you mean --config {file[1]}?" if file else f"see `{command} --help`"
+        _exit(EXIT_BAD_INPUT, f"error: {message}; {hint}")
     except click.ClickException as error:
         _exit(EXIT_BAD_INPUT, f"error: {error.format_message()}")
     except InputError as error:
+        if isinstance(error, Faults) and len(error.faults) > 1:
+            print_lines(f"fault: {mask(fault)}" for fault in error.faults)
         _exit(EXIT_BAD_INPUT, f"error: {error}")
     except JobError as error:
         _exit(EXIT_FAILED, f"error: {error}")

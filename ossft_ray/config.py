@@ -4,6 +4,7 @@ An unknown key is refused with the nearest valid name, so a misspelt setting can
 are also the configuration reference (`docs/configuration.md`, which a test compares with this module).
 """
 
+import datetime
 import difflib
 import json
 import tomllib
@@ -49,6 +50,12 @@ def _require_duration(text: str) -> str:
     return text
 
 
+def _require_date(text: str) -> str:
+    datetime.date.fromisoformat(text)
+    return text
+
+
+Date = Annotated[str, AfterValidator(_require_date)]
 Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
     "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power", "is"
@@ -77,6 +84,9 @@ class Policy(Section):
         "auto", description="Precision while sampling. `auto` is vLLM's rule: it samples a float32 model in bfloat16."
     )
     chat_template: str | None = Field(None, description="Jinja text or a file, for a model without a chat template.")
+    date: Date | None = Field(
+        None, description="Date, as 2026-01-31, for chat templates that print today's; by default, the run's first day."
+    )
     lora: str | None = Field(None, description="Folder of a LoRA adapter that the policy samples with.")
     batch_invariant: bool = Field(False, description="Sample the same tokens in any batch, on a GPU; slower.")
     trust_remote_code: bool = Field(False, description="Run the model's own Python code, with your rights.")
@@ -86,6 +96,7 @@ class Policy(Section):
 class Columns(Section):
     id: str = Field("id", description="Column of ids. Optional: rows without ids are numbered.")
     question: str = Field("problem", description="Column of questions.")
+    context: str = Field("", description="Column of text that belongs to the question, and is put before it.")
     answer: str = Field("answer", description="Column of gold answers; without it, the solution's last box or `####`.")
     expert_solution: str = Field("solution", description="Column of expert solutions.")
     messages: str = Field("messages", description="Column of chats, for files without a question column.")
@@ -99,6 +110,9 @@ class Data(Section):
     revision: str | None = Field(None, description="Branch, tag or commit of a Hub data set.")
     limit: PositiveInt | None = Field(None, description="Maximum number of rows, taken from the start.")
     columns: Columns = Columns()
+    max_broken: Share = Field(
+        0.05, description="Refuse data of which more than this share is no JSON, or not laid out as the first row."
+    )
     no_answer: Literal["reject", "expert"] = Field(
         "reject", description="For a row without a checkable answer: set it aside, or keep the expert solution."
     )
@@ -309,6 +323,7 @@ class Evaluate(Section):
     benchmarks: list[str] = Field(
         ["math500", "minerva_math", "olympiadbench", "aime24", "amc23"], description="Names of benchmarks, or files."
     )
+    columns: Columns = Columns()  # of files
     data_dir: str = Field("", description="Folder of NAME.jsonl for named benchmarks; empty: fetch from the Hub.")
     models: dict[ModelName, str] = Field({}, description="Further models: a name, and its folder or Hub id.")
     template: TemplateName | None = Field(None, description="Prompt template for evaluation only.")
@@ -410,7 +425,7 @@ def _read_settings(path: str | Path | None, overrides: Sequence[str]) -> dict[st
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors write a byte-order mark
     except FileNotFoundError:
         raise InputError(f"{path}: no such experiment file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -105,7 +105,7 @@ SETS = [
     ("data.path=nowhere://bucket/a.jsonl", "nowhere://bucket/a.jsonl: not a path or URI"),
     (
         "data.path=columns.jsonl",
-        "columns.jsonl: no column 'problem'; found: question, answer; name it in [data] columns",
+        "columns.jsonl: no column 'solution'; found: question, answer; name it in [data] columns.expert_solution",
     ),
     ("data.columns.expert_solution=how", "problems.jsonl: no column 'how'; found: problem, answer, solution"),
     ("data.path=empty.jsonl", "[data] path: empty.jsonl holds no usable problem; it is empty"),
@@ -231,7 +231,7 @@ def test_debug_shows_the_traceback(
 
 
 def experiment_on(path: Path, **prompts: str) -> Experiment:
-    settings = {"policy": {"model": "playground"}, "data": {"path": str(path)}, "prompts": prompts}
+    settings = {"policy": {"model": "playground"}, "data": {"path": str(path), "max_broken": 1.0}, "prompts": prompts}
     return resolve(settings | {"run": {"output": str(path.parent / "run")}})
 
 

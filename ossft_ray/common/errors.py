@@ -16,6 +16,14 @@ class InputError(Exception):
     """Bad usage, config or input. The message is one line: what, where, how to fix it."""
 
 
+class Faults(InputError):
+    """Several faults of an experiment, each a message like an InputError's; the message is the first one."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__(faults[0] + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""))
+        self.faults = faults
+
+
 class JobError(Exception):
     """The job failed. The message is one line: what happened, where the log is, how to resume."""
 

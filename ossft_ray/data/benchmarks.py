@@ -2,21 +2,20 @@
 
 import difflib
 from functools import cache
+from typing import Any
 
 from ossft_ray.common import playground_paths
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
-from ossft_ray.common.uris import join, split_options
-from ossft_ray.config import Data, Evaluate
+from ossft_ray.common.uris import join
+from ossft_ray.config import Columns, Data, Evaluate
+from ossft_ray.data.chats import UnusableRow
 from ossft_ray.data.hub import hub_digest, read_hub_records
-from ossft_ray.data.layouts import UnusableRow, gold_answer
+from ossft_ray.data.layouts import Layout, choose_layout, gold_answer, read_question, strip_end_tokens
 from ossft_ray.data.problems import check_unicode, read_verifier
-from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, file_digest, find_files, read_records
+from ossft_ray.data.records import Record, file_digest, find_files, is_known_kind, read_records
 from ossft_ray.verification.answers import answer_text, final_answer
-
-_QUESTION_COLUMNS = ("problem", "question")
-_ANSWER_COLUMNS = ("answer", "final_answer")
 
 # The paper's benchmarks, from the Hub data sets that the field uses. Each has all its questions in one split.
 _PAPER = {
@@ -32,18 +31,26 @@ PAPER_BENCHMARKS = tuple(_PAPER)
 def read_benchmark(name: str, settings: Evaluate, kind: str = "math") -> list[Problem]:
     """The problems of one benchmark: a playground level, one of the paper's five (`data_dir` or Hub), or a file.
 
-    `kind` is the kind of verification for rows whose column `verifier` is empty.
+    `kind` is the kind of verification for rows whose column `verifier` is empty. A file has the columns of `settings`,
+    or those of a known layout.
 
     Raises:
         InputError: the name is unknown, the file is missing, or a row has no question, no answer, a repeated id or an
             unknown verifier.
     """
-    from_hub = _is_from_hub(name, settings)
+    from_hub = is_from_hub(name, settings)
     path = name if from_hub else _benchmark_file(name, settings)
     problems: dict[str, Problem] = {}
+    columns = settings.columns if is_known_kind(name) else Columns()
+    layout: Layout | None = None
     for index, record in enumerate(read_hub_benchmark(name) if from_hub else read_records(path)):
         try:
-            problem = _problem(record, index, kind)
+            if record.broken is not None:
+                raise UnusableRow(record.broken)
+            if layout is None:
+                place = f"{record.source}, row {record.row}"
+                layout = choose_layout(record.values, columns, place, "evaluate", needs_solution=False)
+            problem = _problem(record.values, layout, index, kind)
             if problem.problem_id in problems:
                 raise UnusableRow(f"id '{problem.problem_id}' is repeated; make it unique")
         except UnusableRow as error:
@@ -77,12 +84,14 @@ def benchmark_digest(name: str, settings: Evaluate) -> str:
     Raises:
         InputError: the name is unknown, or the file cannot be read.
     """
-    if _is_from_hub(name, settings):
+    if is_from_hub(name, settings):
         return hub_digest(str(_PAPER[name].path), _PAPER[name])
-    return file_digest(_benchmark_file(name, settings))
+    columns = settings.columns.model_dump(exclude_unset=True) if is_known_kind(name) else {}
+    return file_digest(_benchmark_file(name, settings)) + (f" columns {columns}" if columns else "")
 
 
-def _is_from_hub(name: str, settings: Evaluate) -> bool:
+def is_from_hub(name: str, settings: Evaluate) -> bool:
+    """Whether a benchmark is read from the Hub, and not from a file."""
     return name in PAPER_BENCHMARKS and not settings.data_dir
 
 
@@ -99,7 +108,7 @@ def _benchmark_file(name: str, settings: Evaluate) -> str:
                 "set evaluate.data_dir to a folder that holds it, or leave it empty to use the Hub's"
             )
         return path
-    if split_options(name)[0].endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
+    if is_known_kind(name):
         return find_files(name)[0]
     known = [*playground_paths.BENCHMARKS, *PAPER_BENCHMARKS]
     near = difflib.get_close_matches(name, known, n=1)
@@ -107,19 +116,20 @@ def _benchmark_file(name: str, settings: Evaluate) -> str:
     raise InputError(f"[evaluate] unknown benchmark '{name}'; {hint}")
 
 
-def _problem(record: Record, index: int, kind: str) -> Problem:
+def _problem(values: dict[str, Any], layout: Layout, index: int, kind: str) -> Problem:
     """The problem of one row; raises UnusableRow with the reason if there is none."""
-    if record.broken is not None:
-        raise UnusableRow(record.broken)
-    values = record.values
-    question = next((values[name] for name in _QUESTION_COLUMNS if values.get(name)), None)
-    if not isinstance(question, str):
-        raise UnusableRow("no question in column 'problem' or 'question'")
-    verifier = read_verifier(values.get("verifier"))
-    answer = next((gold_answer(values[name], verifier or kind) for name in _ANSWER_COLUMNS if name in values), "")
-    answer = answer or final_answer(str(values.get("solution") or "")) or ""
+    try:
+        question = read_question(values, layout)
+    except UnusableRow as error:
+        raise UnusableRow(f"no question ({error})") from error
+    verifier = read_verifier(layout.value("verifier", values))
+    answer = gold_answer(layout.value("answer", values), verifier or kind)
+    solution = values.get(layout.columns.get("expert_solution", ""))
+    answer = answer or final_answer(strip_end_tokens(solution if isinstance(solution, str) else "")) or ""
     if not answer:
-        raise UnusableRow("no answer in column 'answer', nor boxed in 'solution'")
-    context = values.get("context")
-    text = f"{context}\n{question}" if isinstance(context, str) and context else question
-    return check_unicode(Problem(answer_text(values.get("id")) or f"{index:05d}", text, answer, None, verifier))
+        raise UnusableRow(
+            f"no answer in column '{layout.column('answer', values) or layout.configured.answer}', "
+            "nor marked in a solution; name the column in [evaluate] columns.answer"
+        )
+    problem_id = answer_text(layout.value("id", values)) or f"{index:05d}"
+    return check_unicode(Problem(problem_id, question, answer, None, verifier))

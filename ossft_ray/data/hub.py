@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Data
-from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record
+from ossft_ray.data.records import Record, is_known_kind, present_values
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _MAX_SHOWN_CHARACTERS = 300
@@ -15,8 +15,7 @@ _MAX_SHOWN_CHARACTERS = 300
 
 def is_hub_id(path: str) -> bool:
     """Whether a path names a data set on the Hub: it looks like `owner/name`, and no such file or folder is here."""
-    is_file = path.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES)
-    return bool(_ID.fullmatch(path)) and not is_file and not os.path.exists(path)
+    return bool(_ID.fullmatch(path)) and not is_known_kind(path) and not os.path.exists(path)
 
 
 def hub_digest(name: str, data: Data) -> str:
@@ -42,7 +41,7 @@ def read_hub_records(name: str, data: Data, streaming: bool = True) -> Iterator[
     try:
         rows = load_dataset(name, data.subset, split=data.split, revision=data.revision, streaming=streaming)
         for row, values in enumerate(rows, start=1):
-            yield Record(name, row, values)
+            yield Record(name, row, present_values(values))
     except Exception as error:  # of many kinds: from datasets, the Hub's client, the network
         reason = " ".join(str(error).split()) or type(error).__name__
         wanted = f"subset {data.subset or 'default'}, split {data.split}, revision {data.revision or 'main'}"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ossft_ray.common.types import Problem
-from ossft_ray.config import Columns, Data
+from ossft_ray.config import Data
+from ossft_ray.data.chats import UnusableRow
 from ossft_ray.data.hub import hub_digest, is_hub_id, read_hub_records
-from ossft_ray.data.layouts import UnusableRow, choose_columns, read_texts
+from ossft_ray.data.layouts import Layout, choose_layout, read_texts
 from ossft_ray.data.records import Record, file_digest, find_files, read_records
 from ossft_ray.verification.answers import answer_text
 from ossft_ray.verification.kinds import kinds
@@ -44,24 +45,74 @@ def read_problems(data: Data, kind: str = "math") -> Iterator[tuple[Record, Prob
     """Stream the rows of `[data]`: each with its problem, or as a rejection.
 
     `kind` is the kind of verification for rows that name none. Reasons of rejections: `broken_row: ...`, `no_question`,
-    `no_expert_solution`, `not_one_turn`, `no_answer`, `unknown_verifier: ...`. With `no_answer = "expert"`, a row
-    without an answer becomes a problem with an empty answer. Ids may repeat.
+    `no_expert_solution`, `not_one_turn`, `not_text: ...`, `no_answer`, `unknown_verifier: ...`. With
+    `no_answer = "expert"`, a row without an answer becomes a problem with an empty answer. Ids may repeat.
 
     Raises:
         InputError: a file is missing or unreadable, or lacks the question's or the expert solution's column.
     """
-    index = 0
-    for source in _sources(data):
-        layout: tuple[Columns, bool] | None = None
-        for record in read_hub_records(source, data) if is_hub_id(source) else read_records(source):
-            if data.limit is not None and index >= data.limit:
+    ids = _RowIds()
+    for source in data_sources(data):
+        layout: Layout | None = None
+        for record in _read_source(source, data):
+            if data.limit is not None and ids.num_rows >= data.limit:
                 return
             if record.broken is not None:
+                ids.next("")
                 yield Rejection(f"broken_row: {record.broken}", record)
             else:
-                layout = layout or choose_columns(record.values, data.columns, record.source)
-                yield _read_problem(record, *layout, data.no_answer, f"{index:08d}", kind)
-            index += 1
+                layout = layout or choose_layout(record.values, data.columns, record.source)
+                problem_id = ids.next(answer_text(layout.value("id", record.values)))
+                yield _read_problem(record, layout, data.no_answer, problem_id, kind)
+
+
+@dataclass(frozen=True)
+class SourceLayout:
+    """The layout of one source of `[data]`; `columns` are those that are read, by what they hold."""
+
+    source: str
+    name: str  # in a few words
+    columns: dict[str, str]
+    unread: tuple[str, ...]
+    doubtful: tuple[str, ...]  # unread columns that may belong to the question
+
+
+def read_layout(source: str, data: Data) -> SourceLayout | None:
+    """The layout of a source, from its first row that is not broken; None if there is none.
+
+    Raises:
+        InputError: as `read_problems`.
+    """
+    first = next((record for record in _read_source(source, data) if record.broken is None), None)
+    if first is None:
+        return None
+    layout = choose_layout(first.values, data.columns, first.source)
+    return SourceLayout(source, layout.name, layout.described(first.values), layout.unread, layout.doubtful)
+
+
+class _RowIds:
+    """The ids of rows: their own, or for a row without one its number, unless that is another row's own id."""
+
+    def __init__(self) -> None:
+        self._is_numbered = bytearray()  # by row
+        self._own_numbers: set[str] = set()  # own ids that look like the number of a row that is still to come
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._is_numbered)
+
+    def next(self, own: str) -> str:
+        """The id of the next row, whose own id is `own`, or empty."""
+        index, number = self.num_rows, f"{self.num_rows:08d}"
+        self._is_numbered.append(not own)
+        if not own:
+            return f"row-{number}" if number in self._own_numbers else number
+        if len(own) == len(number) and own.isascii() and own.isdigit():
+            if int(own) > index:
+                self._own_numbers.add(own)
+            elif self._is_numbered[int(own)]:
+                return f"id-{own}"
+        return own
 
 
 def source_digests(data: Data) -> list[str]:
@@ -70,7 +121,7 @@ def source_digests(data: Data) -> list[str]:
     Raises:
         InputError: a file is missing.
     """
-    return [hub_digest(name, data) if is_hub_id(name) else file_digest(name) for name in _sources(data)]
+    return [hub_digest(name, data) if is_hub_id(name) else file_digest(name) for name in data_sources(data)]
 
 
 def read_verifier(value: Any) -> str:
@@ -97,12 +148,11 @@ def check_unicode(problem: Problem) -> Problem:
 
 
 def _read_problem(
-    record: Record, columns: Columns, is_chat: bool, no_answer: Literal["reject", "expert"], default_id: str, kind: str
+    record: Record, layout: Layout, no_answer: Literal["reject", "expert"], problem_id: str, kind: str
 ) -> tuple[Record, Problem] | Rejection:
-    problem_id = answer_text(record.values.get(columns.id)) or default_id
     try:
-        verifier = read_verifier(record.values.get(columns.verifier))
-        texts = read_texts(record.values, columns, is_chat, verifier or kind)
+        verifier = read_verifier(layout.value("verifier", record.values))
+        texts = read_texts(record.values, layout, verifier or kind)
         if not texts.answer and no_answer == "reject":
             raise UnusableRow("no_answer")
         problem = Problem(problem_id, texts.question, texts.answer, texts.expert_solution, verifier)
@@ -111,8 +161,16 @@ def _read_problem(
         return Rejection(str(unusable), record, problem_id)
 
 
-def _sources(data: Data) -> list[str]:
-    """Files, and ids of data sets on the Hub, in the order of `[data] path`."""
+def _read_source(source: str, data: Data) -> Iterator[Record]:
+    return read_hub_records(source, data) if is_hub_id(source) else read_records(source)
+
+
+def data_sources(data: Data) -> list[str]:
+    """Files, and ids of data sets on the Hub, in the order of `[data] path`.
+
+    Raises:
+        InputError: a file is missing, or of an unknown kind.
+    """
     paths = [data.path] if isinstance(data.path, str) else data.path
     return [source for path in paths for source in ([path] if is_hub_id(path) else find_files(path))]
 

@@ -1,13 +1,13 @@
-"""Rows of JSONL and Parquet files with any columns; a broken row is data, not an error.
+"""Rows of JSON and Parquet files with any columns; a broken row is data, not an error.
 
 Files are on disks or in object stores. A path names one file, or several by a glob (`**` for folders of any depth).
-JSONL may be compressed (.gz, .zst). Rows are streamed: memory does not grow with a file.
+JSON may be compressed (.gz, .zst). Rows are streamed: memory does not grow with a file. A missing value is None, also
+where pandas has written NaN, and bytes that are UTF-8 are text.
 """
 
 import fnmatch
 import glob
 import io
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +22,9 @@ from pyarrow import fs
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.storage import Folder, digest_files
 from ossft_ray.common.uris import filesystem_at, is_uri, split_options
+from ossft_ray.data.json_rows import read_json_rows
 
-JSONL_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
+JSONL_SUFFIXES = tuple(f".{name}{packed}" for name in ("jsonl", "json", "ndjson") for packed in ("", ".gz", ".zst"))
 PARQUET_SUFFIXES = (".parquet",)
 _BLOCK_BYTES = 1 << 20
 _BATCH_ROWS = 256
@@ -38,6 +39,25 @@ class Record:
     values: dict[str, Any]
     broken: str | None = None
     raw: str | None = None
+
+
+def is_known_kind(path: str) -> bool:
+    """Whether a name ends like that of a file that `read_records` can read."""
+    return _bare(path).endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES)
+
+
+def present_values(values: dict[str, Any]) -> dict[str, Any]:
+    """A row with None for NaN, and with text for bytes that are UTF-8."""
+    return {name: _plain(value) if isinstance(value, float | bytes) else value for name, value in values.items()}
+
+
+def _plain(value: float | bytes) -> Any:
+    if isinstance(value, float):
+        return None if value != value else value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def find_files(path: str) -> list[str]:
@@ -57,7 +77,7 @@ def find_files(path: str) -> list[str]:
     if not found:
         raise InputError(f"{path}: no such file; give a JSONL or Parquet file, a glob, or a list of them")
     for file in found:
-        if not _bare(file).endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
+        if not is_known_kind(file):
             raise InputError(f"{file}: unknown kind of file; give .jsonl or .parquet")
     return found
 
@@ -73,7 +93,7 @@ def read_records(path: str) -> Iterator[Record]:
         if _bare(path).endswith(PARQUET_SUFFIXES):
             yield from _read_parquet(filesystem, inner, path)
         else:
-            yield from _read_jsonl(filesystem, inner, path)
+            yield from _read_json(filesystem, inner, path)
 
 
 def file_digest(path: str) -> str:
@@ -134,6 +154,8 @@ def _input_errors(what: str, filesystem: fs.FileSystem) -> Iterator[None]:
     kinds = (Exception,) if isinstance(filesystem, fs.PyFileSystem) else (OSError, pa.ArrowException)
     try:
         yield
+    except InputError:
+        raise
     except kinds as error:
         raise InputError(f"{what}: {brief(error)}") from error
 
@@ -155,26 +177,19 @@ def _read_parquet(filesystem: fs.FileSystem, inner: str, path: str) -> Iterator[
 
 def _batch_records(batch: pa.RecordBatch, path: str, before: int) -> list[Record]:
     try:
-        return [Record(path, row, values) for row, values in enumerate(batch.to_pylist(), start=before + 1)]
+        rows = enumerate(batch.to_pylist(), start=before + 1)
+        return [Record(path, row, present_values(values)) for row, values in rows]
     except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date beyond Python's range
         if batch.num_rows > 1:
-            rows = (batch.slice(index, 1) for index in range(batch.num_rows))
-            return [record for index, row in enumerate(rows) for record in _batch_records(row, path, before + index)]
+            slices = (batch.slice(index, 1) for index in range(batch.num_rows))
+            return [record for index, row in enumerate(slices) for record in _batch_records(row, path, before + index)]
         return [Record(path, before + 1, {}, broken=brief(error), raw=str(batch))]
 
 
-def _read_jsonl(filesystem: fs.FileSystem, inner: str, path: str) -> Iterator[Record]:
+def _read_json(filesystem: fs.FileSystem, inner: str, path: str) -> Iterator[Record]:
     with filesystem.open_input_stream(inner) as stream:  # decompressed according to the file's suffix
-        for row, line in enumerate(io.BufferedReader(stream, _BLOCK_BYTES), start=1):
-            text = line.decode("utf-8", errors="replace").strip().removeprefix("\ufeff")
-            if not text:
-                continue
-            try:
-                values = json.loads(text)
-            except (ValueError, RecursionError) as error:  # not JSON, an integer of thousands of digits, too deep
-                yield Record(path, row, {}, broken=f"not valid JSON: {error}", raw=text)
-                continue
-            if isinstance(values, dict):
-                yield Record(path, row, values)
-            else:
-                yield Record(path, row, {}, broken="not a JSON object", raw=text)
+        try:
+            for number, values, broken, raw in read_json_rows(io.BufferedReader(stream, _BLOCK_BYTES)):
+                yield Record(path, number, present_values(values), broken, raw)
+        except ValueError as error:
+            raise InputError(f"{path}: cannot be read: {error}") from error

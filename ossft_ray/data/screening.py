@@ -11,16 +11,19 @@ from typing import Any
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.types import Problem
-from ossft_ray.config import Experiment
-from ossft_ray.data.contamination import index_benchmarks
+from ossft_ray.config import Data, Experiment
+from ossft_ray.data.chats import UnusableRow
+from ossft_ray.data.contamination import BenchmarkIndex, index_benchmarks
 from ossft_ray.data.gold_check import GoldCheck, check_gold_answers
-from ossft_ray.data.layouts import UnusableRow
 from ossft_ray.data.problems import Rejection, read_problems
 from ossft_ray.data.records import Record
 from ossft_ray.data.seen_problems import ProblemIndex, ProblemStatus
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.policy.chat import Chat
 from ossft_ray.verification import VerifierPool
+
+# Reasons that, with details, say that a row cannot be read. Without details, a text is empty.
+_UNREADABLE = ("broken_row", "no_question", "no_expert_solution", "not_text")
 
 
 @dataclass(frozen=True)
@@ -44,44 +47,80 @@ class InputCounts:
     not_checked: list[str] = field(default_factory=list)  # benchmarks that could not be read
     gold_findings: Counter[str] = field(default_factory=Counter)  # of all gold answers, kept or set aside
     bad_golds: list[dict[str, Any]] = field(default_factory=list)  # the bad gold answers
-    first_rejection: Rejection | None = None
+    broken: int = 0  # rows that cannot be read: not JSON, or laid out in another way than the file's first row
+    first_broken: Rejection | None = None
+    first_rejections: dict[str, Rejection] = field(default_factory=dict)  # by the reason's first word
 
     def count(self, item: UsableProblem | Rejection) -> None:
         if isinstance(item, UsableProblem):
             self.problems += 1
         else:
-            self.rejected[item.reason.partition(":")[0]] += 1
-            self.first_rejection = self.first_rejection or item
+            reason, _, details = item.reason.partition(":")
+            self.rejected[reason] += 1
+            self.first_rejections.setdefault(reason, item)
+            if details and reason in _UNREADABLE:
+                self.broken += 1
+                self.first_broken = self.first_broken or item
+
+    def check(self, data: Data) -> None:
+        """Refuse an input without a usable problem, or with too many rows that cannot be read.
+
+        Raises:
+            InputError: see above; names the first such row.
+        """
+        first = next(iter(self.first_rejections.values()), None)
+        if self.problems == 0:
+            why = first or "it is empty"
+            if self.rejected["no_answer"] == self.rejected.total() > 0:
+                why = f"{why}: there is no column of answers, and no \\boxed{{}} or #### at the end of a solution"
+            raise InputError(f"[data] path: {data.path} holds no usable problem; {why}")
+        num_rows = self.problems + self.rejected.total()
+        if self.first_broken is not None and self.broken > data.max_broken * num_rows:
+            raise InputError(
+                f"[data] path: {self.broken} of {num_rows} rows cannot be read; the first is {self.first_broken}; "
+                f"correct them, or raise [data] max_broken, which is {data.max_broken:g}"
+            )
 
 
 def screen_problems(
-    experiment: Experiment, chat: Chat, index: ProblemIndex, counts: InputCounts, pool: VerifierPool | None = None
+    experiment: Experiment,
+    chat: Chat,
+    index: ProblemIndex,
+    counts: InputCounts,
+    pool: VerifierPool | None = None,
+    benchmarks: BenchmarkIndex | None = None,
 ) -> Iterator[UsableProblem | Rejection]:
     """Stream the rows of `[data]` in order, add the usable problems to `index`, and count all rows in `counts`.
 
-    `pool` checks the gold answers; without it they are not checked.
+    `pool` checks the gold answers; without it they are not checked. `benchmarks` are those to compare with, by default
+    those of the experiment.
 
     Raises:
-        InputError: the data or none of its rows can be used, a benchmark to compare with cannot be read, or `index`
-            has another question under a problem's id.
+        InputError: the data or none of its rows can be used, too many rows are broken, a benchmark to compare with
+            cannot be read, or `index` has another question under a problem's id.
     """
-    screen = _Screen(experiment, chat, index, counts)
+    screen = _Screen(experiment, chat, index, counts, benchmarks)
     for item, gold in check_gold_answers(read_problems(experiment.data, experiment.verify.kind), pool):
         result = item if isinstance(item, Rejection) else screen.check(*item, gold)
         counts.count(result)
         yield result
-    if counts.problems == 0:
-        why = counts.first_rejection or "it is empty"
-        raise InputError(f"[data] path: {experiment.data.path} holds no usable problem; {why}")
+    counts.check(experiment.data)
 
 
 class _Screen:
     """The checks of a problem that has been read: each may raise UnusableRow, and some return notes."""
 
-    def __init__(self, experiment: Experiment, chat: Chat, index: ProblemIndex, counts: InputCounts) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        chat: Chat,
+        index: ProblemIndex,
+        counts: InputCounts,
+        benchmarks: BenchmarkIndex | None,
+    ) -> None:
         self.data, self.prompts, self.chat = experiment.data, experiment.prompts, chat
         self.index, self.counts = index, counts
-        self.benchmarks = index_benchmarks(experiment.data, experiment.evaluate)
+        self.benchmarks = benchmarks or index_benchmarks(experiment.data, experiment.evaluate)
         counts.contamination = dict.fromkeys(self.benchmarks.names, 0)
         counts.not_checked = self.benchmarks.not_checked
 

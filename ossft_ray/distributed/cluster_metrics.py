@@ -14,6 +14,7 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 _REFRESH_SECONDS = 1.0
+_MAX_TAG = 100  # characters
 _TAGS = ("run", "stage")  # on all of them; the stage of an evaluation is `evaluate-MODEL`
 
 # The description of each counter, and its tags in addition to _TAGS
@@ -45,7 +46,7 @@ class ClusterMetrics:
     """One process's counters and gauges. Recording takes microseconds, and does nothing in a process without Ray."""
 
     def __init__(self, run: str, stage: str) -> None:
-        self._tags = {"run": run, "stage": stage}
+        self._tags = {"run": _tag(run), "stage": _tag(stage)}
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, tuple[Gauge, Callable[[], float]]] = {}
         self._closing = threading.Event()
@@ -56,7 +57,7 @@ class ClusterMetrics:
             description, extra_tags = COUNTERS[name]
             self._counters[name] = Counter(name, description, (*_TAGS, *extra_tags)).set_default_tags(self._tags)
         if amount > 0:
-            self._counters[name].inc(amount, tags)
+            self._counters[name].inc(amount, {tag: _tag(value) for tag, value in tags.items()})
 
     def watch(self, name: str, read: Callable[[], float]) -> None:
         """Let a gauge of `GAUGES` show what `read` returns, from now on."""
@@ -80,3 +81,13 @@ class ClusterMetrics:
         while not self._closing.wait(_REFRESH_SECONDS):
             for gauge, read in self._gauges.values():
                 gauge.set(read(), self._tags)
+
+
+def _tag(text: str) -> str:
+    r"""Text as the value of a tag, which Ray takes in ASCII only; what it lacks is written out.
+
+    >>> _tag("é")
+    '\\xe9'
+    """
+    printable = "".join(character if character.isprintable() else " " for character in text[:_MAX_TAG])
+    return printable.encode("ascii", "backslashreplace").decode()

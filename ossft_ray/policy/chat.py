@@ -2,10 +2,14 @@
 
 Sampling stops on the end-of-turn token and on the tokenizer's end-of-text token. Every training row ends with the
 end-of-turn token, and the exported model's generation config agrees.
+
+Only the template writes control tokens. Their names in a message, such as `<|im_end|>`, are encoded as ordinary text.
 """
 
+import datetime
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +20,17 @@ from ossft_ray.config import Policy
 from ossft_ray.policy.hub_models import resolve_commit
 from ossft_ray.policy.location import model_path
 from ossft_ray.policy.model_files import check_weights
+from ossft_ray.policy.templates import (
+    ASSISTANT,
+    PROBE_ASSISTANT,
+    PROBE_USER,
+    USER,
+    prints_date,
+    read_template,
+)
 
-_PROBE_USER, _PROBE_ASSISTANT = "What?", "ossft-probe"
+_SEAM = "\ufdd0"  # not a character: it marks where text is cut before it is encoded
+_THINKING = ("<think>", "</think>")  # written by models and in expert solutions, too
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class Chat:
     end_of_turn_id: int
     context_length: int  # tokens, prompt and response together
     commit: str | None = None  # of a model from the Hub
+    date: str | None = None  # that the template prints as today's; None: today
 
     @cached_property
     def stop_token_ids(self) -> list[int]:
@@ -38,15 +52,17 @@ class Chat:
     @cached_property
     def opens_thinking(self) -> bool:
         """Whether the template itself opens a `<think>` block, so that every response begins inside it."""
-        return self._prompt([{"role": "user", "content": _PROBE_USER}]).rstrip().endswith("<think>")
+        return self._prompt([USER]).rstrip().endswith("<think>")
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of the prompt, up to where the assistant's response begins."""
-        return self._encode(self._prompt(messages))
+        return self._encode(
+            self._prompt([message | {"content": self._cut(message["content"])} for message in messages])
+        )
 
     def encode_response(self, response: str) -> list[int]:
         """Token ids of a response that the policy did not sample, with the end-of-turn token."""
-        return [*self._encode(response), self.end_of_turn_id]
+        return [*self._encode(self._cut(response)), self.end_of_turn_id]
 
     def close_turn(self, token_ids: list[int]) -> list[int]:
         """Sampled tokens as a training row needs them: an end-of-text token becomes the end-of-turn token."""
@@ -59,10 +75,27 @@ class Chat:
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def _prompt(self, messages: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        options = {}
+        if self.date is not None:  # in place of the function that transformers gives to templates
+            options["strftime_now"] = datetime.datetime.fromisoformat(self.date).strftime
+        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options))
+
+    def _cut(self, text: str) -> str:
+        """Text with a seam inside each name of a control token."""
+        return self._control.sub(lambda found: found[0][0] + _SEAM + found[0][1:], text)
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        """The names of the control tokens: the special ones, and all that the template writes around messages."""
+        frame = str(self.tokenizer.apply_chat_template([USER, ASSISTANT], tokenize=False))
+        added = self.tokenizer.added_tokens_decoder.values()
+        names = {str(token) for token in added if token.special or str(token) in frame} - set(_THINKING)
+        longest_first = sorted((name for name in names if len(name) > 1), key=lambda name: (-len(name), name))
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        pieces = text.split(_SEAM)
+        return [token for piece in pieces for token in self.tokenizer(piece, add_special_tokens=False)["input_ids"]]
 
 
 def load_chat(policy: Policy) -> Chat:
@@ -74,15 +107,35 @@ def load_chat(policy: Policy) -> Chat:
     path = model_path(policy.model)
     _check_folders(policy, path)
     tokenizer, config = _load(policy, path)
-    if not tokenizer(_PROBE_USER, add_special_tokens=False)["input_ids"]:  # transformers may make up an empty one
+    if not tokenizer(PROBE_USER, add_special_tokens=False)["input_ids"]:  # transformers may make up an empty one
         raise InputError(f"[policy] model: {policy.model} holds no tokenizer; its folder needs a tokenizer.json")
     if policy.chat_template is not None:
-        tokenizer.chat_template = _read_template(policy.chat_template)
+        tokenizer.chat_template = read_template(policy.chat_template)
     if not tokenizer.chat_template:
         raise InputError(f"[policy] model: {policy.model} has no chat template; give one as [policy] chat_template")
+    end_of_turn = _end_of_turn(tokenizer, policy.model)
     context_length = _context_length(policy, config)
+    _check_heads(policy, config)
     commit = None if Path(path).is_dir() else resolve_commit(path, policy.revision)
-    return Chat(tokenizer, _end_of_turn(tokenizer, policy.model), context_length, commit)
+    return Chat(tokenizer, end_of_turn, context_length, commit, policy.date)
+
+
+def prints_todays_date(policy: Policy) -> bool:
+    """Whether the policy's chat template prints the date of the day on which it is rendered.
+
+    Raises:
+        InputError: the template or the model's folder cannot be read.
+    """
+    if policy.chat_template is not None:
+        return prints_date(read_template(policy.chat_template))
+    folder = Path(model_path(policy.model))
+    if not folder.is_dir():
+        try:
+            return prints_date(load_chat(policy).tokenizer.chat_template)
+        except InputError:  # a complete stage needs no model, and any other will refuse it
+            return False
+    files = [folder / name for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")]
+    return any(prints_date(file.read_text(encoding="utf-8", errors="replace")) for file in files if file.is_file())
 
 
 def _check_folders(policy: Policy, path: str) -> None:
@@ -123,23 +176,24 @@ def _context_length(policy: Policy, config: Any) -> int:
     return int(length)
 
 
-def _read_template(template: str) -> str:
-    if "{" in template:
-        return template
-    try:
-        return Path(template).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"[policy] chat_template: neither Jinja text nor a readable file: {template}") from error
+def _check_heads(policy: Policy, config: Any) -> None:
+    """Refuse a tensor parallelism that the attention heads cannot be shared out to."""
+    heads, size = getattr(config.get_text_config(), "num_attention_heads", 0), policy.engine.get("tensor_parallel_size")
+    if isinstance(heads, int) and isinstance(size, int) and size > 1 and heads % size:
+        sizes = ", ".join(str(number) for number in range(1, heads + 1) if heads % number == 0)
+        raise InputError(
+            f"[policy.engine] tensor_parallel_size: {size} does not divide the {heads} attention heads of "
+            f"{policy.model}; choose one of {sizes}"
+        )
 
 
 def _end_of_turn(tokenizer: Any, name: str) -> int:
     """The first special token that the template writes after an assistant's message, else the end of text."""
-    messages = [{"role": "user", "content": _PROBE_USER}, {"role": "assistant", "content": _PROBE_ASSISTANT}]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        text = tokenizer.apply_chat_template([USER, ASSISTANT], tokenize=False)
     except Exception as error:  # a template is a program, which may raise anything
         raise InputError(f"[policy] chat_template: {name}'s template fails: {brief(error)}") from error
-    _, written, tail = text.rpartition(_PROBE_ASSISTANT)
+    _, written, tail = text.rpartition(PROBE_ASSISTANT)
     if not written:
         raise InputError(
             f"[policy] chat_template: {name}'s template leaves out the assistant's message; give one that writes it"

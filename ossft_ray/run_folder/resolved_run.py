@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ossft_ray.common.prompt_templates import TEMPLATES
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.common.uris import absolute, join
@@ -13,8 +14,9 @@ from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.location import model_digest
+from ossft_ray.policy.templates import check_system, check_template
 from ossft_ray.run_folder.names import MODEL, TRAIN
-from ossft_ray.run_folder.provenance import pin_revision
+from ossft_ray.run_folder.provenance import pin_date, pin_revision
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Run:
         return run if isinstance(run, Run) else cls(run).pinned(refresh_revision)
 
     def pinned(self, refresh: bool = False) -> "Run":
-        """The run with its Hub model pinned to a commit, which `config.json` records; `refresh` asks the Hub again.
+        """The run with its Hub model pinned to a commit, and with the date that its chat template prints.
+
+        `config.json` records both; `refresh` asks the Hub again, and takes today's date.
 
         Raises:
-            InputError: the model's weights are pickles.
+            InputError: the model's weights are pickles, or its chat template cannot be read.
         """
-        experiment = pin_revision(self.experiment, refresh)
+        experiment = pin_date(pin_revision(self.experiment, refresh), refresh)
         return self if experiment is self.experiment else Run(experiment)
 
     def updated(self, **sections: Any) -> "Run":
@@ -52,7 +56,16 @@ class Run:
 
     @cached_property
     def chat(self) -> Chat:
-        return load_chat(self.experiment.policy)
+        """The policy's tokenizer and chat template, which can render the run's prompts."""
+        chat, evaluate, model = (
+            load_chat(self.experiment.policy),
+            self.experiment.evaluate,
+            self.experiment.policy.model,
+        )
+        check_template(chat.tokenizer, model)
+        if self.experiment.prompts.system or (evaluate.template and TEMPLATES[evaluate.template].system):
+            check_system(chat.tokenizer, model)
+        return chat
 
     @cached_property
     def policy_digest(self) -> str:

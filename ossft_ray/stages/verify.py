@@ -1,4 +1,4 @@
-"""`ossft verify`: grade the rows {answer, response} of a JSONL or Parquet file.
+"""`ossft verify`: grade the rows {answer, response} of a JSON or Parquet file.
 
 The file is streamed twice: first to report any error in it before time is spent on grading, then to grade it. A row
 without a response gets the reason `no_answer`, and one without an answer `no_gold`. A row may have a `question`, which
@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.verdict import CORRECT, MEMORY, TIMEOUT
 from ossft_ray.config import Verify
-from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, read_records
+from ossft_ray.data.chats import UnusableRow, message_text, read_turns
+from ossft_ray.data.layouts import gold_answer
+from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, is_known_kind, read_records
 from ossft_ray.verification import Task, VerifierPool
 from ossft_ray.verification.answers import answer_text
 from ossft_ray.verification.kinds import kinds
@@ -100,10 +102,10 @@ def verify_file(
     """Grade each row of a file and write the rows with `correct`, `reason` and `extracted` to `output`.
 
     Args:
-        path: a JSONL or Parquet file. Each row has an answer (text, a number, or a list of them) and a response (text,
-            or a chat whose last message counts).
-        output: a JSONL or Parquet file, by its suffix; by default, the input's name with `.verified` before the
-            suffix. It appears when it is complete.
+        path: a JSON or Parquet file, as `rewrite` reads it. Each row has an answer (text, a number, or a list of them)
+            and a response (text, or a chat whose last message counts).
+        output: a JSONL or Parquet file, by its suffix (`.gz` and `.zst` compress JSONL); by default, the
+            input's name with `.verified` before the suffix. It appears when it is complete.
         overwrite: whether the output may replace a file.
         only: write and show only rows with these reasons; empty: all rows.
         num_shown: the summary holds this many rows, the first ones.
@@ -117,9 +119,9 @@ def verify_file(
     """
     verify, columns = verify or Verify(), columns or FileColumns()
     source = Path(path)
-    target = source.with_name(f"{source.stem}.verified{source.suffix}") if output is None else Path(output)
+    target = _verified_name(source) if output is None else Path(output)
     for name in (source, target):
-        if name.suffix not in JSONL_SUFFIXES + PARQUET_SUFFIXES:
+        if not is_known_kind(str(name)):
             raise InputError(f"{name}: unknown kind of file; give .jsonl or .parquet")
     if not source.is_file():
         raise InputError(f"{source}: no such file")
@@ -158,7 +160,7 @@ def verify_file(
 
 def _task(row: Row, columns: FileColumns, kind: str) -> Task:
     verifier = answer_text(row.get(columns.verifier))
-    answer = answer_text(row[columns.answer], verifier or kind)
+    answer = gold_answer(row[columns.answer], verifier or kind)
     question = row.get(columns.question)
     response = _response_text(row[columns.response]) or ""
     return Task(answer, response, question if isinstance(question, str) else "", verifier)
@@ -168,9 +170,17 @@ def _response_text(value: Any) -> str | None:
     """The text of a response, or of the last message of a chat; None for any other value."""
     if value is None or isinstance(value, str):
         return value or ""
-    is_chat = isinstance(value, list) and value and isinstance(value[-1], dict)
-    content = value[-1].get("content") if is_chat else None
-    return content if isinstance(content, str) else None
+    try:
+        turns = read_turns(value)
+        return turns[-1].text if turns else message_text(value)
+    except UnusableRow:
+        return None
+
+
+def _verified_name(source: Path) -> Path:
+    """The name with `.verified` before the suffix, which is `.jsonl.gz` as a whole."""
+    suffix = max((suffix for suffix in JSONL_SUFFIXES if source.name.endswith(suffix)), key=len, default=source.suffix)
+    return source.with_name(f"{source.name.removesuffix(suffix)}.verified{suffix}")
 
 
 def _check_rows(source: Path, columns: FileColumns) -> int:
@@ -227,19 +237,23 @@ def _schema_with_verdicts(source: Path) -> pa.Schema:
 def _write(rows: Iterator[Row], target: Path, schema: pa.Schema | None) -> None:
     """Write rows to a file that appears when it is complete: Parquet if a schema is given, otherwise JSONL."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    compression = {".gz": "gzip", ".zst": "zstd"}.get(target.suffix)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if schema is not None:
-            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for batch in _batches(rows):
-                    writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-        else:
-            # JSON escapes half of a surrogate pair in the same way as backslashreplace.
-            with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                file.writelines(f"{json.dumps(row, ensure_ascii=False, default=str)}\n" for row in rows)
+        with temporary.open("wb") as file:
+            if schema is not None:
+                with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                    for batch in _batches(rows):
+                        writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            else:
+                with pa.output_stream(file, compression=compression) as stream:
+                    for row in rows:
+                        line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
+                        # JSON escapes half of a surrogate pair in the same way as backslashreplace.
+                        stream.write(line.encode("utf-8", errors="backslashreplace"))
         os.replace(temporary, target)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {brief(error)}") from error
+        raise InputError(f"{target}: cannot be written: {error.strerror or brief(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

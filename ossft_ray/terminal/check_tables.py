@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from rich.filesize import decimal
 from rich.table import Table
@@ -10,11 +11,13 @@ from ossft_ray.common.durations import duration
 from ossft_ray.common.verdict import UNPARSED
 from ossft_ray.config import Data
 from ossft_ray.data.gold_check import CONTRADICTED, NOT_STATED, SOLUTION_UNPARSED, SOUND
+from ossft_ray.data.problems import SourceLayout
 from ossft_ray.run_folder.names import STAGES
 from ossft_ray.stages.check.forecast import Forecast
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport
-from ossft_ray.stages.check.stage import Findings
+from ossft_ray.stages.check.stage import Findings, ShownProblem
 from ossft_ray.terminal.results import KEPT, counts_text, plain_table
+from ossft_ray.terminal.show import escape_controls
 
 _NUM_SHOWN = 5  # of the bad gold answers
 _GOLD_FINDINGS = {
@@ -24,27 +27,70 @@ _GOLD_FINDINGS = {
     UNPARSED: "unreadable",
     SOLUTION_UNPARSED: "unreadable in the solution",
 }
+_NUM_LAYOUTS = 3
+_MAX_LINES, _MAX_CHARACTERS = 12, 600  # of each text of a problem
 
 
 def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
     """What a sound experiment consists of."""
     counts = findings.counts
+    yield from _layout_lines(findings.layouts)
+    for number, shown in enumerate(findings.shown, start=1):
+        yield from _problem_lines(number, shown)
     yield f"problems:          {counts.problems} usable; set aside: {counts_text(counts.rejected)}"
+    for rejection in counts.first_rejections.values():
+        yield escape_controls(f"                   {rejection}")
     yield f'duplicates:        {counts.duplicates} (duplicates = "{data.duplicates}")'
     golds = {_GOLD_FINDINGS.get(finding, finding): number for finding, number in counts.gold_findings.items()}
     checked = "not checked" if data.bad_golds == "ignore" else counts_text(golds)
     yield f'gold answers:      {checked} (bad_golds = "{data.bad_golds}")'
     for bad in counts.bad_golds[:_NUM_SHOWN]:
         solution = f", the solution says {bad['solution_says']}" if "solution_says" in bad else ""
-        finding = _GOLD_FINDINGS.get(bad["finding"], bad["finding"])
-        yield f"                   {bad['problem_id']}: {finding}: the answer is {bad['answer']}{solution}"
+        finding = f"{bad['problem_id']}: {_GOLD_FINDINGS.get(bad['finding'], bad['finding'])}"
+        yield escape_controls(f"                   {finding}: the answer is {bad['answer']}{solution}")
     if len(counts.bad_golds) > _NUM_SHOWN:
         yield f"                   and {len(counts.bad_golds) - _NUM_SHOWN} more"
     overlap = "not looked for" if data.contamination == "ignore" else counts_text(counts.contamination)
     yield f'benchmark overlap: {overlap} (contamination = "{data.contamination}")'
+    if findings.date is not None:
+        yield f"date:              the chat template prints today's date; in this run it is {findings.date}"
     yield f"policy:            context {findings.context_length} tokens, turns end with {findings.end_of_turn}"
     yield f"benchmarks:        {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}"
     yield "the experiment is sound"
+
+
+def _layout_lines(layouts: list[SourceLayout]) -> Iterator[str]:
+    """For each layout: the columns that are read, the others, and those that may belong to the question."""
+    sources: dict[tuple[Any, ...], list[str]] = {}
+    for layout in layouts:
+        columns = ", ".join(f"{role} = {name}" for role, name in layout.columns.items())
+        sources.setdefault((f"{layout.name}: {columns}", layout.unread, layout.doubtful), []).append(layout.source)
+    for (columns, unread, doubtful), names in list(sources.items())[:_NUM_LAYOUTS]:
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield escape_controls(f"data:       {names[0]}{others}, {columns}")
+        if unread:
+            yield escape_controls(f"            not read: {', '.join(unread)}")
+        if doubtful:
+            hint = "name it in [data] columns.context if it does"
+            yield escape_controls(f"            may belong to the question: {', '.join(doubtful)}; {hint}")
+    if len(sources) > _NUM_LAYOUTS:
+        yield f"            and {len(sources) - _NUM_LAYOUTS} more layouts"
+
+
+def _problem_lines(number: int, shown: ShownProblem) -> Iterator[str]:
+    """A problem as the policy will see it, and the texts that it will not see."""
+    problem = shown.problem
+    yield escape_controls(f"problem {number}:  {problem.problem_id}, as the policy will see it")
+    yield from _indented(shown.prompt, "  | ")
+    yield from _indented(f"gold answer: {problem.answer or '(none)'}", "  ")
+    yield from _indented(f"expert solution: {problem.expert_solution}", "  ")
+
+
+def _indented(text: str, margin: str) -> Iterator[str]:
+    lines = text[:_MAX_CHARACTERS].strip("\n").split("\n")
+    cut = len(lines) > _MAX_LINES or len(text) > _MAX_CHARACTERS
+    for line in [*lines[:_MAX_LINES], *(["..."] if cut else [])]:
+        yield margin + escape_controls(line)
 
 
 def cluster_lines(report: ClusterReport) -> Iterator[Table | str]:

@@ -182,15 +182,24 @@ def _grade(kind: Kind, task: Task, keywords: Mapping[str, Any], timeout_seconds:
             verdict = kind.check_answer(task.answer, question=task.question, **keywords)
         else:
             verdict = kind.grade(task.answer, task.response, question=task.question, **keywords)
-        if len(verdict.extracted or "") > _MAX_EXTRACTED_CHARACTERS:  # a model may box megabytes
-            verdict = dataclasses.replace(verdict, extracted=f"{verdict.extracted:.{_MAX_EXTRACTED_CHARACTERS}}…")
-        return verdict
+        return _storable(verdict)
     except MemoryError:
         os._exit(_MEMORY_EXIT_CODE)  # the memory may be too fragmented for further gradings
     except RecursionError:  # nested too deeply for the grader
         return Verdict(False, UNPARSED)
     except Exception as error:
-        return Verdict(False, VERIFIER_ERROR, f"{type(error).__name__}: {error}")
+        return _storable(Verdict(False, VERIFIER_ERROR, f"{type(error).__name__}: {error}"))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))  # receiving the next task is not limited
+
+
+def _storable(verdict: Verdict) -> Verdict:
+    """The verdict with texts that files can hold: no halves of surrogate pairs, nor the megabytes of a model's box."""
+    extracted = None if verdict.extracted is None else _plain(verdict.extracted)
+    return dataclasses.replace(verdict, reason=_plain(verdict.reason), extracted=extracted)
+
+
+def _plain(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= _MAX_EXTRACTED_CHARACTERS else f"{text:.{_MAX_EXTRACTED_CHARACTERS}}…"

@@ -8,8 +8,8 @@ import pytest
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.types import Problem
-from ossft_ray.config import Evaluate
-from ossft_ray.data.benchmarks import read_benchmark
+from ossft_ray.config import Columns, Evaluate
+from ossft_ray.data.benchmarks import benchmark_digest, read_benchmark
 from tests.data_folder import DATA, needs_data
 
 
@@ -59,6 +59,39 @@ def test_answers_of_a_file_used_as_a_benchmark(tmp_path: Path, row: dict[str, An
 
 
 @pytest.mark.parametrize(
+    "row, columns",
+    [
+        ({"q": "What is k?", "given": "k = 2.", "gold": 2, "key": 9}, {"question": "q", "context": "given"}),
+        ({"prompt": [{"role": "user", "content": "k = 2.\nWhat is k?"}], "key": 9, "gold": 2}, {}),
+    ],
+)
+def test_a_file_may_have_columns_of_its_own(tmp_path: Path, row: dict[str, Any], columns: dict[str, str]) -> None:
+    settings = Evaluate(columns=Columns(**columns, answer="gold", id="key"))
+    path = write(tmp_path, row)
+    assert read_benchmark(path, settings) == [Problem("9", "k = 2.\nWhat is k?", "2", None)]
+    assert benchmark_digest(path, settings) != benchmark_digest(path, Evaluate())
+    assert read_benchmark("playground/level1", settings) == read_benchmark("playground/level1", Evaluate())
+    with pytest.raises(InputError, match=r"row 1: no column 'uid'; .* name it in \[evaluate\] columns\.id"):
+        read_benchmark(path, Evaluate(columns=Columns(id="uid")))
+
+
+@pytest.mark.parametrize(
+    "row, answer",
+    [
+        ({"question": "q", "answer": "1+1 = 2\n#### 2"}, "2"),  # GSM8K
+        ({"problem": "q", "expected_answer": "2"}, "2"),  # OpenMathInstruct-2
+        # DAPO, Skywork-OR1
+        ({"prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": '["2"]'}}, "2"),
+        ({"prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "2", "style": "rule"}}, "2"),
+        ({"messages": [{"role": "user", "content": "q"}], "answer": "2"}, "2"),
+    ],
+)
+def test_known_layouts_are_read_as_benchmarks(tmp_path: Path, row: dict[str, Any], answer: str) -> None:
+    (problem,) = read_benchmark(write(tmp_path, row), Evaluate())
+    assert (problem.question, problem.answer) == ("q", answer)
+
+
+@pytest.mark.parametrize(
     "name, data_dir, words",
     [
         ("playground/levle1", "", "unknown benchmark 'playground/levle1'; did you mean 'playground/level1'?"),
@@ -81,7 +114,7 @@ def test_missing_benchmarks_are_refused(name: str, data_dir: str, words: str) ->
     [
         ([], "holds no problems"),
         ([{"problem": "q", "answer": "1"}, "{"], "row 2: not valid JSON"),
-        ([{"answer": "1"}], "row 1: no question"),
+        ([{"answer": "1"}], "row 1: no column 'problem'; found: answer; name it in [evaluate] columns.question"),
         ([{"problem": 3, "answer": "1"}], "row 1: no question"),
         ([{"problem": "q"}], "row 1: no answer"),
         ([{"problem": "half \ud800", "answer": "1"}], "row 1: broken_row: half of a surrogate pair"),

@@ -147,6 +147,24 @@ def test_ids_come_from_the_file_or_count_all_rows(tmp_path: Path) -> None:
     assert ids == ["00000000", "mine", "7", "00000004"]
 
 
+@pytest.mark.parametrize(
+    "own, ids",
+    [
+        (["00000001", None], ["00000001", "row-00000001"]),
+        ([None, "00000000"], ["00000000", "id-00000000"]),
+        (["00000000", "00000001"], ["00000000", "00000001"]),
+        (["00000002", None, None], ["00000002", "00000001", "row-00000002"]),
+        ([None, 0, "0000000a"], ["00000000", "0", "0000000a"]),
+        ([float("nan"), 7.0, None], ["00000000", "7", "00000002"]),
+    ],
+)
+def test_a_row_without_an_id_gets_a_number_that_is_no_other_rows_id(
+    tmp_path: Path, own: list[Any], ids: list[str]
+) -> None:
+    rows = [GOOD if each is None else {**GOOD, "id": each} for each in own]
+    assert [problem.problem_id for problem in read(write(tmp_path, *rows))] == ids
+
+
 def test_row_numbers_continue_across_files(tmp_path: Path) -> None:
     paths = [write(tmp_path, GOOD, GOOD, name=f"{name}.jsonl") for name in "ab"]
     problems = read(paths)
@@ -181,8 +199,8 @@ def test_parquet(tmp_path: Path) -> None:
     "row, words",
     [
         (
-            {"question": "q", "solution": "s"},
-            "no column 'problem'; found: question, solution; name it in [data] columns",
+            {"task": "q", "solution": "s"},
+            "no column 'problem'; found: task, solution; name it in [data] columns.question",
         ),
         ({"problem": "q", "answer": "1"}, "no column 'solution'; found: problem, answer; name it in [data] columns"),
         ({}, "no column 'problem'; found: none"),

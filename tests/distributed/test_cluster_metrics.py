@@ -221,3 +221,9 @@ def test_the_dashboard_is_complete_for_grafana() -> None:
         assert panel["datasource"] == source and all(target["datasource"] == source for target in panel["targets"])
         ref_ids = [target["refId"] for target in panel["targets"]]
         assert len(set(ref_ids)) == len(ref_ids)
+
+
+def test_tags_of_any_text_are_ascii(ray_cluster: None) -> None:
+    metrics = ClusterMetrics("läufe/\ud800\n" + "x" * 1000, "rewrite")
+    metrics.count("ossft_verdicts", reason="格式错误")  # Ray raises UnicodeEncodeError for it as it is
+    metrics.close()

@@ -11,6 +11,7 @@ import pytest
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Verify, VerifyNumber, VerifyPython
 from ossft_ray.stages.verify import FileColumns, GradedRow, verify_file
+from ossft_ray.terminal.verdicts import print_verification
 
 ROWS: list[dict[str, Any]] = [
     {"id": 1, "answer": "5", "response": r"\boxed{5}", "note": "ü"},
@@ -167,3 +168,50 @@ def test_half_of_a_surrogate_pair_survives(tmp_path: Path) -> None:
     assert read(verify_file(write(tmp_path / "in.jsonl", rows)).output) == [
         rows[0] | {"correct": True, "reason": "correct", "extracted": "5"}
     ]
+
+
+def grade_in_any_words(answer: str, response: str) -> tuple[bool, str]:
+    """Gives reasons that are markup, not ASCII, or not Unicode."""
+    return False, {"a": "[/bad]", "b": "格式错误", "c": "half \ud800"}[response]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "ndjson.zst"])
+def test_a_compressed_file_is_read_and_written(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"in.{suffix}"
+    with pa.output_stream(str(source)) as stream:
+        stream.write(b"".join(json.dumps(row).encode() + b"\n" for row in ROWS))
+    summary = verify_file(source)
+    assert summary.output == tmp_path / f"in.verified.{suffix}"
+    with pa.input_stream(str(summary.output)) as stream:
+        assert [json.loads(line)["reason"] for line in stream.read().splitlines()] == REASONS
+    assert sorted(file.name for file in tmp_path.iterdir()) == [source.name, summary.output.name]
+
+
+def test_rows_are_read_as_rewrite_reads_them(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "?"}, {"from": "gpt", "value": r"\boxed{5}"}]
+    rows = [
+        {"answer": "2 + 3 = 5\n#### 5", "response": turns},
+        {"answer": "5</s>", "response": [{"role": "assistant", "content": [{"type": "text", "text": "#### 5"}]}]},
+        {"answer": float("nan"), "response": r"\boxed{5}"},
+    ]
+    (tmp_path / "in.json").write_text(json.dumps(rows, indent=1))
+    summary = verify_file(tmp_path / "in.json")
+    assert [row["reason"] for row in read(summary.output)] == ["correct", "correct", "no_gold"]
+    assert summary.output.name == "in.verified.json"
+
+
+def test_reasons_of_any_kind_are_stored_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "data[v2].jsonl", [{"answer": "5", "response": response} for response in "abc"])
+    function = f"{__name__}:{grade_in_any_words.__name__}"
+    verify = Verify(kind="python", python=VerifyPython(function=function), num_workers=1)
+    summary = verify_file(source, tmp_path / "out[/v2].parquet", verify)
+    assert [row["reason"] for row in read(summary.output)] == ["[/bad]", "格式错误", "half ?"]
+    print_verification(summary)
+    shown = capsys.readouterr().out
+    assert "[/bad]" in shown and "格式错误" in shown and "out[/v2].parquet" in shown
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", ROWS)
+    with pytest.raises(InputError, match=r"in\.jsonl/out\.jsonl: cannot be written: "):
+        verify_file(source, source / "out.jsonl")

@@ -1,22 +1,56 @@
-"""`ossft check`: validate the config, the data, the policy and the benchmarks before anything is spent."""
+"""`ossft check`: validate the config, the data, the policy and the benchmarks before anything is spent.
 
+Whatever is on this machine comes first. If there is a fault in it, the Hub is not asked. All faults are reported
+together.
+"""
+
+import datetime
 import heapq
+import os
 import random
 import time
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from ossft_ray.common.errors import InputError, brief
+import ray
+
+from ossft_ray.common.errors import Faults, InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Experiment
+from ossft_ray.data.benchmarks import is_from_hub, read_benchmark
+from ossft_ray.data.contamination import BenchmarkIndex
 from ossft_ray.data.gold_check import gold_pool
+from ossft_ray.data.hub import is_hub_id
+from ossft_ray.data.problems import SourceLayout, data_sources, read_layout
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
 from ossft_ray.data.seen_problems import ProblemIndex
-from ossft_ray.distributed.session import check_output
+from ossft_ray.distributed.nodes import node_capacities
+from ossft_ray.distributed.placement import NodeCapacity, resolve_resources
+from ossft_ray.distributed.session import check_output, gpus_per_engine
+from ossft_ray.engines.gpus import driver_gpus
 from ossft_ray.engines.vllm_policy import check_engine_settings
+from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
+from ossft_ray.policy.chat import Chat
+from ossft_ray.policy.location import model_path
+from ossft_ray.policy.templates import prints_date
+from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.resolved_run import Run
+
+_NUM_SHOWN = 3  # problems, as the policy will see them
+_NUM_LOOKED_INTO = 100  # sources whose first row is read before anything else
+
+
+@dataclass(frozen=True)
+class ShownProblem:
+    """One of the first problems, with its prompt as the policy will read it."""
+
+    problem: Problem
+    prompt: str
 
 
 @dataclass(frozen=True)
@@ -29,33 +63,136 @@ class Findings:
     end_of_turn: str
     seconds: float  # for reading all the problems
     sample: list[Problem] = field(default_factory=list)  # of the usable problems
+    layouts: list[SourceLayout] = field(default_factory=list)
+    shown: list[ShownProblem] = field(default_factory=list)
+    date: str | None = None  # that the chat template prints; None if it prints none
 
 
 def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     """Read all that the run will read, without loading a model. The run's seed draws `num_sampled` problems.
 
     Raises:
-        InputError: the first thing that would stop the run; says what, where, and how to fix it.
+        Faults: what would stop the run; says what, where, and how to fix it.
     """
     run = run if isinstance(run, Run) else Run(run)  # not pinned, because that writes the commit
-    experiment = run.experiment
-    check_output(experiment.run.output)
-    _check_reachable(experiment.run.output)
-    check_engine_settings(experiment.policy.engine)
-    _check_loss(experiment)
-    chat = run.chat
-    for other in run.other_models.values():
-        _ = other.chat
-    benchmarks = {name: len(problems) for name, problems in run.benchmarks.items()}
-    counts, began = InputCounts(), time.monotonic()
-    rng = random.Random(derive_seed(experiment.run.seed, "probe"))
-    with closing(ProblemIndex()) as seen, gold_pool(experiment) as pool:
-        items = screen_problems(experiment, chat, seen, counts, pool)
-        usable = (item.problem for item in items if isinstance(item, UsableProblem))
-        # Those with the smallest random keys are a uniform sample. At least one, as all problems must be read.
-        sample = heapq.nsmallest(max(1, num_sampled), usable, key=lambda _: rng.random())[:num_sampled]
-    end_of_turn = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn_id)
-    return Findings(counts, benchmarks, chat.context_length, end_of_turn, time.monotonic() - began, sample)
+    found = _Found(run)
+    found.look(lambda: check_output(run.experiment.run.output))
+    found.look(lambda: _check_reachable(run.experiment.run.output))
+    found.look(lambda: check_engine_settings(run.experiment.policy.engine))
+    found.look(lambda: _check_loss(run.experiment))
+    found.look(lambda: _check_resources(run.experiment))
+    found.read(from_hub=False)
+    if not found.faults:
+        found.read(from_hub=True)
+    return found.screen(num_sampled)
+
+
+class _Found:
+    """What was found so far: faults, or what the run needs."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.experiment = run, run.experiment
+        self.faults: list[str] = []
+        self.chat: Chat | None = None
+        self.date: str | None = None  # that the chat template prints
+        self.layouts: dict[str, SourceLayout | None] = {}  # by source
+        self.benchmarks: dict[str, int] = {}
+        self.sources: list[str] | None = None
+        with self._noting():
+            self.sources = list(dict.fromkeys(data_sources(self.experiment.data)))[:_NUM_LOOKED_INTO]
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            fault = " ".join(str(error).split())
+            self.faults += [fault] if fault not in self.faults else []
+
+    def look(self, check: Callable[[], Any]) -> None:
+        """Note the fault that a check finds."""
+        with self._noting():
+            check()
+
+    def read(self, from_hub: bool) -> None:
+        """Read the models, the first row of each source and the benchmarks that lie here, or those from the Hub."""
+        for run in (self.run, *self.run.other_models.values()):
+            with self._noting():
+                if _is_on_hub(run) == from_hub:
+                    chat = run.chat
+                    if run is self.run:
+                        self.chat, self.date = _dated(chat, self.experiment)
+        for source in self.sources or []:
+            with self._noting():
+                if is_hub_id(source) == from_hub:
+                    self.layouts[source] = read_layout(source, self.experiment.data)
+        settings, kind = self.experiment.evaluate, self.experiment.verify.kind
+        for name in settings.benchmarks:
+            with self._noting():
+                if is_from_hub(name, settings) == from_hub:
+                    self.benchmarks[name] = len(read_benchmark(name, settings, kind))
+
+    def screen(self, num_sampled: int) -> Findings:
+        """Read all the problems, as far as that is possible, and report all faults if there are any.
+
+        Raises:
+            Faults: there are any.
+        """
+        counts, began = InputCounts(), time.monotonic()
+        sample: list[Problem] = []
+        shown: list[ShownProblem] = []
+        if self.chat is not None and self.sources is not None and len(self.layouts) == len(self.sources):
+            with self._noting():
+                sample, shown = self._screen(self.chat, counts, num_sampled)
+        if self.faults or self.chat is None:
+            raise Faults(self.faults)
+        return Findings(
+            counts,
+            {name: self.benchmarks[name] for name in self.experiment.evaluate.benchmarks},
+            self.chat.context_length,
+            self.chat.tokenizer.convert_ids_to_tokens(self.chat.end_of_turn_id),
+            time.monotonic() - began,
+            sample,
+            [layout for layout in self.layouts.values() if layout is not None],
+            shown,
+            self.date,
+        )
+
+    def _screen(self, chat: Chat, counts: InputCounts, num_sampled: int) -> tuple[list[Problem], list[ShownProblem]]:
+        experiment = self.experiment
+        shown: list[ShownProblem] = []
+        rng = random.Random(derive_seed(experiment.run.seed, "probe"))
+        benchmarks = BenchmarkIndex(experiment.data.contamination_ngram) if self.faults else None
+
+        def usable() -> Iterator[Problem]:
+            for item in screen_problems(experiment, chat, seen, counts, pool, benchmarks):
+                if isinstance(item, UsableProblem):
+                    if len(shown) < _NUM_SHOWN:
+                        shown.append(_shown(item.problem, chat, experiment))
+                    yield item.problem
+
+        with closing(ProblemIndex()) as seen, gold_pool(experiment) as pool:
+            # Those with the smallest random keys are a uniform sample. At least one, as all problems must be read.
+            sample = heapq.nsmallest(max(1, num_sampled), usable(), key=lambda _: rng.random())[:num_sampled]
+        return sample, shown
+
+
+def _shown(problem: Problem, chat: Chat, experiment: Experiment) -> ShownProblem:
+    prompt = chat.render(solve_prompt(problem.question, experiment.prompts.system, experiment.prompts.solve))
+    return ShownProblem(problem, str(chat.tokenizer.decode(prompt)))
+
+
+def _is_on_hub(run: Run) -> bool:
+    return not Path(model_path(run.experiment.policy.model)).is_dir()
+
+
+def _dated(chat: Chat, experiment: Experiment) -> tuple[Chat, str | None]:
+    """The chat with the date that its template prints in this run, and that date; None if it prints none."""
+    if not prints_date(chat.tokenizer.chat_template):
+        return chat, None
+    today = datetime.date.today().isoformat()
+    date = experiment.policy.date or recorded_date(experiment)
+    return replace(chat, date=date or today), date or f"the day on which it begins ({today}, if that is today)"
 
 
 def _check_reachable(output: str) -> None:
@@ -63,6 +200,20 @@ def _check_reachable(output: str) -> None:
         Folder.at(output).exists()
     except OSError as error:
         raise InputError(f"[run] output: {output} cannot be reached: {brief(error)}") from error
+
+
+def _check_resources(experiment: Experiment) -> None:
+    """Refuse more GPUs or CPUs than the running Ray has, or than this machine has if the run will be on it."""
+    if os.environ.get("RAY_ADDRESS") and not ray.is_initialized():
+        return  # `check --cluster` asks the cluster
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    num_gpus = len(driver_gpus().names) if visible is None else len([name for name in visible.split(",") if name])
+    here = [NodeCapacity(num_gpus, os.cpu_count() or 1)]
+    nodes = node_capacities() if ray.is_initialized() else here
+    try:
+        resolve_resources(experiment.resources, nodes, gpus_per_engine(experiment.policy.engine), 0)
+    except InputError as error:
+        raise InputError(f"{error}, or run this on the machines that the job will use") from error
 
 
 def _check_loss(experiment: Experiment) -> None:

@@ -18,7 +18,14 @@ from ossft_ray.stages.evaluate.sample_cache import SampleCache
 from ossft_ray.stages.evaluate.worker import EvaluateWorker, solve_template
 from ossft_ray.verification.fingerprint import verify_inputs
 
-_UNRELATED_KEYS = {"benchmarks", "data_dir", "models", "template", "cache"}  # they do not change a model's samples
+_UNRELATED_KEYS = {
+    "columns",
+    "benchmarks",
+    "data_dir",
+    "models",
+    "template",
+    "cache",
+}  # they do not change a model's samples
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _sources_digest(run: Run) -> str:
     """
     return fingerprint(
         {
-            "data": run.experiment.data.model_dump(mode="json", exclude={"path"}),
+            "data": run.experiment.data.model_dump(mode="json", exclude={"path", "max_broken"}),
             "sources": run.source_digests,
             "benchmarks": run.benchmark_digests,
             "verify": verify_inputs(run.experiment.verify),

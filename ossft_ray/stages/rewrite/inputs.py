@@ -27,7 +27,9 @@ def rewrite_inputs(run: Run) -> dict[str, Any]:
     # trust_remote_code is a permission, not part of the model.
     policy = experiment.policy.model_dump(mode="json", exclude={"trust_remote_code"})
     policy["engine"] = {name: v for name, v in policy["engine"].items() if name not in _SPEED_ONLY.split()}
-    data = experiment.data.model_dump(mode="json", exclude={"path", "contamination", "contamination_ngram"})
+    data = experiment.data.model_dump(
+        mode="json", exclude={"path", "max_broken", "contamination", "contamination_ngram"}
+    )
     if experiment.data.contamination == "drop":
         data["contamination"] = {"ngram": experiment.data.contamination_ngram, "benchmarks": run.benchmark_digests}
     rewriting = experiment.rewrite.model_dump(mode="json")

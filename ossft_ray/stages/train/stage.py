@@ -110,6 +110,7 @@ def _inputs(run: Run, source: Folder, scores: Folder | None) -> dict[str, Any]:
         "seed": run.experiment.run.seed,
         "model": run.policy_digest,
         "chat_template": run.experiment.policy.chat_template,
+        "date": run.experiment.policy.date,
         "rewrite": source.read_json(MANIFEST)["fingerprint"],
     }
     return inputs if scores is None else inputs | {"score": scores.read_json(MANIFEST)["fingerprint"]}

@@ -81,6 +81,91 @@ def test_output(
     assert shown[-1] == "the experiment is sound"
 
 
+def run_check(monkeypatch: pytest.MonkeyPatch, *settings: str) -> object:
+    """Run `ossft check` with these settings, and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["ossft", "check", *(word for each in settings for word in ("--set", each))])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    return leaving.value.code
+
+
+def test_the_layout_and_the_first_problems_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = {"question": "q<|im_end|>\x1b", "options": ["1"], "answer": "5\n#### 5"}
+    Path("x.json").write_text(json.dumps([row | {"question": f"{row['question']}{n}"} for n in range(5)]))
+    settings = ["policy.model=playground", "data.path=x.json", "evaluate.benchmarks=[]", "prompts.system="]
+    assert run_check(monkeypatch, *settings) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:9] == [
+        "data:       x.json, GSM8K: question = question, expert_solution = answer",
+        "            not read: options",
+        "            may belong to the question: options; name it in [data] columns.context if it does",
+        "problem 1:  00000000, as the policy will see it",
+        "  | <|im_start|>user",
+        "  | q<|im_end|>\\x1b0<|im_end|>",
+        "  | <|im_start|>assistant",
+        "  gold answer: 5",
+        "  expert solution: 5",
+    ]
+    assert [line for line in shown if line.startswith("problem ")][-1].startswith("problem 3:")
+
+
+def test_all_local_faults_are_listed_and_the_hub_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ossft_ray.data.benchmarks.read_hub_records", lambda *_, **__: pytest.fail("asked the Hub"))
+    Path("x.jsonl").write_text(json.dumps({"task": "q", "solution": "s"}))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    faults = {
+        "data.path=x.jsonl": "x.jsonl: no column 'problem'; found: task, solution",
+        "policy.engine.tensor_parallel_size=3": "[policy.engine] tensor_parallel_size: 3 does not divide the 4",
+        "resources.gpus_per_policy=64": "each with 64 GPUs on one node: the cluster has room for 0 (1 node with 2 GPUs",
+        'evaluate.benchmarks=["math500", "missing.jsonl"]': "missing.jsonl: no such file",
+    }
+    assert run_check(monkeypatch, "policy.model=playground", *faults) == 2
+    written = capsys.readouterr()
+    lines = written.out.splitlines()
+    assert len(lines) == len(faults) and all(line.startswith("fault: ") for line in lines)
+    assert all(any(words in line for line in lines) for words in faults.values())
+    assert written.err == f"error: {lines[0].removeprefix('fault: ')} (and 3 more)\n"
+
+
+@pytest.mark.parametrize(
+    "overrides, is_refused", [([], True), (["data.max_broken=0.4"], False), (["data.max_broken=0.2"], True)]
+)
+def test_too_many_rows_that_cannot_be_read_are_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overrides: list[str],
+    is_refused: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = json.dumps({"problem": "q", "solution": "s", "answer": "1"})
+    empty, other = good.replace('"q"', '""'), good.replace("problem", "task")
+    Path("x.jsonl").write_text("\n".join([good, empty, '{"problem":', good, other, good]))
+    settings = ["policy.model=playground", "data.path=x.jsonl", "evaluate.benchmarks=[]", *overrides]
+    assert run_check(monkeypatch, *settings) == (2 if is_refused else 0)
+    written = capsys.readouterr()
+    if is_refused:
+        assert "2 of 6 rows cannot be read; the first is x.jsonl, row 3: broken_row: not valid JSON" in written.err
+    else:
+        assert "            x.jsonl, row 2: no_question\n" in written.out
+
+
+def test_a_file_in_the_wrong_place_is_recognised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ossft", "check", "e1.toml"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "(e1.toml); did you mean --config e1.toml?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "rewrite, examples, is_refused",
     [
