@@ -227,7 +227,7 @@ def _left(seconds: float, done: int, total: int) -> list[Detail]:
 
 
 def _time_left(seconds: float) -> list[Detail]:
-    return [Detail(0, f"{duration(seconds)} left")] if seconds > 0 else []
+    return [Detail(0, f"{duration(seconds)} left")] if seconds >= 1 else []
 
 
 _DESCRIBE = {"rewrite": _rewrite, "score": _score, "evaluate": _evaluate, "train": _train, "verify": _verify}

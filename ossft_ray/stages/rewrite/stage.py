@@ -36,7 +36,8 @@ def rewrite(
     """Rewrite all problems of `[data]` and return the manifest; a complete stage is left as is.
 
     `on_progress` gets running totals: `total`, `done_before`, and for this session `problems`, `self`, `guided`,
-    `expert`, `dropped`, and the counts of `run_workers`. `worker` may be a subclass, such as with a scripted policy.
+    `expert`, `dropped`, and the counts of `run_workers`. `worker` may be a subclass, for example with a scripted
+    policy.
 
     Raises:
         InputError: the data, the policy or the settings cannot be used, or the folder holds rows of other settings.

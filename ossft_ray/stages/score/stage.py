@@ -62,7 +62,7 @@ def score(
         if changed_inputs(folder, inputs):
             num_changed = discard_changed_parts(folder, source)
             folder.write_json(INPUTS, inputs)
-            announce(on_progress, note=f"score: {EXAMPLES_CHANGED}; parts to score again: {num_changed}")
+            announce(on_progress, note=f"score: {EXAMPLES_CHANGED}; parts to score again: {num_changed or 'none'}")
         return _complete(run, source, inputs, on_progress, verbose)
 
 
