@@ -33,7 +33,7 @@ def headline(run: RunFolder, groups: TokenGroups) -> dict[str, Any]:
 
 
 def _kept_shares(run: RunFolder) -> dict[str, float] | None:
-    counts = {name: run.rewrite_counts["origins"].get(name, 0) for name in ORIGINS}
+    counts: dict[str, int] = {name: run.rewrite_counts["origins"].get(name, 0) for name in ORIGINS}
     counts["dropped"] = run.rewrite_counts.get("dropped", 0)
     total = sum(counts.values())
     return {name: count / total for name, count in counts.items() if count} if total else None

@@ -115,10 +115,10 @@ def _heading(run: RunFolder) -> Text:
 
 def _rows(run: RunFolder, origin: str | None, problem: str | None, suspects: Suspects | None = None) -> Iterator[Row]:
     """The rows of a run in the order of its problems, or one row of each suspect problem by rank."""
-    if suspects is None:
-        patterns, ids = (DROPPED_PARTS,) if origin == DROPPED else (PARTS,), None
-    else:
-        patterns, ids = (PARTS, DROPPED_PARTS), [suspect.problem_id for suspect in suspects.ranked]
+    ids = None if suspects is None else [suspect.problem_id for suspect in suspects.ranked]
+    patterns = [DROPPED_PARTS] if origin == DROPPED else [PARTS]
+    if ids is not None:
+        patterns = [PARTS, DROPPED_PARTS]
     rows = (row for pattern in patterns for row in _rows_of_parts(run, pattern, ids if problem is None else [problem]))
     rows = (row for row in rows if origin in (None, row["origin"]))
     if ids is None:
