@@ -77,6 +77,7 @@ def _fault(lines: list[str]) -> str:
 
 
 def _shortened(sentence: str) -> str:
+    sentence = sentence.removesuffix(".")
     return sentence if len(sentence) <= _MAX_SENTENCE else sentence[:_MAX_SENTENCE].rpartition(" ")[0] + " ..."
 
 

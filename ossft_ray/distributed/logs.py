@@ -2,13 +2,13 @@
 
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from ossft_ray.common.errors import InputError, JobError, brief, root_cause, telling_sentence
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.streams import separate_stderr
 from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import LOGS
 
@@ -34,15 +34,8 @@ def redirect_output(experiment: Experiment, name: str, descriptors: tuple[int, .
 
 def divert_native_stderr(experiment: Experiment) -> None:
     """Let C++ and child processes print to `logs/ray.log`, while Python's stderr stays the terminal."""
-    sys.stderr.flush()
-    sys.stderr = os.fdopen(os.dup(_terminal()), "w", buffering=1)
+    separate_stderr()
     redirect_output(experiment, "ray", descriptors=(2,))
-
-
-@cache
-def _terminal() -> int:
-    """A duplicate of the stderr that this process started with: a stage that replans diverts it again."""
-    return os.dup(2)
 
 
 def engine_fault(experiment: Experiment, name: str) -> str:

@@ -74,6 +74,17 @@ class ProgressTally:
         return {**self._totals, "policies": len(self._reporting)}
 
 
+def announce(on_progress: OnProgress, **words: str) -> bool:
+    """Tell a callback what begins (`starting`) or has happened (`note`); returns whether it wanted to hear it.
+
+    Those that do have a true attribute `hears_announcements`, as the terminal's has. Others get figures only.
+    """
+    hears = bool(getattr(on_progress, "hears_announcements", False))
+    if hears:
+        on_progress(words)
+    return hears
+
+
 def ignore(totals: dict[str, Any]) -> None:
     """An `OnProgress` for a caller who wants no progress."""
 

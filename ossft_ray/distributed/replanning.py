@@ -18,7 +18,7 @@ from ossft_ray.common.errors import JobError
 from ossft_ray.config import Experiment, Resources
 from ossft_ray.distributed.nodes import node_capacities
 from ossft_ray.distributed.placement import NodeCapacity, slots_on
-from ossft_ray.distributed.progress import OnProgress, ignore
+from ossft_ray.distributed.progress import OnProgress, announce, ignore
 from ossft_ray.run_folder.resolved_run import Run
 
 _CHECK_SECONDS = 5.0
@@ -84,9 +84,8 @@ def replanned(stage: Callable[..., T]) -> Callable[..., T]:
                     update[shortage.key] = shortage.num_left
                 smaller = resources.model_copy(update=update)
                 note = f"{shortage}; continuing with {shortage.num_left}"
-                if on_progress is ignore:
+                if not announce(on_progress, note=note):
                     print(note, file=sys.stderr, flush=True)
-                on_progress({"note": note})
             ray.shutdown()  # ends what still waits for a slot; the stage connects again
             run, start_over = Run.of(run).updated(resources=smaller), False
 

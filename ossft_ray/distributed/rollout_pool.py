@@ -79,7 +79,6 @@ def run_workers(
         worker, fn_constructor_kwargs=arguments, **pool_arguments(experiment, plan, len(parts), num_problems)
     )
     totals: dict[str, int] = {}
-    on_progress({"starting": "loading the policy"})
 
     def poll() -> None:
         # Every actor that has reported holds parts, and these wait for it if it is lost.

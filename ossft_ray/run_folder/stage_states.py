@@ -5,7 +5,7 @@ trained model. Recorded fingerprints tell.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +37,10 @@ class StageState:
     last_activity: float | None = None  # Unix time of its newest file or sign of life; None before it started
 
 
-def stage_states(run: RunFolder, now: float | None = None) -> dict[str, StageState]:
+def stage_states(run: RunFolder, now: float | None = None, previous: RunFolder | None = None) -> dict[str, StageState]:
     """The states of `rewrite`, `score`, `train`, `evaluate` and `report` of one round, by name and in this order.
+
+    `previous` is the round before it, from whose model it starts.
 
     Raises:
         InputError: a file of the run cannot be read.
@@ -47,6 +49,14 @@ def stage_states(run: RunFolder, now: float | None = None) -> dict[str, StageSta
     states: dict[str, StageState] = {}
     for name in names.STAGES:
         states[name] = _stage_state(run, name, states, now)
+    rewrite = states[names.REWRITE]
+    if previous is not None and rewrite.state == "complete" and (reason := _policy_change(run, previous)):
+        states = {
+            name: replace(state, state="outdated", reason=reason if name == names.REWRITE else "rewrite is outdated")
+            if state.state == "complete"
+            else state
+            for name, state in states.items()
+        }
     return states | {REPORT_STAGE: _report_state(run)}
 
 
@@ -63,6 +73,16 @@ def _stage_state(run: RunFolder, name: str, before: dict[str, StageState], now: 
         return StageState(state, activity.reason, activity.last_sign)
     reason = _CHANGE[name](run, before)
     return StageState("outdated" if reason else "complete", reason, newest)
+
+
+def _policy_change(run: RunFolder, previous: RunFolder) -> str:
+    """What has changed about the model that a later round starts from."""
+    trained = stage_states(previous)[names.TRAIN].state
+    if trained != "complete":
+        return f"the model of the round before is {trained if trained == 'outdated' else 'being trained again'}"
+    recorded = _inputs(run, names.REWRITE).get("policy_files")
+    model = previous.folder / names.TRAIN / names.MODEL
+    return MODEL_CHANGED if recorded is not None and folder_digest(model) != recorded else ""
 
 
 def _report_state(run: RunFolder) -> StageState:

@@ -62,7 +62,7 @@ def status(run: str, now: float | None = None) -> Status:
     rounds = open_rounds(run)
     now = time.time() if now is None else now
     with storage_errors(run):
-        found = [_stages(each, now) for each in rounds]
+        found = [_stages(each, now, before) for before, each in zip([None, *rounds], rounds, strict=False)]
         command = newest_command(each.folder / name for each in rounds for name in names.STAGES)
     num_rounds = max(len(rounds), rounds[0].experiment.get("loop", {}).get("rounds", 1))
     following = next_command(found, num_rounds)
@@ -94,9 +94,9 @@ def next_command(rounds: list[list[StageStatus]], num_rounds: int) -> str | None
     return f"ossft {pending[0].name}" + (" --start-over" if is_outdated_training else "")
 
 
-def _stages(run: RunFolder, now: float) -> list[StageStatus]:
+def _stages(run: RunFolder, now: float, previous: RunFolder | None) -> list[StageStatus]:
     found = []
-    for name, state in stage_states(run, now).items():
+    for name, state in stage_states(run, now, previous).items():
         measured = _STATUS_OF[name](run, now) if run.files.get(name) else StageStatus(name, state.state)
         left = measured.seconds_left if state.state == "running" else None
         found.append(

@@ -11,6 +11,7 @@ from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
 from ossft_ray.common.durations import duration
+from ossft_ray.common.streams import separate_stderr
 from ossft_ray.common.types import ORIGINS
 
 _PLAIN_SECONDS = 60.0  # between lines where there is no terminal to draw a bar on
@@ -60,14 +61,15 @@ class StageBars:
     """
 
     def __init__(self) -> None:
-        # While a stage runs, file descriptor 2 belongs to a log (see distributed/logs.py). If rich redirected stderr
-        # too, it would restore one that writes there, and the command's last words would be lost.
-        self._progress = Progress(_Line(), console=console, disable=not console.is_terminal, redirect_stderr=False)
+        self._progress = Progress(_Line(), console=console, disable=not console.is_terminal)
         self._bars: dict[str, TaskID] = {}
         self._finished: set[str] = set()
         self._printed, self._printed_at = "", 0.0
 
     def __enter__(self) -> "StageBars":
+        # A stage diverts file descriptor 2 to a log. rich restores the stderr of now when the bars end; if that wrote
+        # to descriptor 2, the command's last words would go to the log.
+        separate_stderr()
         self._progress.start()
         return self
 
@@ -84,7 +86,9 @@ class StageBars:
             self._show(stage, "starting")
         else:
             print_lines([f"{stage} ..."])
-        return partial(self._on_progress, stage)
+        on_progress: Any = partial(self._on_progress, stage)
+        on_progress.hears_announcements = True
+        return on_progress
 
     def _on_progress(self, stage: str, totals: dict[str, Any]) -> None:
         name = totals.get("model", stage)
@@ -179,7 +183,7 @@ def _sampling(totals: dict[str, Any], details: list[Detail]) -> Bar:
     if not done_now:
         draws = f"{totals.get('draws', 0):,} draws done, {totals.get('requests', 0):,} under way"
         details = [Detail(2, draws), Detail(3, f"{tokens:,} tokens")]
-    if seconds >= _RATE_SECONDS * num_policies and tokens:
+    if seconds and tokens and (seconds >= _RATE_SECONDS * num_policies or done == total):
         policies = f"{num_policies} × " if num_policies > 1 else ""
         details = [*details, Detail(1, f"{policies}{tokens / seconds:,.0f} tokens/s")]
         details += _left(seconds / num_policies, done_now, total - totals["done_before"])
@@ -198,7 +202,7 @@ def _score(totals: dict[str, Any]) -> Bar:
     total, parts, seconds = totals["total"], totals["parts"], totals["seconds"]
     done = totals["done_before"] + parts
     if not parts:
-        return Bar(done, total, "parts", [Detail(0, "loading the model, scoring the first part")])
+        return Bar(done, total, "parts", [Detail(0, "loading, then the first part")])
     details = [Detail(1, f"{totals['tokens'] / seconds:,.0f} tokens/s")] if seconds else []
     return Bar(done, total, "parts", details + _time_left(seconds / parts * (total - done)))
 
@@ -222,7 +226,7 @@ def _left(seconds: float, done: int, total: int) -> list[Detail]:
 
 
 def _time_left(seconds: float) -> list[Detail]:
-    return [Detail(0, f"{duration(seconds)} left")] if seconds > 0 else []
+    return [Detail(0, f"{duration(seconds)} left")] if seconds >= 1 else []
 
 
 _DESCRIBE = {"rewrite": _rewrite, "score": _score, "evaluate": _evaluate, "train": _train, "verify": _verify}

@@ -53,7 +53,7 @@ def _rewrite(details: dict[str, Any]) -> Iterator[str]:
         yield f"parts {details['parts']:,} of {details['parts_total']:,}"
     if details.get("generated_tokens"):
         yield f"{details['generated_tokens']:,} tokens in {details['attempts']:,} attempts"
-    if (under_way := details.get("under_way")) and under_way["parts"]:
+    if (under_way := details.get("under_way")) and under_way["attempts"]:
         yield (
             f"{under_way['parts']:,} parts in progress with {under_way['solved']:,} problems solved "
             f"in {under_way['attempts']:,} attempts"

@@ -25,7 +25,7 @@ def print_summary(first: Experiment, last: Experiment) -> None:
         "report": join(output, REPORT),
     }
     if first.policy.model == "playground":
-        files["next"] = "your own problems and model: copy one of jobs/configs, then `ossft check`"
+        files["next"] = "your own data and model: copy one of jobs/configs, then `ossft check`"
     print_lines(["", origins_table(manifest), *parroting_lines(manifest), "", comparison, ""])
     print_lines(f"{name:<9} {text}" for name, text in files.items())
 

@@ -33,8 +33,6 @@ def main(folder: str) -> None:
 
     def watch(totals: dict[str, int]) -> None:
         nonlocal node
-        if "note" in totals:
-            print(totals["note"], file=sys.stderr, flush=True)
         if node is not None and totals.get("policies") == 2 and totals.get("problems", 0) > 10:
             cluster.remove_node(node, allow_graceful=False)
             node = None

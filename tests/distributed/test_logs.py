@@ -43,9 +43,9 @@ def test_a_failure_promises_to_resume_only_where_the_same_command_may_succeed(
     assert str(explain_failure(error, experiment(tmp_path))).endswith(f"; {end}")
 
 
-HEADS = "Total number of attention heads (4) must be divisible by tensor parallel size (8)."
+HEADS = "Total number of attention heads (4) must be divisible by tensor parallel size (8)"
 PYDANTIC = (
-    f"1 validation error for VllmConfig\n  Value error, {HEADS} [type=value_error, input_value=ArgsKwargs((), "
+    f"1 validation error for VllmConfig\n  Value error, {HEADS}. [type=value_error, input_value=ArgsKwargs((), "
     "{'model_co...}), input_type=ArgsKwargs]\n    For further information visit https://errors.example/value_error"
 )
 ENGINE_LOG = """(EngineCore pid=81) INFO 11-26 23:46:22 [core.py:733] loading
@@ -68,10 +68,10 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
             "[type=literal_error, input_value='float8']",
             "dtype.literal['auto','half']: Input should be 'auto' or 'half'",
         ),
-        (ENGINE_LOG, "ValueError: No available memory for the cache blocks."),
+        (ENGINE_LOG, "ValueError: No available memory for the cache blocks"),
         (
             "Traceback:\n  File x\ntorch.cuda.OutOfMemoryError: CUDA out of memory.\nTried to allocate",
-            "OutOfMemoryError: CUDA out of memory.",
+            "OutOfMemoryError: CUDA out of memory",
         ),
         ("ValueError: " + "long " * 100, "ValueError: " + ("long " * 57).strip() + " ..."),
         ("all is well", None),
@@ -85,7 +85,7 @@ def test_the_fault_of_an_engine_is_read_from_its_log(tmp_path: Path) -> None:
     assert engine_fault(experiment(tmp_path), "rewrite-0") == ""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/rewrite-0.log").write_text("x" * 10**6 + "\n" + ENGINE_LOG)
-    assert engine_fault(experiment(tmp_path), "rewrite-0") == "ValueError: No available memory for the cache blocks."
+    assert engine_fault(experiment(tmp_path), "rewrite-0") == "ValueError: No available memory for the cache blocks"
 
 
 def test_an_input_error_of_a_worker_stays_an_input_error(tmp_path: Path) -> None:

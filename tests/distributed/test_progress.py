@@ -1,10 +1,11 @@
 """The driver's totals: each worker and each part counts once, by its latest report."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from ossft_ray.distributed.progress import ProgressTally
+from ossft_ray.distributed.progress import ProgressTally, announce
 
 Report = tuple[str, str, dict[str, dict[str, int]]]  # actor, worker id, counts of the worker and of parts in progress
 
@@ -53,6 +54,15 @@ def test_totals(reports: list[Report], expected: dict[str, int]) -> None:
     for actor, worker_id, counts in reports:
         tally.report(actor, worker_id, counts, [])
     assert tally.totals() == expected
+
+
+def test_announcements_reach_those_who_want_them() -> None:
+    """A callback of one's own reads figures, such as `metrics["step"]`, and must not meet anything else."""
+    figures: list[Any] = []
+    assert not announce(figures.append, starting="starting Ray") and figures == []
+    hearing = Mock(hears_announcements=True)
+    assert announce(hearing, starting="starting Ray")
+    hearing.assert_called_once_with({"starting": "starting Ray"})
 
 
 @pytest.mark.parametrize("num_workers, seconds", [(1, 0.5), (100, 0.5), (1000, 5.0)])

@@ -157,6 +157,28 @@ def test_what_is_outdated(run: Path, changes: list[Callable[[Path], None]], reas
     assert all(reason in found[name] for name, reason in reasons.items())
 
 
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda run: None, ""),
+        (draw_more_samples, "the model of the round before is outdated"),
+        (begin_to_train_again, "the model of the round before is being trained again"),
+        (lambda run: write_model(run, "second"), "the model has changed since"),
+    ],
+)
+def test_a_later_round_is_outdated_with_the_model_it_starts_from(
+    run: Path, change: Callable[[Path], None], reason: str
+) -> None:
+    later = Folder.at(str(run / "round-2"))
+    model = folder_digest(Folder.at(str(run / "train/model")))
+    record(later / "score", {"rewrite": record(later / "rewrite", {"policy_files": model})})
+    change(run)
+    first, second = open_rounds(str(run))
+    states = stage_states(second, previous=first)
+    assert (states["rewrite"].reason, states["score"].state) == (reason, "outdated" if reason else "complete")
+    assert states["train"].state == "not started"
+
+
 def test_an_evaluation_that_is_repeated_is_not_complete(run: Path) -> None:
     """Earlier results stay in place until the new samples are complete."""
     evaluate_again_until_stopped(run)

@@ -244,7 +244,7 @@ def test_how_a_command_ends_is_recorded(
             raise error
     found = activity.read_activity(folder, 0.0, time.time())
     assert (found.outcome, found.reason, found.is_recorded) == (outcome, reason, True)
-    assert found.command == "ossft train --config 'my e.toml'"
+    assert activity.newest_command([folder, folder / "absent"]) == "ossft train --config 'my e.toml'"
 
 
 def test_a_removed_folder_does_not_come_back(tmp_path: Path) -> None:
@@ -282,6 +282,17 @@ def test_what_to_run_next(run: Path, writes: list[Callable[[Path], None]], follo
         write(run)
     age(run, 1000)
     assert status(str(run), NOW).next == following
+
+
+def test_what_to_run_next_has_the_options_that_the_run_was_given(run: Path) -> None:
+    write_rewriting(run)
+    lines = []
+    for began, command in ((1.0, "ossft rewrite --config old.toml"), (NOW - 900, "ossft rewrite --start-over")):
+        lines.append({"began": began, "command": command + " --config 'my e.toml' --set data.limit=5"})
+    for stage_name, line in zip(("score", "rewrite"), lines, strict=True):
+        Folder.at(str(run / stage_name)).write_bytes("activity.jsonl", json.dumps(line).encode() + b"\n")
+    age(run, 1000)
+    assert status(str(run), NOW).next == "ossft rewrite --config 'my e.toml' --set data.limit=5"
 
 
 def test_a_complete_run(run: Path) -> None:

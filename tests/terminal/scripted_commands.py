@@ -59,6 +59,7 @@ def script(stage: str, end: str) -> None:
 
     def scripted(experiment: Any, on_progress: Any, start_over: bool, verbose: bool) -> Any:
         on_progress({"starting": "starting Ray"})
+        print("a library warns", file=sys.stderr)
         divert_native_stderr(experiment)
         os.write(2, b"what Ray prints\n")
         on_progress(PROGRESS[stage])

@@ -160,7 +160,7 @@ def test_costs_list_extra_attempts_and_reasons() -> None:
 @pytest.mark.parametrize(
     "totals, expected",
     [
-        ({"parts": 0, "tokens": 0, "seconds": 0.0}, "2/10 parts  loading the model, scoring the first part"),
+        ({"parts": 0, "tokens": 0, "seconds": 0.0}, "2/10 parts  loading, then the first part"),
         ({"parts": 3, "tokens": 900, "seconds": 6.0}, "5/10 parts  150 tokens/s  10 s left"),
         ({"parts": 8, "tokens": 900, "seconds": 6.0}, "10/10 parts  150 tokens/s"),
     ],

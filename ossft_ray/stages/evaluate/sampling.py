@@ -5,7 +5,7 @@ from typing import Any
 
 from ossft_ray.common.schema import SAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
-from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, announce
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.run_folder.names import EVALUATE, PARTS, TRAINED, part_name
@@ -80,7 +80,7 @@ class ModelSampling:
             "total": sum(map(len, self.benchmarks.values())),
             "done_before": PART_PROBLEMS * (num_parts - len(missing)),
         }
-        self.report({"model": self.name, "starting": "starting Ray"})
+        announce(self.report, model=self.name, starting="starting Ray")
         start_ray(self.run.experiment, verbose)
         session = Session(self.folder)
         totals = run_workers(

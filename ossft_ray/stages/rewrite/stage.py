@@ -8,7 +8,7 @@ killed run resumes with the missing parts and samples again only what was in fli
 from typing import Any
 
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, ignore
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, announce, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import check_output, start_ray
@@ -36,8 +36,8 @@ def rewrite(
     """Rewrite all problems of `[data]` and return the manifest; a complete stage is left as is.
 
     `on_progress` gets running totals: `total`, `done_before`, and for this session `problems`, `self`, `guided`,
-    `expert`, `dropped`, and the counts of `run_workers`; before them `starting`, which says what begins now. `worker`
-    may be a subclass, for example with a scripted policy.
+    `expert`, `dropped`, and the counts of `run_workers`. `worker` may be a subclass, for example with a scripted
+    policy.
 
     Raises:
         InputError: the data, the policy or the settings cannot be used, or the folder holds rows of other settings.
@@ -62,7 +62,7 @@ def _complete(
     """Rewrite what is missing, and write the manifest."""
     experiment, folder = run.experiment, run.folder / REWRITE
     session = Session(folder)
-    on_progress({"starting": "reading the data"})
+    announce(on_progress, starting="reading the data")
     input_manifest = shard_input(run, folder)
     record_growth(folder, inputs)
     session.end_phase("reading data")
@@ -71,7 +71,7 @@ def _complete(
     missing = sorted(set(input_manifest.part_names) - finished, key=lambda part: (-_capacity(part), part))
     num_done = min(input_manifest.problems, sum(map(_capacity, finished)))
     counts = {"total": input_manifest.problems, "done_before": num_done}
-    on_progress({"starting": "starting Ray"})
+    announce(on_progress, starting="starting Ray")
     start_ray(experiment, verbose)
     totals = run_workers(
         worker,

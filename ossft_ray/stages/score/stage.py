@@ -14,7 +14,7 @@ from ossft_ray.common.schema import SCORE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment
-from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, ignore
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, announce, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
@@ -42,7 +42,7 @@ def score(
     If the examples have changed since, the parts that differ are scored again.
 
     `on_progress` gets running totals: `total` parts, `done_before`, and of this session `parts`, `tokens` and
-    `seconds`; before them `starting`, which says what begins now, and sometimes a `note`.
+    `seconds`.
 
     Raises:
         InputError: there are no complete examples, the policy cannot be used, or the folder holds scores of others.
@@ -62,7 +62,7 @@ def score(
         if changed_inputs(folder, inputs):
             num_changed = discard_changed_parts(folder, source)
             folder.write_json(INPUTS, inputs)
-            on_progress({"note": f"score: {EXAMPLES_CHANGED}; parts to score again: {num_changed}"})
+            announce(on_progress, note=f"score: {EXAMPLES_CHANGED}; parts to score again: {num_changed or 'none'}")
         return _complete(run, source, inputs, on_progress, verbose)
 
 
@@ -73,9 +73,9 @@ def _complete(
     experiment, folder = run.experiment, run.folder / SCORE
     progress = _PartProgress(folder, len(source.names(PARTS)))
     if progress.num_missing:
-        on_progress({"starting": "starting Ray"})
+        announce(on_progress, starting="starting Ray")
         start_ray(experiment, verbose)
-        on_progress({"starting": "loading the model, scoring the first part"})
+        announce(on_progress, starting="loading, then the first part")
         config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
         poll, written = lambda: on_progress(progress.totals()), lambda: progress.totals()["parts"]
         run_group(run_worker, config, experiment, folder, _WORKERS, poll, written)

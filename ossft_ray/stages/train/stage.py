@@ -9,7 +9,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.nodes import on_driver_node
-from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, ignore
+from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, announce, ignore
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
@@ -62,7 +62,7 @@ def train(
     inputs = _inputs(run, source, scores)
     changes = changed_inputs(folder, inputs)
     if redo_outdated and changes and all(change.key in (REWRITE, SCORE) for change in changes):
-        on_progress({"note": f"train: {EXAMPLES_CHANGED}; training starts again"})
+        announce(on_progress, note=f"train: {EXAMPLES_CHANGED}; training starts again")
         start_over = True
     is_new = start_over or not folder.exists(INPUTS)
     # Learning settings are compared on the same examples, in an output of their own.
@@ -72,7 +72,7 @@ def train(
         on_progress(ALREADY_COMPLETE)
         return manifest
     with recorded(folder):
-        on_progress({"starting": "reading the examples"})
+        announce(on_progress, starting="reading the examples")
         return _complete(run, source, scores, inputs, is_new, on_progress, verbose)
 
 
@@ -94,9 +94,9 @@ def _complete(
         if is_new:  # otherwise corrected settings would be rejected as a mismatch with a run that produced nothing
             folder.delete()
         raise
-    on_progress({"starting": "starting Ray"})
+    announce(on_progress, starting="starting Ray")
     start_ray(experiment, verbose)
-    on_progress({"starting": "loading the model"})
+    announce(on_progress, starting="loading the model")
     _fit(experiment, folder, data, on_progress, verbose)
     return finish_stage(folder, inputs, _manifest(experiment, folder, data))
 

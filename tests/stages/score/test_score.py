@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -26,6 +27,8 @@ from ossft_ray.policy.example_tokens import EncodedExample
 from ossft_ray.run_folder.names import INPUTS, MANIFEST
 from ossft_ray.run_folder.parts import read_counts, write_counted
 from ossft_ray.run_folder.stage_folder import finish_stage
+from ossft_ray.stages.score import stage as score_stage
+from ossft_ray.stages.score.changes import examples_digest
 from ossft_ray.stages.score.stage import score, summarise_scores
 from ossft_ray.stages.score.worker import UnscoredPart, UnscoredResponse, group_parts, score_group, unscored_part
 from ossft_ray.stages.train.stage import train
@@ -207,7 +210,7 @@ def test_the_responses_of_a_part(tmp_path: Path) -> None:
         row | {"origin": "self", "response_token_ids": [8, chat.end_of_turn_id]},
         other | {"expert_solution": None},
     ]
-    _, responses, too_long = unscored_part("part", kept, chat, experiment(tmp_path))
+    _, responses, too_long, _ = unscored_part("part", kept, chat, experiment(tmp_path))
     prompt, solution = chat.render(row["prompt"]), chat.encode_response(row["expert_solution"])
     assert [(r.source, r.origin, r.encoded.response) for r in responses] == [
         ("kept", "self", [7, chat.end_of_turn_id]),  # closed as training closes it
@@ -217,7 +220,7 @@ def test_the_responses_of_a_part(tmp_path: Path) -> None:
     ]
     assert responses[0].encoded.prompt == responses[1].encoded.prompt == prompt and too_long == {}
     shorter = experiment(tmp_path, max_length=len(prompt) + len(solution) - 1)
-    _, responses, too_long = unscored_part("part", kept[:2], chat, shorter)
+    _, responses, too_long, _ = unscored_part("part", kept[:2], chat, shorter)
     assert [r.source for r in responses] == ["kept", "kept"] and too_long == {"expert_original": 1}
 
 
@@ -265,6 +268,54 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
         ]
         counts = read_counts(folder, part.name)
         assert (counts["tokens"], counts["too_long"]) == (2 * len(rows), {"kept": len(rows)})
+
+
+class FakeScorer:
+    num_workers = 1
+
+    def logprobs(self, examples: Any) -> list[list[float]]:
+        return [[-1.0] * length for length in examples.response_lengths]
+
+
+def test_only_parts_whose_examples_have_changed_are_scored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts at a problem may change without its kept response, and a part may come or go."""
+    scored_parts: list[str] = []
+
+    def score_missing(work: Any, config: dict[str, Any], *others: Any) -> None:
+        source, folder, chat = config["source"], config["folder"], load_chat(Policy(model="playground"))
+        for name in sorted(set(source.names("part-*.parquet")) - set(folder.names("part-*.parquet"))):
+            table = source.read_table(name)
+            part = unscored_part(name, table.to_pylist(), chat, settings)._replace(digest=examples_digest(table))
+            score_group(FakeScorer(), [part], folder)
+            scored_parts.append(name)
+
+    monkeypatch.setattr(score_stage, "start_ray", lambda *arguments: None)
+    monkeypatch.setattr(score_stage, "run_group", score_missing)
+    settings, rewritten = experiment(tmp_path), Folder.at(str(tmp_path)) / "rewrite"
+    rows = write_rewritten(tmp_path)
+    before = score(settings)
+    assert len(scored_parts) == NUM_ROWS // ROWS_OF_A_PART
+    scored_parts.clear()
+
+    rows[2]["response_token_ids"] = rows[4]["response_token_ids"]
+    rows[6]["num_attempts"] = 9
+    for number in (1, 3):
+        changed = rows[number * ROWS_OF_A_PART : (number + 1) * ROWS_OF_A_PART]
+        rewritten.write_table(f"part-{number:05d}.parquet", to_table(changed, EXAMPLE_SCHEMA))
+    rewritten.delete_file("part-00014.parquet")
+    rewritten.write_table("part-00015.parquet", to_table(rows[-ROWS_OF_A_PART:], EXAMPLE_SCHEMA))
+    finish_stage(rewritten, {"rows": "others"}, {"problems": NUM_ROWS})
+    with pytest.raises(InputError, match=r"the examples have changed since\. Run `ossft score` first"):
+        train(settings)
+    hearing = Mock(hears_announcements=True)
+    after = score(settings, hearing)
+    assert scored_parts == ["part-00001.parquet", "part-00015.parquet"]
+    hearing.assert_any_call({"note": "score: the examples have changed since; parts to score again: 2"})
+    assert after["fingerprint"] != before["fingerprint"] and after["kept"]["responses"] == NUM_ROWS
+    assert "part-00014.parquet" not in (Folder.at(str(tmp_path)) / "score").names()
+    assert score(settings) == after and len(scored_parts) == 2
 
 
 def test_a_group_without_tokens_has_no_figures(tmp_path: Path) -> None:
