@@ -9,11 +9,14 @@ import pyarrow.compute as pc
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA
 from ossft_ray.common.types import ORIGINS
+from ossft_ray.method.acceptance import copied_share
 from ossft_ray.report.examples import spread
 from ossft_ray.run_folder.names import PARTS, SCORE
 from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
 
-MAX_PARTS = 200  # of evenly spaced parts the texts are read
+MAX_ROWS = 20_000  # whose texts are read
+_MAX_PARTS = 200  # in which they are, evenly spaced
+_COPIED_NGRAM = 8  # of a run without config.json
 # Words by which a text shows doubt, and by which it corrects itself
 HEDGES = re.compile(
     r"\b(?:maybe|perhaps|probably|possibly|presumably|apparently|seems?|appears? to|might|could be|likely|unsure"
@@ -26,38 +29,47 @@ CORRECTIONS = re.compile(
     r"|(?:re-?check|re-?calculat|re-?consider|correct)(?:e|ing)? (?:that|this|it|myself))\b",
     re.IGNORECASE,
 )
-_ROWS = columns(EXAMPLE_SCHEMA, "origin", "response", "response_token_ids")
+_WORDS = {"hedges": HEDGES, "corrections": CORRECTIONS}
+_ROWS = columns(EXAMPLE_SCHEMA, "origin", "response", "expert_solution", "response_token_ids")
 _SCORES = columns(SCORE_SCHEMA, "origin", "source", "reference_logprobs")
 
 
 def health_rows(run: RunFolder) -> list[dict[str, Any]]:
-    """A row for each origin that has examples: `rows`, `tokens` (mean), `hedges` and `corrections` (for 1,000 tokens).
+    """A row for each origin that has examples: `rows`, and means over them. At most `MAX_ROWS` are read, evenly spaced.
 
-    With scores also `first_logprob`, the mean log p of a response's first token, and `mean_logprob`, of all its tokens,
-    in nats.
+    `tokens` is the length; `hedges` and `corrections` are numbers for 1,000 tokens; `copied` is the share of the
+    response's words that the expert's solution has in a row, and `contained` the share of the solution's words that the
+    response has in a row, both 0..1. With scores also `first_logprob`, the mean log p of a response's first token, and
+    `mean_logprob`, of all its tokens, in nats.
 
     Raises:
         InputError: a part cannot be read, or lacks a column.
     """
+    ngram = run.experiment.get("rewrite", {}).get("guided_alignment", {}).get("copied_ngram", _COPIED_NGRAM)
     sums = {origin: Counter[str]() for origin in ORIGINS}
     parts = run.rewrite.names(PARTS)
-    for part in spread(parts, min(len(parts), MAX_PARTS)):
-        table = read_columns(run.rewrite, part, _ROWS)
-        lengths = pc.fill_null(pc.list_value_length(table["response_token_ids"]), 0)
-        texts = (text or "" for text in table["response"].to_pylist())
-        for origin, text, length in zip(table["origin"].to_pylist(), texts, lengths.to_pylist(), strict=True):
-            if origin in sums:
-                found = {"hedges": len(HEDGES.findall(text)), "corrections": len(CORRECTIONS.findall(text))}
-                sums[origin].update(rows=1, tokens=length, **found)
+    chosen = spread(parts, min(len(parts), _MAX_PARTS))
+    for part in chosen:
+        table = read_columns(run.rewrite, part, _ROWS).slice(0, MAX_ROWS // len(chosen))
+        for row in table.to_pylist():
+            if row["origin"] in sums:
+                sums[row["origin"]] += _figures(row["response"] or "", row["expert_solution"] or "", ngram)
+                sums[row["origin"]] += Counter(rows=1, tokens=len(row["response_token_ids"] or []))
     logprobs = _kept_logprobs(run)
     rows = []
     for origin, counts in sums.items():
-        if counts["rows"]:
-            per_thousand = 1000 / max(1, counts["tokens"])
-            row = {"origin": origin, "rows": counts["rows"], "tokens": counts["tokens"] / counts["rows"]}
-            row |= {name: counts[name] * per_thousand for name in ("hedges", "corrections")}
+        if num_rows := counts["rows"]:
+            row = {"origin": origin, "rows": num_rows}
+            row |= {name: counts[name] / num_rows for name in ("tokens", "copied", "contained")}
+            row |= {name: 1000 * counts[name] / max(1, counts["tokens"]) for name in ("hedges", "corrections")}
             rows.append(row | logprobs.get(origin, {"first_logprob": None, "mean_logprob": None}))
     return rows
+
+
+def _figures(response: str, solution: str, ngram: int) -> Counter[str]:
+    counts: dict[str, Any] = {name: len(words.findall(response)) for name, words in _WORDS.items()}
+    counts |= {"copied": copied_share(response, solution, ngram), "contained": copied_share(solution, response, ngram)}
+    return Counter(counts)
 
 
 def _kept_logprobs(run: RunFolder) -> dict[str, dict[str, float]]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 import jinja2
@@ -52,14 +53,16 @@ def report_runs(runs: Sequence[str], output: str | None = None) -> str:
         InputError: a run has nothing to report on, a file cannot be read, or `output` cannot be written to.
     """
     found: list[RunFolder] = []
+    previous: dict[str, RunFolder] = {}
     for uri in dict.fromkeys(runs):
         with storage_errors(uri):
             rounds = [each for each in open_rounds(uri) if not each.is_empty]
         if not rounds:
             raise InputError(f"{uri}: no stage has written anything to report on yet; run `ossft rewrite` first")
         found += rounds
+        previous |= {later.name: earlier for earlier, later in pairwise(rounds)}
     with storage_errors(", ".join(runs)):
-        html = render(found)
+        html = render(found, previous)
     page = output or join(runs[0], REPORT)
     folder, name = Folder.of_file(page)
     try:
@@ -69,8 +72,8 @@ def report_runs(runs: Sequence[str], output: str | None = None) -> str:
     return page
 
 
-def render(runs: list[RunFolder]) -> str:
-    """The page as HTML."""
+def render(runs: list[RunFolder], previous: dict[str, RunFolder]) -> str:
+    """The page as HTML. `previous` has the round before each later round, by the later one's name."""
     style, script = (resources.files("ossft_ray.report").joinpath(f"page.{kind}").read_text() for kind in ("css", "js"))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ossft_ray.report", "."),
@@ -90,7 +93,7 @@ def render(runs: list[RunFolder]) -> str:
     }
     by_model = tables.results_by_model(runs)
     results = tables.benchmark_rows(by_model)
-    views = [_view(run, f"r{number}", len(runs)) for number, run in enumerate(runs)]
+    views = [_view(run, previous.get(run.name), f"r{number}", len(runs)) for number, run in enumerate(runs)]
     return environment.get_template("page.html").render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side",
         version=__version__,
@@ -140,14 +143,15 @@ def spans(num_figures: int) -> list[int]:
     return [12 // size for size in sizes for _ in range(size)]
 
 
-def _view(run: RunFolder, anchor: str, num_runs: int) -> dict[str, Any]:
+def _view(run: RunFolder, previous: RunFolder | None, anchor: str, num_runs: int) -> dict[str, Any]:
     """What the page shows of one run; `anchor` keeps its ids apart from those of other runs."""
     groups = tables.token_groups(run)
     distributions = (figures.distribution(groups, origin, f"{anchor}-gap") for origin in (*ORIGINS, "all"))
     shown_curves = (curves.curve(run.metrics, key, f"{anchor}-curve") for key in curves.CURVES)
     lengths = tables.response_lengths(run)
     histograms = (figures.pass_rates(tables.pass_shares(run), anchor), figures.lengths(lengths, anchor))
-    states = {name: state for name, state in stage_states(run).items() if name != REPORT_STAGE}
+    states = stage_states(run, previous=previous)
+    states.pop(REPORT_STAGE)  # this page
     return {
         "run": run,
         "anchor": anchor,

@@ -143,7 +143,7 @@ def verify_file(
                 if len(shown) < num_shown:
                     task = _task(row, columns, verify.kind)
                     shown.append(
-                        GradedRow(reasons.total(), verdict.reason, task.answer, verdict.extracted, task.response)
+                        GradedRow(reasons.total(), verdict.reason, task.answer, verdict.extracted, task.response or "")
                     )
                 yield row | {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
             now = time.monotonic()

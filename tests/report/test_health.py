@@ -32,11 +32,23 @@ def test_figures_by_origin(tmp_path: Path) -> None:
     write_rewriting(run, rows)
     found = {row.pop("origin"): row for row in health_rows(open_rounds(run)[0])}
     assert found["self"] == {
-        "rows": 2, "tokens": 20, "hedges": 1000 / 20, "corrections": 0,
+        "rows": 2, "tokens": 20, "hedges": 1000 / 20, "corrections": 0, "copied": 0, "contained": 0,
         "first_logprob": pytest.approx(KEPT["self"][0]), "mean_logprob": pytest.approx(sum(KEPT["self"]) / 2),
     }  # fmt: skip
     assert (found["guided"]["hedges"], found["guided"]["corrections"]) == (0, pytest.approx(1000 / 30))
     assert (found["expert"]["first_logprob"], found["expert"]["mean_logprob"]) == pytest.approx((-30, -17))
+
+
+def test_what_is_shared_with_the_expert(tmp_path: Path) -> None:
+    solution = "one two three four five six seven eight nine ten"
+    texts = {"guided": f"so {solution} and that is it, as it says", "expert": solution}
+    rows = [
+        example(n, origin, expert_solution=solution, response=text) for n, (origin, text) in enumerate(texts.items())
+    ]
+    write_rewriting(str(tmp_path), rows)
+    guided, expert = health_rows(open_rounds(str(tmp_path))[0])
+    assert (guided["copied"], guided["contained"]) == (pytest.approx(10 / 18), 1)
+    assert (expert["copied"], expert["contained"]) == (1, 1)
 
 
 def test_before_scoring_there_are_no_log_probabilities(tmp_path: Path) -> None:
