@@ -48,6 +48,11 @@ _REASON = re.compile(
 )
 # After a formula, what does not belong to the answer; "$5$ million" and "$5$ times n" do.
 _ENDS_FORMULA = re.compile(r"[\s*_\"']*(?:[.!?;:](?=\s|\*|\Z)|\n|\Z)|" + _REASON.pattern, re.DOTALL | re.IGNORECASE)
+_MINUS_BEFORE_BOX = re.compile(r"(?:[=$]\s*-\s*|\A-)\\(?:boxed|fbox|framebox)\s*\{?\Z")
+_UNIT_AFTER_BOX = re.compile(
+    r"\s*(?:(?:hundred|thousand|million|billion|trillion|dozen)\b|\\%"
+    r"|\\(?:text|mathrm)\s*\{[\s~]*(?:hundred|thousand|million|billion|trillion|dozen|[kcmμ]?(?:m|g|L|l|s)|min|h)\s*\})"
+)
 # "The answer is not ..." and "the answer is obtained by ..." announce no answer.
 _NO_ANSWER = re.compile(r"(?:not|n't|un\w+|obtained|reasonable|clear|correct|right|wrong|independent)\b", re.IGNORECASE)
 
@@ -64,6 +69,8 @@ def final_answer(text: str) -> str | None:
     next_start = None  # of the box after this one
     for start, end in reversed(find_boxes(text)):
         content = _unwrap(text[start:end])
+        if content and next_start is None:
+            content = _with_sign_and_unit(content, text[:start], text[end + 1 : end + 60])
         if next_start is not None and not (content and _is_joined(text, end + 1, next_start)):
             break
         if content:
@@ -171,6 +178,16 @@ def _is_joined(text: str, start: int, next_start: int) -> bool:
     between = text[start:next_start]
     opening = max(between.rfind(name) for name in ("\\boxed", "\\fbox", "\\framebox"))
     return opening >= 0 and _JOINT.fullmatch(between[:opening]) is not None
+
+
+def _with_sign_and_unit(content: str, before: str, after: str) -> str:
+    """The content of a box with the minus before it and the scale or unit after it, which belong to the number."""
+    if not content[-1].isdigit():
+        return content
+    unit = _UNIT_AFTER_BOX.match(after)
+    before = before if len(before) < 40 else " " + before[-40:]
+    sign = "-" if content[0].isdigit() and _MINUS_BEFORE_BOX.search(before) else ""
+    return sign + content + (unit[0].rstrip() if unit else "")
 
 
 def _unwrap(content: str) -> str:

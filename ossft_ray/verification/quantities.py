@@ -28,6 +28,7 @@ _SCALES = {
     "billion": 10**9,
     "trillion": 10**12,
     "dozen": 12,
+    "k": 1000,
     "quadrillion": 10**15,
     "mn": 10**6,
     "bn": 10**9,
@@ -50,7 +51,7 @@ _HARMLESS_BEFORE = _words(
 )
 # Words that number things: "Team 1" and 1 may be the same answer, "Team 1" and "Day 1" are not.
 _LABELS = _words(
-    "option team day week year month page step case statement plan figure question number no grade level room "
+    "option team day week year month page step case statement plan figure question number grade level room "
     "item group method chapter choice row column stage"
 )
 # Words after a value that change it, or that tell of more values.
@@ -60,7 +61,7 @@ _CHANGES = _words(
     "couple couples twice double triple not no nor but if when unless except either neither between divided "
     "multiplied by from through until power powers root th st nd rd score gross remainder modulo mod choose up "
     "increased decreased hundreds thousands millions billions trillions ten tens twenty thirty forty fifty "
-    "sixty seventy eighty ninety never non cannot"
+    "sixty seventy eighty ninety never non cannot doubled tripled halved fold mil"
 )
 _FILLERS = _words("a an the of in total altogether unit units exactly approximately about respectively")
 NUMBER_WORDS = _words(
@@ -72,7 +73,7 @@ FUNCTIONS = _words(
     "sqrt frac sup inf deg dim ker arg tr cdot times pi infty div lfloor rfloor"
 )
 _SHORT_WORDS = _words(
-    "of in is at no rs us to or by on am pm ad bc up an if my we he as per all old any the and not has was are get"
+    "of in is at no rs us to or by on am pm ad bc up an if my we he as per all old any the and not has was are get off"
 )
 
 _ASIAN = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
@@ -93,6 +94,9 @@ _MAY_HAVE_WORDS = re.compile(
 )
 _BETWEEN_UNITS = {"/", r"\cdot", r"\times", "(", ")", ".", ",", "-", "'", r"\mu", r"\Omega"}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([^\d]+)")
+_PART = re.compile(  # of a whole: 5 eighths
+    r"(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+teen|\w+tie|hundred|thousand|million|billion)ths?"
+)
 _JOINT = re.compile(r"\s*,?\s*(?:\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z]))\s*")
 _UNIT_LETTERS = "msghLNJWVAKC"
 _SPELLED_COMMANDS = {r"\cdot": "*", r"\times": "*", r"\mu": "micro", r"\Omega": "ohm"}
@@ -102,6 +106,7 @@ _SPELLED_COMMANDS = {r"\cdot": "*", r"\times": "*", r"\mu": "micro", r"\Omega": 
 class Wording:
     """What the words around a value say."""
 
+    name: units.Words = ()  # what the value is of, before "=" or ":"
     before: units.Words = ()  # words that are neither harmless, nor a sign, nor money
     after: units.Words = ()  # the unit and other words, in order
     scale: Fraction = Fraction(1)
@@ -154,9 +159,11 @@ def words_in(latex: str) -> list[str]:
 def read_wording(before: list[str], after: list[str]) -> Wording:
     """What the words around a value say."""
     head = [word.casefold().rstrip(".") for word in before]
+    name: list[str] = []
     for end_of_name in ("=", ":"):  # "Area = "
         if end_of_name in head:
-            head = head[len(head) - head[::-1].index(end_of_name) :]
+            place = len(head) - head[::-1].index(end_of_name)
+            name, head = [word for word in head[: place - 1] if word not in _HARMLESS_BEFORE], head[place:]
     money = [units.CURRENCIES[word] for word in head if word in units.CURRENCIES]
     head = [word for word in head if word not in units.CURRENCIES and word not in (",", r"\approx", "~")]
     is_negative = bool(head) and head[-1] in _NEGATIVE
@@ -176,7 +183,7 @@ def read_wording(before: list[str], after: list[str]) -> Wording:
     half = re.sub(r"[.\s]", "", tail[0]) if tail else ""
     half, tail = (half, tail[1:]) if half in ("am", "pm") else ("", tail)
     tail = money[:1] + [word for word in tail if not (money and units.CURRENCIES.get(word) == money[0])]
-    return Wording(tuple(head), tuple(tail), scale, is_negative, is_percent, half)
+    return Wording(tuple(name), tuple(head), tuple(tail), scale, is_negative, is_percent, half)
 
 
 def compound(latex: str) -> tuple[Fraction, Wording] | None:
@@ -207,6 +214,8 @@ def conversion(gold: Wording, other: Wording) -> Fraction | None:
     """
     if gold.half_of_day and other.half_of_day and gold.half_of_day != other.half_of_day:
         return None
+    if gold.name and other.name and gold.name != other.name:
+        return None
     if gold.before != other.before and (
         (gold.before and other.before) or not {*gold.before, *other.before} <= _LABELS.keys()
     ):
@@ -218,14 +227,15 @@ def conversion(gold: Wording, other: Wording) -> Fraction | None:
         return Fraction(1)
     if not after or not other_after:
         return None if _changes(after) or _changes(other_after) else Fraction(1)
-    (unit, rest), (other_unit, other_rest) = units.leading_unit(after), units.leading_unit(other_after)
+    (unit, rest), (other_unit, other_rest) = _unit_and_rest(after), _unit_and_rest(other_after)
     words, other_words = set(_plain(rest)), set(_plain(other_rest))
-    if words != other_words and ((words and other_words) or (words | other_words) & _CHANGES.keys()):
+    if words != other_words and ((words and other_words) or _changes(rest) or _changes(other_rest)):
         return None
     if unit is not None and other_unit is not None:
         return units.factor(other_unit, unit)
-    # Of two other words, each must be said by both; "units" is no word.
-    return Fraction(1) if words == other_words else None
+    if unit is None and other_unit is None:
+        return Fraction(1)
+    return Fraction(1) if words == other_words else None  # "units" is no word, and so agrees with any unit
 
 
 def unit_of(after: units.Words) -> Any:
@@ -246,12 +256,17 @@ def same_words(one: list[str], other: list[str]) -> bool:
 
 def _changes(after: units.Words) -> bool:
     """Whether words after a value say more than what is counted or measured."""
-    if any(word[0].isdigit() for word in after):
-        return True
-    if not set(after) & _CHANGES.keys():
-        return False
-    unit, rest = units.leading_unit(after)  # "meters squared"
-    return unit is None or bool(set(rest) & _CHANGES.keys())
+    changes = {word for word in after if word in _CHANGES or word[0].isdigit() or _PART.fullmatch(word)}
+    if changes and changes <= {"squared", "cubed"}:  # "meters squared"
+        return unit_of(after[:1]) is None
+    return bool(changes)
+
+
+def _unit_and_rest(after: units.Words) -> tuple[Any, units.Words]:
+    """The unit and the other words; what money is paid for is no unit: `$18 per day` is 18 dollars."""
+    if after[0] in units.CURRENCIES.values():
+        return units.leading_unit(after[:1])[0], after[1:]
+    return units.leading_unit(after)
 
 
 def _plain(words: units.Words) -> list[str]:
@@ -303,7 +318,7 @@ def _is_wordy(token: Token, after_space: bool) -> bool:
     if units.SYMBOL.fullmatch(word):
         return True
     if len(word) < 4:
-        is_spoken = len(word) == 3 and word[1] in "aeiou" and word[1:].islower()
+        is_spoken = len(word) == 3 and word[1:].islower() and (word[1] in "aeiou" or word.istitle())
         return after_space and (is_spoken or (word.lower() in _SHORT_WORDS or word.lower() in _CHANGES))
     return word[1:].islower() or "-" in word or "'" in word
 
@@ -324,6 +339,8 @@ def _start_of_tail(tokens: list[Token]) -> int:
         elif token["letter"]:
             if not _is_unit_letter(tokens, position, start):
                 break
+            start = position
+        elif token[0] == r"\mu" and start - position in (1, 2):
             start = position
         elif not (token["space"] or token["power"] or token[0] in _BETWEEN_UNITS):
             break
@@ -348,6 +365,10 @@ def _is_unit_letter(tokens: list[Token], index: int, tail: int) -> bool:
     if previous[0] in ("/", r"\cdot") and before is not None:
         is_unit = before["word"] or before["letter"] or before["text"] or before["power"] or before["space"]
         return bool(is_unit) and letter in _UNIT_LETTERS
+    if r"\mu" in (previous[0], before and before[0]):
+        return letter in _UNIT_LETTERS
+    if previous["space"] and before is not None and before[0] in ("sq", "square", "cu", "cubic"):
+        return letter == "m"
     if previous["degree"] or (previous["space"] and before is not None and before["degree"]):
         return letter in "CFK"
     if tail == index + 1 and following is not None and following[0] == "/":

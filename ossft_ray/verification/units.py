@@ -85,7 +85,20 @@ _SPELLINGS = {
 _POWERS = {"square": "**2", "sq": "**2", "squared": "**2", "cubic": "**3", "cu": "**3", "cubed": "**3"}
 _DEGREE = ("degree", "degrees")
 _TEMPERATURES = {"c": "degC", "celsius": "degC", "centigrade": "degC", "f": "degF", "fahrenheit": "degF"}
-_NO_UNITS = {"point", "points", "hand", "hands", "mark", "marks", "count", "counts", "turn", "turns"}  # of pint
+_NO_UNITS = {
+    "point",
+    "points",
+    "hand",
+    "hands",
+    "mark",
+    "marks",
+    "count",
+    "counts",
+    "turn",
+    "turns",
+    "quarter",
+    "quarters",
+}  # of pint
 _NAME = re.compile(r"[^\W\d]+")
 
 # The symbols that are units right after a number, without a space: 5cm, but not 5ab.

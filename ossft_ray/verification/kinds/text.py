@@ -15,7 +15,7 @@ from ossft_ray.verification.normalisation import plain_characters
 MAX_CHARACTERS = 10_000  # of a text that is compared
 
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
-_PUNCTUATION = re.compile(r"[.,:](?!\d)|(?<=[^\W\d])[-–](?=\w)|[;!?'\"“”‘’`…()\[\]{}*_—/]")
+_PUNCTUATION = re.compile(r"[.,:](?!\d)|(?<=[^\W\d])[-–](?=\w)|[;!?'\"“”‘’`…()\[\]{}*_—]|(?<!\d)/|/(?!\d)")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _DELIMITER = re.compile(r"\\[\[\]()]|(?<!\\)\$(?!\s*\d)|\*\*")
 _ARTICLE = re.compile(r"\W*\b(?:a|an|the)\s+(?=\S)", re.IGNORECASE)

@@ -50,8 +50,10 @@ def _same_number(one: Any, other: Any) -> bool:
             return False
     # Math-Verify reads the i of e^(i pi) as a letter.
     one, other = (side.subs(dict.fromkeys(side.free_symbols, sympy.I)) for side in (one, other))
+    if isinstance(one, sympy.Rational) and isinstance(other, sympy.Rational):
+        return bool(one == other)
     first, second = _value(one), _value(other)
-    if first is None or second is None or (isinstance(one, sympy.Rational) and isinstance(other, sympy.Rational)):
+    if first is None or second is None:
         return False
     return bool(abs(first) < _LARGE) and not _values_differ(one, other)
 

@@ -25,7 +25,11 @@ _JOINED_TEXT = re.compile(r"\\text\s*\{([^{}]*?)[,;\s]*\b(and|or)\b\s*([^{}]*)\}
 _NUMBER_IN_TEXT = re.compile(r"\\text\s*\{([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
 _LETTER_IN_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
 _ASIDE = re.compile(r"(?<=[\d}])\s+(\([A-Za-z][A-Za-z\s'-]{2,}\))\Z")
-_UNIT_LETTER = re.compile(r"(?<=[\d})])\s?([mgsh])\Z")
+_UNIT_LETTER = re.compile(r"(?<=[\d})])\s?([mgsh])(?:\s*\^\s*\{?([23])\}?)?\Z")
+_PRIMES = re.compile(r"(?<=\d)\s*('{1,2}|\")\Z")  # 5' and 5" are feet and inches
+_NUMBERS_IN_A_ROW = re.compile(r"-?\d+(?:\s+-?\d+)+")  # a sequence, no product
+_LETTERS_IN_A_ROW = re.compile(r"[A-Za-z](?:\s*[,;]\s*[A-Za-z])+")
+_LABEL = re.compile(r"[A-Z]\s*\d+")  # A1 is no product
 _MODULUS = re.compile(
     r"\s*\(?\s*\\?(?:pmod|bmod|mod|text\s*\{\s*\(?\s*mod\s*\}?)\s*\{?\s*(\d+|[a-z])\s*\}?\s*\)?\s*\}?\Z"
 )
@@ -114,6 +118,11 @@ def agree(gold: str, answer: str, read: Read) -> bool | None:
         return sets
     if {_brackets(gold), _brackets(answer)} == {"{}", "()"}:
         return False  # Math-Verify takes a set for a pair
+    if _LETTERS_IN_A_ROW.fullmatch(gold) and _LETTERS_IN_A_ROW.fullmatch(answer):
+        orders = [re.findall(r"[A-Za-z]", text) for text in (gold, answer)]
+        return orders[0] == orders[1] or sorted(orders[0]) == sorted(set(orders[1]))  # the order counts if one repeats
+    if _LABEL.fullmatch(gold) or _LABEL.fullmatch(answer):
+        return gold.replace(" ", "") == answer.replace(" ", "")
     names = _NAME_OF_POINTS.findall(gold), _NAME_OF_POINTS.findall(answer)
     if all(names) and names[0] != names[1] and sorted(names[0]) != sorted(names[1]):
         return False  # and a triangle or an order of people for a product
@@ -143,8 +152,13 @@ def _prepare(latex: str) -> str:
     )
     latex = _APPROXIMATELY.sub("=", latex)
     latex = _ASIDE.sub(r"\\text{ \1}", _NUMBER_IN_TEXT.sub(r"\1", latex))
+    latex = _PRIMES.sub(
+        lambda match: r"\text{ inches}" if len(match[1]) > 1 or match[1] == '"' else r"\text{ feet}", latex
+    )
     if found := _LETTER_IN_TEXT.fullmatch(latex):
         latex = found[1]
+    if _NUMBERS_IN_A_ROW.fullmatch(latex):
+        latex = "(" + ", ".join(latex.split()) + ")"
     latex = rewrite(latex)
     return latex.lstrip("= ").strip() if latex.lstrip().startswith("=") else latex.strip()
 
@@ -390,10 +404,12 @@ def _part(latex: str) -> Part:
     if not value:
         words = tuple(before + after)
         if len(words) == 1 and words[0].casefold() in quantities.NUMBER_WORDS:
-            return Part(str(quantities.NUMBER_WORDS.index(words[0].casefold())), Wording())
+            return Part(str(quantities.NUMBER_WORDS[words[0].casefold()]), Wording())
         return Part("", None, words)
     if not after and (letter := _UNIT_LETTER.search(value)):
-        wording = replace(quantities.read_wording(before, [letter[1]]), is_letter=True)
+        wording = replace(
+            quantities.read_wording(before, [letter[1], *(["^" + letter[2]] if letter[2] else [])]), is_letter=True
+        )
         return Part(value[: letter.start()], wording, as_written=latex)
     if value in ("-", "+"):
         return Part(latex, None)
