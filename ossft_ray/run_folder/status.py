@@ -70,7 +70,7 @@ def status(run: str, now: float | None = None) -> Status:
 
 
 def _typed(following: str, command: str) -> str:
-    """The command that comes next, with the options that this one was given; `ossft demo` and `ossft run` resume all."""
+    """The command that comes next, with the options of the last; `ossft demo` and `ossft run` resume all."""
     words = shlex.split(command)
     if words[1:2] == ["demo"]:
         return shlex.join(word for word in words if word != "--start-over")
