@@ -148,14 +148,20 @@ class PartWriter:
             self.number, self._waiting = self.number + 1, []
 
 
-def digest_files(folder: Folder, names: Iterable[str]) -> str:
-    """A digest of the files' names, sizes, and first and last MiB: cheap, and enough to distinguish models."""
+def digest_files(folder: Folder, names: Iterable[str], edge_bytes: int = _EDGE_BYTES) -> str:
+    """A digest of the files' names and sizes, and of the first and last `edge_bytes` of each.
+
+    One MiB, the default, is cheap and enough to distinguish models.
+    """
     digest = hashlib.sha256()
     for name in sorted(names):
         with folder.filesystem.open_input_file(f"{folder.path}/{name}") as file:
             size = file.size()
             digest.update(f"{name} {size} ".encode())
-            digest.update(file.read(_EDGE_BYTES))
-            file.seek(max(0, size - _EDGE_BYTES))
-            digest.update(file.read(_EDGE_BYTES))
+            for start in (0, max(0, size - edge_bytes)):
+                file.seek(start)
+                for read in range(0, edge_bytes, _EDGE_BYTES):
+                    if not (chunk := file.read(min(_EDGE_BYTES, edge_bytes - read))):
+                        break
+                    digest.update(chunk)
     return digest.hexdigest()

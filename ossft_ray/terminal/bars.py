@@ -19,7 +19,8 @@ _BAR_WIDTHS = (24, 12)  # characters: the usual one, and that of a narrow termin
 _RATE_SECONDS = 2.0  # of work before there is a rate
 _KNOWN_SHARE, _KNOWN_NUMBER = 0.05, 5  # of the session's work must be done before the time left can be known
 
-console = Console(highlight=False)
+# What is printed comes from users and models: nothing in it is markup or the name of an emoji.
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 def print_lines(lines: Iterable[RenderableType]) -> None:

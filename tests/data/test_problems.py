@@ -211,3 +211,14 @@ def test_real_gsm8k_rows() -> None:
     assert len(problems) == 7473
     assert not [item for item in problems if isinstance(item, Rejection)]
     assert problems[0].answer == "72"  # type: ignore[union-attr]
+
+
+def test_a_correction_in_the_middle_of_a_large_file_changes_its_digest(tmp_path: Path) -> None:
+    """Also one of the same length: otherwise a corrected answer would go unnoticed."""
+    file, filler = tmp_path / "problems.jsonl", json.dumps({"question": "x" * 1000, "answer": "1"}) + "\n"
+    middle = '{"question": "6 * 7?", "answer": "%s"}\n'
+    digests = []
+    for answer in ("41", "42"):
+        file.write_text(filler * 2000 + middle % answer + filler * 2000)
+        digests += source_digests(Data(path=str(file)))
+    assert digests[0] != digests[1]

@@ -43,3 +43,20 @@ def test_capacity_is_spare_below_so_many_requests(num_requests: int, is_spare: b
         return given
 
     assert asyncio.run(run()) == is_spare
+
+
+def test_only_the_time_with_requests_counts_as_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    in_flight = InFlight(num_problems=9)
+    clock[0] = 10.0  # the engine loads
+    with in_flight.sampling():
+        clock[0] = 12.0
+        with in_flight.sampling():
+            clock[0] = 15.0
+            assert in_flight.sampled_seconds == 5.0
+        clock[0] = 16.0
+    clock[0] = 90.0  # verdicts are awaited
+    with in_flight.sampling():
+        clock[0] = 91.0
+    assert in_flight.sampled_seconds == 7.0

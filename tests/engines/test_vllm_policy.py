@@ -29,6 +29,7 @@ class Sampled:
 
     chat: Chat
     at_once: list[Response]  # all requests together
+    counted: list[int]  # tokens so far: while these were under way, after them, and after another was cancelled
     one_by_one: list[Response]  # the first few again, alone, in reverse
     cut: list[Response]  # all again, with repetition cut off
     too_long: BaseException
@@ -48,7 +49,19 @@ def sampled() -> Sampled:
     async def everything() -> Sampled:
         engine = VllmPolicy(policy, chat)
         try:
-            at_once = await asyncio.gather(*(draw(engine, number, FREE) for number in range(NUM_DRAWS)))
+            drawing = asyncio.gather(*(draw(engine, number, FREE) for number in range(NUM_DRAWS)))
+            counted = []
+            while not drawing.done():
+                counted.append(engine.num_sampled_tokens())
+                await asyncio.sleep(0.01)
+            at_once = await drawing
+            counted.append(engine.num_sampled_tokens())
+            not_needed = asyncio.ensure_future(draw(engine, 0, FREE))
+            while engine.num_sampled_tokens() == counted[-1]:
+                await asyncio.sleep(0.001)
+            not_needed.cancel()
+            await asyncio.gather(not_needed, return_exceptions=True)
+            counted.append(engine.num_sampled_tokens())
             one_by_one = [await draw(engine, number, FREE) for number in reversed(range(6))]
             cut = await asyncio.gather(*(draw(engine, number, CUT) for number in range(NUM_DRAWS)))
             too_long = (
@@ -64,9 +77,17 @@ def sampled() -> Sampled:
         finally:
             engine.shutdown()
         assert isinstance(too_long, BaseException)
-        return Sampled(chat, list(at_once), one_by_one, list(cut), too_long, after_death)
+        return Sampled(chat, list(at_once), counted, one_by_one, list(cut), too_long, after_death)
 
     return asyncio.run(everything())
+
+
+def test_tokens_are_counted_while_they_are_sampled(sampled: Sampled) -> None:
+    *under_way, after, after_cancelling = sampled.counted
+    assert after == sum(len(response.token_ids) for response in sampled.at_once)
+    assert sampled.counted == sorted(sampled.counted)
+    assert any(0 < count < after for count in under_way)
+    assert after < after_cancelling, "what was sampled in vain counts too"
 
 
 def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(sampled: Sampled) -> None:

@@ -74,12 +74,13 @@ def state(output: Path, stage: str) -> Any:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.ray
 @pytest.mark.engine
 def test_real_commands_end_in_words_and_their_status_says_so(tmp_path: Path) -> None:
     """Ray, vLLM and DeepSpeed write to file descriptors of their own; here the real ones start."""
     ossft, output, config = str(Path(sys.executable).with_name("ossft")), tmp_path / "run", tmp_path / "e.toml"
-    row = {"question": "Work out 3 + 4.", "answer": "7"}
+    row = {"problem": "Work out 3 + 4.", "answer": "7", "solution": "3 + 4 = 7"}
     (tmp_path / "problems.jsonl").write_text(json.dumps(row) + "\n")
     write_examples(str(output), 8)
     config.write_text(
