@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.engines import token_loss as module
 from ossft_ray.engines.tied_embedding import TiedEmbedding
 from ossft_ray.engines.token_loss import LossHead, LossInputs, token_loss
@@ -153,3 +154,13 @@ def test_logits_of_all_tokens_never_exist_at_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch, "softmax", lambda logits, *a, **k: seen.append(len(logits)) or plain(logits, *a, **k))
     token_loss(hidden_NC, head_VC, targets_N, make_loss(name), inputs, 5).loss.backward()
     assert seen == sizes
+
+
+@pytest.mark.parametrize(
+    "name, missing",
+    [("iw_sft", "reference_logprob_N and response_N"), ("psft", "reference_logprob_N"), ("is", "behavior_logprob_N")],
+)
+def test_missing_inputs_are_named(name: str, missing: str) -> None:
+    hidden_NC, head_VC, targets_N, _ = _inputs(3)
+    with pytest.raises(InputError, match=rf"^the loss needs {missing}; pass LossInputs"):
+        token_loss(hidden_NC, head_VC, targets_N, make_loss(name))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.config import Train
 from ossft_ray.method.coefficients import LOSSES, TokenStats, make_loss
 
@@ -196,3 +197,8 @@ def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
     weights = make_loss("iw_sft").coefficient(stats(given(1, 1.0)))
     assert [len(set(weights[response == RESPONSES].tolist())) for response in range(3)] == [1, 1, 1]
     assert len(set(weights.tolist())) == 3
+
+
+def test_an_unknown_loss_is_refused_with_the_names_of_all() -> None:
+    with pytest.raises(InputError, match=r"no loss 'nope'; losses: sft, dft, .*, is$"):
+        make_loss("nope")
