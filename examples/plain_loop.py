@@ -21,7 +21,7 @@ from ossft_ray.config import Policy
 from ossft_ray.engines.token_loss import LossInputs, TokenLosses, token_loss
 from ossft_ray.method.coefficients import Loss, make_loss
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_location import model_path
 
 
 def train(folder: str, name: str, loss_name: str, num_steps: int, batch_size: int = 8) -> list[float]:

@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from ossft_ray.common.errors import InputError
 from ossft_ray.engines.token_loss import token_loss
 from ossft_ray.method.coefficients import make_loss
-from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_location import model_path
 
 
 class TokenLossTrainer(SFTTrainer):

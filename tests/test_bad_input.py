@@ -17,9 +17,9 @@ from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.schema import REJECTED_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
+from ossft_ray.data.problem_index import ProblemIndex
 from ossft_ray.data.problems import Rejection
 from ossft_ray.data.screening import InputCounts, screen_problems
-from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.rewrite.ingest import shard_input

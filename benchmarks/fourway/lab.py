@@ -27,7 +27,7 @@ from ossft_ray.method.prompts import guided_prompt, solve_prompt
 from ossft_ray.method.rewriting import derive_seed, rewrite_problem
 from ossft_ray.playground.arithmetic import LEVELS, heldout_problems, sample_problem, training_problems
 from ossft_ray.policy.chat import Chat, load_chat
-from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_location import model_path
 from ossft_ray.verification import Verdict
 from ossft_ray.verification.kinds import number
 

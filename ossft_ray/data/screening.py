@@ -15,9 +15,9 @@ from ossft_ray.config import Data, Experiment
 from ossft_ray.data.chats import UnusableRow
 from ossft_ray.data.contamination import BenchmarkIndex, index_benchmarks
 from ossft_ray.data.gold_check import GoldCheck, check_gold_answers
+from ossft_ray.data.problem_index import ProblemIndex, ProblemStatus
 from ossft_ray.data.problems import Rejection, read_problems
 from ossft_ray.data.records import Record
-from ossft_ray.data.seen_problems import ProblemIndex, ProblemStatus
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.policy.chat import Chat
 from ossft_ray.verification import VerifierPool

@@ -16,7 +16,7 @@ from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Policy
 from ossft_ray.policy.chat import Chat
-from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_location import model_path
 
 _PICKLE_FORMATS = ("pt", "npcache")
 _REPEATED_TOKENS = (64, 4)  # the longest and the shortest sequence that counts as repeated

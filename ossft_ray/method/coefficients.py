@@ -60,9 +60,9 @@ def dft(tokens: TokenStats) -> Tensor:
 
 
 def iw_sft(tokens: TokenStats, temperature: float = 1.0, max_weight: float = 16.0) -> Tensor:
-    """Importance-weighted SFT: c = min(exp(T · mean_t(log p - log q)), 16), one value for the whole response.
+    """Importance-weighted SFT: c = min(exp(τ · mean_t(log p - log q)), max_weight), one value for the whole response.
 
-    arXiv 2507.12856, as in its authors' code (`IwSFTLoss`, summed over time).
+    τ is the temperature. arXiv 2507.12856, as in its authors' code (`IwSFTLoss`, summed over time).
     """
     assert tokens.response_T is not None
     response_T, log_ratio_T = tokens.response_T, _log_ratio(tokens)

@@ -1,6 +1,6 @@
 """The policy: which model it is, where its files come from, and how it turns messages into tokens.
 
-location.py        the places that a model comes from: the playground, a folder, an object store or the Hub
+model_location.py  the places that a model comes from: the playground, a folder, an object store or the Hub
 model_files.py     the files of a model: safetensors only, and downloads from an object store
 hub_models.py      the commit and the files of a Hub model
 model_access.py    a check that this machine can read a model

@@ -18,8 +18,8 @@ from typing import Any
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Policy
 from ossft_ray.policy.hub_models import resolve_commit
-from ossft_ray.policy.location import model_path
 from ossft_ray.policy.model_files import check_weights
+from ossft_ray.policy.model_location import model_path
 from ossft_ray.policy.templates import (
     ASSISTANT,
     PROBE_ASSISTANT,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Policy
-from ossft_ray.policy.location import model_digest, model_path
 from ossft_ray.policy.model_files import CONFIG
+from ossft_ray.policy.model_location import model_digest, model_path
 
 _HUB_SECONDS = 10
 

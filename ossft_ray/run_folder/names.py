@@ -1,4 +1,4 @@
-"""The names of a run's files and folders. The package spells each of them only here."""
+"""The names of a run's files and folders that several modules share."""
 
 CONFIG = "config.json"
 REPORT = "report.html"

@@ -13,7 +13,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.policy.chat import prints_todays_date
 from ossft_ray.policy.hub_models import check_hub_weights, resolve_commit
-from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_location import model_path
 from ossft_ray.run_folder.names import CONFIG, MANIFEST, REWRITE, SCORE, TRAIN
 
 # The libraries that influence a run's rows and weights

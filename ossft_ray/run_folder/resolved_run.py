@@ -13,7 +13,7 @@ from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
 from ossft_ray.policy.chat import Chat, load_chat
-from ossft_ray.policy.location import model_digest
+from ossft_ray.policy.model_location import model_digest
 from ossft_ray.policy.templates import check_system, check_template
 from ossft_ray.run_folder.names import MODEL, TRAIN
 from ossft_ray.run_folder.provenance import pin_date, pin_revision

@@ -18,7 +18,7 @@ from ossft_ray.common.uris import is_uri
 from ossft_ray.config import Data
 from ossft_ray.data.problems import source_digests
 from ossft_ray.data.records import find_files
-from ossft_ray.policy.location import folder_digest
+from ossft_ray.policy.model_location import folder_digest
 from ossft_ray.run_folder import names
 from ossft_ray.run_folder.activity import read_activity
 from ossft_ray.run_folder.reader import RunFolder, read_json

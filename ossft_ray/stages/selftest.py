@@ -23,7 +23,7 @@ from ossft_ray.engines.training.policy_model import PolicyLoss, load_model
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.method.coefficients import make_loss
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_location import model_path
 
 _POLICY = Policy(model="playground", dtype="float32")
 _LENGTHS = [(9, 40), (3, 1), (30, 75), (12, 22), (5, 5), (21, 60)]  # prompt and response, in tokens

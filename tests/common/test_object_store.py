@@ -17,7 +17,7 @@ from ossft_ray.config import Evaluate, Policy, Train
 from ossft_ray.data.benchmarks import benchmark_digest, read_benchmark
 from ossft_ray.data.records import find_files, read_records
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.policy.location import model_digest, model_path
+from ossft_ray.policy.model_location import model_digest, model_path
 from ossft_ray.run_folder.line_log import LineLog, read_lines
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints, local_copy

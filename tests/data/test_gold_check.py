@@ -11,9 +11,9 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.data.gold_check import gold_pool
+from ossft_ray.data.problem_index import ProblemIndex
 from ossft_ray.data.problems import Rejection
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
-from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.stage import check

@@ -9,9 +9,9 @@ import pytest
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Experiment, Policy, resolve
+from ossft_ray.data.problem_index import ProblemIndex
 from ossft_ray.data.problems import Rejection
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
-from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.policy.chat import Chat, load_chat
 
 HELD_OUT = " ".join(f"word{number}" for number in range(20))

@@ -11,7 +11,7 @@ from ossft_ray.config import Policy, resolve
 from ossft_ray.engines import vllm_policy
 from ossft_ray.engines.in_flight import problems_in_flight
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.policy.location import model_digest
+from ossft_ray.policy.model_location import model_digest
 
 
 def lora(folder: Path, rank: int) -> str:

@@ -127,7 +127,7 @@ EACH = """
     from pathlib import Path
     from ossft_ray.config import resolve
     from ossft_ray.policy.chat import load_chat
-    from ossft_ray.policy.location import model_digest
+    from ossft_ray.policy.model_location import model_digest
     from ossft_ray.engines.training.policy_model import load_model
     from ossft_ray.run_folder.provenance import pin_revision, write_config
 

@@ -11,7 +11,7 @@ import pytest
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Data, resolve
 from ossft_ray.data.problems import source_digests
-from ossft_ray.policy.location import folder_digest
+from ossft_ray.policy.model_location import folder_digest
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import open_rounds
 from ossft_ray.run_folder.stage_folder import fingerprint, finish_stage

@@ -13,7 +13,7 @@ from ossft_ray.engines.token_loss import LossHead, LossInputs, TokenLosses
 from ossft_ray.engines.training.adapters import add_adapters, merge_policy_adapter
 from ossft_ray.engines.training.batches import MicroBatchTensors
 from ossft_ray.method.coefficients import Loss
-from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_location import model_path
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _PROBE_TOKENS = 4  # of each of two examples

@@ -20,8 +20,8 @@ from ossft_ray.distributed.nodes import alive_nodes, ask_nodes, node_name, on_no
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.engines.all_reduce import all_reduce_seconds
 from ossft_ray.engines.gpus import driver_gpus, torch_gpus
-from ossft_ray.policy.location import model_digest
 from ossft_ray.policy.model_access import model_refusal
+from ossft_ray.policy.model_location import model_digest
 from ossft_ray.run_folder.provenance import package_versions
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport, find_faults

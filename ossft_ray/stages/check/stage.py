@@ -25,9 +25,9 @@ from ossft_ray.data.benchmarks import is_from_hub, read_benchmark
 from ossft_ray.data.contamination import BenchmarkIndex
 from ossft_ray.data.gold_check import gold_pool
 from ossft_ray.data.hub import is_hub_id
+from ossft_ray.data.problem_index import ProblemIndex
 from ossft_ray.data.problems import SourceLayout, data_sources, read_layout
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
-from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.distributed.nodes import node_capacities
 from ossft_ray.distributed.placement import NodeCapacity, resolve_resources
 from ossft_ray.distributed.session import check_output, gpus_per_engine
@@ -36,7 +36,7 @@ from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.policy.chat import Chat
-from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_location import model_path
 from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.resolved_run import Run

@@ -23,7 +23,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Experiment
 from ossft_ray.policy.chat import Chat
-from ossft_ray.policy.location import model_path
+from ossft_ray.policy.model_location import model_path
 from ossft_ray.run_folder.names import EVALUATE
 from ossft_ray.run_folder.stage_folder import fingerprint
 

@@ -17,9 +17,9 @@ from ossft_ray.common.schema import PROBLEM_SCHEMA, REJECTED_SCHEMA, to_table
 from ossft_ray.common.storage import Folder, PartWriter
 from ossft_ray.common.types import Problem
 from ossft_ray.data.gold_check import gold_pool
+from ossft_ray.data.problem_index import ProblemIndex
 from ossft_ray.data.problems import Rejection, noted_row
 from ossft_ray.data.screening import InputCounts, screen_problems
-from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.run_folder.names import BEFORE, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS, part_name
 from ossft_ray.run_folder.parts import move_part
 from ossft_ray.run_folder.resolved_run import Run

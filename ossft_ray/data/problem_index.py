@@ -1,7 +1,7 @@
 """An index of the ids and questions that came before, in a temporary database on disk, so that memory stays flat.
 
-A run that grows starts with its existing problems. Reading the input again then shows which rows are these, which are
-new, and which of the existing problems are missing from the input.
+A run that grows starts with its existing problems. Reading the input again then tells which rows are existing problems
+and which are new, and which existing problems the input no longer contains.
 """
 
 import hashlib

@@ -7,7 +7,7 @@ import pytest
 
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Policy
-from ossft_ray.policy.location import model_digest, model_path
+from ossft_ray.policy.model_location import model_digest, model_path
 
 
 def test_names_of_models() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from ossft_ray.common.types import Problem
-from ossft_ray.data.seen_problems import ProblemIndex, normalise_question
+from ossft_ray.data.problem_index import ProblemIndex, normalise_question
 
 
 @pytest.fixture
