@@ -117,7 +117,7 @@ class Data(Section):
         "reject", description="For a row without a checkable answer: set it aside, or keep the expert solution."
     )
     bad_golds: Literal["keep", "flag", "reject", "ignore"] = Field(
-        "flag", description="Doubtful gold answers: `keep` counts, `flag` lists, `reject` sets them aside, `ignore` skips the check."
+        "flag", description="Doubtful gold answers: `keep` counts, `flag` lists, `reject` rejects, `ignore` skips them."
     )
     duplicates: Literal["keep", "drop"] = Field("keep", description="A question that an earlier row already asked.")
     contamination: Literal["report", "drop", "ignore"] = Field("report", description="Questions found in a benchmark.")
