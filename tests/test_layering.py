@@ -50,7 +50,7 @@ OWNERS = {
     ),
     "math_verify": (("verification.kinds.math", "verification.mathematics"), False),
     "sympy": (("verification.mathematics",), False),
-    "pint": (("verification.kinds.number",), False),
+    "pint": (("verification.units",), False),
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
     "huggingface_hub": (("policy", "export"), True),

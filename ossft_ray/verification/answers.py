@@ -18,7 +18,7 @@ _ANNOUNCED_WITHIN_CHARACTERS = 400  # of the end, because the model may drop an 
 _TAIL = re.compile(r"####[ \t]*(\S[^\n]*)\Z")
 # A tail with other text below it must be a number alone, because "#### 2. Add them" is a heading.
 _NUMBER_TAIL = re.compile(r"####[ \t]*((?:\*\*|\\?\$|[-+€£¥])*\d[\d,./]*\d?(?:\\?%)?\$?(?:\*\*)?)[ \t]*(?:\n|<)")
-_SPECIAL_TOKENS = re.compile(r"(?:\s|<\|[^<>|]*\|>|</s>|<end_of_turn>|<eos>)+\Z")
+_END_TOKEN = re.compile(r"(?:<\|[^<>|]{1,40}\|>|</s>|<end_of_turn>|<eos>)\Z")
 _ONLY_A_BOX = re.compile(r"\s*\\(?:boxed|fbox|framebox)\s*\{.*\}\s*", re.DOTALL)
 # The text between two boxes that form one answer: "$x = \boxed{1}$ or $x = \boxed{2}$".
 _JOINT = re.compile(
@@ -83,7 +83,7 @@ def final_answer(text: str) -> str | None:
     if marker < 0:
         return None
     rest = text[marker:]
-    if tail := _TAIL.match(_SPECIAL_TOKENS.sub("", rest)):
+    if tail := _TAIL.match(_without_end_tokens(rest)):
         return tail[1].strip()
     tail = _NUMBER_TAIL.match(rest)
     return tail[1].strip() if tail and announced_answer(rest) is None else None
@@ -178,6 +178,14 @@ def _is_joined(text: str, start: int, next_start: int) -> bool:
     between = text[start:next_start]
     opening = max(between.rfind(name) for name in ("\\boxed", "\\fbox", "\\framebox"))
     return opening >= 0 and _JOINT.fullmatch(between[:opening]) is not None
+
+
+def _without_end_tokens(text: str) -> str:
+    """A text without white space and `<|endoftext|>` at its end."""
+    text = text.rstrip()
+    while end := _END_TOKEN.search(text[-60:]):
+        text = text[: len(text) - len(end[0])].rstrip()
+    return text
 
 
 def _with_sign_and_unit(content: str, before: str, after: str) -> str:

@@ -371,7 +371,7 @@ def _is_unit_letter(tokens: list[Token], index: int, tail: int) -> bool:
         return letter == "m"
     if previous["degree"] or (previous["space"] and before is not None and before["degree"]):
         return letter in "CFK"
-    if tail == index + 1 and following is not None and following[0] == "/":
+    if tail == index + 2 and following is not None and following[0] == "/":
         return letter in _UNIT_LETTERS and (previous["number"] is not None or previous["space"] is not None)
     return False
 

@@ -25,7 +25,7 @@ _JOINED_TEXT = re.compile(r"\\text\s*\{([^{}]*?)[,;\s]*\b(and|or)\b\s*([^{}]*)\}
 _NUMBER_IN_TEXT = re.compile(r"\\text\s*\{([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
 _LETTER_IN_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
 _ASIDE = re.compile(r"(?<=[\d}])\s+(\([A-Za-z][A-Za-z\s'-]{2,}\))\Z")
-_UNIT_LETTER = re.compile(r"(?<=[\d})])\s?([mgsh])(?:\s*\^\s*\{?([23])\}?)?\Z")
+_UNIT_LETTER = re.compile(r"(?<=[\d})])(\s?[mgsh]|\s[LNJWVAK])(?:\s*\^\s*\{?([23])\}?)?\Z")
 _PRIMES = re.compile(r"(?<=\d)\s*('{1,2}|\")\Z")  # 5' and 5" are feet and inches
 _NUMBERS_IN_A_ROW = re.compile(r"-?\d+(?:\s+-?\d+)+")  # a sequence, no product
 _LETTERS_IN_A_ROW = re.compile(r"[A-Za-z](?:\s*[,;]\s*[A-Za-z])+")
@@ -407,9 +407,8 @@ def _part(latex: str) -> Part:
             return Part(str(quantities.NUMBER_WORDS[words[0].casefold()]), Wording())
         return Part("", None, words)
     if not after and (letter := _UNIT_LETTER.search(value)):
-        wording = replace(
-            quantities.read_wording(before, [letter[1], *(["^" + letter[2]] if letter[2] else [])]), is_letter=True
-        )
+        unit = [letter[1].strip(), *(["^" + letter[2]] if letter[2] else [])]
+        wording = replace(quantities.read_wording(before, unit), is_letter=True)
         return Part(value[: letter.start()], wording, as_written=latex)
     if value in ("-", "+"):
         return Part(latex, None)
