@@ -89,7 +89,7 @@ def test_ordinary_mathematics_mentions_nothing(response: str) -> None:
     "response, phrases, found",
     [
         ("The cheat sheet says 5.", ["cheat sheet"], "cheat sheet"),
-        ("The cheat\tsheet says 5.", ["Cheat  Sheet"], "Cheat  Sheet"),
+        ("The cheat\tsheet says 5.", ["Cheat  Sheet"], "cheat sheet"),
         ("a cheat sheet, the key", ["the key", "cheat sheet"], "the key"),
         ("The cheat sheets", ["cheat sheet"], None),
         ("a (hint) b", ["(hint)"], "(hint)"),
