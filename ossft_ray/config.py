@@ -114,10 +114,14 @@ class Data(Section):
 
 
 class Prompts(Section):
-    template: TemplateName = Field(DEFAULT_TEMPLATE, description="Set of the three texts below, which win over it.")
+    template: TemplateName = Field(DEFAULT_TEMPLATE, description="Set of the texts below, which win over it.")
     system: str = Field(SYSTEM_PROMPT, description="System message; empty for none.")
     solve: str = Field(SOLVE_PROMPT, description="User message. It must contain `{question}`.")
     guided: str = Field(GUIDED_PROMPT, description="User message with `{question}` and `{expert_solution}`.")
+    answer: str = Field(
+        TEMPLATES[DEFAULT_TEMPLATE].answer,
+        description="Ends an expert row whose solution has no box, if the prompt asks for one; empty: nothing.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -154,7 +158,9 @@ class GuidedAlignment(Section):
     # lightly edited copies of GSM8K and MATH solutions, nine in ten share more than 0.3 with the original.
     max_copied: Share = Field(0.3, description="Reject a response if more than this share of its words is copied.")
     max_contained: Share = Field(0.5, description="Reject a response that holds more than this share of its guide.")
-    require_derivation: bool = Field(True, description="Reject a response whose answer follows from nothing in it.")
+    require_derivation: bool = Field(
+        True, description="Reject a response whose answer follows from nothing in it, or that gives another one too."
+    )
     copied_ngram: PositiveInt = Field(8, description="Number of consecutive words that count as copied.")
 
 
@@ -171,7 +177,6 @@ class Rewrite(Section):
     )
     behavior_logprobs: bool = Field(False, description="Store log-probabilities for the loss `is`; slower.")
     max_repeats: NonNegativeInt = Field(16, description="Cut a response that repeats 4-64 tokens this often; 0: never.")
-    parroting_probe: NonNegativeInt = Field(0, description="Problems to guide with a wrong answer, as a test; 0: none.")
     self_alignment: SelfAlignment = SelfAlignment()
     guided_alignment: GuidedAlignment = GuidedAlignment()
 

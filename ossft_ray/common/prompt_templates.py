@@ -17,11 +17,12 @@ GUIDED_PROMPT = (
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The three texts of `[prompts]`."""
+    """The texts of `[prompts]`."""
 
     system: str  # empty for none
     solve: str
     guided: str
+    answer: str = r"The answer is $\boxed{{answer}}$."
 
 
 _ASSISTANT = "You are a helpful assistant."
@@ -57,7 +58,12 @@ TEMPLATES = {
         _ASSISTANT, f"{SOLVE_PROMPT}\n{SYSTEM_PROMPT}", GUIDED_PROMPT.replace("\n\n", f"\n{SYSTEM_PROMPT}\n\n", 1)
     ),
     # Meta-Llama-3.1-8B-Instruct-evals, MATH
-    "llama-boxed": PromptTemplate("", f"{_LLAMA}{SOLVE_PROMPT}\n", f"{_LLAMA}{GUIDED_PROMPT}"),
+    "llama-boxed": PromptTemplate(
+        "",
+        f"{_LLAMA}{SOLVE_PROMPT}\n",
+        f"{_LLAMA}{GUIDED_PROMPT}",
+        r"Therefore, the final answer is: $\boxed{{answer}}$. I hope it is correct.",
+    ),
 }
 DEFAULT_TEMPLATE: Final = "qwen25-math-cot"
 
@@ -67,21 +73,25 @@ REFERENCE_PHRASES: tuple[str, ...] = (
     # the guide
     "(reference|expert|expert's|official|provided) (solution|answer|explanation|text|material)",
     "(provided|given|above|original) reference|the reference (only|as|for|to)|use (of |)(the|a) reference",
-    "(according to|based on|following|as in|see) (the|this|your) (reference|guide|notes|hint)|(using|from) the reference",
-    "the (reference|guide|hint|notes) (gives|says|shows|states|suggests|uses)|the reference (is|was)|(just|is) a reference",
+    "(according to|based on|following|as in|see) (the|this|your) (reference|guide|notes|hint)",
+    "(using|from) the reference|(just|is) a reference|the reference (is|was)",
+    "the (reference|guide|hint|notes) (gives|says|shows|states|suggests|uses)",
     "(according to|based on|following|as in|matches|copy|copying|from) (the|this) (given|same) (solution|answer)",
     "the given solution (gives|says|shows|states|uses)|the solution provided(,|.)|the solution provided (shows|uses)",
     "solution (provided|given) above|solution (you gave|you provided|that was given|that was provided)",
     "the solution above|the above solution|as in the (original|previous) solution|friend's notes",
+    "= ?|=?|equals ?",  # the hidden answer, copied from the guide
     # a tutor, and the reader's answer
     "your (own |final |)(answer|solution|work|calculation|calculations) (is|was|are|were|looks)|well done|great job",
     "your (explanation|reasoning|approach|understanding|result|response|task)|(for|as) your reference",
     "you (are|were) (correct|right|wrong|incorrect)|(you|you've|you have) (provided|given|asked|mentioned|shared)",
-    "(can|could|would) you (please|show|provide)|(let me know|feel free|i hope this|keep practicing)",
+    "(can|could|would) you (show|provide)|please (add|show|provide|put|repeat|explain|reason|write|do|solve)",
+    "let me know|feel free|i hope this|keep practicing",
     "(is|was) (indeed |not |)(a |an |)(correct|incorrect|step-by-step) (answer|solution)|answer (is|was) (in|)correct",
     # the task itself
     "in (your|my|their) own words|(do not|don't|without|avoid) (copy|copying)|copy or mention",
-    "this is a (classic|simple|basic|math|mathematical) (math |)problem|as instructed|the answer to this (classic|problem)",
+    "this is a (classic|simple|basic|math|mathematical) (math |)problem|as instructed",
+    "the answer to this (classic|problem)",
 )
 """Default of `[rewrite.guided_alignment] reference_phrases`: families of phrases with which a response talks about its
 guide, its reader or its task, instead of solving the problem."""

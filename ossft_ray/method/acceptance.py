@@ -22,6 +22,7 @@ from ossft_ray.common.prompt_templates import REFERENCE_PHRASES
 from ossft_ray.common.types import Problem, Response, Stage
 from ossft_ray.common.verdict import (
     CONTAINS_REFERENCE,
+    CONTRADICTION,
     COPIES_REFERENCE,
     MENTIONS_REFERENCE,
     NO_DERIVATION,
@@ -31,7 +32,7 @@ from ossft_ray.common.verdict import (
     Verdict,
 )
 from ossft_ray.config import GuidedAlignment, Rewrite
-from ossft_ray.method.steps import false_equation, is_derived
+from ossft_ray.method.steps import announces_another, false_equation, is_derived
 from ossft_ray.method.thinking import is_unclosed, split_thinking
 
 Verify = Callable[[Problem, str], Awaitable[Verdict]]
@@ -80,6 +81,8 @@ def find_fault(response: Response, stage: Stage, problem: Problem, settings: Rew
             return leak
         if guided.require_derivation and not is_derived(response.text, problem.answer, guide):
             return NO_DERIVATION
+        if guided.require_derivation and announces_another(answer, problem.answer):
+            return CONTRADICTION
     # Thinking may try what is false; the answer may not.
     is_checked = settings.check_steps == "all" or (settings.check_steps == "guided" and stage == "guided")
     return WRONG_STEP if is_checked and false_equation(answer) else None

@@ -10,9 +10,10 @@ from fractions import Fraction
 
 from ossft_ray.common.latex import find_boxes
 from ossft_ray.common.prompt_templates import GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT, Message
+from ossft_ray.config import Prompts
 from ossft_ray.method.steps import NUMBER, number_value
 
-_FIELD = re.compile(r"\{(question|expert_solution)\}")
+_FIELD = re.compile(r"\{(question|expert_solution|answer)\}")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
 _BARE_BOX = re.compile(rf"({_BOX.pattern}\s*)[^\s{{$][^\s$]*")
 _CLOSING = re.compile(r"(.*####[ \t]*|.*\banswer is:?\s*)([^\s#].*)", re.IGNORECASE)
@@ -50,16 +51,28 @@ def guided_prompt(
     return _messages(system, fill(template, question=question, expert_solution=guide))
 
 
+def complete_solution(solution: str, answer: str, prompts: Prompts) -> str:
+    r"""An expert's solution that ends with its answer in the box that the prompt asks for, as the policy's own do.
+
+    Unchanged are a solution with a box, a problem without an answer, and prompts that ask for no box.
+
+    >>> complete_solution("48 + 24 = 72", "72", Prompts())
+    '48 + 24 = 72\nThe answer is $\\boxed{72}$.'
+    """
+    asks_for_box = _BOX.search(prompts.system + prompts.solve)
+    if not (answer and prompts.answer and asks_for_box) or find_boxes(solution):
+        return solution
+    return f"{solution.rstrip()}\n{fill(prompts.answer, answer=answer)}"
+
+
 def hide_answer(solution: str, answer: str, mask: str = "?") -> str:
     r"""Replace the answer with `mask` wherever it is marked as the answer, and wherever its value occurs.
 
-    A number is hidden however it is written (1,200, 1200.00 and, up to a hundred, in words), another answer where it
-    occurs as a whole. An answer of one or two letters, such as a choice's, is hidden only where it is marked.
+    A number is hidden however it is written (1,200, 1200.00 and, up to a hundred, in words), another answer where
+    it occurs as a whole. An answer of one or two letters, such as a choice's, is hidden only where it is marked.
 
-    >>> hide_answer("He sold 48+24 = <<48+24=72>>72 clips, seventy-two in all.
-#### 72", "72")
-    'He sold 48+24 = <<48+24=?>>? clips, ? in all.
-#### ?'
+    >>> hide_answer("He sold 48+24 = <<48+24=72>>72 clips, seventy-two in all. #### 72", "72")
+    'He sold 48+24 = <<48+24=?>>? clips, ? in all. #### ?'
     """
     text = mask_answer(solution, mask)
     value = number_value(answer)
@@ -108,15 +121,21 @@ def mask_answer(solution: str, mask: str = "?") -> str:
     return "\n".join(lines)
 
 
+_ONES = "one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+
+
 def _number_words() -> dict[int, str]:
     """Patterns of the numbers from 2 to 100 in words."""
-    small = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-    words = dict(enumerate(f"{small} seventeen eighteen nineteen".split()))
-    for tens, name in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2):
-        words |= {10 * tens + ones: rf"{name}[- ]{words[ones]}" for ones in range(1, 10)}
-        words[10 * tens] = rf"{name}(?![- ](?:{'|'.join(words[ones] for ones in range(1, 10))})\b)"
+    ones = _ONES.split()
+    words = dict(enumerate([*ones, *_TEENS.split()], start=1))
+    for tens, name in enumerate(_TENS.split(), start=2):
+        words |= {10 * tens + number: f"{name}[- ]{one}" for number, one in enumerate(ones, start=1)}
+        words[10 * tens] = rf"{name}(?![- ](?:{'|'.join(ones)})\b)"
     words[100] = "(?:one|a) hundred(?! and)"
-    return {value: word for value, word in words.items() if value >= 2}  # "one" is mostly no number
+    del words[1]  # "one" is mostly no number
+    return words
 
 
 _WORDS = _number_words()

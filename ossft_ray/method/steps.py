@@ -8,7 +8,7 @@ r"""The arithmetic steps of a solution: its explicit equations between numbers, 
 | `20% of 50 = 10`                          | 0.2 * 50 = 10        | true                                              |
 | `\frac{12}{60} \times 50 = 10`            | (12)/(60) * 50 = 10  | true: LaTeX                                       |
 | `3 + 4 = 7 * 2 = 14`                      | two steps            | true: each side begins with the value before it   |
-| `72 hours = 3 days`, `x + 3 = 8`          |                      | not read: nothing is computed, or not from numbers |
+| `72 hours = 3 days`, `x + 3 = 8`          |                      | not read: no computation with numbers alone       |
 | `2 hours + 30 minutes = 150 minutes`      |                      | not read: it may convert between units            |
 
 What cannot be read is no fault. The time is linear in the length of any text.
@@ -17,15 +17,13 @@ What cannot be read is no fault. The time is linear in the length of any text.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
-from itertools import pairwise
 
 _LONGEST_SIDE = 48  # tokens; what is longer is not read
 _MAX_DIGITS, _MAX_EXPONENT, _MAX_DEPTH = 24, 24, 12
-_MAX_UNIT_WORDS = 3  # after a number
+_MAX_UNIT_WORDS = 5  # after a number
 
-_NUMBER = r"\d+(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
+_NUMBER = r"(?:\d+(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 NUMBER = re.compile(rf"(?<![\d.]){_NUMBER}|(?<!\d)\.\d+")  # in any text, without its sign
 _NOTE = re.compile(r"<<([^<>\n]*)>>")
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -53,8 +51,11 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\b(?:multiply|multiplying)\s+(\$?{_NUMBER})\s+(?:by|and)\s+(?=[\d$])", r"\1 * "),
         (rf"\b(?:divide|dividing)\s+(\$?{_NUMBER})\s+by\s+(?=[\d$])", r"\1 / "),
         (rf"\b(?:subtract|subtracting)\s+(\$?{_NUMBER})\s+from\s+(\$?(?:{_NUMBER}))", r"\2 - \1"),
-        (r"(?<=[\d%)])\s*,?\s+(?:which\s+|that\s+)?(?:is|equals|gives|makes|to get)\s+"
-         r"(?=[\d$])(?![\d.,]+(?: [a-z]+)? (?:more|less|fewer|times|of)\b)", " = "),
+        (
+            r"(?<=[\d%)])\s*,?\s+(?:which\s+|that\s+)?(?:is|equals|gives|makes|to get)\s+"
+            r"(?=[\d$])(?![\d.,]+(?: [a-z]+)? (?:more|less|fewer|times|of)\b)",
+            " = ",
+        ),
         (r"\b(?:multiplied by|times)\s+(?=[\d$(])", "* "),
         (r"\bdivided by\s+(?=[\d$(])", "/ "),
         (r"\bplus\s+(?=[\d$(])", "+ "),
@@ -66,26 +67,31 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"³", "^3"),
     )
 )
+_ANNOUNCED = re.compile(
+    rf"(?:\b(?:the|final|correct) answer is:?|####)[\s*$]*({_NUMBER})"
+    r"(?![\d/]|\s*(?:[-+*/^=]|percent of|more|less|times))",
+    re.IGNORECASE,
+)
 _ARTICLE = re.compile(r"(?<=\s)a +[A-Za-z]")
 _STEP = re.compile(r"\b(?:step|part|case)\s+\d+|^#+[ \t]*\d+[.:]", re.IGNORECASE | re.MULTILINE)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _TOKEN = re.compile(
-    rf"(?P<opaque>\\[A-Za-z]+|[{{}}]|_(?:\{{[^{{}}]*\}}|\w)|\d+\.(?=\\)|\d+:\d+|(?!{_NUMBER}(?![\d,]))\d+(?:,\d+)+|0\d+(?!\.))"
+    rf"(?P<opaque>\\[A-Za-z]+|[{{}}]|_(?:\{{[^{{}}]*\}}|\w)|\d+\.(?=\\)|\d+:\d+|(?!{_NUMBER}(?!\d|,\d))\d+(?:,\d+)+|0\d+(?!\.))"
     rf"|(?P<number>{_NUMBER})|(?P<equals>==?(?![=>])|≈)|(?P<operator>[-+*/^()])|(?P<percent>%)"
     r"|(?P<currency>[$€£¥₹])|(?P<word>[A-Za-z]+(?:['’-][A-Za-z]+)*)|(?P<space>[ \t]+)|(?P<stop>.)",
     re.DOTALL,
 )
 # After a number these words end its unit, because what follows changes the value or belongs to the sentence.
-_NOT_UNITS = frozenset(
-    "of and or is are was were as than times half twice double triple more less fewer plus minus over by if so then that"
-    " which where because since but hundred thousand million billion dozen dozens percent squared cubed equals".split()
-)
-_SCALES = frozenset("times of than dozen dozens hundred thousand million billion squared cubed".split())
+_NOT_UNITS = """
+    of and or is are was were as than times half twice double triple more less fewer plus minus over by if so then that
+    which where because since but hundred thousand million billion dozen dozens percent squared cubed equals
+"""
+_SCALES = "times of than dozen dozens hundred thousand million billion squared cubed"  # directly after a number
 # Directly before an expression these words change its value: half of 40 + 8.
-_CHANGES_VALUE = frozenset(
-    "half twice double triple third thirds quarter quarters fifth sixth eighth tenth average mean median root product"
-    " difference ratio remainder percent percentage mod less than by dozen".split()
-)
+_CHANGES_VALUE = """
+    half twice double triple third thirds quarter quarters fifth sixth eighth tenth average mean median root product
+    difference ratio remainder percent percentage mod less than by dozen
+"""
 _CONVERTIBLE: dict[str, int] = {
     unit: group
     for group, units in enumerate(
@@ -181,6 +187,17 @@ def _rounds_to(result: Fraction, value: Fraction) -> bool:
     return value.denominator == 1 and result.denominator != 1 and abs(result - value) < 1
 
 
+def announces_another(text: str, answer: str) -> bool:
+    """Whether `text` announces a number other than the answer as its answer: two answers are at most half right.
+
+    >>> announces_another("#### 24\\nThe final answer is 72.", "72")
+    True
+    """
+    value = number_value(answer)
+    announced = {Fraction(found[1].replace(",", "")) for found in _ANNOUNCED.finditer(_plain(text))}
+    return value is not None and any(not _rounds_to(value, other) for other in announced - {value})
+
+
 def number_value(text: str) -> Fraction | None:
     """The value of a text that holds one number, perhaps with a sign, a unit or a currency, and no operation; or None.
 
@@ -237,41 +254,40 @@ def _pairs(text: str) -> Iterator[tuple[_Side | None, _Side | None]]:
                 clause.append(token)
                 continue
             signs = [place for place, each in enumerate(clause) if each.kind == "equals"]
-            if signs:
-                bounds = pairwise([-1, *signs, len(clause)])
-                yield from pairwise(
-                    _read(clause[start + 1 : end], is_first=start < 0, is_last=end == len(clause))
-                    for start, end in bounds
-                )
+            for before, sign, after in zip([-1, *signs], signs, [*signs[1:], len(clause)], strict=False):
+                yield _read_end(clause[before + 1 : sign]), _read_beginning(clause[sign + 1 : after])
             clause = []
 
 
-def _read(tokens: list[_Token], is_first: bool, is_last: bool) -> _Side | None:
-    """Read a side: its end if it is the first of a chain, its beginning if it is the last, else the whole of it."""
-    if is_first:
-        tokens = tokens[-_LONGEST_SIDE:]
-        starts = [place for place, token in enumerate(tokens) if _may_start(tokens, place)]
-        for start in starts:
-            try:
-                reader = _Reader(tokens[start:])
-                side = reader.side()
-            except _UnreadableError:
-                continue
-            if reader.place < len(reader.tokens):
-                continue
-            before = [token.text.casefold() for token in tokens[max(0, start - 3) : start]]
-            has_words = bool(side.units) or start > 0
-            if any(word in _CHANGES_VALUE for word in before) or (not side.computes and has_words):
-                return None
-            return side
-        return None
+def _read_end(tokens: list[_Token]) -> _Side | None:
+    """The longest expression at the end of what stands left of an equals sign."""
+    tokens = tokens[-_LONGEST_SIDE:]
+    for start in range(len(tokens)):
+        if not _may_start(tokens, start):
+            continue
+        try:
+            reader = _Reader(tokens[start:])
+            side = reader.side()
+        except _UnreadableError:
+            continue
+        if reader.place < len(reader.tokens):
+            continue
+        before = {token.text.casefold() for token in tokens[max(0, start - 3) : start]}
+        is_label = not side.computes and (side.units or start)  # "Day 1 = ..."
+        return None if before.intersection(_CHANGES_VALUE.split()) or is_label else side
+    return None
+
+
+def _read_beginning(tokens: list[_Token]) -> _Side | None:
+    """The longest expression at the beginning of what stands right of an equals sign."""
+    reader = _Reader(tokens[:_LONGEST_SIDE])
     try:
-        reader = _Reader(tokens[:_LONGEST_SIDE])
         side = reader.side()
     except _UnreadableError:
         return None
-    rest = reader.tokens[reader.place :]
-    if rest and (not is_last or rest[0].kind not in ("word", "currency") or rest[0].text in _SCALES):
+    rest, last = reader.peek(), reader.tokens[reader.place - 1]
+    is_scaled = rest is not None and last.kind == "number" and rest.text in _SCALES.split()  # 3 million
+    if is_scaled or (rest is not None and rest.kind not in ("word", "currency")):
         return None
     return side
 
@@ -360,14 +376,17 @@ class _Reader:
         return (base[0] ** int(exponent), base[1] ** int(exponent))
 
     def atom(self) -> tuple[Fraction, Fraction]:
+        while (token := self.peek()) is not None and token.kind == "currency":
+            self.units.add("dollar")
+            self.place += 1
+        if self.accept("-"):  # $-5
+            value = self.atom()
+            return (-value[0], -value[1])
         if self.accept("("):
             value = self.sum()
             if not self.accept(")"):
                 raise _UnreadableError
             return self.with_unit(value)
-        while (token := self.peek()) is not None and token.kind == "currency":
-            self.units.add("dollar")
-            self.place += 1
         if token is None or token.kind != "number" or len(token.text) > _MAX_DIGITS:
             raise _UnreadableError
         self.place += 1
@@ -395,7 +414,7 @@ class _Reader:
             following = self.peek(1)
             is_per = token.text == "/" and following is not None and following.kind == "word"
             word = following if is_per else token
-            if word is None or word.kind not in ("word", "currency") or word.text.casefold() in _NOT_UNITS:
+            if word is None or word.kind not in ("word", "currency") or word.text.casefold() in _NOT_UNITS.split():
                 break
             if word.kind == "currency" and not is_per and not self._is_closing(1):
                 break
@@ -446,8 +465,8 @@ def _agree(a: Fraction, b: Fraction, left: _Side, right: _Side) -> bool:
         return True  # 33.33 * 3 = 100
     for computed, stated in ((left, right), (right, left)):
         if not stated.computes and (stated.decimals or computed.divides):
-            # Rounded to the decimals that are written, or cut off there.
-            unit = Fraction(Decimal(10) ** -stated.decimals)
+            # Rounded to the decimals that are written, or cut off there; a quotient also to the next whole number.
+            unit, is_cut = Fraction(1, 10**stated.decimals), abs(stated.values[0]) < abs(computed.values[0])
             if difference < unit and difference <= abs(a) / 4:
-                return True
+                return is_cut or 2 * difference <= unit or not stated.decimals
     return False

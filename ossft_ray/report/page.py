@@ -107,7 +107,6 @@ def _view(run: RunFolder, anchor: str, num_runs: int) -> dict[str, Any]:
         "exhaustive": run.experiment.get("rewrite", {}).get("exhaustive", False),
         "reasons": {stage: reasons for stage, reasons in run.rewrite_counts.get("reasons", {}).items() if reasons},
         "rejected": tables.rejected_rows(run),
-        "parroting": run.rewrite_counts.get("parroting"),
         "gap": tables.gap_rows(groups),
         "distributions": [*filter(None, distributions)],
         "curves": [*filter(None, curves)],

@@ -100,22 +100,10 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {counts_text(reasons)}")
-    lines += [*parroting_lines(manifest), *_doubtful_answers(manifest)]
+    lines += _doubtful_answers(manifest)
     if seconds := manifest.get("phases"):
         lines.append(f"time: {', '.join(f'{phase} {duration(value)}' for phase, value in seconds.items())}")
     return "\n".join(lines)
-
-
-def parroting_lines(manifest: dict[str, Any]) -> list[str]:
-    """How often guided responses repeated a wrong answer of their guide; empty without the probe."""
-    found = manifest.get("parroting")
-    if not found or not found["samples"]:
-        return []
-    return [
-        f"parroting: {found['followed']} of {found['samples']} guided responses repeated a wrong answer of their guide "
-        f"({found['followed_share']:.0%} ± {found['stderr']:.0%}); "
-        f"{found['correct']} were right, {found['other']} neither"
-    ]
 
 
 def _doubtful_answers(manifest: dict[str, Any]) -> list[str]:
