@@ -79,7 +79,7 @@ def find_fault(response: Response, stage: Stage, problem: Problem, settings: Rew
         guided, guide = settings.guided_alignment, str(problem.expert_solution)
         if leak := _find_leak([thinking, answer], guide, guided):
             return leak
-        if guided.require_derivation and not is_derived(response.text, problem.answer, guide):
+        if guided.require_derivation and not is_derived(response.text, problem.answer, problem.question, guide):
             return NO_DERIVATION
         if guided.require_derivation and announces_another(answer, problem.answer):
             return CONTRADICTION

@@ -72,6 +72,20 @@ _ANNOUNCED = re.compile(
     r"(?![\d/]|\s*(?:[-+*/^=]|percent of|more|less|times))",
     re.IGNORECASE,
 )
+_TIME_OR_MEASURE = re.compile(
+    r"week|month|day|year|hour|minute|second|decade|century|dozen|foot|feet|inch|pound|ounce|mile|cent|penn|quarter|dime"
+    r"|nickel|gallon|pint|quart|cup|o'clock|[ap]\.?m\b|daily|weekly|monthly|square|angle",
+    re.IGNORECASE,
+)
+_SMALL = (*range(11), 100, 1000, "0.1", "0.25", "0.5", "0.75", "1.5")  # numbers that need no source
+_MEASURES = (12, 16, 24, 30, 31, 52, 60, 180, 360, 365, 2000, 3600, 5280)
+_FROM_ELEVEN = "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
+_TENS = "thirty forty fifty sixty seventy eighty ninety"
+_NUMBER_WORDS: dict[str, int] = {
+    **{word: number for number, word in enumerate(_FROM_ELEVEN.split(), start=11)},
+    **dict(zip(_TENS.split(), range(30, 100, 10), strict=True)),
+    "dozen": 12,
+}
 _ARTICLE = re.compile(r"(?<=\s)a +[A-Za-z]")
 _STEP = re.compile(r"\b(?:step|part|case)\s+\d+|^#+[ \t]*\d+[.:]", re.IGNORECASE | re.MULTILINE)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
@@ -133,6 +147,16 @@ class _Side:
     decimals: int  # of its number, or the most of its numbers
     units: frozenset[str]
     text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The two sides of an equals sign; None for one that cannot be read. `before`: the numbers since the last pair."""
+
+    left: _Side | None
+    right: _Side | None
+    before: list[Fraction]
 
 
 class _UnreadableError(Exception):
@@ -145,7 +169,8 @@ def equations(text: str) -> Iterator[Equation]:
     >>> [equation.is_true for equation in equations("She sold 48/2 = 24 clips, so 48 + 24 = 73 in all.")]
     [True, False]
     """
-    for left, right in _pairs(text):
+    for pair in _pairs(text):
+        left, right = pair.left, pair.right
         if left is None or right is None or not (left.computes or right.computes):
             continue
         if (is_true := _compare(left, right)) is not None:
@@ -157,28 +182,68 @@ def false_equation(text: str) -> str | None:
     return next((equation.text for equation in equations(text) if not equation.is_true), None)
 
 
-def is_derived(text: str, answer: str, guide: str = "") -> bool:
+def is_derived(text: str, answer: str, question: str = "", guide: str = "") -> bool:
     """Whether the answer follows from something in `text`.
 
-    It does if an equation gives it. A text without equations needs the numbers from which the guide computes the
-    answer, or any two other numbers if the guide does not compute it. An answer that is not one number always counts
-    as derived.
+    It does if an equation gives it whose numbers are known: from the question, from what stands before, or as small
+    or common numbers. A text without equations needs the numbers from which the guide computes the answer, or any two
+    other numbers if the guide does not compute it. An answer that is not one number always counts as derived.
 
-    >>> is_derived("The answer is 72.", "72"), is_derived("48 and 24 make 72.", "72", "48 + 24 = 72")
-    (False, True)
+    >>> is_derived("12 + 4 = 16", "16", "3 cats, 2 birds")
+    False
+    >>> is_derived("3 * 4 = 12 and 12 + 4 = 16", "16", "3 cats, 2 birds")
+    True
     """
     value = number_value(answer)
     if value is None:
         return True
+    known = _known_numbers(question) if question else None
+    has_equations = False
+    for pair in _pairs(text):
+        sides = [side for side in (pair.left, pair.right) if side is not None]
+        has_equations |= any(side is pair.right or side.computes for side in sides)
+        values = {abs(each) for side in sides for each in side.values}
+        if known is not None:
+            known |= set(pair.before)
+            if not _operands(pair) <= known:
+                continue  # its numbers come from nowhere, as from the guide
+            known |= _with_shares(values.union(*(numbers(side.text) for side in sides)))
+        if any(_rounds_to(each, value) for each in values) and any(_states(side, pair, value) for side in sides):
+            return True
+    if has_equations:
+        return False
     others = set(numbers(_STEP.sub(" ", _plain(_NOTE.sub(" ", text))))) - {value}
-    results = {abs(number) for _, right in _pairs(text) if right is not None for number in right.values}
-    computed = {abs(number) for left, _ in _pairs(text) if left is not None and left.computes for number in left.values}
-    if results | computed:
-        return bool(others) and any(_rounds_to(each, value) for each in results | computed)
-    for left, right in _pairs(guide):
-        if left is not None and right is not None and value in right.values:
-            return set(numbers(left.text)) <= others
+    for pair in _pairs(guide):
+        if pair.left is not None and pair.right is not None and value in pair.right.values:
+            return set(numbers(pair.left.text)) <= others
     return len(others) >= 2
+
+
+def _states(side: _Side, pair: _Pair, value: Fraction) -> bool:
+    """Whether a side that gives the value is a result: it computes, or stands right of the equals sign."""
+    is_result = side is pair.right or side.computes
+    return is_result and any(_rounds_to(abs(each), value) for each in side.values)
+
+
+def _with_shares(values: set[Fraction]) -> set[Fraction]:
+    """Numbers, and what they are as percents: of 20 also 0.2, 0.8, 1.2, 80 and 120."""
+    shares = {share / 100 for share in values if share <= 100}
+    wholes = {100 - share for share in values} | {100 + share for share in values}
+    return values | shares | {1 - share for share in shares} | {1 + share for share in shares} | wholes
+
+
+def _operands(pair: _Pair) -> set[Fraction]:
+    """The numbers from which a pair of sides computes its value."""
+    sides = (pair.left, pair.right)
+    return {number for side in sides if side is not None and side.computes for number in numbers(side.text)}
+
+
+def _known_numbers(question: str) -> set[Fraction]:
+    """The numbers of a question, in figures and words and as percents, and small, round and common ones."""
+    words = set(re.findall(r"[a-z]+", question.casefold()))
+    stated = {*numbers(question), *(Fraction(number) for word, number in _NUMBER_WORDS.items() if word in words)}
+    common = (*_SMALL, *_MEASURES) if _TIME_OR_MEASURE.search(question) else _SMALL
+    return _with_shares(stated) | set(map(Fraction, common))
 
 
 def _rounds_to(result: Fraction, value: Fraction) -> bool:
@@ -245,18 +310,32 @@ def _is_variable(word: str, text: str, start: int) -> bool:
     return is_attached and word.casefold().removesuffix("s") not in _CONVERTIBLE
 
 
-def _pairs(text: str) -> Iterator[tuple[_Side | None, _Side | None]]:
-    """The two sides of each equals sign of a text; None for a side that cannot be read."""
+def _pairs(text: str) -> Iterator[_Pair]:
+    """The two sides of each equals sign of a text."""
     for part in (_NOTE.sub(" ", text), *(note[1] for note in _NOTE.finditer(text))):
         clause: list[_Token] = []
+        prose: list[Fraction] = []  # the numbers outside of equations since the last one
         for token in [*_tokens(_plain(part)), _Token("stop", "")]:
             if token.kind != "stop":
                 clause.append(token)
                 continue
+            words_start = 0
             signs = [place for place, each in enumerate(clause) if each.kind == "equals"]
             for before, sign, after in zip([-1, *signs], signs, [*signs[1:], len(clause)], strict=False):
-                yield _read_end(clause[before + 1 : sign]), _read_beginning(clause[sign + 1 : after])
+                left, right = _read_end(clause[before + 1 : sign]), _read_beginning(clause[sign + 1 : after])
+                words_end = sign - (left.num_tokens if left is not None else 0)
+                yield _Pair(left, right, [*prose, *_values(clause[words_start:words_end])])
+                prose, words_start = [], sign + 1 + (right.num_tokens if right is not None else 0)
+            prose += _values(clause[words_start:])
             clause = []
+
+
+def _values(tokens: list[_Token]) -> list[Fraction]:
+    return [
+        Fraction(token.text.replace(",", ""))
+        for token in tokens
+        if token.kind == "number" and len(token.text) <= _MAX_DIGITS
+    ]
 
 
 def _read_end(tokens: list[_Token]) -> _Side | None:
@@ -287,7 +366,8 @@ def _read_beginning(tokens: list[_Token]) -> _Side | None:
         return None
     rest, last = reader.peek(), reader.tokens[reader.place - 1]
     is_scaled = rest is not None and last.kind == "number" and rest.text in _SCALES.split()  # 3 million
-    if is_scaled or (rest is not None and rest.kind not in ("word", "currency")):
+    is_next_number = rest is not None and rest.kind == "number" and last.kind == "word"  # 8 cakes with 3 ...
+    if is_scaled or (rest is not None and rest.kind not in ("word", "currency") and not is_next_number):
         return None
     return side
 
@@ -319,6 +399,7 @@ class _Reader:
             max(len(number.partition(".")[2]) for number in self.numbers),
             frozenset(self.units),
             " ".join(token.text for token in self.tokens[: self.place]),
+            self.place,
         )
 
     def peek(self, ahead: int = 0) -> _Token | None:
