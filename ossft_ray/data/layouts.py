@@ -6,6 +6,7 @@ only that column counts. If it is empty, `proof` or `notfound`, the row has no a
 because nobody has checked that box. The system message of a chat is left out, because `[prompts] system` replaces it.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.config import Columns
 from ossft_ray.verification.answers import answer_text, final_answer
 
+_NOTE = re.compile(r"<<[-+*/().,:=%$\dxX ]*=[-+*/().,:=%$\dxX ]*>>")  # a calculation that GSM8K's authors had checked
 _NO_ANSWERS = ("proof", "notfound")  # NuminaMath-1.5 writes these where a problem has no answer to compare with
 
 
@@ -49,8 +51,10 @@ def choose_columns(values: dict[str, Any], configured: Columns, source: str) -> 
     return configured, False
 
 
-def read_texts(values: dict[str, Any], columns: Columns, is_chat: bool, kind: str = "math") -> ProblemTexts:
-    """The texts of one row; `kind` is the kind of verification of its answer.
+def read_texts(
+    values: dict[str, Any], columns: Columns, is_chat: bool, kind: str = "math", strip: bool = False
+) -> ProblemTexts:
+    """The texts of one row; `kind` is the kind of verification of its answer. `strip` takes out annotations.
 
     Raises:
         UnusableRow: `no_question`, `no_expert_solution` or `not_one_turn`.
@@ -65,7 +69,19 @@ def read_texts(values: dict[str, Any], columns: Columns, is_chat: bool, kind: st
         raise UnusableRow("no_expert_solution")
     has_column = columns.answer in values and columns.answer != columns.expert_solution
     answer = gold_answer(values[columns.answer], kind) if has_column else final_answer(solution)
+    solution = strip_annotations(solution) if strip else solution
     return ProblemTexts(question, solution, answer if answer and answer.lower() not in _NO_ANSWERS else "")
+
+
+def strip_annotations(solution: str) -> str:
+    """A solution without GSM8K's `<<48/2=24>>` notes and the `####` tail that states its answer.
+
+    >>> strip_annotations("He sold 48/2 = <<48/2=24>>24 clips.\\n#### 24")
+    'He sold 48/2 = 24 clips.'
+    """
+    plain = _NOTE.sub("", solution)
+    body, found, tail = plain.rstrip().rpartition("\n####")
+    return body.rstrip() if found and body.strip() and "\n" not in tail else plain
 
 
 def gold_answer(value: Any, kind: str = "math") -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Columns, Data
@@ -60,7 +60,7 @@ def read_problems(data: Data, kind: str = "math") -> Iterator[tuple[Record, Prob
                 yield Rejection(f"broken_row: {record.broken}", record)
             else:
                 layout = layout or choose_columns(record.values, data.columns, record.source)
-                yield _read_problem(record, *layout, data.no_answer, f"{index:08d}", kind)
+                yield _read_problem(record, *layout, data, f"{index:08d}", kind)
             index += 1
 
 
@@ -97,13 +97,13 @@ def check_unicode(problem: Problem) -> Problem:
 
 
 def _read_problem(
-    record: Record, columns: Columns, is_chat: bool, no_answer: Literal["reject", "expert"], default_id: str, kind: str
+    record: Record, columns: Columns, is_chat: bool, data: Data, default_id: str, kind: str
 ) -> tuple[Record, Problem] | Rejection:
     problem_id = answer_text(record.values.get(columns.id)) or default_id
     try:
         verifier = read_verifier(record.values.get(columns.verifier))
-        texts = read_texts(record.values, columns, is_chat, verifier or kind)
-        if not texts.answer and no_answer == "reject":
+        texts = read_texts(record.values, columns, is_chat, verifier or kind, strip=data.annotations == "strip")
+        if not texts.answer and data.no_answer == "reject":
             raise UnusableRow("no_answer")
         problem = Problem(problem_id, texts.question, texts.answer, texts.expert_solution, verifier)
         return record, check_unicode(problem)

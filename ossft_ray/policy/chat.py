@@ -13,6 +13,7 @@ from typing import Any
 
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Policy
+from ossft_ray.method.thinking import CLOSE, OPEN
 from ossft_ray.policy.hub_models import resolve_commit
 from ossft_ray.policy.location import model_path
 from ossft_ray.policy.model_files import check_weights
@@ -38,15 +39,19 @@ class Chat:
     @cached_property
     def opens_thinking(self) -> bool:
         """Whether the template itself opens a `<think>` block, so that every response begins inside it."""
-        return self._prompt([{"role": "user", "content": _PROBE_USER}]).rstrip().endswith("<think>")
+        return self._prompt([{"role": "user", "content": _PROBE_USER}]).rstrip().endswith(OPEN)
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of the prompt, up to where the assistant's response begins."""
         return self._encode(self._prompt(messages))
 
+    def close_thinking(self, response: str) -> str:
+        """A response that the policy did not sample, after the end of the thinking that the prompt may have opened."""
+        return f"\n{CLOSE}\n\n{response}" if self.opens_thinking and CLOSE not in response else response
+
     def encode_response(self, response: str) -> list[int]:
-        """Token ids of a response that the policy did not sample, with the end-of-turn token."""
-        return [*self._encode(response), self.end_of_turn_id]
+        """Token ids of a response that the policy did not sample, outside of thinking, with the end-of-turn token."""
+        return [*self._encode(self.close_thinking(response)), self.end_of_turn_id]
 
     def close_turn(self, token_ids: list[int]) -> list[int]:
         """Sampled tokens as a training row needs them: an end-of-text token becomes the end-of-turn token."""

@@ -40,6 +40,9 @@ def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
         yield f"                   {bad['problem_id']}: {finding}: the answer is {bad['answer']}{solution}"
     if len(counts.bad_golds) > _NUM_SHOWN:
         yield f"                   and {len(counts.bad_golds) - _NUM_SHOWN} more"
+    steps = findings.wrong_steps
+    yield f"arithmetic:        {len(steps)} expert solutions hold a false equation"
+    yield from (f"                   {problem_id}: {steps[problem_id]}" for problem_id in list(steps)[:_NUM_SHOWN])
     overlap = "not looked for" if data.contamination == "ignore" else counts_text(counts.contamination)
     yield f'benchmark overlap: {overlap} (contamination = "{data.contamination}")'
     yield f"policy:            context {findings.context_length} tokens, turns end with {findings.end_of_turn}"

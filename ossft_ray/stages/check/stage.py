@@ -3,6 +3,7 @@
 import heapq
 import random
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from ossft_ray.data.seen_problems import ProblemIndex
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.rewriting import derive_seed
+from ossft_ray.method.steps import false_equation
 from ossft_ray.run_folder.resolved_run import Run
 
 
@@ -29,6 +31,7 @@ class Findings:
     end_of_turn: str
     seconds: float  # for reading all the problems
     sample: list[Problem] = field(default_factory=list)  # of the usable problems
+    wrong_steps: Mapping[str, str] = field(default_factory=dict)  # a false equation of an expert's solution, by problem
 
 
 def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
@@ -51,11 +54,19 @@ def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     rng = random.Random(derive_seed(experiment.run.seed, "probe"))
     with closing(ProblemIndex()) as seen, gold_pool(experiment) as pool:
         items = screen_problems(experiment, chat, seen, counts, pool)
-        usable = (item.problem for item in items if isinstance(item, UsableProblem))
+        wrong_steps: dict[str, str] = {}
+        usable = (_note_step(item.problem, wrong_steps) for item in items if isinstance(item, UsableProblem))
         # Those with the smallest random keys are a uniform sample. At least one, as all problems must be read.
         sample = heapq.nsmallest(max(1, num_sampled), usable, key=lambda _: rng.random())[:num_sampled]
     end_of_turn = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn_id)
-    return Findings(counts, benchmarks, chat.context_length, end_of_turn, time.monotonic() - began, sample)
+    return Findings(counts, benchmarks, chat.context_length, end_of_turn, time.monotonic() - began, sample, wrong_steps)
+
+
+def _note_step(problem: Problem, wrong_steps: dict[str, str]) -> Problem:
+    """The problem, after a false equation of its expert solution is noted."""
+    if (step := false_equation(problem.expert_solution or "")) is not None:
+        wrong_steps[problem.problem_id] = step
+    return problem
 
 
 def _check_reachable(output: str) -> None:
