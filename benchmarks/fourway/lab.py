@@ -335,7 +335,7 @@ def _rewriting(stages: list[Stage]) -> Rewrite:
     return Rewrite(
         stages=stages,
         self_alignment=SelfAlignment(max_tokens=MAX_TOKENS),
-        guided_alignment=GuidedAlignment(max_tokens=MAX_TOKENS),
+        guided_alignment=GuidedAlignment(max_tokens=MAX_TOKENS, hide_answer=False),  # as in pre-training
     )
 
 

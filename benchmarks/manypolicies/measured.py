@@ -169,7 +169,7 @@ def _experiment(settings: Settings, data: Path, window: int) -> Experiment:
             "run": {"output": str(settings.folder / "run"), "seed": SEED},
             "policy": {"model": "playground"},
             "data": {"path": str(data), "contamination": "ignore"},
-            "rewrite": {"guided_alignment": {"max_copied": 1.0}},
+            "rewrite": {"guided_alignment": {"max_copied": 1.0, "require_derivation": False}},
             "resources": {"num_policies": settings.num_actors, "problems_in_flight": window},
         }
     )

@@ -17,11 +17,12 @@ GUIDED_PROMPT = (
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The three texts of `[prompts]`."""
+    """The texts of `[prompts]`."""
 
     system: str  # empty for none
     solve: str
     guided: str
+    answer: str = r"The answer is $\boxed{{answer}}$."
 
 
 _ASSISTANT = "You are a helpful assistant."
@@ -57,28 +58,40 @@ TEMPLATES = {
         _ASSISTANT, f"{SOLVE_PROMPT}\n{SYSTEM_PROMPT}", GUIDED_PROMPT.replace("\n\n", f"\n{SYSTEM_PROMPT}\n\n", 1)
     ),
     # Meta-Llama-3.1-8B-Instruct-evals, MATH
-    "llama-boxed": PromptTemplate("", f"{_LLAMA}{SOLVE_PROMPT}\n", f"{_LLAMA}{GUIDED_PROMPT}"),
+    "llama-boxed": PromptTemplate(
+        "",
+        f"{_LLAMA}{SOLVE_PROMPT}\n",
+        f"{_LLAMA}{GUIDED_PROMPT}",
+        r"Therefore, the final answer is: $\boxed{{answer}}$. I hope it is correct.",
+    ),
 }
 DEFAULT_TEMPLATE: Final = "qwen25-math-cot"
 
 
 # "given solution" is not listed by itself: it may be a root that the question states, or a liquid.
-REFERENCE_PHRASES: tuple[str, ...] = tuple(
-    """
-reference solution|reference answer|reference explanation|reference text|provided reference|given reference
-according to the reference|based on the reference|following the reference|as in the reference|the reference gives
-the reference says|the reference shows|the reference states|the reference suggests|the reference uses
-provided solution|provided answer|provided explanation|expert solution|expert's solution|official solution
-according to the given solution|based on the given solution|following the given solution|as in the given solution
-the given solution gives|the given solution says|the given solution shows|the given solution states
-the given solution uses|matches the given answer|the solution provided,|the solution provided.
-the solution provided shows|the solution provided uses|solution provided above|solution given above
-solution you gave|solution you provided|solution that was given|solution that was provided|the solution above
-the above solution|as in the original solution|as in the previous solution|the guide says|the guide shows
-""".strip()
-    .replace("\n", "|")
-    .split("|")
+REFERENCE_PHRASES: tuple[str, ...] = (
+    # the guide
+    "(reference|expert|expert's|official|provided) (solution|answer|explanation|text|material)",
+    "(provided|given|above|original) reference|the reference (only|as|for|to)|use (of |)(the|a) reference",
+    "(according to|based on|following|as in|see) (the|this|your) (reference|guide|notes|hint)",
+    "(using|from) the reference|(just|is) a reference|the reference (is|was)",
+    "the (reference|guide|hint|notes) (gives|says|shows|states|suggests|uses)",
+    "(according to|based on|following|as in|matches|copy|copying|from) (the|this) (given|same) (solution|answer)",
+    "the given solution (gives|says|shows|states|uses)|the solution provided(,|.)|the solution provided (shows|uses)",
+    "solution (provided|given) above|solution (you gave|you provided|that was given|that was provided)",
+    "the solution above|the above solution|as in the (original|previous) solution|friend's notes",
+    "= ?|=?|equals ?",  # the hidden answer, copied from the guide
+    # a tutor, and the reader's answer
+    "your (own |final |)(answer|solution|work|calculation|calculations) (is|was|are|were|looks)|well done|great job",
+    "your (explanation|reasoning|approach|understanding|result|response|task)|(for|as) your reference",
+    "you (are|were) (correct|right|wrong|incorrect)|(you|you've|you have) (provided|given|asked|mentioned|shared)",
+    "(can|could|would) you (show|provide)|please (add|show|provide|put|repeat|explain|reason|write|do|solve)",
+    "let me know|feel free|i hope this|keep practicing",
+    "(is|was) (indeed |not |)(a |an |)(correct|incorrect|step-by-step) (answer|solution)|answer (is|was) (in|)correct",
+    # the task itself
+    "in (your|my|their) own words|(do not|don't|without|avoid) (copy|copying)|copy or mention",
+    "this is a (classic|simple|basic|math|mathematical) (math |)problem|as instructed",
+    "the answer to this (classic|problem)",
 )
-"""Default of `[rewrite.guided_alignment] reference_phrases`: the names that the guided prompt gives its guide, and the
-variants that models write. Of the 18,711 questions, solutions and answers of six public data sets, none of which was
-written from a reference, ten contain one of them: competition solutions that refer to another solution."""
+"""Default of `[rewrite.guided_alignment] reference_phrases`: families of phrases with which a response talks about its
+guide, its reader or its task, instead of solving the problem."""

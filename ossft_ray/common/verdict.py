@@ -15,16 +15,21 @@ MEMORY: Final = "memory"
 CRASHED: Final = "crashed"  # the grading process died for another reason
 VERIFIER_ERROR: Final = "verifier_error"  # the verifier failed, for example because a user's function raised
 
-# Reasons of rewriting: the response is unfinished, gives its guide away, or could not be sampled
+# Reasons of rewriting: the response is unfinished, no re-solving of its own, or could not be sampled
 TRUNCATED: Final = "truncated"
 REPETITION: Final = "repetition"
 MENTIONS_REFERENCE: Final = "mentions_reference"
 COPIES_REFERENCE: Final = "copies_reference"
+CONTAINS_REFERENCE: Final = "contains_reference"
+WRONG_STEP: Final = "wrong_step"  # an equation in it is false
+NO_DERIVATION: Final = "no_derivation"  # its answer follows from nothing in it
+CONTRADICTION: Final = "contradiction"  # it announces another answer as well
 PROMPT_TOO_LONG: Final = "prompt_too_long"
 
 NO_VERDICT: Final = (TOO_COMPLEX, TIMEOUT, MEMORY, CRASHED, VERIFIER_ERROR)  # it is unknown whether it is right
 NEVER_GRADED: Final = (TRUNCATED, REPETITION, PROMPT_TOO_LONG)  # they hold whatever the gold answer is
-LEAKS: Final = (MENTIONS_REFERENCE, COPIES_REFERENCE)  # the answer is right, but the response gives its guide away
+UNSOUND: Final = (MENTIONS_REFERENCE, COPIES_REFERENCE, CONTAINS_REFERENCE, WRONG_STEP, NO_DERIVATION, CONTRADICTION)
+"""The answer is right, but the response is no sound re-solving."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 """The columns of each text, for training data and benchmarks alike."""
 
+_NOTE = re.compile(r"<<[-+*/().,:=%$\dxX ]*=[-+*/().,:=%$\dxX ]*>>")  # a calculation that GSM8K's authors had checked
 _NO_ANSWERS = ("proof", "notfound")  # NuminaMath-1.5 writes these where a problem has no answer to compare with
 _INFO_ANSWERS = ("reference_answer", "ground_truth")  # in the user's message of AM-Thinking's chats
 # Text that generated data often ends with: an end token that was decoded too
@@ -131,8 +132,8 @@ def choose_layout(
     return Layout(columns, configured, unread, doubtful)
 
 
-def read_texts(values: dict[str, Any], layout: Layout, kind: str = "math") -> ProblemTexts:
-    """The texts of one row; `kind` is the kind of verification of its answer.
+def read_texts(values: dict[str, Any], layout: Layout, kind: str = "math", strip: bool = False) -> ProblemTexts:
+    """The texts of one row; `kind` is the kind of verification of its answer. `strip` takes out annotations.
 
     Raises:
         UnusableRow: `no_question`, `no_expert_solution`, `not_one_turn` or `not_text`.
@@ -144,6 +145,7 @@ def read_texts(values: dict[str, Any], layout: Layout, kind: str = "math") -> Pr
     else:
         stated = next((info[key] for key in _INFO_ANSWERS if info.get(key)), None)
         answer = final_answer(solution) if stated is None else gold_answer(stated, kind)
+    solution = strip_annotations(solution) if strip else solution
     return ProblemTexts(question, solution, answer if answer and answer.lower() not in _NO_ANSWERS else "")
 
 
@@ -165,6 +167,17 @@ def read_question(values: dict[str, Any], layout: Layout) -> str:
         return question
     # Alpaca's `input` is what its instruction works on; any other context is what the question refers to
     return f"{question}\n\n{context}" if context_name == "input" else f"{context}\n{question}"
+
+
+def strip_annotations(solution: str) -> str:
+    """A solution without GSM8K's `<<48/2=24>>` notes and the `####` tail that states its answer.
+
+    >>> strip_annotations("He sold 48/2 = <<48/2=24>>24 clips.\\n#### 24")
+    'He sold 48/2 = 24 clips.'
+    """
+    plain = _NOTE.sub("", solution)
+    body, found, tail = plain.rstrip().rpartition("\n####")
+    return body.rstrip() if found and body.strip() and "\n" not in tail else plain
 
 
 def gold_answer(value: Any, kind: str = "math") -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Data
@@ -63,7 +63,7 @@ def read_problems(data: Data, kind: str = "math") -> Iterator[tuple[Record, Prob
             else:
                 layout = layout or choose_layout(record.values, data.columns, record.source)
                 problem_id = ids.next(answer_text(layout.value("id", record.values)))
-                yield _read_problem(record, layout, data.no_answer, problem_id, kind)
+                yield _read_problem(record, layout, data, problem_id, kind)
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,12 @@ def check_unicode(problem: Problem) -> Problem:
 
 
 def _read_problem(
-    record: Record, layout: Layout, no_answer: Literal["reject", "expert"], problem_id: str, kind: str
+    record: Record, layout: Layout, data: Data, problem_id: str, kind: str
 ) -> tuple[Record, Problem] | Rejection:
     try:
         verifier = read_verifier(layout.value("verifier", record.values))
-        texts = read_texts(record.values, layout, verifier or kind)
-        if not texts.answer and no_answer == "reject":
+        texts = read_texts(record.values, layout, verifier or kind, strip=data.annotations == "strip")
+        if not texts.answer and data.no_answer == "reject":
             raise UnusableRow("no_answer")
         problem = Problem(problem_id, texts.question, texts.answer, texts.expert_solution, verifier)
         return record, check_unicode(problem)

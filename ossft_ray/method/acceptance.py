@@ -20,8 +20,19 @@ from functools import lru_cache
 
 from ossft_ray.common.prompt_templates import REFERENCE_PHRASES
 from ossft_ray.common.types import Problem, Response, Stage
-from ossft_ray.common.verdict import COPIES_REFERENCE, MENTIONS_REFERENCE, REPETITION, TRUNCATED, Verdict
-from ossft_ray.config import GuidedAlignment
+from ossft_ray.common.verdict import (
+    CONTAINS_REFERENCE,
+    CONTRADICTION,
+    COPIES_REFERENCE,
+    MENTIONS_REFERENCE,
+    NO_DERIVATION,
+    REPETITION,
+    TRUNCATED,
+    WRONG_STEP,
+    Verdict,
+)
+from ossft_ray.config import GuidedAlignment, Rewrite
+from ossft_ray.method.steps import announces_another, false_equation, is_derived
 from ossft_ray.method.thinking import is_unclosed, split_thinking
 
 Verify = Callable[[Problem, str], Awaitable[Verdict]]
@@ -43,16 +54,16 @@ _WORD = re.compile(
 _BETWEEN_WORDS = re.compile(r"[\s*_\"“”]+")
 
 
-async def judge(response: Response, stage: Stage, problem: Problem, verify: Verify, guided: GuidedAlignment) -> Verdict:
-    """Whether a response may be kept: it is finished, correct and, in the guided stage, does not give its guide away.
+async def judge(response: Response, stage: Stage, problem: Problem, verify: Verify, settings: Rewrite) -> Verdict:
+    """Whether a response may be kept: it is finished, correct and, in the guided stage, a sound re-solving.
 
     An unfinished response is never verified.
     """
     if not is_finished(response):
         return Verdict(False, REPETITION if response.finish_reason == "repetition" else TRUNCATED)
     verdict = await verify(problem, response.text)
-    if stage == "guided" and verdict.correct and (leak := find_leak(response, str(problem.expert_solution), guided)):
-        return Verdict(False, leak, verdict.extracted)
+    if verdict.correct and (fault := find_fault(response, stage, problem, settings)):
+        return Verdict(False, fault, verdict.extracted)
     return verdict
 
 
@@ -61,25 +72,41 @@ def is_finished(response: Response) -> bool:
     return response.finish_reason == "stop" and not is_unclosed(response.text, response.in_thinking)
 
 
-def find_leak(response: Response, guide: str, settings: GuidedAlignment) -> str | None:
-    """How the thinking or the answer of a response gives the guide away, as a verdict's reason; or None."""
-    parts = split_thinking(response.text)
+def find_fault(response: Response, stage: Stage, problem: Problem, settings: Rewrite) -> str | None:
+    """Why a response with the right answer is no sound solution, as a verdict's reason; or None."""
+    thinking, answer = split_thinking(response.text)
+    if stage == "guided":
+        guided, guide = settings.guided_alignment, str(problem.expert_solution)
+        if leak := _find_leak([thinking, answer], guide, guided):
+            return leak
+        if guided.require_derivation and not is_derived(response.text, problem.answer, problem.question, guide):
+            return NO_DERIVATION
+        if guided.require_derivation and announces_another(answer, problem.answer):
+            return CONTRADICTION
+    # Thinking may try what is false; the answer may not.
+    is_checked = settings.check_steps == "all" or (settings.check_steps == "guided" and stage == "guided")
+    return WRONG_STEP if is_checked and false_equation(answer) else None
+
+
+def _find_leak(parts: Sequence[str], guide: str, settings: GuidedAlignment) -> str | None:
     if any(mentions_reference(part, settings.reference_phrases) for part in parts):
         return MENTIONS_REFERENCE
     if any(copied_share(part, guide, settings.copied_ngram) > settings.max_copied for part in parts):
         return COPIES_REFERENCE
+    if any(copied_share(guide, part, settings.copied_ngram) > settings.max_contained for part in parts):
+        return CONTAINS_REFERENCE
     return None
 
 
 def mentions_reference(text: str, phrases: Sequence[str] = REFERENCE_PHRASES) -> str | None:
-    """The first of `phrases` that `text` contains, or None; the module's table gives the rules."""
+    """The words of `text` that one of `phrases` matches, or None; the module's table gives the rules.
+
+    >>> mentions_reference("As the Provided Solution shows, x = 2.", ["(given|provided) solution"])
+    'provided solution'
+    """
     plain = _plain(text)
-    for phrase in phrases:
-        wanted = _plain(phrase).strip()
-        # Searching plain text first is so much faster that the pattern costs nothing.
-        if wanted and wanted in plain and _pattern(wanted).search(plain):
-            return phrase
-    return None
+    found = (pattern.search(plain) for pattern in map(_pattern, phrases) if pattern)
+    return next((match[0] for match in found if match), None)
 
 
 def copied_share(response: str, guide: str, ngram: int) -> float:
@@ -109,12 +136,20 @@ def _plain(text: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _pattern(phrase: str) -> re.Pattern[str]:
-    """Matches a plain phrase as whole words; in scripts without spaces it may stand anywhere."""
+def _pattern(phrase: str) -> re.Pattern[str] | None:
+    """Matches any alternative of a phrase as whole words; in scripts without spaces it may stand anywhere.
+
+    `|` separates alternatives, within parentheses or of the whole phrase. None for an empty phrase.
+    """
+    wanted = _plain(phrase).strip()
+    if not wanted:
+        return None
+    escaped = re.sub(r"[^\w\s'-]", lambda match: match[0] if match[0] == "|" else re.escape(match[0]), wanted)
+    escaped = re.sub(r"\\\(([^()]*\|[^()]*)\\\)", r"(?:\1)", escaped)
     in_word = rf"[^\W{_NO_SPACES}]"
-    before = r"(?<!\w)" if re.match(in_word, phrase) else ""
-    after = rf"(?!\w| (?:{'|'.join(LONGER_TERMS)})s?\b)" if re.match(in_word, phrase[-1]) else ""
-    return re.compile(before + re.escape(phrase) + after)
+    before = rf"(?<!\w)(?={in_word})|(?!{in_word})"
+    after = rf"(?<={in_word})(?!\w| (?:{'|'.join(LONGER_TERMS)})s?\b)|(?<!{in_word})"
+    return re.compile(rf"(?:{before})(?:{escaped})(?:{after})")
 
 
 def _words(text: str) -> Iterator[str]:

@@ -6,14 +6,19 @@ solution without copying it, use it only where stuck, explain in your own words,
 """
 
 import re
+from fractions import Fraction
 
 from ossft_ray.common.latex import find_boxes
 from ossft_ray.common.prompt_templates import GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT, Message
+from ossft_ray.config import Prompts
+from ossft_ray.method.steps import NUMBER, number_value
 
-_FIELD = re.compile(r"\{(question|expert_solution)\}")
+_FIELD = re.compile(r"\{(question|expert_solution|answer)\}")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
 _BARE_BOX = re.compile(rf"({_BOX.pattern}\s*)[^\s{{$][^\s$]*")
 _CLOSING = re.compile(r"(.*####[ \t]*|.*\banswer is:?\s*)([^\s#].*)", re.IGNORECASE)
+_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}|(\d+)\s*/\s*(\d+)")
+_SHORTEST_TEXT = 3  # letters of an answer in words that is hidden wherever it occurs
 _NUMBER_LINE = re.compile(r"^(####[ \t]*)[^\sA-Za-z#][^A-Za-z\n]*$", re.MULTILINE)
 
 
@@ -36,14 +41,55 @@ def guided_prompt(
     expert_solution: str,
     system: str = SYSTEM_PROMPT,
     template: str = GUIDED_PROMPT,
-    hide_answer: bool = False,
+    hidden_answer: str | None = None,
 ) -> list[Message]:
     """The guided-alignment prompt, with the expert solution in view.
 
-    With `hide_answer` the guide's final answer is masked, so the policy sees the way but not the result.
+    With `hidden_answer`, the problem's answer, the guide shows the way but not the result; see `hide_answer`.
     """
-    guide = mask_answer(expert_solution) if hide_answer else expert_solution
+    guide = expert_solution if hidden_answer is None else hide_answer(expert_solution, hidden_answer)
     return _messages(system, fill(template, question=question, expert_solution=guide))
+
+
+def complete_solution(solution: str, answer: str, prompts: Prompts) -> str:
+    r"""An expert's solution that ends with its answer in the box that the prompt asks for, as the policy's own do.
+
+    Unchanged are a solution with a box, a problem without an answer, and prompts that ask for no box.
+
+    >>> complete_solution("48 + 24 = 72", "72", Prompts())
+    '48 + 24 = 72\nThe answer is $\\boxed{72}$.'
+    """
+    asks_for_box = _BOX.search(prompts.system + prompts.solve)
+    if not (answer and prompts.answer and asks_for_box) or find_boxes(solution):
+        return solution
+    return f"{solution.rstrip()}\n{fill(prompts.answer, answer=answer)}"
+
+
+def hide_answer(solution: str, answer: str, mask: str = "?") -> str:
+    r"""Replace the answer with `mask` wherever it is marked as the answer, and wherever its value occurs.
+
+    A number is hidden however it is written (1,200, 1200.00 and, up to a hundred, in words), another answer where
+    it occurs as a whole. An answer of one or two letters, such as a choice's, is hidden only where it is marked.
+
+    >>> hide_answer("He sold 48+24 = <<48+24=72>>72 clips, seventy-two in all. #### 72", "72")
+    'He sold 48+24 = <<48+24=?>>? clips, ? in all. #### ?'
+    """
+    text = mask_answer(solution, mask)
+    value = number_value(answer)
+    if fraction := _FRACTION.fullmatch(answer.strip()):
+        top, bottom = (part for part in fraction.groups() if part)
+        value = Fraction(int(top), int(bottom) or 1)
+        written = rf"\\[dt]?frac\{{{top}\}}\{{{bottom}\}}|{top}\s*/\s*{bottom}"
+        text = re.sub(rf"(?<![\w.])(?:{written})(?![\w]|\.\d)", mask, text)
+    if value is not None:
+        text = NUMBER.sub(lambda match: mask if number_value(match[0]) == value else match[0], text)
+        if value in _WORDS:
+            text = re.sub(rf"\b{_WORDS[value]}\b", mask, text, flags=re.IGNORECASE)
+        return text
+    if len(answer.strip()) < _SHORTEST_TEXT:
+        return text
+    spaced = r"\s*".join(map(re.escape, answer.split()))
+    return re.sub(rf"(?<!\w){spaced}(?!\w)", mask, text, flags=re.IGNORECASE)
 
 
 def mask_answer(solution: str, mask: str = "?") -> str:
@@ -73,6 +119,26 @@ def mask_answer(solution: str, mask: str = "?") -> str:
             answer = closing[2].rstrip().removesuffix(".")
             lines[number] = closing[1] + mask + closing[2][len(answer) :]
     return "\n".join(lines)
+
+
+_ONES = "one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+
+
+def _number_words() -> dict[int, str]:
+    """Patterns of the numbers from 2 to 100 in words."""
+    ones = _ONES.split()
+    words = dict(enumerate([*ones, *_TEENS.split()], start=1))
+    for tens, name in enumerate(_TENS.split(), start=2):
+        words |= {10 * tens + number: f"{name}[- ]{one}" for number, one in enumerate(ones, start=1)}
+        words[10 * tens] = rf"{name}(?![- ](?:{'|'.join(ones)})\b)"
+    words[100] = "(?:one|a) hundred(?! and)"
+    del words[1]  # "one" is mostly no number
+    return words
+
+
+_WORDS = _number_words()
 
 
 def _messages(system: str, user: str) -> list[Message]:

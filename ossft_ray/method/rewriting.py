@@ -117,7 +117,7 @@ class _Sampler:
         if (stage, index) in self.known_attempts:
             return self.known_attempts[stage, index]
         response = await self.sample(stage, prompt, index)
-        verdict = await judge(response, stage, self.problem, self.verify, self.settings.guided_alignment)
+        verdict = await judge(response, stage, self.problem, self.verify, self.settings)
         attempt = Attempt(
             stage=stage,
             index=index,
@@ -143,8 +143,8 @@ def stage_prompt(stage: Stage, problem: Problem, settings: Rewrite, prompts: Pro
     if stage == "self":
         return solve_prompt(problem.question, prompts.system, prompts.solve)
     assert problem.expert_solution is not None
-    hide_answer = settings.guided_alignment.hide_answer
-    return guided_prompt(problem.question, problem.expert_solution, prompts.system, prompts.guided, hide_answer)
+    hidden_answer = problem.answer if settings.guided_alignment.hide_answer else None
+    return guided_prompt(problem.question, problem.expert_solution, prompts.system, prompts.guided, hidden_answer)
 
 
 def waves(num_samples: int, exhaustive: bool = False) -> list[range]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Policy
+from ossft_ray.method.thinking import CLOSE, OPEN
 from ossft_ray.policy.hub_models import resolve_commit
 from ossft_ray.policy.model_files import check_weights
 from ossft_ray.policy.model_location import model_path
@@ -30,7 +31,7 @@ from ossft_ray.policy.templates import (
 )
 
 _SEAM = "\ufdd0"  # not a character: it marks where text is cut before it is encoded
-_THINKING = ("<think>", "</think>")  # written by models and in expert solutions, too
+_THINKING = (OPEN, CLOSE)  # written by models and in expert solutions, too
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Chat:
     @cached_property
     def opens_thinking(self) -> bool:
         """Whether the template itself opens a `<think>` block, so that every response begins inside it."""
-        return self._prompt([USER]).rstrip().endswith("<think>")
+        return self._prompt([USER]).rstrip().endswith(OPEN)
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of the prompt, up to where the assistant's response begins."""
@@ -60,9 +61,13 @@ class Chat:
             self._prompt([message | {"content": self._cut(message["content"])} for message in messages])
         )
 
+    def close_thinking(self, response: str) -> str:
+        """A response that the policy did not sample, after the end of the thinking that the prompt may have opened."""
+        return f"\n{CLOSE}\n\n{response}" if self.opens_thinking and CLOSE not in response else response
+
     def encode_response(self, response: str) -> list[int]:
-        """Token ids of a response that the policy did not sample, with the end-of-turn token."""
-        return [*self._encode(self._cut(response)), self.end_of_turn_id]
+        """Token ids of a response that the policy did not sample, outside of thinking, with the end-of-turn token."""
+        return [*self._encode(self._cut(self.close_thinking(response))), self.end_of_turn_id]
 
     def close_turn(self, token_ids: list[int]) -> list[int]:
         """Sampled tokens as a training row needs them: an end-of-text token becomes the end-of-turn token."""

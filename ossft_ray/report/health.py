@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.method.acceptance import copied_share
+from ossft_ray.method.steps import equations
 from ossft_ray.report.examples import spread
 from ossft_ray.run_folder.names import PARTS, SCORE
 from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
@@ -39,8 +40,9 @@ def health_rows(run: RunFolder) -> list[dict[str, Any]]:
 
     `tokens` is the length; `hedges` and `corrections` are numbers for 1,000 tokens; `copied` is the share of the
     response's words that the expert's solution has in a row, and `contained` the share of the solution's words that the
-    response has in a row, both 0..1. With scores also `first_logprob`, the mean log p of a response's first token, and
-    `mean_logprob`, of all its tokens, in nats.
+    response has in a row, both 0..1. `false` is the share of the equations between numbers that are false, and `unread`
+    the share of the equals signs that belong to no such equation; None without any. With scores also `first_logprob`,
+    the mean log p of a response's first token, and `mean_logprob`, of all its tokens, in nats.
 
     Raises:
         InputError: a part cannot be read, or lacks a column.
@@ -62,12 +64,18 @@ def health_rows(run: RunFolder) -> list[dict[str, Any]]:
             row = {"origin": origin, "rows": num_rows}
             row |= {name: counts[name] / num_rows for name in ("tokens", "copied", "contained")}
             row |= {name: 1000 * counts[name] / max(1, counts["tokens"]) for name in ("hedges", "corrections")}
+            row["false"] = counts["false"] / counts["equations"] if counts["equations"] else None
+            num_signs = counts["equations"] + counts["unread"]
+            row["unread"] = counts["unread"] / num_signs if num_signs else None
             rows.append(row | logprobs.get(origin, {"first_logprob": None, "mean_logprob": None}))
     return rows
 
 
 def _figures(response: str, solution: str, ngram: int) -> Counter[str]:
     counts: dict[str, Any] = {name: len(words.findall(response)) for name, words in _WORDS.items()}
+    found = [equation.is_true for equation in equations(response)]
+    counts |= {"equations": len(found), "false": found.count(False)}
+    counts["unread"] = max(0, response.count("=") - len(found))
     counts |= {"copied": copied_share(response, solution, ngram), "contained": copied_share(solution, response, ngram)}
     return Counter(counts)
 

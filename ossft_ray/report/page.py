@@ -164,7 +164,6 @@ def _view(run: RunFolder, previous: RunFolder | None, anchor: str, num_runs: int
         "histograms": [*filter(None, histograms)],
         "lengths": list(lengths),
         "rejected": tables.rejected_rows(run),
-        "parroting": run.rewrite_counts.get("parroting"),
         "health": health_rows(run),
         "suspects": tables.doubtful_rows(run),
         "bad_golds": run.rewrite_manifest.get("bad_golds", []),

@@ -92,7 +92,6 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {counts_text(reasons)}")
-    lines += parroting_lines(manifest)
     if phases := manifest.get("phases"):
         lines.append(_time_line(phases))
     return "\n".join(part for line in lines for part in wrapped(line))
@@ -109,18 +108,6 @@ def _time_line(phases: Mapping[str, float]) -> str:
     parts["other"] = total - sum(parts.values())
     shown = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if round(seconds) > 0)
     return f"time: {duration(total)} in all" + (f" ({shown})" if shown else "")
-
-
-def parroting_lines(manifest: dict[str, Any]) -> list[str]:
-    """How often guided responses repeated a wrong answer of their guide; empty without the probe."""
-    found = manifest.get("parroting")
-    if not found or not found["samples"]:
-        return []
-    return [
-        f"parroting: {found['followed']} of {found['samples']} guided responses repeated a wrong answer of their guide "
-        f"({found['followed_share']:.0%} ± {found['stderr']:.0%}); "
-        f"{found['correct']} were right, {found['other']} neither"
-    ]
 
 
 def doubtful_answers(run: str, manifest: dict[str, Any]) -> list[str]:

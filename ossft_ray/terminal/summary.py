@@ -8,7 +8,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REPORT, REWRITE, TRAIN, TRAINED
 from ossft_ray.stages.evaluate.accuracies import compare_models, model_accuracies
 from ossft_ray.terminal.bars import print_lines
-from ossft_ray.terminal.results import differences_table, origins_table, parroting_lines
+from ossft_ray.terminal.results import differences_table, origins_table
 
 
 def print_summary(first: Experiment, last: Experiment) -> None:
@@ -26,7 +26,7 @@ def print_summary(first: Experiment, last: Experiment) -> None:
     }
     if first.policy.model == "playground":
         files["next"] = "your own data and model: copy one of jobs/configs, then `ossft check`"
-    print_lines(["", origins_table(manifest), *parroting_lines(manifest), "", comparison, ""])
+    print_lines(["", origins_table(manifest), "", comparison, ""])
     print_lines(f"{name:<9} {text}" for name, text in files.items())
 
 

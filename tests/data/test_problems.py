@@ -38,7 +38,7 @@ def read(path: str | list[str], **settings: Any) -> list[Problem | Rejection]:
         ({**GOOD, "answer": 0}, "0"),
         ({**GOOD, "answer": [1, "x"]}, "1, x"),
         ({"problem": "1+1?", "solution": r"It is \boxed{3}, no: \boxed{\frac{4}{2}}."}, r"\frac{4}{2}"),
-        ({"problem": "1+1?", "solution": "1 + 1 = 2\n#### 2"}, "2"),
+        ({"problem": "1+1?", "solution": "1 + 1 = 2, #### 2"}, "2"),
     ],
 )
 def test_the_answer_of_a_row(tmp_path: Path, row: dict[str, Any], answer: str) -> None:
@@ -186,7 +186,8 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
 def test_gsm8k_layout_where_one_column_is_answer_and_solution(tmp_path: Path) -> None:
     solution = "48/2 = <<48/2=24>>24\n48+24 = 72\n#### 72"
     path = write(tmp_path, {"question": "How many?", "answer": solution})
-    assert read(path, columns=GSM8K) == [Problem("00000000", "How many?", "72", solution)]
+    assert read(path, columns=GSM8K, annotations="keep") == [Problem("00000000", "How many?", "72", solution)]
+    assert read(path, columns=GSM8K) == [Problem("00000000", "How many?", "72", "48/2 = 24\n48+24 = 72")]
 
 
 def test_parquet(tmp_path: Path) -> None:

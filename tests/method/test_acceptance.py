@@ -7,18 +7,21 @@ import pytest
 
 from ossft_ray.common.types import Problem, Response, Stage
 from ossft_ray.common.verdict import Verdict
-from ossft_ray.config import GuidedAlignment
+from ossft_ray.config import GuidedAlignment, Rewrite
 from ossft_ray.method.acceptance import judge
 
 EXPERT = "We add the two numbers forty and two with care, carry nothing at all, and so get 42."
 PROBLEM = Problem("p1", "What is 40 + 2?", "42", EXPERT)
 
 
-def verdict_on(response: Response, stage: Stage = "guided", right: bool = True, **guided: Any) -> Verdict:
+def verdict_on(
+    response: Response, stage: Stage = "guided", right: bool = True, steps: Any = "guided", **guided: Any
+) -> Verdict:
     async def verify(problem: Problem, text: str) -> Verdict:
         return Verdict(right, "correct" if right else "wrong", "42")
 
-    return asyncio.run(judge(response, stage, PROBLEM, verify, GuidedAlignment(**guided)))
+    settings = Rewrite(check_steps=steps, guided_alignment=GuidedAlignment(**guided))
+    return asyncio.run(judge(response, stage, PROBLEM, verify, settings))
 
 
 @pytest.mark.parametrize(
@@ -33,13 +36,20 @@ def verdict_on(response: Response, stage: Stage = "guided", right: bool = True, 
         ("As the reference solution says, 42.", "stop", False, {}, "mentions_reference"),
         ("<think>The reference solution says so.</think>It is 42.", "stop", False, {}, "mentions_reference"),
         ("Teacher says 42.", "stop", False, {"reference_phrases": ["teacher says"]}, "mentions_reference"),
-        ("As the reference solution says, 42.", "stop", False, {"reference_phrases": []}, "correct"),
+        ("As the reference solution says, 40 and 2 make 42.", "stop", False, {"reference_phrases": []}, "correct"),
         (EXPERT, "stop", False, {}, "copies_reference"),
         (EXPERT, "stop", False, {"max_copied": 0.99}, "copies_reference"),
         (f"<think>{EXPERT}</think>It is plainly 42.", "stop", False, {}, "copies_reference"),
         (f"<think>{'Hm, let me see. ' * 40}</think>{EXPERT}", "stop", False, {}, "copies_reference"),
-        (EXPERT, "stop", False, {"max_copied": 1.0}, "correct"),
+        (EXPERT, "stop", False, {"max_copied": 1.0}, "contains_reference"),
+        (EXPERT, "stop", False, {"max_copied": 1.0, "max_contained": 1.0}, "no_derivation"),
+        (f"40 and 2.{' It is plain.' * 40} {EXPERT}", "stop", False, {}, "contains_reference"),
+        (f"40 and 2.{' It is plain.' * 40} {EXPERT}", "stop", False, {"max_contained": 1.0}, "correct"),
         (EXPERT, "stop", False, {"copied_ngram": 50}, "copies_reference"),
+        ("It is plainly 42.", "stop", False, {}, "no_derivation"),
+        ("It is plainly 42.", "stop", False, {"require_derivation": False}, "correct"),
+        ("40 + 2 = 43, no, 40 + 2 = 42.", "stop", False, {}, "wrong_step"),
+        ("<think>40 + 2 = 43? No.</think>40 + 2 = 42.", "stop", False, {}, "correct"),
     ],
 )
 def test_which_guided_responses_are_kept(
@@ -57,3 +67,19 @@ def test_a_wrong_response_is_wrong_whatever_it_copies() -> None:
 def test_a_self_response_may_contain_anything() -> None:
     """It never saw the expert's solution."""
     assert verdict_on(Response(f"The reference solution: {EXPERT}", [1], "stop"), "self").correct
+
+
+@pytest.mark.parametrize(
+    "steps, stage, reason",
+    [
+        ("guided", "self", "correct"),
+        ("all", "self", "wrong_step"),
+        ("off", "self", "correct"),
+        ("guided", "guided", "wrong_step"),
+        ("all", "guided", "wrong_step"),
+        ("off", "guided", "correct"),
+    ],
+)
+def test_whose_steps_are_checked(steps: str, stage: Stage, reason: str) -> None:
+    response = Response("40 - 2 = 37 and 40 + 2 = 42.", [1], "stop")
+    assert verdict_on(response, stage, steps=steps).reason == reason

@@ -5,7 +5,10 @@ import time
 import pytest
 
 from ossft_ray.common.prompt_templates import DEFAULT_TEMPLATE, GUIDED_PROMPT, SYSTEM_PROMPT, TEMPLATES, PromptTemplate
-from ossft_ray.method.prompts import fill, guided_prompt, mask_answer, solve_prompt
+from ossft_ray.config import Prompts
+from ossft_ray.method.prompts import complete_solution, fill, guided_prompt, hide_answer, mask_answer, solve_prompt
+from ossft_ray.method.steps import number_value, numbers
+from tests.data_folder import needs_data, read_data
 
 
 @pytest.mark.parametrize(
@@ -88,9 +91,67 @@ def test_an_empty_system_message_is_left_out(prompt: list[dict[str, str]]) -> No
     assert [message["role"] for message in prompt] == ["user"]
 
 
-@pytest.mark.parametrize("hide_answer, guide", [(False, r"It is \boxed{2}."), (True, r"It is \boxed{?}.")])
-def test_guided_prompt_shows_the_guide(hide_answer: bool, guide: str) -> None:
-    system, user = guided_prompt("1+1?", r"It is \boxed{2}.", hide_answer=hide_answer)
+@pytest.mark.parametrize(
+    "solution, answer, hidden",
+    [
+        ("48+24 = <<48+24=72>>72 clips, 72 in all.\n#### 72", "72", "48+24 = <<48+24=?>>? clips, ? in all.\n#### ?"),
+        ("It is $1,200, or 1200.00, not 1,200.5 or 11200.", "1200", "It is $?, or ?, not 1,200.5 or 11200."),
+        ("Seventy-two, seventy two, seventy, 72nd.", "72", "?, ?, seventy, ?nd."),
+        ("so twenty, not twenty-one: 20%", "20", "so ?, not twenty-one: ?%"),
+        ("a hundred and five, one hundred", "$100", "a hundred and five, ?"),
+        ("-5, or 5 below; 0.5 and 5.5", "-5", "-?, or ? below; 0.5 and 5.5"),
+        ("half: .5 or 0.50", "0.5", "half: ? or ?"),
+        (r"\frac{3}{4} or 3/4 or 0.75, not 13/4", r"\frac{3}{4}", "? or ? or ?, not 13/4"),
+        ("3 / 4 of 3/40", "3/4", "? of 3/40"),
+        ("Evelyn wins; evelyn, not Evelyna", "Evelyn", "? wins; ?, not Evelyna"),
+        ("x = 2x + 1 = 2x+1", "2x + 1", "x = ? = ?"),
+        (r"A cat is in \boxed{A}", "A", r"A cat is in \boxed{?}"),
+        ("nothing to hide", "7", "nothing to hide"),
+        ("nothing to hide", "", "nothing to hide"),
+    ],
+)
+def test_hide_answer(solution: str, answer: str, hidden: str) -> None:
+    assert hide_answer(solution, answer) == hidden
+
+
+@needs_data
+def test_no_guide_of_gsm8k_shows_its_answer() -> None:
+    for row in read_data("gsm8k_train"):
+        answer = row["answer"].rpartition("#### ")[2]
+        assert number_value(answer) not in numbers(hide_answer(row["answer"], answer)), row["answer"]
+
+
+@pytest.mark.parametrize("piece", ["72 ", "7", "seventy ", "7,2", "\\frac{7}{2}", "7/2 ", " "])
+@pytest.mark.parametrize("answer", ["72", "7/2", "seven of clubs"])
+def test_hiding_in_a_megabyte_takes_no_time(piece: str, answer: str) -> None:
+    started = time.process_time()
+    hide_answer(piece * (1_000_000 // len(piece)), answer)
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    "solution, answer, changes, completed",
+    [
+        ("2 + 3 = 5", "5", {}, "2 + 3 = 5\nThe answer is $\\boxed{5}$."),
+        ("2 + 3 = 5\n", r"\frac{1}{2}", {}, "2 + 3 = 5\nThe answer is $\\boxed{\\frac{1}{2}}$."),
+        ("2 + 3 = 5", "5", {"template": "llama-boxed"}, TEMPLATES["llama-boxed"].answer),
+        (r"2 + 3 = \boxed{5}", "5", {}, r"2 + 3 = \boxed{5}"),
+        ("2 + 3 = 5", "", {}, "2 + 3 = 5"),
+        ("2 + 3 = 5", "5", {"answer": ""}, "2 + 3 = 5"),
+        ("2 + 3 = 5", "5", {"system": "Add."}, "2 + 3 = 5"),
+    ],
+)
+def test_complete_solution(solution: str, answer: str, changes: dict[str, str], completed: str) -> None:
+    found = complete_solution(solution, answer, Prompts(**changes))
+    if "template" in changes:
+        assert found == f"{solution}\n{completed.replace('{answer}', answer)}"
+    else:
+        assert found == completed
+
+
+@pytest.mark.parametrize("hidden_answer, guide", [(None, r"It is \boxed{2}."), ("2", r"It is \boxed{?}.")])
+def test_guided_prompt_shows_the_guide(hidden_answer: str | None, guide: str) -> None:
+    system, user = guided_prompt("1+1?", r"It is \boxed{2}.", hidden_answer=hidden_answer)
     assert system["content"] == SYSTEM_PROMPT
     assert user == {"role": "user", "content": fill(GUIDED_PROMPT, question="1+1?", expert_solution=guide)}
 

@@ -14,7 +14,7 @@ from ossft_ray.config import Prompts, Rewrite
 from ossft_ray.method.rewriting import derive_seed, rewrite_problem, waves
 from tests.method import simulated_time
 
-PROBLEM = Problem("p1", "What is 40 + 2?", "42", "The expert says 42.")
+PROBLEM = Problem("p1", "What is 40 + 2?", "42", "The expert adds.")
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Script:
             self.in_flight -= 1
         self.finished.append(index)
         sign = self.answers[stage][index]
-        return Response(f"{stage}{index}{sign}", [index], "length" if sign == "~" else "stop")
+        return Response(f"40 and 2: {stage}{index}{sign}", [index], "length" if sign == "~" else "stop")
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
         self.verified.append(response)

@@ -33,6 +33,7 @@ def test_figures_by_origin(tmp_path: Path) -> None:
     found = {row.pop("origin"): row for row in health_rows(open_rounds(run)[0])}
     assert found["self"] == {
         "rows": 2, "tokens": 20, "hedges": 1000 / 20, "corrections": 0, "copied": 0, "contained": 0,
+        "false": None, "unread": None,
         "first_logprob": pytest.approx(KEPT["self"][0]), "mean_logprob": pytest.approx(sum(KEPT["self"]) / 2),
     }  # fmt: skip
     assert (found["guided"]["hedges"], found["guided"]["corrections"]) == (0, pytest.approx(1000 / 30))
@@ -49,6 +50,13 @@ def test_what_is_shared_with_the_expert(tmp_path: Path) -> None:
     guided, expert = health_rows(open_rounds(str(tmp_path))[0])
     assert (guided["copied"], guided["contained"]) == (pytest.approx(10 / 18), 1)
     assert (expert["copied"], expert["contained"]) == (1, 1)
+
+
+def test_false_and_unread_equations(tmp_path: Path) -> None:
+    texts = ["3 + 4 = 7. So 7 * 2 = 15.", "x = 5, and 2 + 2 = 4."]
+    write_rewriting(str(tmp_path), [example(n, "guided", response=text) for n, text in enumerate(texts)])
+    [row] = health_rows(open_rounds(str(tmp_path))[0])
+    assert (row["false"], row["unread"]) == (pytest.approx(1 / 3), pytest.approx(1 / 4))
 
 
 def test_before_scoring_there_are_no_log_probabilities(tmp_path: Path) -> None:

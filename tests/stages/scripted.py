@@ -99,9 +99,15 @@ def experiment(output: str, num_problems: int = 40, **changes: Any) -> Experimen
         "run": {"output": output},
         "policy": {"model": "playground"},
         "data": {"path": data, "columns": {"question": "question", "expert_solution": "expert_solution"}},
+        "rewrite": {},
     }
     for name, values in changes.items():
         sections[name] = {**sections.get(name, {}), **values}
+    guided = sections["rewrite"].get("guided_alignment", {})
+    sections["rewrite"] = {  # scripted answers derive nothing
+        **sections["rewrite"],
+        "guided_alignment": {"require_derivation": False, **guided},
+    }
     return resolve(sections)
 
 

@@ -89,7 +89,6 @@ def probe_experiment(experiment: Experiment) -> Experiment:
     changes: dict[str, dict[str, Any]] = {
         "run": {"output": output},
         "data": data | passed,
-        "rewrite": {"parroting_probe": 0},
         "train": training | one_checkpoint,
     }
     sections = {name: getattr(experiment, name).model_copy(update=update) for name, update in changes.items()}

@@ -9,7 +9,7 @@ import heapq
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from ossft_ray.engines.gpus import driver_gpus
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
+from ossft_ray.method.steps import false_equation
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.model_location import model_path
 from ossft_ray.policy.templates import prints_date
@@ -66,6 +67,7 @@ class Findings:
     layouts: list[SourceLayout] = field(default_factory=list)
     shown: list[ShownProblem] = field(default_factory=list)
     date: str | None = None  # that the chat template prints; None if it prints none
+    wrong_steps: Mapping[str, str] = field(default_factory=dict)  # a false equation of an expert's solution, by problem
 
 
 def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
@@ -98,6 +100,7 @@ class _Found:
         self.layouts: dict[str, SourceLayout | None] = {}  # by source
         self.benchmarks: dict[str, int] = {}
         self.sources: list[str] | None = None
+        self.wrong_steps: dict[str, str] = {}  # a false equation of an expert's solution, by problem
         with self._noting():
             self.sources = list(dict.fromkeys(data_sources(self.experiment.data)))[:_NUM_LOOKED_INTO]
 
@@ -156,6 +159,7 @@ class _Found:
             [layout for layout in self.layouts.values() if layout is not None],
             shown,
             self.date,
+            self.wrong_steps,
         )
 
     def _screen(self, chat: Chat, counts: InputCounts, num_sampled: int) -> tuple[list[Problem], list[ShownProblem]]:
@@ -169,6 +173,8 @@ class _Found:
                 if isinstance(item, UsableProblem):
                     if len(shown) < _NUM_SHOWN:
                         shown.append(_shown(item.problem, chat, experiment))
+                    if (step := false_equation(item.problem.expert_solution or "")) is not None:
+                        self.wrong_steps[item.problem.problem_id] = step
                     yield item.problem
 
         with closing(ProblemIndex()) as seen, gold_pool(experiment) as pool:

@@ -18,7 +18,7 @@ _SPEED_ONLY = """
 """
 _NUM_SAMPLES = ("rewrite.self_alignment.num_samples", "rewrite.guided_alignment.num_samples")
 _SOURCES = ("data.limit", "data.sources")
-_LATER_OPTIONS = ("behavior_logprobs", "parroting_probe")  # older runs lack them; they can be resumed with these off
+_LATER_OPTIONS = ("behavior_logprobs",)  # older runs lack it; they can be resumed with it off
 
 
 def rewrite_inputs(run: Run) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS, Problem, RewriteResult, Stage
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
-from ossft_ray.method.parroting import summarise_outcomes
 from ossft_ray.method.suspects import find_suspect
 from ossft_ray.run_folder.parts import counts_of_parts
 from ossft_ray.run_folder.sessions import session_phases
@@ -51,12 +50,11 @@ def manifest_figures(folder: Folder, input_manifest: InputManifest) -> dict[str,
     totals: Counter[str] = Counter()
     hosts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
-    intervals, suspects, parroting = [], [], []
+    intervals, suspects = [], []
     for counts in counts_of_parts(folder):
         intervals.append((counts.pop("started"), counts.pop("ended")))
         hosts[counts.pop("host", "unknown")] += 1
         suspects += counts.pop("suspects")
-        parroting += counts.pop("parroting", [])
         for stage, by_reason in counts.pop("reasons").items():
             reasons[stage].update(by_reason)
         totals.update(counts)
@@ -65,10 +63,9 @@ def manifest_figures(folder: Folder, input_manifest: InputManifest) -> dict[str,
         **{name: value for name, value in asdict(input_manifest).items() if name not in ("num_parts", "sources")},
         "suspects": suspects,
         "origins": {origin: totals[origin] for origin in ORIGINS},
-        **{name: totals[name] for name in ("dropped", "examples", *_WORK, *EXTRA_WORK)},
+        **{name: totals[name] for name in ("dropped", "examples", "answers_appended", *_WORK, *EXTRA_WORK)},
         "reasons": {stage: dict(by_reason.most_common()) for stage, by_reason in reasons.items()},
         "verifier_timeouts": sum(by_reason["timeout"] for by_reason in reasons.values()),
-        **({"parroting": summarise_outcomes(parroting)} if parroting else {}),
         "hosts": dict(hosts),
         "sessions": num_sessions,
         "seconds": round(_covered_seconds(intervals)),

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ossft_ray.common.types import Attempt, Problem
-from ossft_ray.common.verdict import LEAKS, NEVER_GRADED, NO_VERDICT
+from ossft_ray.common.verdict import NEVER_GRADED, NO_VERDICT, UNSOUND
 from ossft_ray.method.acceptance import Verify
 
 
@@ -64,7 +64,7 @@ async def _grade_again(problem: Problem, attempt: Attempt, same_verifier: bool, 
     else:
         return None if attempt.correct or attempt.reason in NO_VERDICT else attempt
     verdict = await verify(problem, text)
-    if verdict.correct and attempt.reason in LEAKS:
+    if verdict.correct and attempt.reason in UNSOUND:
         return attempt
     extracted = verdict.extracted if attempt.response is not None else attempt.extracted
     return dataclasses.replace(attempt, correct=verdict.correct, reason=verdict.reason, extracted=extracted)

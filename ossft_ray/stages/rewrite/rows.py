@@ -4,7 +4,7 @@ from typing import Any
 
 from ossft_ray.common.types import Problem, Response, RewriteResult
 from ossft_ray.config import Experiment
-from ossft_ray.method.prompts import solve_prompt
+from ossft_ray.method.prompts import complete_solution, solve_prompt
 from ossft_ray.policy.chat import Chat
 
 
@@ -15,7 +15,8 @@ def example_rows(problem: Problem, result: RewriteResult, chat: Chat, experiment
     """
     kept: list[tuple[Response, int | None]] = []
     if result.origin == "expert":
-        solution = str(problem.expert_solution)
+        completed = complete_solution(str(problem.expert_solution), problem.answer, experiment.prompts)
+        solution = chat.close_thinking(completed)
         kept.append((Response(solution, chat.encode_response(solution), "stop"), None))
     for attempt in result.kept:
         assert attempt.response is not None, "a kept attempt holds its response"

@@ -20,7 +20,6 @@ from ossft_ray.run_folder.names import PROBLEMS, REWRITE
 from ossft_ray.run_folder.parts import write_part
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
 from ossft_ray.stages.rewrite.manifest import part_counts
-from ossft_ray.stages.rewrite.parroting_probe import ParrotingProbe
 from ossft_ray.stages.rewrite.regrading import regrade
 from ossft_ray.stages.rewrite.rows import dropped_row, example_rows
 
@@ -31,7 +30,6 @@ class RewriteWorker(RolloutWorker):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.folder = Folder.at(self.experiment.run.output) / REWRITE
-        self.probe = ParrotingProbe(self.folder, self.experiment, self.sample, self.verify)
         num_prompts = 2 * problems_in_flight(self.experiment)
         self._render = lru_cache(num_prompts)(lambda prompt: self.chat.render(json.loads(prompt)))
 
@@ -43,13 +41,13 @@ class RewriteWorker(RolloutWorker):
         problems = [Problem(**row) for row in (self.folder / PROBLEMS).read_table(part).to_pylist()]
         log = AttemptLog(self.folder, part, self.worker_id, experiment.rewrite.keep_attempts)
         progress = self.progress[part] = Counter()
-        probing = asyncio.gather(*map(self.probe.outcome, problems))
         results = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in problems))
         examples = [row for problem, result in results for row in example_rows(problem, result, self.chat, experiment)]
         dropped = [dropped_row(problem, result, experiment) for problem, result in results if not result.origin]
-        parroting = [outcome for outcome in await probing if outcome is not None]
         counts = await part_counts(results, log, self.prompt_tokens, self.is_same_answer)
-        counts |= {"parroting": parroting, "host": socket.gethostname(), "started": started, "ended": time.time()}
+        from_experts = [row for row in examples if row["origin"] == "expert"]
+        counts["answers_appended"] = sum(not row["response"].endswith(row["expert_solution"]) for row in from_experts)
+        counts |= {"host": socket.gethostname(), "started": started, "ended": time.time()}
         write_part(self.folder, part, examples, dropped, counts)
         log.delete()
 

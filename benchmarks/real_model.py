@@ -1,0 +1,129 @@
+"""The whole job with a real language model on real problems: SmolLM2-135M-Instruct on GSM8K.
+
+    python benchmarks/real_model.py [--problems 48] [--data FILE] [--output runs/real_model] [--page FILE]
+
+The first problems of the file are rewritten and trained on, its last ones evaluated. `--data` is GSM8K's training split
+as JSONL, by default `gsm8k_train.jsonl` in the folder that $OSSFT_TEST_DATA names. The model comes from a package (see
+`smollm2.py`). The same command resumes. The page holds the results with all guided rows that were kept, so that they
+can be read; the last line is a JSON object.
+"""
+
+import argparse
+import json
+import os
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from smollm2 import smollm2
+
+from ossft_ray.common.storage import Folder
+from ossft_ray.config import Experiment, resolve
+from ossft_ray.report import report
+from ossft_ray.stages.evaluate import evaluate
+from ossft_ray.stages.rewrite import rewrite
+from ossft_ray.stages.score import score
+from ossft_ray.stages.train import train
+
+MAX_TOKENS = 256
+RESULTS = Path(__file__).parent / "results" / "real_model.md"
+
+
+def make_experiment(data: Path, output: Path, num_problems: int, num_heldout: int) -> Experiment:
+    """The experiment on the first problems of `data`, evaluated on the last ones, which are written to a file."""
+    output.mkdir(parents=True, exist_ok=True)
+    with data.open(encoding="utf-8") as file:
+        rows = [line for line in file if line.strip()]
+    if num_problems + num_heldout > len(rows):
+        raise SystemExit(f"{data} has {len(rows)} rows; choose fewer than {num_problems} problems")
+    heldout = output / "heldout.jsonl"
+    heldout.write_text("".join(islice(rows, len(rows) - num_heldout, None)), encoding="utf-8")
+    sampling = {"max_tokens": MAX_TOKENS}
+    return resolve(
+        {
+            "run": {"output": str(output)},
+            "policy": {"model": str(smollm2()), "engine": {"max_model_len": 2048}},
+            "data": {"path": str(data), "limit": num_problems},
+            "prompts": {"template": "qwen-boxed"},
+            "rewrite": {
+                "keep_attempts": True,
+                "self_alignment": {"num_samples": 4, **sampling},
+                "guided_alignment": {"num_samples": 4, **sampling},
+            },
+            "train": {"global_batch_size": 16, "max_length": 1024, "learning_rate": 2e-5, "zero_stage": 0},
+            "evaluate": {"benchmarks": [str(heldout)], "num_samples": 2, **sampling},
+        }
+    )
+
+
+def run(experiment: Experiment) -> dict[str, Any]:
+    """Run all stages; returns their figures and the guided rows that were kept."""
+    seconds: dict[str, float] = {}
+    figures: dict[str, Any] = {"seconds": seconds}
+    for name, stage in {"rewrite": rewrite, "score": score, "train": train, "evaluate": evaluate}.items():
+        started = time.monotonic()
+        figures[name] = stage(experiment)
+        seconds[name] = round(time.monotonic() - started, 1)
+    report(experiment)
+    folder = Folder.at(experiment.run.output) / "rewrite"
+    rows = [row for part in folder.names("part-*.parquet") for row in folder.read_table(part).to_pylist()]
+    figures["guided_rows"] = {row["problem_id"]: row["response"] for row in rows if row["origin"] == "guided"}
+    return figures
+
+
+def render_page(figures: dict[str, Any], num_problems: int) -> str:
+    """The page of results, as Markdown."""
+    rewriting, scoring, accuracies = figures["rewrite"], figures["score"], figures["evaluate"]
+    origins = ", ".join(f"{count} {origin}" for origin, count in rewriting["origins"].items())
+    lines = [
+        "# A real model on real problems",
+        "",
+        f"`python benchmarks/real_model.py --problems {num_problems}`: SmolLM2-135M-Instruct on GSM8K, on CPUs.",
+        "",
+        f"- kept solutions: {origins}; {rewriting['answers_appended']} experts' answers put into a box",
+        *(
+            f"- attempts, {stage}: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+            for stage, reasons in rewriting["reasons"].items()
+        ),
+        f"- tokens generated: {rewriting['generated_tokens']:,}",
+        *(
+            f"- mean log p of {words}: {scoring[group]['mean_logprob']:.3f}"
+            for group, words in {"kept": "the kept rows", "expert_originals": "the experts' originals"}.items()
+        ),
+        *(
+            f"- {model}: {100 * result['avg']:.1f}% ± {100 * result['stderr']:.1f} of {result['problems']} problems"
+            for model, by_benchmark in accuracies.items()
+            for result in by_benchmark.values()
+        ),
+        "- seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in figures["seconds"].items()),
+        "",
+        "## The guided rows that were kept",
+        "",
+        *(f"Problem {name}:\n\n    " + text.replace("\n", "\n    ") for name, text in figures["guided_rows"].items()),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    folder = os.environ.get("OSSFT_TEST_DATA")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=48)
+    parser.add_argument("--heldout", type=int, default=16)
+    parser.add_argument("--data", type=Path, default=Path(folder, "gsm8k_train.jsonl") if folder else None)
+    parser.add_argument("--output", type=Path, default=Path("runs/real_model"))
+    parser.add_argument("--page", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if options.data is None:
+        parser.error("give GSM8K's training split with --data, or its folder as OSSFT_TEST_DATA")
+    experiment = make_experiment(options.data, options.output, options.problems, options.heldout)
+    figures = run(experiment)
+    page = render_page(figures, options.problems)
+    options.page.write_text(page, encoding="utf-8")
+    print(page)
+    summary = {name: figures["rewrite"][name] for name in ("origins", "reasons", "generated_tokens")}
+    print(json.dumps(summary | {"accuracies": figures["evaluate"], "seconds": figures["seconds"]}))
+
+
+if __name__ == "__main__":
+    main()
