@@ -83,8 +83,8 @@ def hide_answer(solution: str, answer: str, mask: str = "?") -> str:
         text = re.sub(rf"(?<![\w.])(?:{written})(?![\w]|\.\d)", mask, text)
     if value is not None:
         text = NUMBER.sub(lambda match: mask if number_value(match[0]) == value else match[0], text)
-        if value in _WORDS:
-            text = re.sub(rf"\b{_WORDS[value]}\b", mask, text, flags=re.IGNORECASE)
+        if value.denominator == 1 and (words := _WORDS.get(int(value))):
+            text = re.sub(rf"\b{words}\b", mask, text, flags=re.IGNORECASE)
         return text
     if len(answer.strip()) < _SHORTEST_TEXT:
         return text

@@ -14,6 +14,7 @@ r"""The arithmetic steps of a solution: its explicit equations between numbers, 
 What cannot be read is no fault. The time is linear in the length of any text.
 """
 
+import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ _LONGEST_SIDE = 48  # tokens; what is longer is not read
 _MAX_DIGITS, _MAX_EXPONENT, _MAX_DEPTH = 24, 24, 12
 _MAX_UNIT_WORDS = 5  # after a number
 
+_OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
 _NUMBER = r"(?:\d+(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 NUMBER = re.compile(rf"(?<![\d.]){_NUMBER}|(?<!\d)\.\d+")  # in any text, without its sign
 _NOTE = re.compile(r"<<([^<>\n]*)>>")
@@ -421,7 +428,7 @@ class _Reader:
         while sign := self.accept("+", "-"):
             self.num_operators += 1
             term = self.product()
-            total = _each(total, term, lambda a, b, sign=sign: a + b if sign == "+" else a - b)
+            total = _each(total, term, _OPERATIONS[sign])
         self.depth -= 1
         return total
 
@@ -441,7 +448,7 @@ class _Reader:
             factor = self.power()
             if sign == "/" and 0 in factor:
                 raise _UnreadableError
-            total = _each(total, factor, lambda a, b, sign=sign: a * b if sign == "*" else a / b)
+            total = _each(total, factor, _OPERATIONS[sign])
 
     def power(self) -> tuple[Fraction, Fraction]:
         if self.accept("-"):
