@@ -51,7 +51,7 @@ def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
     if len(counts.bad_golds) > _NUM_SHOWN:
         yield f"                   and {len(counts.bad_golds) - _NUM_SHOWN} more"
     steps = findings.wrong_steps
-    yield f"arithmetic:               {len(steps)} expert solutions hold a false equation"
+    yield f"arithmetic:        {len(steps)} expert solutions hold a false equation"
     yield from (f"                   {problem_id}: {steps[problem_id]}" for problem_id in list(steps)[:_NUM_SHOWN])
     overlap = "not looked for" if data.contamination == "ignore" else counts_text(counts.contamination)
     yield f'benchmark overlap: {overlap} (contamination = "{data.contamination}")'

@@ -108,6 +108,11 @@ SYMBOL = re.compile(
 )
 
 
+def preload() -> None:
+    """Load pint's units, which takes a second, so that the forked workers need not."""
+    _registry()
+
+
 def translate(word: str) -> list[str]:
     """The English names of a Chinese or Japanese unit or currency; nothing for a counter such as 个."""
     for prefix, power in _CHINESE_POWERS.items():

@@ -18,6 +18,7 @@ from math_verify import LatexExtractionConfig, parse
 from math_verify.errors import TimeoutException
 
 from ossft_ray.common.verdict import CORRECT, NO_ANSWER, NO_GOLD, TOO_COMPLEX, UNPARSED, WRONG, Verdict
+from ossft_ray.verification import units
 from ossft_ray.verification.answers import announced_answer, conclusion, final_answer, gold_answer, without_reasons
 from ossft_ray.verification.kinds.choice import compare_choices
 from ossft_ray.verification.kinds.text import TEXT_COMMAND
@@ -29,6 +30,7 @@ from ossft_ray.verification.mathematics.statements import agree, is_readable
 from ossft_ray.verification.normalisation import latex_of
 
 reading.install()
+units.preload()
 
 # Math-Verify warns that its timeouts are off, but the pool limits the time.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -62,6 +64,8 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
         return Verdict(True, CORRECT, extracted)
     if len(extracted) > MAX_CHARACTERS:
         return Verdict(False, TOO_COMPLEX, extracted)
+    if len(answer) > MAX_CHARACTERS:  # compared as text, above
+        return Verdict(False, WRONG, extracted)
     same_letters = compare_choices(answer, extracted, question)
     if same_letters is not None:
         return Verdict(same_letters, CORRECT if same_letters else WRONG, extracted)

@@ -18,6 +18,8 @@ from ossft_ray.verification.answers import gold_answer, stated_answer, without_r
 from ossft_ray.verification.normalisation import latex_of, trim
 from ossft_ray.verification.quantities import Wording
 
+units.preload()
+
 _MAX_CHARACTERS = 1000
 _CONTEXT = Context(prec=40)
 

@@ -60,7 +60,7 @@ def rewrite(latex: str) -> str:
         latex = _BINOMIAL.sub(r"\\binom{\1}{\2}", latex)
     for pattern, replacement in _NAMES:
         latex = pattern.sub(replacement, latex)
-    latex = _STARS.sub("^", latex)
+    latex = _STARS.sub("^", latex) if latex.count("**") == 1 else latex
     latex = _CHOSEN.sub(_binomial, latex)
     latex = _PERMUTED.sub(_permutations, latex)
     latex = _REPEATING.sub(_repeating, latex) if "." in latex else latex
