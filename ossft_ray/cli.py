@@ -1,5 +1,6 @@
 """The commands: one for each stage, and some more. Each imports only the heavy libraries that it needs."""
 
+import copy
 import functools
 import importlib
 import io
@@ -115,7 +116,9 @@ def _with_options(command: str) -> str:
 
 def _with_typed_commands(error: Exception) -> Exception:
     """The error with the commands that its message names as they can be typed."""
-    return type(error)(_STAGE_COMMAND.sub(lambda found: f"`{_with_options(found[1])}`", str(error)))
+    typed = copy.copy(error)
+    typed.args = (_STAGE_COMMAND.sub(lambda found: f"`{_with_options(found[1])}`", str(error)),)
+    return typed
 
 
 @_stage_command

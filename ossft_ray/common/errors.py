@@ -19,9 +19,13 @@ class InputError(Exception):
 class Faults(InputError):
     """Several faults of an experiment, each a message like an InputError's; the message is the first one."""
 
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__(faults[0] + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""))
+    def __init__(self, message: str, faults: list[str]) -> None:
+        super().__init__(message)
         self.faults = faults
+
+    @classmethod
+    def of(cls, faults: list[str]) -> "Faults":
+        return cls(faults[0] + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""), faults)
 
 
 class JobError(Exception):

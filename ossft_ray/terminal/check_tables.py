@@ -70,20 +70,20 @@ def _layout_lines(layouts: list[SourceLayout]) -> Iterator[str]:
         sources.setdefault((f"{layout.name}: {columns}", layout.unread, layout.doubtful), []).append(layout.source)
     for (columns, unread, doubtful), names in list(sources.items())[:_NUM_LAYOUTS]:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield escape_controls(f"data:       {names[0]}{others}, {columns}")
+        yield escape_controls(f"data:              {names[0]}{others}, {columns}")
         if unread:
-            yield escape_controls(f"            not read: {', '.join(unread)}")
+            yield escape_controls(f"                   not read: {', '.join(unread)}")
         if doubtful:
             hint = "name it in [data] columns.context if it does"
-            yield escape_controls(f"            may belong to the question: {', '.join(doubtful)}; {hint}")
+            yield escape_controls(f"                   may belong to the question: {', '.join(doubtful)}; {hint}")
     if len(sources) > _NUM_LAYOUTS:
-        yield f"            and {len(sources) - _NUM_LAYOUTS} more layouts"
+        yield f"                   and {len(sources) - _NUM_LAYOUTS} more layouts"
 
 
 def _problem_lines(number: int, shown: ShownProblem) -> Iterator[str]:
     """A problem as the policy will see it, and the texts that it will not see."""
     problem = shown.problem
-    yield escape_controls(f"problem {number}:  {problem.problem_id}, as the policy will see it")
+    yield escape_controls(f"problem {number}:         {problem.problem_id}, as the policy will see it")
     yield from _indented(shown.prompt, "  | ")
     yield from _indented(f"gold answer: {problem.answer or '(none)'}", "  ")
     yield from _indented(f"expert solution: {problem.expert_solution}", "  ")

@@ -85,8 +85,10 @@ def final_answer(text: str) -> str | None:
     rest = text[marker:]
     if tail := _TAIL.match(_without_end_tokens(rest)):
         return tail[1].strip()
+    if (announced := announced_answer(rest)) is not None:  # MetaMathQA writes "#### 5" and then "The answer is: 5"
+        return announced if announced == rest.removeprefix("####").partition("\n")[0].strip() else None
     tail = _NUMBER_TAIL.match(rest)
-    return tail[1].strip() if tail and announced_answer(rest) is None else None
+    return tail[1].strip() if tail else None
 
 
 def gold_answer(text: str) -> str:

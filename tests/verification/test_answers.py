@@ -32,6 +32,9 @@ from ossft_ray.verification.answers import answer_text, conclusion, final_answer
         ("#### 1,234", "1,234"),
         ("#### 1\n#### 2", "2"),
         ("\\boxed{3}\n#### 4", "3"),
+        ("#### 5\nThe answer is: 5", "5"),  # MetaMathQA
+        ("#### x + 1\nThe answer is: x + 1", "x + 1"),
+        ("#### 5\nThe answer is: 6", None),
         ("#### Step 1\nAdd them.", None),
         ("####", None),
         (r"\boxed{}", None),

@@ -148,7 +148,7 @@ class _Found:
             with self._noting():
                 sample, shown = self._screen(self.chat, counts, num_sampled)
         if self.faults or self.chat is None:
-            raise Faults(self.faults)
+            raise Faults.of(self.faults)
         return Findings(
             counts,
             {name: self.benchmarks[name] for name in self.experiment.evaluate.benchmarks},

@@ -99,10 +99,10 @@ def test_the_layout_and_the_first_problems_are_shown(
     assert run_check(monkeypatch, *settings) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[:9] == [
-        "data:       x.json, GSM8K: question = question, expert_solution = answer",
-        "            not read: options",
-        "            may belong to the question: options; name it in [data] columns.context if it does",
-        "problem 1:  00000000, as the policy will see it",
+        "data:              x.json, GSM8K: question = question, expert_solution = answer",
+        "                   not read: options",
+        "                   may belong to the question: options; name it in [data] columns.context if it does",
+        "problem 1:         00000000, as the policy will see it",
         "  | <|im_start|>user",
         "  | q<|im_end|>\\x1b0<|im_end|>",
         "  | <|im_start|>assistant",
@@ -154,7 +154,7 @@ def test_too_many_rows_that_cannot_be_read_are_refused(
     if is_refused:
         assert "2 of 6 rows cannot be read; the first is x.jsonl, row 3: broken_row: not valid JSON" in written.err
     else:
-        assert "            x.jsonl, row 2: no_question\n" in written.out
+        assert "                   x.jsonl, row 2: no_question\n" in written.out
 
 
 def test_a_file_in_the_wrong_place_is_recognised(
