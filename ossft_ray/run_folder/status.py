@@ -66,14 +66,19 @@ def status(run: str, now: float | None = None) -> Status:
         command = newest_command(each.folder / name for each in rounds for name in names.STAGES)
     num_rounds = max(len(rounds), rounds[0].experiment.get("loop", {}).get("rounds", 1))
     following = next_command(found, num_rounds)
-    return Status(run, now, found, following and " ".join([following, *_options(command)]))
+    return Status(run, now, found, following and _typed(following, command))
 
 
-def _options(command: str) -> list[str]:
-    """The options `--config` and `--set` of a command, as they are typed."""
+def _typed(following: str, command: str) -> str:
+    """The command that comes next, with the options of the last; `ossft demo` and `ossft run` resume all."""
     words = shlex.split(command)
-    pairs = pairwise(words)
-    return [f"{option} {shlex.quote(value)}" for option, value in pairs if option in ("--config", "--set")]
+    if words[1:2] == ["demo"]:
+        return shlex.join(word for word in words if word != "--start-over")
+    if words[1:2] == ["run"]:
+        following = "ossft run"
+    options = [word for pair in pairwise(words) for word in pair if pair[0] in ("--config", "--set")]
+    options += [word for word in words if word.startswith(("--config=", "--set="))]
+    return " ".join([following, *map(shlex.quote, options)])
 
 
 def next_command(rounds: list[list[StageStatus]], num_rounds: int) -> str | None:

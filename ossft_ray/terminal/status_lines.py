@@ -30,7 +30,8 @@ def status_lines(status: Status) -> Iterator[Text]:
 
 def _next(status: Status) -> str:
     if status.next is not None:
-        return status.next if "--config" in status.next else f"{status.next} --config FILE.toml"
+        is_typed = "--config" in status.next or status.next.startswith("ossft demo")
+        return status.next if is_typed else f"{status.next} --config FILE.toml"
     is_running = any(stage.state == "running" for stages in status.rounds for stage in stages)
     return "nothing while a stage is running" if is_running else "nothing, the run is complete"
 

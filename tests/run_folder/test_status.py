@@ -284,15 +284,25 @@ def test_what_to_run_next(run: Path, writes: list[Callable[[Path], None]], follo
     assert status(str(run), NOW).next == following
 
 
-def test_what_to_run_next_has_the_options_that_the_run_was_given(run: Path) -> None:
+@pytest.mark.parametrize(
+    "command, following",
+    [
+        (
+            "ossft rewrite --start-over --config 'my e.toml' --set data.limit=5",
+            "ossft rewrite --config 'my e.toml' --set data.limit=5",
+        ),
+        ("ossft run --config=e.toml -v", "ossft run --config=e.toml"),
+        ("ossft demo --output 'my demo' --start-over", "ossft demo --output 'my demo'"),
+        ("python script.py", "ossft rewrite"),
+    ],
+)
+def test_what_to_run_next_has_the_options_that_the_run_was_given(run: Path, command: str, following: str) -> None:
     write_rewriting(run)
-    lines = []
-    for began, command in ((1.0, "ossft rewrite --config old.toml"), (NOW - 900, "ossft rewrite --start-over")):
-        lines.append({"began": began, "command": command + " --config 'my e.toml' --set data.limit=5"})
-    for stage_name, line in zip(("score", "rewrite"), lines, strict=True):
-        Folder.at(str(run / stage_name)).write_bytes("activity.jsonl", json.dumps(line).encode() + b"\n")
+    older = {"began": 1.0, "command": "ossft score --config old.toml"}
+    for name, line in (("score", older), ("rewrite", {"began": NOW - 900, "command": command})):
+        Folder.at(str(run / name)).write_bytes("activity.jsonl", json.dumps(line).encode() + b"\n")
     age(run, 1000)
-    assert status(str(run), NOW).next == "ossft rewrite --config 'my e.toml' --set data.limit=5"
+    assert status(str(run), NOW).next == following
 
 
 def test_a_complete_run(run: Path) -> None:
