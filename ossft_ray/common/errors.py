@@ -19,9 +19,9 @@ class InputError(Exception):
 class Faults(InputError):
     """Several faults of an experiment, each a message like an InputError's; the message is the first one."""
 
-    def __init__(self, message: str, faults: list[str]) -> None:
-        super().__init__(message)
-        self.faults = faults
+    def __init__(self, message: str, faults: list[str] | None = None) -> None:
+        super().__init__(message)  # the only argument, so that it can be copied
+        self.faults = [message] if faults is None else faults
 
     @classmethod
     def of(cls, faults: list[str]) -> "Faults":
