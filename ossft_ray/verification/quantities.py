@@ -256,7 +256,9 @@ def same_words(one: list[str], other: list[str]) -> bool:
 
 def _changes(after: units.Words) -> bool:
     """Whether words after a value say more than what is counted or measured."""
-    changes = {word for word in after if word in _CHANGES or word in _PERCENT or word[0].isdigit() or _PART.fullmatch(word)}
+    changes = {
+        word for word in after if word in _CHANGES or word in _PERCENT or word[0].isdigit() or _PART.fullmatch(word)
+    }
     if changes and changes <= {"squared", "cubed"}:  # "meters squared"
         return unit_of(after[:1]) is None
     return bool(changes)
