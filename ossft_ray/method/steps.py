@@ -84,12 +84,16 @@ _TIME_OR_MEASURE = re.compile(
     r"|nickel|gallon|pint|quart|cup|o'clock|[ap]\.?m\b|daily|weekly|monthly|square|angle",
     re.IGNORECASE,
 )
-_SMALL = (*range(11), 100, 1000, "0.1", "0.25", "0.5", "0.75", "1.5")  # numbers that need no source
-_MEASURES = (12, 16, 24, 30, 31, 52, 60, 180, 360, 365, 2000, 3600, 5280)
-_FROM_ELEVEN = "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
+_SMALL = (*range(6), 10, 100, 1000, "0.1", "0.25", "0.5", "0.75", "1.5")  # numbers that need no source
+_MEASURES = (7, 12, 16, 24, 30, 31, 52, 60, 180, 360, 365, 2000, 3600, 5280)
+_FROM_SIX = (
+    "six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
+)
+_PARTS = "sixth seventh eighth ninth"
 _TENS = "thirty forty fifty sixty seventy eighty ninety"
 _NUMBER_WORDS: dict[str, int] = {
-    **{word: number for number, word in enumerate(_FROM_ELEVEN.split(), start=11)},
+    **{word: number for number, word in enumerate(_FROM_SIX.split(), start=6)},
+    **{word: number for number, word in enumerate(_PARTS.split(), start=6)},
     **dict(zip(_TENS.split(), range(30, 100, 10), strict=True)),
     "dozen": 12,
 }
@@ -247,7 +251,7 @@ def _operands(pair: _Pair) -> set[Fraction]:
 
 def _known_numbers(question: str) -> set[Fraction]:
     """The numbers of a question, in figures and words and as percents, and small, round and common ones."""
-    words = set(re.findall(r"[a-z]+", question.casefold()))
+    words = {word.removesuffix("s") for word in re.findall(r"[a-z]+", question.casefold())}
     stated = {*numbers(question), *(Fraction(number) for word, number in _NUMBER_WORDS.items() if word in words)}
     common = (*_SMALL, *_MEASURES) if _TIME_OR_MEASURE.search(question) else _SMALL
     return _with_shares(stated) | set(map(Fraction, common))
