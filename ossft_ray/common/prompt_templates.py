@@ -82,12 +82,14 @@ REFERENCE_PHRASES: tuple[str, ...] = (
     "the solution above|the above solution|as in the (original|previous) solution|friend's notes",
     "= ?|=?|equals ?",  # the hidden answer, copied from the guide
     # a tutor, and the reader's answer
-    "your (own |final |)(answer|solution|work|calculation|calculations) (is|was|are|were|looks)|well done|great job",
-    "your (explanation|reasoning|approach|understanding|result|response|task)|(for|as) your reference",
+    "your (own |final |)(answer|solution|work|result|calculation|calculations) (is|was|are|were|looks)",
+    "well done|great job",
+    "your (explanation|reasoning|approach|understanding|response|task)|(for|as) your reference",
     "you (are|were) (correct|right|wrong|incorrect)|(you|you've|you have) (provided|given|asked|mentioned|shared)",
     "(can|could|would) you (show|provide)|please (add|show|provide|put|repeat|explain|reason|write|do|solve)",
     "let me know|feel free|i hope this|keep practicing",
-    "(is|was) (indeed |not |)(a |an |)(correct|incorrect|step-by-step) (answer|solution)|answer (is|was) (in|)correct",
+    "(is|was) (indeed |not |)(a |an |)(correct|incorrect|step-by-step) (answer|solution)",
+    "(your|the|this|that) answer (is|was) (in|)correct",
     # the task itself
     "in (your|my|their) own words|(do not|don't|without|avoid) (copy|copying)|copy or mention",
     "this is a (classic|simple|basic|math|mathematical) (math |)problem|as instructed",

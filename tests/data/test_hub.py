@@ -172,11 +172,11 @@ def test_arguments_of_load_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert items == [
         (
             Record("owner/name", 1, {"question": "q0", "answer": "so\n#### 0"}),
-            Problem("00000000", "q0", "0", "so\n#### 0"),
+            Problem("00000000", "q0", "0", "so"),
         ),
         (
             Record("owner/name", 2, {"question": "q1", "answer": "so\n#### 1"}),
-            Problem("00000001", "q1", "1", "so\n#### 1"),
+            Problem("00000001", "q1", "1", "so"),
         ),
     ]
 

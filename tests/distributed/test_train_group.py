@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray.train
+from ray.exceptions import NodeDiedError
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from ossft_ray.common.errors import JobError
 from ossft_ray.common.storage import Folder
@@ -30,7 +31,7 @@ def run_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: list[int | 
             if parts is None:
                 return SimpleNamespace(return_value=None)
             written.append(written[-1] + parts)
-            raise ray.train.TrainingFailedError("a node was lost")
+            raise WorkerGroupError("rank 0", {0: NodeDiedError("a node was lost")})
 
     monkeypatch.setattr(train_group, "TorchTrainer", Trainer)
     monkeypatch.setattr(train_group, "plan_resources", lambda resources: ResourcePlan(1, 0, 1, 1))

@@ -110,7 +110,7 @@ def test_the_user_may_choose_the_phrases(response: str, phrases: list[str], foun
         ("This is indeed a step-by-step solution to the problem.", "is indeed a step-by-step solution"),
         ("This answer was just a reference.", "just a reference"),
         ("Avoid copying the solution; it is 113.", "avoid copying"),
-        ("Please explain it with your own words, or in your own words.", "in your own words"),
+        ("Say it with your own words, or in your own words.", "in your own words"),
         ("This is a classic math problem.", "this is a classic math problem"),
         ("You have provided the steps.", "you have provided"),
         ("My friend’s notes say 5.", "friend's notes"),

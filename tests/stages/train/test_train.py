@@ -282,7 +282,9 @@ def test_a_response_that_was_not_scored_is_named(tmp_path: Path, changes: dict[s
     rows = write_examples(str(tmp_path), 2)
     write_scores(str(tmp_path), rows, **changes)
     settings = experiment(tmp_path, loss="iw_sft")
-    with pytest.raises(InputError, match=rf"score: .* of problem {rows[0]['problem_id']} as it is .*`ossft score`"):
+    with pytest.raises(
+        InputError, match=rf"score: .* of problem {rows[0]['problem_id']} as it is .*`ossft score --start-over`"
+    ):
         load_with_references(tmp_path, settings)
 
 
