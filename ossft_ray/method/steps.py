@@ -36,6 +36,10 @@ _NOTE = re.compile(r"<<([^<>\n]*)>>")
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
+        # Runs come first, because the other patterns may take the square of a run's length.
+        (r"[^\S\n]+", " "),
+        (r" ?\n[ \n]*", "\n"),
+        (r"[*_]{4,}", " "),
         (r"\\[,!]|\{,\}", ""),  # in 10\,000 and 10{,}000
         (r"\\(?:times|cdot|ast)(?![A-Za-z])|[×·⋅∗]", " * "),
         (r"\\div(?![A-Za-z])|÷", " / "),

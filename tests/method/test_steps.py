@@ -206,7 +206,26 @@ def test_hardly_any_solution_of_gsm8k_is_rejected() -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["1+1=2", "=", "1 ", "(", "((1)/", "$", "\\frac{1}{2}", "<<1=1>>", "1 + ", "a = ", "\n", "1,", "x_", "-", "% of "],
+    [
+        "1+1=2",
+        "=",
+        "1 ",
+        "(",
+        "((1)/",
+        "$",
+        "\\frac{1}{2}",
+        "<<1=1>>",
+        "1 + ",
+        "a = ",
+        "\n",
+        " ",
+        "1" + 99 * " ",
+        "*",
+        "1,",
+        "x_",
+        "-",
+        "% of ",
+    ],
 )
 def test_a_megabyte_of_anything_takes_seconds(piece: str) -> None:
     started = time.process_time()

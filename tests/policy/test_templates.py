@@ -145,7 +145,7 @@ def test_names_of_control_tokens_in_a_message_are_text(template: str) -> None:
     assert CONTROL in chat.tokenizer.decode(ids)
     response = chat.encode_response(CONTROL)
     assert [token for token in response if token in special] == [chat.end_of_turn_id]
-    assert chat.decode(response) == CONTROL
+    assert chat.decode(response).endswith(CONTROL)  # after the end of the thinking that the prompt may have opened
 
 
 def test_ordinary_messages_are_encoded_as_a_whole() -> None:

@@ -30,7 +30,7 @@ def good(*numbers: int) -> Rows:
 
 def experiment_on(folder: Path, rows: Rows, name: str = "x.jsonl", **data: Any) -> Experiment:
     (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {"path": str(folder / "*.jsonl"), "contamination": "ignore", **data}
+    settings = {"path": str(folder / "*.jsonl"), "contamination": "ignore", "max_broken": 1.0, **data}
     return resolve({"policy": {"model": "playground"}, "data": settings})
 
 
@@ -95,7 +95,7 @@ def test_the_input_manifest_counts_what_was_read(tmp_path: Path, folder: Folder)
     assert noted(folder, "rejected") == [
         ("00000003", 4, "no_question"),
         ("p3", 6, "duplicate_id"),
-        ("z", 7, "no_question"),
+        ("z", 7, "no_question: no column 'problem' in this row"),
     ]
     assert noted(folder, "flagged") == [
         ("p2", 2, f'contaminated: {benchmark}/b shares "question 2"'),
