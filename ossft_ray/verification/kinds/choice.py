@@ -72,15 +72,19 @@ def check_answer(answer: str, *, question: str = "") -> Verdict:
 
 
 def compare_choices(answer: str, stated: str, question: str) -> bool | None:
-    """Whether two answers name the same options; None unless the question has options and both are their letters.
+    r"""Whether two answers name the same options; None unless the question has options and the answers name some.
 
-    For the other kinds: `AC` is `C, A` if the question asks which of A to D are right, and otherwise a product. An
-    answer that gives a letter and a text (`C. x = 42`) is the letter C without any options.
+    For the other kinds: `AC` is `C, A` if the question asks which of A to D are right, and otherwise a product. A gold
+    answer that is the letter of an option (`C`) is compared with the option that the other names: `\textbf{(C)}\ 6` or
+    its text. An answer that gives a letter and a text (`C. x = 42`) is the letter C without any options.
     """
     options = read_options(question) if question else {}
     if not options:
         found = re.fullmatch(r"\(?([A-H])\)?[.:)]\s+\S.*", stated.strip()) if len(stated) < MAX_CHARACTERS else None
         return found[1] == answer.strip("() .") if found and re.fullmatch(r"\(?[A-H]\)?\.?", answer) else None
+    if (letter := re.fullmatch(r"\(?([A-Z])\)?\.?", answer.strip())) and letter[1] in options:
+        named = choose(stated, options)
+        return None if named is None else named == {letter[1]}
     gold, choice = _letters(_unwrapped(answer), options), _letters(_unwrapped(stated), options)
     return gold == choice if gold and choice else None
 

@@ -29,6 +29,8 @@ _UNIT_LETTER = re.compile(r"(?<=[\d})])(\s?[mgsh]|\s[LNJWVAK])(?:\s*\^\s*\{?([23
 _PRIMES = re.compile(r"(?<=\d)\s*('{1,2}|\")\Z")  # 5' and 5" are feet and inches
 _NUMBERS_IN_A_ROW = re.compile(r"-?\d+(?:\s+-?\d+)+")  # a sequence, no product
 _LETTERS_IN_A_ROW = re.compile(r"[A-Za-z](?:\s*[,;]\s*[A-Za-z])+")
+_UNIT_FRACTION = re.compile(r"(-?\d[\d.,{}]*)\s+((?:k?m|mi|ft|cm|g|kg|km)\s*/\s*(?:s|h|hr|min)(?:\^\{?2\}?)?)")
+_DASHED = re.compile(r"\d+(?:-\d+){2,}")  # a date or a code, and no difference
 _LABEL = re.compile(r"[A-Z]\s*\d+")  # A1 is no product
 _MODULUS = re.compile(
     r"\s*\(?\s*\\?(?:pmod|bmod|mod|text\s*\{\s*\(?\s*mod\s*\}?)\s*\{?\s*(\d+|[a-z])\s*\}?\s*\)?\s*\}?\Z"
@@ -121,7 +123,7 @@ def agree(gold: str, answer: str, read: Read) -> bool | None:
     if _LETTERS_IN_A_ROW.fullmatch(gold) and _LETTERS_IN_A_ROW.fullmatch(answer):
         orders = [re.findall(r"[A-Za-z]", text) for text in (gold, answer)]
         return orders[0] == orders[1] or sorted(orders[0]) == sorted(set(orders[1]))  # the order counts if one repeats
-    if _LABEL.fullmatch(gold) or _LABEL.fullmatch(answer):
+    if _LABEL.fullmatch(gold) or _LABEL.fullmatch(answer) or _DASHED.fullmatch(gold):
         return gold.replace(" ", "") == answer.replace(" ", "")
     names = _NAME_OF_POINTS.findall(gold), _NAME_OF_POINTS.findall(answer)
     if all(names) and names[0] != names[1] and sorted(names[0]) != sorted(names[1]):
@@ -159,7 +161,7 @@ def _prepare(latex: str) -> str:
         latex = found[1]
     if _NUMBERS_IN_A_ROW.fullmatch(latex):
         latex = "(" + ", ".join(latex.split()) + ")"
-    latex = rewrite(latex)
+    latex = rewrite(_UNIT_FRACTION.sub(r"\1\\text{ \2}", latex))
     return latex.lstrip("= ").strip() if latex.lstrip().startswith("=") else latex.strip()
 
 

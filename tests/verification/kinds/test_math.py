@@ -30,6 +30,11 @@ BINOMIAL = r"\left(\begin{array}{l}5 \\ 2\end{array}\right)"  # as in scanned bo
         ("18", r"\boxed{\$18}", "correct", r"\$18"),
         ("5", r"\boxed{5\text{ cm}}", "correct", r"5\text{ cm}"),
         ("5", r"\boxed{x = 5}", "correct", "x = 5"),
+        ("2024-03-05", r"\boxed{2024-05-03}", "wrong", "2024-05-03"),
+        ("2024-03-05", r"\boxed{2016}", "wrong", "2016"),
+        ("2024-03-05", r"\boxed{2024-03-05}", "correct", "2024-03-05"),
+        ("3 m/s", r"\boxed{3\ \mathrm{m/s}}", "correct", r"3\ \mathrm{m/s}"),
+        ("3 m/s", r"\boxed{3\text{ m/s}^2}", "wrong", r"3\text{ m/s}^2"),
         ("x^2+2x+1", r"\boxed{(x+1)^2}", "correct", "(x+1)^2"),
         ("x^2+2x", r"\boxed{(x+1)^2}", "wrong", "(x+1)^2"),
         ("1, 2", r"\boxed{2, 1}", "correct", "2, 1"),
@@ -78,3 +83,17 @@ def test_official_solutions_of_math500_verify_and_fail_against_the_next_answer()
     for row, other in itertools.pairwise(rows):
         if row["answer"].split("=")[-1] != other["answer"].split("=")[-1]:  # x=5 is 5
             assert grade(other["answer"], row["solution"]).reason == "wrong", (other["answer"], row["answer"])
+
+
+@pytest.mark.parametrize(
+    ("response", "correct"),
+    [
+        (r"\boxed{\textbf{(C)}\ 6}", True),
+        (r"\boxed{C}", True),
+        (r"\boxed{6}", True),
+        (r"\boxed{B}", False),
+        (r"\boxed{5}", False),
+    ],
+)
+def test_the_letter_of_an_option_is_compared_with_the_option_that_is_named(response: str, correct: bool) -> None:
+    assert grade("C", response, question="Which is 2 + 4?\n(A) 4\n(B) 5\n(C) 6").correct is correct
