@@ -63,6 +63,7 @@ NODES = """
 """
 
 
+@pytest.mark.ray
 def test_every_node_is_checked(tmp_path: Path) -> None:
     """On real Ray nodes whose homes differ, so that `~/run` is another folder on the third."""
     for name in ("a", "b"):
