@@ -63,6 +63,7 @@ def test_without_the_package_the_reason_says_how_to_get_it(monkeypatch: pytest.M
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.engine
+@pytest.mark.timeout(1500)
 @pytest.mark.skipif(smollm2.missing() is not None, reason=str(smollm2.missing()))
 def test_the_whole_job_on_twelve_problems(tmp_path: Path) -> None:
     assert DATA is not None
