@@ -17,6 +17,7 @@ OnStage = Callable[[str], OnProgress]
 """(name of a stage that begins) -> the callback for its progress."""
 ALREADY_COMPLETE = {"already_complete": True}  # reported by a stage that finds its output complete
 REPORT_SECONDS = 0.5
+_END_SECONDS = 30.0  # for abandoned work to end
 _REPORTS_PER_SECOND = 200  # of all workers together, so that a thousand of them do not overload the tally
 
 
@@ -94,10 +95,16 @@ def ignore_stages(name: str) -> OnProgress:
     return ignore
 
 
-def poll_while_running(work: Callable[[], T], poll: Callable[[], None], every_seconds: float = 0.5) -> T:
+def poll_while_running(
+    work: Callable[[], T],
+    poll: Callable[[], None],
+    every_seconds: float = 0.5,
+    abandon: Callable[[], None] | None = None,
+) -> T:
     """Run `work` in a thread, call `poll` until it ends and once more; returns or raises what `work` does.
 
-    The calling thread stays free for Ctrl-C, which ends the waiting at once.
+    The calling thread stays free for Ctrl-C, which ends the waiting at once. If `poll` raises, `abandon` should make
+    `work` end, which is waited for, so that its thread no longer uses Ray.
     """
     outcome: Future[T] = Future()
 
@@ -108,7 +115,13 @@ def poll_while_running(work: Callable[[], T], poll: Callable[[], None], every_se
             outcome.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    while not outcome.done():
-        wait([outcome], timeout=every_seconds)
-        poll()
+    try:
+        while not outcome.done():
+            wait([outcome], timeout=every_seconds)
+            poll()
+    except Exception:
+        if abandon is not None:
+            abandon()
+            wait([outcome], timeout=_END_SECONDS)
+        raise
     return outcome.result()

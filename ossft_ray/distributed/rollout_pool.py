@@ -1,10 +1,12 @@
 """A pool of rollout workers on Ray Data: its size, the parts each worker holds, and the end of a failed run."""
 
+import threading
 from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.exceptions import RayError
 
 from ossft_ray.common.errors import InputError, JobError
@@ -87,7 +89,7 @@ def run_workers(
         on_progress(totals)
 
     try:
-        poll_while_running(dataset.materialize, poll)
+        poll_while_running(dataset.materialize, poll, abandon=_abandon_plan)
         processes = ray.get(tally.processes.remote())
     except (RayError, RuntimeError) as error:
         raise _stop_failed_run(tally) or explain_failure(error, experiment) from error
@@ -96,6 +98,16 @@ def run_workers(
     del dataset
     await_exit(processes)
     return totals
+
+
+def _abandon_plan() -> None:
+    """End the threads in which Ray Data runs this plan.
+
+    A thread that still used Ray while a replanning shuts Ray down would end the process.
+    """
+    for thread in threading.enumerate():
+        if isinstance(thread, StreamingExecutor):
+            thread.shutdown(force=True)
 
 
 def _configure_ray_data() -> None:
