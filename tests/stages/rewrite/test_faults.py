@@ -25,7 +25,7 @@ from ossft_ray.playground.arithmetic import training_problems
 from tests.stages.scripted import rows_by_id
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
-NUM_PROBLEMS = 600
+NUM_PROBLEMS = 800
 IN_FLIGHT = 24
 MAX_NUM_SEQS = 8  # a batch so small that the run outlasts the kills on any machine
 MAX_WAVE = 4
