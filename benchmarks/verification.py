@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ossft_ray.config import Verify
-from ossft_ray.data.layouts import gold_answer
+from ossft_ray.data.layouts import answer_of_cell
 from ossft_ray.verification import Task, Verdict, VerifierPool, final_answer
 from ossft_ray.verification.kinds.number import read_number
 
@@ -59,7 +59,7 @@ def read_solved(data: Path) -> list[Solved]:
             row: dict[str, Any] = json.loads(line)
             solution = row.get("solution") or (row["answer"] if "####" in str(row.get("answer")) else None)
             solutions = solution if isinstance(solution, list) else [solution] if solution else []
-            answer = gold_answer(row["final_answer"] if "final_answer" in row else row.get("answer"))
+            answer = answer_of_cell(row["final_answer"] if "final_answer" in row else row.get("answer"))
             for text in solutions:
                 found.append(Solved(file.stem, number, answer or final_answer(text) or "", text))
     return found

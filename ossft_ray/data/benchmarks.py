@@ -12,7 +12,7 @@ from ossft_ray.common.uris import join
 from ossft_ray.config import Columns, Data, Evaluate
 from ossft_ray.data.chats import UnusableRow
 from ossft_ray.data.hub import hub_digest, read_hub_records
-from ossft_ray.data.layouts import Layout, choose_layout, gold_answer, read_question, strip_end_tokens
+from ossft_ray.data.layouts import Layout, answer_of_cell, choose_layout, read_question, strip_end_tokens
 from ossft_ray.data.problems import check_unicode, read_verifier
 from ossft_ray.data.records import Record, file_digest, find_files, is_known_kind, read_records
 from ossft_ray.verification.answers import answer_text, final_answer
@@ -123,7 +123,7 @@ def _problem(values: dict[str, Any], layout: Layout, index: int, kind: str) -> P
     except UnusableRow as error:
         raise UnusableRow(f"no question ({error})") from error
     verifier = read_verifier(layout.value("verifier", values))
-    answer = gold_answer(layout.value("answer", values), verifier or kind)
+    answer = answer_of_cell(layout.value("answer", values), verifier or kind)
     solution = values.get(layout.columns.get("expert_solution", ""))
     answer = answer or final_answer(strip_end_tokens(solution if isinstance(solution, str) else "")) or ""
     if not answer:

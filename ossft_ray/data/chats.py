@@ -25,7 +25,7 @@ class UnusableRow(Exception):
 class Turn:
     """One message; `text` is None if it has none."""
 
-    role: str  # system, user, assistant, or a name that is none of these
+    role: str  # system, user, assistant, or any other name
     text: str | None
     info: dict[str, Any] = field(default_factory=dict)  # what the message says about itself (AM-Thinking's layout)
 

@@ -70,22 +70,27 @@ def _spans_lines(head: bytes) -> bool:
 
 def _read_lines(stream: io.BufferedReader) -> Iterator[JsonRow]:
     for number, line in enumerate(stream, start=1):
-        text = line.decode("utf-8", errors="replace").strip().removeprefix("\ufeff")
-        if not text:
-            continue
         try:
-            line.decode("utf-8")
-            values = _DECODER.decode(text)
+            text = _stripped(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             hint = "convert the file, for instance with iconv -f LATIN1 -t UTF-8"
             broken = f"not valid JSON: byte 0x{line[error.start]:02x} is not UTF-8 (is it Latin-1? {hint})"
-            yield JsonRow(number, {}, broken, text)
+            yield JsonRow(number, {}, broken, _stripped(line.decode("utf-8", errors="replace")))
+            continue
+        if not text:
+            continue
+        try:
+            values = _DECODER.decode(text)
         except json.JSONDecodeError as error:
             yield JsonRow(number, {}, f"not valid JSON: {error.msg} in column {error.colno}", text)
         except (ValueError, RecursionError) as error:  # an integer of thousands of digits, too deep
             yield JsonRow(number, {}, f"not valid JSON: {error}", text)
         else:
             yield _row(number, values, text)
+
+
+def _stripped(line: str) -> str:
+    return line.strip().removeprefix("\ufeff")
 
 
 def _read_values(stream: io.BufferedReader) -> Iterator[JsonRow]:

@@ -76,13 +76,13 @@ class Layout:
         return "GSM8K" if solution == "answer" else known.get(question, "question and solution")
 
     def column(self, role: str, values: dict[str, Any]) -> str | None:
-        """The column of a row that holds its `id`, `answer` or `verifier`; None if there is none."""
+        """The column of a row that holds its `id`, `answer` or `verifier`, or None."""
         taken = self.columns.values()
         names = [name for name in _names(role, self.configured) if name not in taken]
         return next((name for name in names if _value(values, name) is not _MISSING), None)
 
     def value(self, role: str, values: dict[str, Any]) -> Any:
-        """The value of that column; None if there is none."""
+        """The value of that column, or None."""
         name = self.column(role, values)
         return None if name is None else _value(values, name)
 
@@ -141,10 +141,10 @@ def read_texts(values: dict[str, Any], layout: Layout, kind: str = "math", strip
     question, solution, info = _question_and_solution(values, layout)
     answer: str | None
     if (name := layout.column("answer", values)) is not None:
-        answer = gold_answer(_value(values, name), kind)
+        answer = answer_of_cell(_value(values, name), kind)
     else:
         stated = next((info[key] for key in _INFO_ANSWERS if info.get(key)), None)
-        answer = final_answer(solution) if stated is None else gold_answer(stated, kind)
+        answer = final_answer(solution) if stated is None else answer_of_cell(stated, kind)
     solution = strip_annotations(solution) if strip else solution
     return ProblemTexts(question, solution, answer if answer and answer.lower() not in _NO_ANSWERS else "")
 
@@ -180,7 +180,7 @@ def strip_annotations(solution: str) -> str:
     return body.rstrip() if found and body.strip() and "\n" not in tail else plain
 
 
-def gold_answer(value: Any, kind: str = "math") -> str:
+def answer_of_cell(value: Any, kind: str = "math") -> str:
     """An answer cell as text; if the cell is a whole solution in GSM8K's layout, the text after its `####`.
 
     A list of one item that was written as JSON text (Skywork-OR1's layout) is that item.

@@ -21,8 +21,21 @@ _END_SECONDS = 30.0  # for abandoned work to end
 _REPORTS_PER_SECOND = 200  # of all workers together, so that a thousand of them do not overload the tally
 
 
+class FirstFailure:
+    """Keeps the first failure only: those that follow are often its consequence."""
+
+    def __init__(self) -> None:
+        self._failure: Exception | None = None
+
+    def record_failure(self, failure: Exception) -> None:
+        self._failure = self._failure or failure
+
+    def failure(self) -> Exception | None:
+        return self._failure
+
+
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class ProgressTally:
+class ProgressTally(FirstFailure):
     """The latest counts of each worker and of each part.
 
     Workers report totals, not increments. A tally that was killed and restarted is therefore complete again as soon as
@@ -31,12 +44,12 @@ class ProgressTally:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._counts: dict[str, dict[str, int]] = {}  # by worker and by part
         self._totals: Counter[str] = Counter()
         self._processes: dict[str, list[Processes]] = {}
         self._registered: set[ActorHandle] = set()
         self._reporting: set[ActorHandle] = set()
-        self._failure: Exception | None = None
 
     def register(self, actor: ActorHandle) -> None:
         """Hold a handle of an actor that has not reported yet. The actor lives at least as long as this tally."""
@@ -59,13 +72,6 @@ class ProgressTally:
         self._processes[worker_id] = processes
         self._reporting.add(actor)
         return max(REPORT_SECONDS, len(self._reporting) / _REPORTS_PER_SECOND)
-
-    def record_failure(self, failure: Exception) -> None:
-        """Keep the first failure only: those that follow are often its consequence."""
-        self._failure = self._failure or failure
-
-    def failure(self) -> Exception | None:
-        return self._failure
 
     def processes(self) -> list[Processes]:
         return [group for groups in self._processes.values() for group in groups]

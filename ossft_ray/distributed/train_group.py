@@ -18,7 +18,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.logs import RESUME, redirect_output, see_logs, what_to_do
 from ossft_ray.distributed.nodes import on_driver_node
-from ossft_ray.distributed.progress import poll_while_running
+from ossft_ray.distributed.progress import FirstFailure, poll_while_running
 from ossft_ray.distributed.replanning import CapacityWatch
 from ossft_ray.distributed.session import plan_resources
 
@@ -26,20 +26,6 @@ Work = Callable[[dict[str, Any]], Stopped | None]
 _MAX_FAILURES = 2  # lost workers in one fit, each of which resumes from what is written
 # threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
 _CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-@ray.remote(num_cpus=0)
-class FirstError:
-    """The first error that a worker reported. The others cannot end by themselves: they wait for it in a collective."""
-
-    def __init__(self) -> None:
-        self._error: Exception | None = None
-
-    def report(self, error: Exception) -> None:
-        self._error = self._error or error
-
-    def get(self) -> Exception | None:
-        return self._error
 
 
 def run_group(
@@ -79,10 +65,11 @@ def run_group(
         worker_runtime_env={} if uses_gpus else {"env_vars": _CPU_ENVIRONMENT},
     )
 
-    first_error = on_driver_node(FirstError)
+    # A worker that fails reports it, because the others cannot end by themselves: they wait for it in a collective.
+    first_failure = on_driver_node(ray.remote(num_cpus=0)(FirstFailure))
 
     def poll_all() -> None:
-        if (error := ray.get(first_error.get.remote())) is not None:
+        if (error := ray.get(first_failure.failure.remote())) is not None:
             raise error
         capacity.poll(plan.num_train_workers)
         poll()
@@ -90,7 +77,7 @@ def run_group(
     written_before = written()
     while True:
         trainer = TorchTrainer(
-            _guarded(work, first_error), train_loop_config=config, scaling_config=scaling, run_config=run_config
+            _guarded(work, first_failure), train_loop_config=config, scaling_config=scaling, run_config=run_config
         )
         try:
             error: Exception | None = poll_while_running(trainer.fit, poll_all).return_value
@@ -103,12 +90,12 @@ def run_group(
         raise error
 
 
-def _guarded(work: Work, first_error: Any) -> Callable[[dict[str, Any]], Exception | None]:
+def _guarded(work: Work, first_failure: Any) -> Callable[[dict[str, Any]], Exception | None]:
     """Let the work run in the driver's folder, and report an error that a restarted worker would meet again."""
     folder = os.getcwd()  # the experiment's relative paths start here; Ray Train changes the working folder
 
     def run(config: dict[str, Any]) -> Exception | None:
-        known: Exception | None = ray.get(first_error.get.remote())
+        known: Exception | None = ray.get(first_failure.failure.remote())
         if known is not None:  # Ray Train has restarted the group after this error
             return known
         if os.path.isdir(folder):  # other nodes may lack it; their experiments have no relative paths
@@ -116,7 +103,7 @@ def _guarded(work: Work, first_error: Any) -> Callable[[dict[str, Any]], Excepti
         try:
             return work(config)
         except (InputError, JobError) as error:
-            ray.get(first_error.report.remote(error))
+            ray.get(first_failure.record_failure.remote(error))
             raise
 
     return run

@@ -11,7 +11,7 @@ from fractions import Fraction
 from ossft_ray.common.latex import find_boxes
 from ossft_ray.common.prompt_templates import GUIDED_PROMPT, SOLVE_PROMPT, SYSTEM_PROMPT, Message
 from ossft_ray.config import Prompts
-from ossft_ray.method.steps import NUMBER, number_value
+from ossft_ray.method.steps import NUMBER, ONES, TEENS, TENS, number_value
 
 _FIELD = re.compile(r"\{(question|expert_solution|answer)\}")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
@@ -121,18 +121,12 @@ def mask_answer(solution: str, mask: str = "?") -> str:
     return "\n".join(lines)
 
 
-_ONES = "one two three four five six seven eight nine"
-_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-
-
 def _number_words() -> dict[int, str]:
     """Patterns of the numbers from 2 to 100 in words."""
-    ones = _ONES.split()
-    words = dict(enumerate([*ones, *_TEENS.split()], start=1))
-    for tens, name in enumerate(_TENS.split(), start=2):
-        words |= {10 * tens + number: f"{name}[- ]{one}" for number, one in enumerate(ones, start=1)}
-        words[10 * tens] = rf"{name}(?![- ](?:{'|'.join(ones)})\b)"
+    words = dict(enumerate([*ONES, *TEENS], start=1))
+    for tens, name in enumerate(TENS, start=2):
+        words |= {10 * tens + number: f"{name}[- ]{one}" for number, one in enumerate(ONES, start=1)}
+        words[10 * tens] = rf"{name}(?![- ](?:{'|'.join(ONES)})\b)"
     words[100] = "(?:one|a) hundred(?! and)"
     del words[1]  # "one" is mostly no number
     return words

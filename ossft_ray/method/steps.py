@@ -90,15 +90,14 @@ _TIME_OR_MEASURE = re.compile(
 )
 _SMALL = (*range(6), 10, 100, 1000, "0.1", "0.25", "0.5", "0.75", "1.5")  # numbers that need no source
 _MEASURES = (7, 12, 16, 24, 30, 31, 52, 60, 180, 360, 365, 2000, 3600, 5280)
-_FROM_SIX = (
-    "six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
-)
+ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _PARTS = "sixth seventh eighth ninth"
-_TENS = "thirty forty fifty sixty seventy eighty ninety"
 _NUMBER_WORDS: dict[str, int] = {
-    **{word: number for number, word in enumerate(_FROM_SIX.split(), start=6)},
+    **{word: number for number, word in enumerate([*ONES, *TEENS], start=1) if number > 5},
     **{word: number for number, word in enumerate(_PARTS.split(), start=6)},
-    **dict(zip(_TENS.split(), range(30, 100, 10), strict=True)),
+    **dict(zip(TENS, range(20, 100, 10), strict=True)),
     "dozen": 12,
 }
 _ARTICLE = re.compile(r"(?<=\s)a +[A-Za-z]")

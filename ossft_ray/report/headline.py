@@ -7,10 +7,8 @@ from typing import Any
 
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.report.tables import TokenGroups
-from ossft_ray.run_folder.names import ACCURACIES, BASE, MANIFEST, TRAINED
+from ossft_ray.run_folder.names import ACCURACIES, AVERAGE, BASE, MANIFEST, TRAINED
 from ossft_ray.run_folder.reader import RunFolder
-
-AVERAGE = "average"  # over benchmarks, in differences.json
 
 
 def headline(run: RunFolder, groups: TokenGroups) -> dict[str, Any]:

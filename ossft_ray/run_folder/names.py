@@ -32,6 +32,7 @@ MODEL = "model"
 # evaluate/
 ACCURACIES, DIFFERENCES, COSTS = "scores.json", "differences.json", "costs.json"
 BASE, TRAINED = "base", "trained"  # folders of models
+AVERAGE = "average"  # over benchmarks, in differences.json
 SIZES = "sizes.json"  # in a model's folder: the numbers of problems and parts of each benchmark
 BENCHMARKS = "benchmarks.json"  # in a model's folder: digests of the problems that its samples answer
 

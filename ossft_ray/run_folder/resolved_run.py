@@ -57,14 +57,11 @@ class Run:
     @cached_property
     def chat(self) -> Chat:
         """The policy's tokenizer and chat template, which can render the run's prompts."""
-        chat, evaluate, model = (
-            load_chat(self.experiment.policy),
-            self.experiment.evaluate,
-            self.experiment.policy.model,
-        )
-        check_template(chat.tokenizer, model)
+        policy, evaluate = self.experiment.policy, self.experiment.evaluate
+        chat = load_chat(policy)
+        check_template(chat.tokenizer, policy.model)
         if self.experiment.prompts.system or (evaluate.template and TEMPLATES[evaluate.template].system):
-            check_system(chat.tokenizer, model)
+            check_system(chat.tokenizer, policy.model)
         return chat
 
     @cached_property

@@ -23,7 +23,7 @@ from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.verdict import CORRECT, MEMORY, TIMEOUT
 from ossft_ray.config import Verify
 from ossft_ray.data.chats import UnusableRow, message_text, read_turns
-from ossft_ray.data.layouts import gold_answer
+from ossft_ray.data.layouts import answer_of_cell
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, is_known_kind, read_records
 from ossft_ray.verification import Task, VerifierPool
 from ossft_ray.verification.answers import answer_text
@@ -160,7 +160,7 @@ def verify_file(
 
 def _task(row: Row, columns: FileColumns, kind: str) -> Task:
     verifier = answer_text(row.get(columns.verifier))
-    answer = gold_answer(row[columns.answer], verifier or kind)
+    answer = answer_of_cell(row[columns.answer], verifier or kind)
     question = row.get(columns.question)
     response = _response_text(row[columns.response]) or ""
     return Task(answer, response, question if isinstance(question, str) else "", verifier)

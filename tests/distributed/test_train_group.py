@@ -36,7 +36,7 @@ def run_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: list[int | 
     monkeypatch.setattr(train_group, "TorchTrainer", Trainer)
     monkeypatch.setattr(train_group, "plan_resources", lambda resources: ResourcePlan(1, 0, 1, 1))
     monkeypatch.setattr(train_group, "CapacityWatch", lambda *_: SimpleNamespace(poll=lambda count: None))
-    no_error = SimpleNamespace(get=SimpleNamespace(remote=lambda: None))
+    no_error = SimpleNamespace(failure=SimpleNamespace(remote=lambda: None))
     monkeypatch.setattr(train_group, "on_driver_node", lambda actor_class: no_error)
     monkeypatch.setattr(train_group.ray, "get", lambda reference: reference)
     settings, folder = experiment(str(tmp_path / "run")), Folder.at(str(tmp_path / "train"))

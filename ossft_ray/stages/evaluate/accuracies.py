@@ -7,10 +7,9 @@ from ossft_ray.common.schema import SAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.method.comparison import Comparison, average, compare
 from ossft_ray.method.metrics import BenchmarkResult, Sample, benchmark_result
-from ossft_ray.run_folder.names import DIFFERENCES, EVALUATE, PARTS
+from ossft_ray.run_folder.names import AVERAGE, DIFFERENCES, EVALUATE, PARTS
 from ossft_ray.stages.evaluate.benchmark_parts import folder_name
 
-AVERAGE = "average"  # over benchmarks, in differences.json
 Accuracies = dict[str, dict[str, dict[str, Any]]]  # by model and benchmark
 
 

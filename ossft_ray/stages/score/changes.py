@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-
-import pyarrow as pa
+from typing import Any
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
@@ -15,10 +14,10 @@ EXAMPLES = "examples"  # in the counts of a part of scores: the digest of its ex
 _SCORED = ("problem_id", "origin", "prompt", "response", "response_token_ids", "expert_solution", "policy")
 
 
-def examples_digest(examples: pa.Table) -> str:
+def examples_digest(rows: list[dict[str, Any]]) -> str:
     """A digest of all in a part's EXAMPLE rows that their scores depend on."""
-    rows = examples.select(list(_SCORED)).to_pylist()
-    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
+    scored = [{name: row[name] for name in _SCORED} for row in rows]
+    return hashlib.sha256(json.dumps(scored, ensure_ascii=False).encode()).hexdigest()
 
 
 def discard_changed_parts(folder: Folder, source: Folder) -> int:
@@ -31,9 +30,8 @@ def discard_changed_parts(folder: Folder, source: Folder) -> int:
     names, schema = source.names(PARTS), columns(EXAMPLE_SCHEMA, *_SCORED)
     kept = 0
     for name in folder.names(PARTS):
-        if name in names and read_counts(folder, name).get(EXAMPLES) == examples_digest(
-            read_columns(source, name, schema)
-        ):
+        scored = read_counts(folder, name).get(EXAMPLES)
+        if name in names and scored == examples_digest(read_columns(source, name, schema).to_pylist()):
             kept += 1
         else:
             folder.delete_file(name)

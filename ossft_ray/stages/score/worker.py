@@ -57,10 +57,7 @@ def run_worker(config: dict[str, Any]) -> None:
     finished = set(folder.names(PARTS))
     names = scorer.broadcast([name for name in source.names(PARTS) if name not in finished])
     tables = ((name, check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}")) for name in names)
-    parts = (
-        unscored_part(name, table.to_pylist(), chat, experiment)._replace(digest=examples_digest(table))
-        for name, table in tables
-    )
+    parts = (unscored_part(name, table.to_pylist(), chat, experiment) for name, table in tables)
     for group in group_parts(parts, _MIN_RESPONSES * scorer.num_workers):
         num_tokens = score_group(scorer, group, folder if rank == 0 else None)
         if rank == 0:
@@ -81,7 +78,7 @@ def unscored_part(name: str, rows: list[dict[str, Any]], chat: Chat, experiment:
     limit = experiment.train.max_length
     too_long = Counter(response.source for response in responses if response.encoded.num_tokens > limit)
     fitting = [response for response in responses if response.encoded.num_tokens <= limit]
-    return UnscoredPart(name, fitting, dict(too_long))
+    return UnscoredPart(name, fitting, dict(too_long), examples_digest(rows))
 
 
 def group_parts(parts: Iterable[UnscoredPart], min_responses: int) -> Iterator[list[UnscoredPart]]:

@@ -28,7 +28,6 @@ from ossft_ray.run_folder.names import INPUTS, MANIFEST
 from ossft_ray.run_folder.parts import read_counts, write_counted
 from ossft_ray.run_folder.stage_folder import finish_stage
 from ossft_ray.stages.score import stage as score_stage
-from ossft_ray.stages.score.changes import examples_digest
 from ossft_ray.stages.score.stage import score, summarise_scores
 from ossft_ray.stages.score.worker import UnscoredPart, UnscoredResponse, group_parts, score_group, unscored_part
 from ossft_ray.stages.train.stage import train
@@ -287,7 +286,7 @@ def test_only_parts_whose_examples_have_changed_are_scored_again(
         source, folder, chat = config["source"], config["folder"], load_chat(Policy(model="playground"))
         for name in sorted(set(source.names("part-*.parquet")) - set(folder.names("part-*.parquet"))):
             table = source.read_table(name)
-            part = unscored_part(name, table.to_pylist(), chat, settings)._replace(digest=examples_digest(table))
+            part = unscored_part(name, table.to_pylist(), chat, settings)
             score_group(FakeScorer(), [part], folder)
             scored_parts.append(name)
 
