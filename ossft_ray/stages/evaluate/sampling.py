@@ -46,9 +46,9 @@ class ModelSampling:
             JobError: a worker failed.
         """
         inputs = sample_inputs(self.run)
-        changes = changed_inputs(self.folder, inputs)
+        changes = [] if start_over else changed_inputs(self.folder, inputs)
         is_retrained = self.name == TRAINED and [change.key for change in changes] == ["policy_files"]
-        if is_retrained and not start_over:
+        if is_retrained:
             self._notify(f"{MODEL_CHANGED}; it is sampled again")
         begin_stage(self.folder, inputs, start_over or is_retrained)
         digests = benchmark_parts.record_benchmarks(self.folder, self.benchmarks)

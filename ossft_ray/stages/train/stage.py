@@ -60,10 +60,11 @@ def train(
     source = examples_folder(experiment)
     scores = score_folder(run, source)
     inputs = _inputs(run, source, scores)
-    changes = changed_inputs(folder, inputs)
-    if redo_outdated and changes and all(change.key in (REWRITE, SCORE) for change in changes):
-        announce(on_progress, note=f"train: {EXAMPLES_CHANGED}; training starts again")
-        start_over = True
+    if redo_outdated and not start_over:
+        changes = changed_inputs(folder, inputs)
+        if changes and all(change.key in (REWRITE, SCORE) for change in changes):
+            announce(on_progress, note=f"train: {EXAMPLES_CHANGED}; training starts again")
+            start_over = True
     is_new = start_over or not folder.exists(INPUTS)
     # Learning settings are compared on the same examples, in an output of their own.
     examples = experiment.train.examples or join(experiment.run.output, REWRITE)

@@ -14,10 +14,10 @@ from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.evaluate.sampling import ModelSampling
 
 
-def complete(model: Path, name: str, folder: Folder, notes: list[dict[str, Any]]) -> None:
+def complete(model: Path, name: str, folder: Folder, notes: list[dict[str, Any]], start_over: bool = False) -> None:
     settings = {"run": {"output": "unused"}, "policy": {"model": str(model)}, "data": {"path": "unused.jsonl"}}
     run = Run(resolve({**settings, "evaluate": {"cache": ""}}))
-    ModelSampling(name, run, {}, folder, notes.append).complete(start_over=False, verbose=False)
+    ModelSampling(name, run, {}, folder, notes.append).complete(start_over, verbose=False)
 
 
 @pytest.fixture
@@ -40,3 +40,13 @@ def test_samples_of_a_trained_model_are_drawn_again(tmp_path: Path, model: Path,
     complete(model, name, folder, notes)
     assert {"model": "trained", "note": "trained: the model has changed since; it is sampled again"} in notes
     assert not (folder / "aime24").exists()
+
+
+def test_start_over_needs_no_readable_record(tmp_path: Path, model: Path) -> None:
+    folder = Folder.at(str(tmp_path)) / "trained"
+    complete(model, "trained", folder, [])
+    folder.write_bytes("inputs.json", b"{")
+    with pytest.raises(InputError, match="inputs.json: cannot be read: .*; pass --start-over"):
+        complete(model, "trained", folder, [])
+    complete(model, "trained", folder, [], start_over=True)
+    assert folder.read_json("inputs.json")

@@ -60,3 +60,14 @@ def test_other_settings_are_never_discarded_unasked(tmp_path: Path, fits: list[s
     train(experiment(tmp_path))
     with pytest.raises(InputError, match=r'train\.loss was "dft", is now "sft"'):
         train(experiment(tmp_path, loss="sft"), redo_outdated=True)
+
+
+@pytest.mark.parametrize("redo_outdated", [False, True])
+def test_start_over_needs_no_readable_record(tmp_path: Path, fits: list[str], redo_outdated: bool) -> None:
+    write_examples(str(tmp_path), 8)
+    train(experiment(tmp_path))
+    (tmp_path / "train" / "inputs.json").write_text("{")
+    with pytest.raises(InputError, match="inputs.json: cannot be read: .*; pass --start-over"):
+        train(experiment(tmp_path))
+    train(experiment(tmp_path), start_over=True, redo_outdated=redo_outdated)
+    assert len(fits) == 2
