@@ -46,7 +46,7 @@ def test_start_over_needs_no_readable_record(tmp_path: Path, model: Path) -> Non
     folder = Folder.at(str(tmp_path)) / "trained"
     complete(model, "trained", folder, [])
     folder.write_bytes("inputs.json", b"{")
-    with pytest.raises(InputError, match="inputs.json: cannot be read: .*; pass --start-over"):
+    with pytest.raises(InputError, match=r"inputs\.json: cannot be read: .*; pass --start-over"):
         complete(model, "trained", folder, [])
     complete(model, "trained", folder, [], start_over=True)
     assert folder.read_json("inputs.json")

@@ -67,7 +67,7 @@ def test_start_over_needs_no_readable_record(tmp_path: Path, fits: list[str], re
     write_examples(str(tmp_path), 8)
     train(experiment(tmp_path))
     (tmp_path / "train" / "inputs.json").write_text("{")
-    with pytest.raises(InputError, match="inputs.json: cannot be read: .*; pass --start-over"):
+    with pytest.raises(InputError, match=r"inputs\.json: cannot be read: .*; pass --start-over"):
         train(experiment(tmp_path))
     train(experiment(tmp_path), start_over=True, redo_outdated=redo_outdated)
     assert len(fits) == 2
