@@ -44,6 +44,7 @@ def write_experiment(folder: Path) -> Path:
 output = "{folder}/run"
 [policy]
 model = "playground"
+dtype = "float32"  # sums that depend on the batch decide less often between two tokens
 engine = {{ max_num_seqs = {MAX_NUM_SEQS} }}
 [data]
 path = "{folder}/problems.jsonl"
