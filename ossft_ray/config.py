@@ -295,8 +295,13 @@ class Train(Section):
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed's ZeRO stage.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of weights and activations.")
     packing: bool = Field(True, description="Put several examples into one row, without padding.")
-    micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens in a forward pass; `auto`: max_length.")
+    micro_batch_tokens: PositiveInt | Auto = Field(
+        "auto", description="Tokens in a pass; `auto`: as many as fit a GPU."
+    )
     activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    compile: bool | Auto = Field(
+        "auto", description="Compile the layers (takes a minute); `auto`: on GPUs, ZeRO 0 to 2."
+    )
     offload: Literal["none", "optimizer", "all"] = Field(
         "none", description="Move the optimiser to main memory (ZeRO 1 to 3), or the parameters too (`all`; ZeRO 3)."
     )

@@ -26,6 +26,8 @@ Work = Callable[[dict[str, Any]], Stopped | None]
 _MAX_FAILURES = 2  # lost workers in one fit, each of which resumes from what is written
 # threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
 _CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
+# without it, passes of different lengths leave free memory in pieces that are too small to use
+_GPU_ENVIRONMENT = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 
 
 def run_group(
@@ -62,7 +64,7 @@ def run_group(
         storage_path=folder.path,
         storage_filesystem=folder.filesystem,
         failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-        worker_runtime_env={} if uses_gpus else {"env_vars": _CPU_ENVIRONMENT},
+        worker_runtime_env={"env_vars": _GPU_ENVIRONMENT if uses_gpus else _CPU_ENVIRONMENT},
     )
 
     # A worker that fails reports it, because the others cannot end by themselves: they wait for it in a collective.

@@ -5,22 +5,29 @@ variable-length FlashAttention. Elsewhere it is causal attention of one example 
 of the squared lengths; a masked row would cost the square of their sum.
 """
 
+import inspect
 import itertools
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "ossft_packed"
+# until 2.12, PyTorch shares key heads among query heads without being told
+_ASKS_FOR_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def register() -> str:
-    """Make the implementation known to transformers; returns its name for `attn_implementation`."""
-    from transformers import AttentionInterface, AttentionMaskInterface
+    """Make the implementation known to transformers; returns its name for `attn_implementation`.
+
+    No mask is registered for it. transformers then makes none, and does not look for packed examples in the position
+    ids, for which a GPU would have to be waited for in each forward pass.
+    """
+    from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, lambda *_, **__: None)  # cu_seqlens replaces the mask
     return NAME
 
 
@@ -48,23 +55,21 @@ def packed_attention(
         cu_seqlens, max_seqlen = torch.tensor([0, num_tokens], dtype=torch.int32, device=query_1HTD.device), num_tokens
     enable_gqa = query_1HTD.shape[1] != key_1GTD.shape[1]
     if query_1HTD.is_cuda and query_1HTD.dtype in (torch.bfloat16, torch.float16) and not dropout:
-        from torch.nn.attention.varlen import varlen_attn
-
         by_token = (tensor[0].transpose(0, 1).contiguous() for tensor in (query_1HTD, key_1GTD, value_1GTD))
         layout = (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)  # of queries and keys
-        causal = (-1, 0)
-        output_THD = varlen_attn(*by_token, *layout, scale=scaling, window_size=causal, enable_gqa=enable_gqa)
-        return output_THD[None], None
+        options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}  # causal
+        if _ASKS_FOR_GQA:
+            options["enable_gqa"] = enable_gqa
+        return varlen_attn(*by_token, *layout, **options)[None], None
+    inputs = query_1HTD, key_1GTD, value_1GTD
+    return _one_after_the_other(*inputs, cu_seqlens, dropout_p=dropout, scale=scaling, enable_gqa=enable_gqa), None
+
+
+@torch.compiler.disable  # the number of examples would be part of the compiled program
+def _one_after_the_other(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, **options: Any) -> Tensor:
+    examples = [slice(start, end) for start, end in itertools.pairwise(cu_seqlens.tolist())]
     outputs = [
-        scaled_dot_product_attention(
-            query_1HTD[:, :, start:end],
-            key_1GTD[:, :, start:end],
-            value_1GTD[:, :, start:end],
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=enable_gqa,
-        )
-        for start, end in itertools.pairwise(cu_seqlens.tolist())
+        scaled_dot_product_attention(query[:, :, each], key[:, :, each], value[:, :, each], is_causal=True, **options)
+        for each in examples
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2)

@@ -45,4 +45,19 @@ class _Lookup(torch.autograd.Function):
         if ctx.padding_idx is not None:  # its row is not trained as an input
             grad_NC = grad_NC.masked_fill((ids_N == ctx.padding_idx)[:, None], 0)
         grad_VC = ctx.head_gradients.pop() if ctx.head_gradients else grad_NC.new_zeros(ctx.shape)
+        if grad_VC.dtype not in (torch.float32, torch.float64):
+            ids_N, grad_NC = _sum_by_id(ids_N, grad_NC)
         return None, grad_VC.index_add_(0, ids_N, grad_NC.to(grad_VC.dtype)), None, None
+
+
+def _sum_by_id(ids_N: Tensor, grad_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids without repetition, and the float32 sum of each one's rows; the rest of N is filled with zeros for id 0.
+
+    In half precision a frequent token's row would lose what each of its many occurrences adds. The shapes do not
+    depend on the ids, so nothing waits for the GPU.
+    """
+    sorted_N, order_N = ids_N.sort()
+    position_N = sorted_N.diff(prepend=sorted_N[:1]).ne(0).cumsum(0)
+    unique_N = torch.zeros_like(ids_N).scatter_(0, position_N, sorted_N)
+    sums_NC = torch.zeros_like(grad_NC, dtype=torch.float32).index_add_(0, position_N, grad_NC[order_N].float())
+    return unique_N, sums_NC

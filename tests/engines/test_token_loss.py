@@ -95,7 +95,7 @@ def test_half_precision_is_close_to_the_wide_computation(name: str, chunk_tokens
     hidden_NC, head_VC, targets_N, inputs = _inputs(23, torch.bfloat16)
     losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), inputs, chunk_tokens)
     assert losses.loss.dtype == losses.logprob_N.dtype == torch.float32
-    logits_NV = (hidden_NC @ head_VC.T).detach().float()  # the product itself is in bfloat16
+    logits_NV = hidden_NC.detach().float() @ head_VC.detach().float().T  # never rounded to bfloat16
     torch.testing.assert_close(losses.logprob_N, logits_NV.log_softmax(-1).gather(1, targets_N[:, None])[:, 0])
     losses.loss.backward()
     assert hidden_NC.grad is not None and hidden_NC.grad.dtype == torch.bfloat16
@@ -127,8 +127,8 @@ def test_frozen_inputs_get_no_gradient(frozen: str) -> None:
 def test_gradients_are_not_computed_under_no_grad(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden_NC, head_VC, targets_N, inputs = _inputs(23)
     allocated = []
-    plain = torch.zeros_like
-    monkeypatch.setattr(module.torch, "zeros_like", lambda *a, **k: allocated.append(a) or plain(*a, **k))
+    plain = torch.empty_like
+    monkeypatch.setattr(module.torch, "empty_like", lambda *a, **k: allocated.append(a) or plain(*a, **k))
     with torch.no_grad():
         loss = token_loss(hidden_NC, head_VC, targets_N, make_loss("sft"), inputs, 5).loss
     assert not allocated and not loss.requires_grad

@@ -105,6 +105,7 @@ class MicroBatchTensors(NamedTuple):
     input_ids_BT: Tensor
     position_ids_BT: Tensor  # start again at 0 with each example
     cu_seqlens: Tensor | None  # int32, where examples begin in a packed row, and its length; None without packing
+    max_seqlen: int | None  # tokens of the packed row's longest example; not a tensor, so no GPU is waited for
     predictor_index_N: Tensor  # indices into the flattened B x T, of the hidden states that predict ...
     targets_N: Tensor  # ... these token ids
     response_N: Tensor  # 0 .. R-1
@@ -112,7 +113,8 @@ class MicroBatchTensors(NamedTuple):
     origin_N: Tensor  # indices into ORIGINS
 
     def to(self, device: torch.device | str) -> "MicroBatchTensors":
-        return MicroBatchTensors(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self))
+        move = (each.to(device, non_blocking=True) if isinstance(each, Tensor) else each for each in self)
+        return MicroBatchTensors(*move)
 
 
 def num_steps(num_examples: int, global_batch_size: int, epochs: int) -> int:
@@ -184,6 +186,7 @@ def collate(examples: Examples, batch: Sequence[int], rows: MicroBatch, packed: 
         torch.from_numpy(input_ids.reshape(len(rows), width)),
         torch.from_numpy(_ranges(np.zeros_like(starts), padded_lengths).reshape(len(rows), width)),
         torch.tensor([0, *lengths.cumsum()], dtype=torch.int32) if packed else None,
+        int(lengths.max()) if packed else None,
         torch.from_numpy(_ranges(starts + prompt_lengths - 1, response_lengths)),
         torch.from_numpy(targets),
         torch.from_numpy(np.repeat(np.arange(len(members)), response_lengths)),
@@ -194,5 +197,5 @@ def collate(examples: Examples, batch: Sequence[int], rows: MicroBatch, packed: 
 
 def _empty_micro_batch(packed: bool) -> MicroBatchTensors:
     dummy_row_BT, nothing_N = torch.zeros(1, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    cu_seqlens = torch.tensor([0, 2], dtype=torch.int32) if packed else None
-    return MicroBatchTensors(dummy_row_BT, torch.arange(2)[None], cu_seqlens, *([nothing_N] * 5))
+    cu_seqlens, max_seqlen = (torch.tensor([0, 2], dtype=torch.int32), 2) if packed else (None, None)
+    return MicroBatchTensors(dummy_row_BT, torch.arange(2)[None], cu_seqlens, max_seqlen, *([nothing_N] * 5))

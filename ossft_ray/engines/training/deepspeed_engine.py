@@ -23,7 +23,7 @@ _DECIDED_BY = {
 
 
 def check_deepspeed_settings(settings: Train) -> None:
-    """Raise InputError if `[train.deepspeed]` sets what another key decides, or an offload needs another ZeRO stage."""
+    """Raise InputError if `[train.deepspeed]` sets what another key decides, or a key needs another ZeRO stage."""
     for key, ours in _DECIDED_BY.items():
         section, _, name = key.rpartition(".")
         given = settings.deepspeed.get(section, {}) if section else settings.deepspeed
@@ -31,6 +31,8 @@ def check_deepspeed_settings(settings: Train) -> None:
             raise InputError(f"[train.deepspeed] {key}: is decided by {ours}; leave it out here")
     if settings.offload != "none" and settings.zero_stage == 0:
         raise InputError('[train] offload: needs zero_stage 1, 2 or 3; set one, or offload = "none"')
+    if settings.compile is True and settings.zero_stage == 3:
+        raise InputError("[train] compile: layers that ZeRO stage 3 shards cannot be compiled; set another zero_stage")
     if settings.offload == "all" and settings.zero_stage != 3:
         raise InputError('[train] offload: "all" needs zero_stage 3; set it, or offload = "optimizer"')
 
@@ -38,7 +40,11 @@ def check_deepspeed_settings(settings: Train) -> None:
 def deepspeed_config(settings: Train, num_workers: int, load_universal: bool = False) -> dict[str, Any]:
     """DeepSpeed's configuration. Its batch sizes are nominal: the step loop itself marks where a step ends."""
     bf16 = settings.precision == "bf16"
-    zero: dict[str, Any] = {"stage": settings.zero_stage}
+    # Stage 0 would add up the gradients of a step's passes in bf16. Stage 1 adds them up in fp32, and with one worker
+    # it shards nothing.
+    zero: dict[str, Any] = {"stage": max(1, settings.zero_stage) if bf16 else settings.zero_stage}
+    if num_workers > 1 and zero["stage"] > 0 and torch.cuda.is_available():
+        zero["overlap_comm"] = True
     if settings.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if settings.offload == "all":
@@ -53,7 +59,7 @@ def deepspeed_config(settings: Train, num_workers: int, load_universal: bool = F
         "zero_force_ds_cpu_optimizer": False,  # offloaded or not, the optimizer is torch's
         "steps_per_print": 2**31,
     }
-    if bf16 and settings.zero_stage > 0:  # stage 0 has no such setting
+    if bf16:
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     if load_universal:
         config["checkpoint"] = {"load_universal": True}
@@ -83,8 +89,6 @@ def shard_for_training(module: torch.nn.Module, settings: Train, load_universal:
     )
     if num_workers == 1 and isinstance(engine.optimizer, torch.optim.Optimizer):
         engine.enable_backward_allreduce = False  # it would copy all gradients to itself
-    if settings.zero_stage == 0:
-        optimizer.state.clear()  # in bf16 it has taken an empty step, which Adam's bias correction would count
     engine.train()
     return engine
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ossft_ray.config import Train
 from ossft_ray.engines.token_loss import LossInputs, TokenLosses
 from ossft_ray.engines.training.batches import Examples, MicroBatchTensors, assign_micro_batches, collate
+from ossft_ray.engines.training.pass_size import PassSize
 from ossft_ray.method.packing import MicroBatch
 
 
@@ -26,11 +27,11 @@ class PolicyRunner:
         """`packed` as from `load_model`."""
         self.module, self.device, self.settings, self.packed = module, device, settings, packed
         self.rank, self.num_workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.pass_size = PassSize(settings, device)
 
     def assign(self, examples: Examples, batch: Sequence[int]) -> list[list[MicroBatch]]:
         """The micro-batches of each worker, split as `[train]` says."""
-        settings = self.settings
-        max_tokens = settings.max_length if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
+        settings, max_tokens = self.settings, self.pass_size.tokens
         row_tokens = max_tokens if self.packed else settings.max_length
         lengths = examples.lengths[batch].tolist()
         return assign_micro_batches(lengths, self.num_workers, max_tokens, row_tokens, settings.packing)

@@ -45,7 +45,7 @@ def _sequence_lengths(tensors: MicroBatchTensors) -> dict[str, Any]:
     """What packed attention needs. Without it, and without a mask, transformers goes by the position ids."""
     if tensors.cu_seqlens is None:
         return {}
-    return {"cu_seqlens": tensors.cu_seqlens, "max_seqlen": int(tensors.cu_seqlens.diff().max())}
+    return {"cu_seqlens": tensors.cu_seqlens, "max_seqlen": tensors.max_seqlen}
 
 
 def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
@@ -72,7 +72,24 @@ def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
         add_adapters(model, settings.lora)
     if settings.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    if _compiles(settings):
+        _compile_layers(model)
     return model, packed
+
+
+def _compiles(settings: Train) -> bool:
+    if settings.compile != "auto":
+        return settings.compile
+    return torch.cuda.is_available() and settings.precision == "bf16" and settings.zero_stage < 3
+
+
+def _compile_layers(model: Any) -> None:
+    """Compile each decoder layer; all share one compiled program, for passes of any number of tokens."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(dynamic=True)
 
 
 def _check_head(model: Any, name: str) -> None:

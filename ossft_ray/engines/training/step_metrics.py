@@ -3,8 +3,6 @@
 Every figure is over the response tokens of the whole global batch, and again for each origin among them.
 """
 
-import resource
-
 import torch
 
 from ossft_ray.common.types import ORIGINS
@@ -55,10 +53,3 @@ def _means(sums: list[float]) -> dict[str, float]:
         "effective_sample_size": of["p"] ** 2 / (tokens * of["p_squared"]) if of["p_squared"] else 0.0,
         "entropy": of["entropy"] / tokens,
     }
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory that this worker has used so far: of its GPU, else of main memory."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -17,7 +17,7 @@ from ossft_ray.engines.training.diagnosis import GradientWatch, explain_out_of_m
 from ossft_ray.engines.training.flops import ModelSize, flops_utilization
 from ossft_ray.engines.training.forward import PolicyRunner
 from ossft_ray.engines.training.policy_model import PolicyLoss, load_model
-from ossft_ray.engines.training.step_metrics import TokenSums, peak_memory_bytes
+from ossft_ray.engines.training.step_metrics import TokenSums
 from ossft_ray.method.coefficients import make_loss
 from ossft_ray.method.learning_rate import learning_rate_at
 from ossft_ray.method.packing import MicroBatch, padding_share
@@ -103,7 +103,7 @@ class Trainer:
         if settings.loss == "psft" and self.step % settings.psft.refresh_every == 0:
             self._refresh_reference(range(self.step, min(self.step + settings.psft.refresh_every, self.num_steps)))
         num_tokens = int(self.examples.response_lengths[batch].sum())
-        assigned = self._runner.assign(self.examples, batch)
+        assigned, pass_tokens = self._runner.assign(self.examples, batch), self._runner.pass_size.tokens
         metrics = self._accumulate_gradients(batch, assigned[self.rank], num_tokens)
         raise_if_not_finite("loss", metrics["loss"], self.step + 1, problem_ids)
         learning_rate = learning_rate_at(self.step, self.num_steps, settings.learning_rate, settings.warmup_ratio)
@@ -111,6 +111,7 @@ class Trainer:
         self._on_phase(self.step + 1, num_passes, "step")
         grad_norm = take_step(self.engine, learning_rate)
         self.gradient_watch.raise_if_exploding(grad_norm, self.step + 1, problem_ids)
+        self._runner.pass_size.grow()
         self.step += 1
         self._on_phase(self.step, num_passes, "report")
         seconds = time.perf_counter() - started
@@ -128,7 +129,8 @@ class Trainer:
             "seconds": seconds,
             "tokens_per_second": num_tokens / seconds,
             "padding_share": 0.0 if self._runner.packed else padding_share(filled, lengths),
-            "peak_memory_bytes": peak_memory_bytes(self.engine.device),
+            "pass_tokens": pass_tokens,
+            "peak_memory_bytes": self._runner.pass_size.peak_bytes,
             **flops_utilization(self._model_size, lengths, seconds, self.num_workers, self.engine.device),
         }
 
@@ -140,12 +142,15 @@ class Trainer:
         for number, rows in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
             self._on_phase(self.step + 1, number, "forward")
-            output = self._runner.forward(self.examples, batch, rows, self.reference, self.step / self.num_steps)
-            sums.add(output)
-            self._on_phase(self.step + 1, number, "backward")
-            # the mean over the response tokens of the *global* batch; DeepSpeed averages over workers, which the
-            # factor undoes, so the gradient does not depend on how the batch was split
-            self.engine.backward(output.losses.loss * (self.num_workers / num_tokens), scale_wrt_gas=False)
+            with self._runner.pass_size.measured(
+                sum(self.examples.lengths[batch[index]] for row in rows for index in row)
+            ):
+                output = self._runner.forward(self.examples, batch, rows, self.reference, self.step / self.num_steps)
+                sums.add(output)
+                self._on_phase(self.step + 1, number, "backward")
+                # the mean over the response tokens of the *global* batch; DeepSpeed averages over workers, which the
+                # factor undoes, so the gradient does not depend on how the batch was split
+                self.engine.backward(output.losses.loss * (self.num_workers / num_tokens), scale_wrt_gas=False)
         sums.reduce()
         return sums.metrics()
 
