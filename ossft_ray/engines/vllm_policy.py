@@ -16,13 +16,14 @@ from typing import Any
 from ossft_ray.common.errors import InputError, JobError, brief
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Policy
+from ossft_ray.engines.repetition import repetition_end, seems_to_repeat
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.model_location import model_path
 
 _PICKLE_FORMATS = ("pt", "npcache")
 _READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
 _USED_SHARE = 0.9  # of the share of a GPU that an engine is given; the rest is for what vLLM does not count
-_REPEATED_TOKENS = (64, 4)  # the longest and the shortest sequence that counts as repeated
+_LOOK_SECONDS, _LOOK_TOKENS = 0.5, 64  # between two looks for repetition at a response that is being sampled
 
 
 class EngineDied(Exception):
@@ -66,6 +67,8 @@ class VllmPolicy:
         self.chat = chat
         self._num_ended = 0  # tokens of responses that are finished or were given up
         self._states: dict[str, Any] = {}  # vLLM's record of each request that was under way a moment ago
+        self._max_repeats: dict[str, int] = {}  # by request under way
+        self._watch: asyncio.Task[None] | None = None
         self._keep_logprobs = keep_logprobs
         if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
             settings["logprobs_mode"] = "processed_logprobs"
@@ -95,6 +98,10 @@ class VllmPolicy:
 
         parameters = self._parameters(sampling, seed, max_new_tokens=self.chat.context_length - len(prompt_ids))
         prompt = TokensPrompt(prompt_token_ids=prompt_ids)
+        if sampling.max_repeats:
+            self._max_repeats[request_id] = sampling.max_repeats
+            if self._watch is None or self._watch.done():
+                self._watch = asyncio.create_task(self._end_repetitions())
         try:
             outputs = self._engine.generate(prompt, parameters, request_id, lora_request=self._lora)
             (output,) = [output async for output in outputs]
@@ -103,16 +110,20 @@ class VllmPolicy:
         except asyncio.CancelledError:  # it was begun early and is not needed
             self._num_ended += _num_tokens(self._states.get(request_id))
             raise
+        finally:
+            self._max_repeats.pop(request_id, None)
         completion = output.outputs[0]
-        token_ids = list(completion.token_ids)
+        token_ids, finish_reason = list(completion.token_ids), str(completion.finish_reason)
         self._num_ended += len(token_ids)
+        if (end := repetition_end(token_ids, sampling.max_repeats)) is not None:
+            token_ids, finish_reason = token_ids[:end], "repetition"
         logprobs = None
         if self._keep_logprobs:
-            # at temperature 0 vLLM reports those of temperature 1, but the choice was certain
-            certain, candidates = sampling.temperature == 0, zip(token_ids, completion.logprobs, strict=True)
+            # at temperature 0 vLLM reports those of temperature 1, but the choice was certain; the rest may be cut off
+            certain, candidates = sampling.temperature == 0, zip(token_ids, completion.logprobs, strict=False)
             logprobs = [0.0 if certain else float(of_token[token].logprob) for token, of_token in candidates]
         text = self.chat.decode(token_ids)
-        return Response(text, token_ids, str(completion.finish_reason), self.chat.opens_thinking, logprobs)
+        return Response(text, token_ids, finish_reason, self.chat.opens_thinking, logprobs)
 
     def num_sampled_tokens(self) -> int:
         """The tokens that the engine has sampled so far, also of responses under way and of those that were given up.
@@ -125,11 +136,10 @@ class VllmPolicy:
 
     def _parameters(self, sampling: Sampling, seed: int, max_new_tokens: int) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind
 
         if max_new_tokens < 1:
             raise PromptTooLong(f"{-max_new_tokens} tokens more than the context holds")
-        repeats = sampling.max_repeats
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -137,10 +147,26 @@ class VllmPolicy:
             seed=seed,
             logprobs=0 if self._keep_logprobs else None,  # of the sampled token alone
             stop_token_ids=self.chat.stop_token_ids,
-            repetition_detection=RepetitionDetectionParams(*_REPEATED_TOKENS, repeats) if repeats else None,
             detokenize=False,  # the text is decoded once, at the end
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+    async def _end_repetitions(self) -> None:
+        """Abort the requests that only repeat themselves, for as long as any is under way that is to be cut.
+
+        This saves tokens, and decides nothing: `sample` cuts a response at the same token, whenever it was aborted.
+        """
+        looked_at: dict[str, int] = {}  # tokens at the last look
+        while self._max_repeats:
+            await asyncio.sleep(_LOOK_SECONDS)
+            looked_at = {name: num_tokens for name, num_tokens in looked_at.items() if name in self._max_repeats}
+            for state in list(self._engine.output_processor.request_states.values()):
+                name, max_repeats = state.external_req_id, self._max_repeats.get(state.external_req_id, 0)
+                if not max_repeats or _num_tokens(state) < looked_at.get(name, 0) + _LOOK_TOKENS:
+                    continue
+                looked_at[name], token_ids = _num_tokens(state), state.detokenizer.output_token_ids
+                if seems_to_repeat(token_ids) and repetition_end(token_ids, max_repeats) is not None:
+                    await self._engine.abort(name)
 
     async def load_weights(self, folder: str) -> None:
         """Switch to the weights of another model of the same shape, while no request is in flight.
