@@ -127,7 +127,7 @@ def run_trl(folder: Path, shape: str, num_steps: int, lora: bool) -> dict[str, A
 def rollout(folder: Path) -> dict[str, Any]:
     """benchmarks/rollout.py on this model: the speed of rewriting relative to raw vLLM."""
     program = Path(__file__).with_name("rollout.py")
-    command = [sys.executable, str(program), "--model", str(folder / MODEL), "--problems", "256", "--rounds", "1"]
+    command = [sys.executable, str(program), "--model", str(folder / MODEL), "--requests", "1024", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or ["no reason given"])[-1]}
