@@ -93,22 +93,17 @@ def state(tiny: bool, _: Path) -> Iterator[Row]:
 
 
 def rollout(tiny: bool, _: Path) -> Iterator[Row]:
-    """`benchmarks/rollout.py`: rewriting beside raw vLLM."""
-    shape, sizes = ("tiny", (8,)) if tiny else ("1.5b", (256, 1024))
+    """`benchmarks/rollout.py`: rewriting beside raw vLLM, without and with vLLM's repetition check; two engines."""
+    shape, requests = ("tiny", ["32"]) if tiny else ("1.5b", ["256", "1024"])
+    two_engines = ["--gpus-per-policy", "0.5", "--methods", "ossft_rewrite"]
+    variants = [["--methods", "raw_vllm", "raw_vllm_checked", "ossft_rewrite"], *[two_engines] * (not tiny)]
     with _model(shape) as folder:
-        for requests in sizes:
-            program = str(Path(__file__).with_name("rollout.py"))
-            options = [
-                "--model",
-                str(folder / MODEL),
-                "--problems",
-                str(requests // 4),
-                "--samples",
-                "4",
-                "--rounds",
-                "1",
-            ]
-            yield {"requests": requests, **_last_line([sys.executable, program, *options])}
+        program, model = str(Path(__file__).with_name("rollout.py")), str(folder / MODEL)
+        for options in variants:
+            command = [sys.executable, program, "--model", model, "--rounds", "1", "--requests", *requests, *options]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+                assert process.stdout is not None
+                yield from ({"line": line.strip()} for line in process.stdout if "tokens" in line or "fail" in line)
 
 
 def demo(tiny: bool, _: Path) -> Iterator[Row]:
@@ -157,13 +152,6 @@ def _train(shape: str, variants: list[tuple[str, Row]], num_steps: int = 6) -> I
 
 def _in_process(folder: Path, way: str, arguments: Row) -> Row:
     return run_in_process(__file__, folder, ["--way", way, "--arguments", json.dumps(arguments)])
-
-
-def _last_line(command: list[str]) -> Row:
-    done = subprocess.run(command, capture_output=True, text=True)
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["no reason given"]
-    figures: Row = {"failed": lines[-1]} if done.returncode else json.loads(lines[-1])
-    return figures
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
 """Tokens a second of `ossft rewrite` compared with vLLM alone, on the same requests and engine settings.
 
-    python benchmarks/rollout.py [--problems 96] [--samples 4] [--rounds 3]
-    python benchmarks/rollout.py --model Qwen/Qwen2.5-Math-1.5B --problems 1024    # on a GPU; not run yet
+    python benchmarks/rollout.py [--requests 384] [--samples 4] [--rounds 3]
+    python benchmarks/rollout.py --model FOLDER --requests 256 1024 --rounds 1 --methods raw_vllm ossft_rewrite
+    python benchmarks/rollout.py --model FOLDER --gpus-per-policy 0.5 --methods ossft_rewrite    # two on one GPU
 
-Four methods sample the same responses (same prompts, seeds and limits), one after the other in separate processes, for
-several rounds: `AsyncLLM` with all requests at once; `LLM.generate` likewise; `ossft rewrite` (exhaustive, one stage,
-including verification and writing); Ray's `ray.data.llm` processor. The clock runs from the first request to a loaded
-engine until the last response. The default model is random, and large enough that the engine dominates on a CPU. The
-last line is a JSON object; ratios are medians over rounds.
+The methods sample the same responses (same prompts, seeds and limits), one after the other in separate processes, for
+several rounds: `AsyncLLM` with all requests at once, without and with vLLM's own check for repetition; `LLM.generate`;
+`ossft rewrite` (exhaustive, one stage, with our check, verification and writing); Ray's `ray.data.llm` processor. The
+clock runs from the first request to a loaded engine until the last response. The default model is random, and large
+enough that the engine dominates on a CPU. A method that fails is reported and left out. Each figure is printed as soon
+as it is known. The last line is a JSON object, by the number of requests; ratios are medians over rounds.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ossft_ray.common import playground_paths
+from ossft_ray.common.errors import telling_sentence
 from ossft_ray.config import Experiment, load_experiment
 from ossft_ray.engines.vllm_policy import engine_settings
 from ossft_ray.method.prompts import solve_prompt
@@ -30,7 +33,8 @@ from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.policy.chat import Chat, load_chat
 
-METHODS = ("raw_vllm", "llm_generate", "ossft_rewrite", "ray_data_llm")
+METHODS = ("raw_vllm", "raw_vllm_checked", "llm_generate", "ossft_rewrite", "ray_data_llm")
+OURS = "ossft_rewrite"
 FIGURES = "figures.json"
 MAX_TOKENS = 400
 MAX_NUM_SEQS = 64
@@ -61,12 +65,15 @@ def make_model(folder: Path) -> None:
     Qwen2ForCausalLM(Qwen2Config(**settings)).to(torch.bfloat16).save_pretrained(folder)
 
 
-def make_experiment(folder: Path, model: str | None, num_problems: int, num_samples: int) -> Path:
-    if model is None:
+def make_experiment(
+    folder: Path, model: str | None, num_requests: int, num_samples: int, gpus_per_policy: float | None
+) -> Path:
+    if model is None and not (folder / "model").is_dir():
         (folder / "model").mkdir()
         make_model(folder / "model")
+    resources = f"[resources]\ngpus_per_policy = {gpus_per_policy}" if gpus_per_policy is not None else ""
     engine = f"engine = {{ max_num_seqs = {MAX_NUM_SEQS} }}" if model is None else ""
-    rows = (json.dumps(row) for row in training_problems(num_problems, seed=1))
+    rows = (json.dumps(row) for row in training_problems(num_requests // num_samples, seed=1))
     (folder / "problems.jsonl").write_text("\n".join(rows))
     config = folder / "experiment.toml"
     config.write_text(f"""
@@ -83,31 +90,37 @@ columns = {{ question = "question", expert_solution = "expert_solution" }}
 stages = ["self"]
 exhaustive = true
 self_alignment = {{ num_samples = {num_samples}, max_tokens = {MAX_TOKENS} }}
+{resources}
 """)
     return config
 
 
-def requests(experiment: Experiment, chat: Chat) -> list[tuple[list[int], dict[str, Any]]]:
-    """The prompts and sampling parameters of the requests that `ossft rewrite` makes."""
+def requests(experiment: Experiment, chat: Chat, checked: bool = False) -> list[tuple[list[int], dict[str, Any]]]:
+    """The prompts and sampling parameters of `ossft rewrite`; with `checked`, vLLM looks for repetition."""
     from vllm.sampling_params import RepetitionDetectionParams
 
     settings, found = experiment.rewrite, []
     for row in map(json.loads, Path(str(experiment.data.path)).read_text().splitlines()):
         prompt_ids = chat.render(solve_prompt(row["question"]))
         for index in range(settings.self_alignment.num_samples):
-            parameters = {
+            parameters: dict[str, Any] = {
                 "temperature": 1.0,
                 "max_tokens": MAX_TOKENS,
                 "seed": derive_seed(experiment.run.seed, row["id"], "self", index),
                 "stop_token_ids": chat.stop_token_ids,
                 "detokenize": False,
-                "repetition_detection": RepetitionDetectionParams(64, 4, settings.max_repeats),
             }
+            if checked:
+                parameters["repetition_detection"] = RepetitionDetectionParams(64, 4, settings.max_repeats)
             found.append((prompt_ids, parameters))
     return found
 
 
-def raw_vllm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
+def raw_vllm_checked(experiment: Experiment, chat: Chat) -> tuple[int, float]:
+    return raw_vllm(experiment, chat, checked=True)
+
+
+def raw_vllm(experiment: Experiment, chat: Chat, checked: bool = False) -> tuple[int, float]:
     from vllm import SamplingParams, TokensPrompt
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.sampling_params import RequestOutputKind
@@ -124,7 +137,7 @@ def raw_vllm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
             (output,) = [output async for output in stream]
             return len(output.outputs[0].token_ids)
 
-        all_requests = requests(experiment, chat)
+        all_requests = requests(experiment, chat, checked)
         began = time.monotonic()
         lengths = await asyncio.gather(*(one(number, *request) for number, request in enumerate(all_requests)))
         seconds = time.monotonic() - began
@@ -203,23 +216,47 @@ def ray_data_llm(experiment: Experiment, chat: Chat) -> tuple[int, float]:
     return sum(row["num_tokens"] for row in done), max(ends.values()) - began
 
 
-def measure(method: str, config: Path) -> dict[str, float]:
-    """One measurement in a new process."""
+def measure(method: str, config: Path) -> dict[str, float] | None:
+    """One measurement in a new process; None, after a line that says why, if it fails."""
     command = [sys.executable, __file__, "--only", method, "--config", str(config)]
     with (config.parent / f"{method}.log").open("a") as log:
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
-        sys.exit(f"{method} failed: {(config.parent / f'{method}.log').read_text()[-2000:]}")
+        output = (config.parent / f"{method}.log").read_text()
+        print(f"{method} failed: {telling_sentence(output) or output[-2000:]}", flush=True)
+        return None
     figures: dict[str, float] = json.loads((config.parent / FIGURES).read_text())
     return figures
+
+
+def compare(methods: list[str], config: Path, num_rounds: int) -> dict[str, Any]:
+    """Tokens a second of all methods, and the ratios of ours to the others'."""
+    rates: dict[str, list[float]] = {method: [] for method in methods}
+    for number in range(num_rounds):
+        for method in methods if number % 2 == 0 else reversed(methods):
+            if (figures := measure(method, config)) is None:
+                continue
+            rates[method].append(figures["tokens"] / figures["seconds"])
+            print(
+                f"round {number + 1}  {method:<16} {figures['tokens']:>8} tokens in {figures['seconds']:6.1f} s  "
+                f"{rates[method][-1]:7.0f} tokens/s",
+                flush=True,
+            )
+    found: dict[str, Any] = {method: round(statistics.median(each)) for method, each in rates.items() if each}
+    for method in found.keys() - {OURS} if OURS in found else ():
+        pairs = zip(rates[OURS], rates[method], strict=False)
+        found[f"ratio_to_{method}"] = round(statistics.median(ours / other for ours, other in pairs), 3)
+    return dict(sorted(found.items()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", help="a Hugging Face folder or Hub id; by default a random model is made")
-    parser.add_argument("--problems", type=int, default=96)
-    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--requests", type=int, nargs="+", default=[384], help="responses, once for each number")
+    parser.add_argument("--samples", type=int, default=4, help="responses of a problem")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS))
+    parser.add_argument("--gpus-per-policy", type=float, help="for ossft_rewrite; 0.5: two engines on each GPU")
     parser.add_argument("--only", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -230,25 +267,15 @@ def main() -> None:
         (arguments.config.parent / FIGURES).write_text(json.dumps(figures))
         return
 
-    rates: dict[str, list[float]] = {method: [] for method in METHODS}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
-        config = make_experiment(Path(folder), arguments.model, arguments.problems, arguments.samples)
-        for number in range(arguments.rounds):
-            for method in METHODS if number % 2 == 0 else reversed(METHODS):
-                figures = measure(method, config)
-                rates[method].append(figures["tokens"] / figures["seconds"])
-                print(
-                    f"round {number + 1}  {method:<14} {figures['tokens']:>8} tokens in {figures['seconds']:6.1f} s  "
-                    f"{rates[method][-1]:7.0f} tokens/s",
-                    flush=True,
-                )
-    ours = rates["ossft_rewrite"]
-    ratios = {
-        f"ratio_to_{method}": round(statistics.median(a / b for a, b in zip(ours, rates[method], strict=True)), 3)
-        for method in METHODS
-        if method != "ossft_rewrite"
-    }
-    print(json.dumps(ratios | {"rounds": arguments.rounds, "requests": arguments.problems * arguments.samples}))
+        for num_requests in arguments.requests:
+            config = make_experiment(
+                Path(folder), arguments.model, num_requests, arguments.samples, arguments.gpus_per_policy
+            )
+            print(f"{num_requests} requests", flush=True)
+            results[num_requests] = compare(arguments.methods, config, arguments.rounds)
+            print(json.dumps(results), flush=True)
 
 
 if __name__ == "__main__":

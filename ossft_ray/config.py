@@ -370,7 +370,7 @@ class Resources(Section):
     min_policies: PositiveInt | None = Field(None, description="Start with this many, and grow to `num_policies`.")
     problems_in_flight: PositiveInt | Auto = Field("auto", description="Problems that a policy works on at once.")
     gpus_per_policy: NonNegativeFloat | Auto = Field(
-        "auto", description="Whole GPUs, or a fraction of one (then set `gpu_memory_utilization` in `policy.engine`)."
+        "auto", description="Whole GPUs, a fraction of one, or 0 for vLLM's CPU build; `auto`: what one engine spans."
     )
     replan_after: Duration = Field("5m", description="Wait this long for a lost node before continuing with fewer.")
     num_train_workers: PositiveInt | Auto = Field("auto", description="Training workers.")

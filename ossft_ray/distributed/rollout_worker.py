@@ -29,9 +29,11 @@ from ossft_ray.distributed.logs import engine_fault, explain_failure, redirect_o
 from ossft_ray.distributed.processes import Processes, current_processes
 from ossft_ray.distributed.progress import REPORT_SECONDS
 from ossft_ray.distributed.shared_output import check_sees_run
-from ossft_ray.engines.in_flight import InFlight, problems_in_flight
+from ossft_ray.engines.gpus import alone_on
+from ossft_ray.engines.in_flight import InFlight, problems_in_flight, spare_below
 from ossft_ray.engines.vllm_policy import EngineDied, Sampling, VllmPolicy
 from ossft_ray.policy.chat import load_chat
+from ossft_ray.policy.model_location import fetch_weights
 from ossft_ray.verification import Verdict, VerifierPool
 
 MAX_DEATHS = 3  # consecutive deaths of engines or actors, without a response in between
@@ -63,7 +65,9 @@ class RolloutWorker:
         self._loading = asyncio.Lock()
         self._deaths = 0
         self.interruptions: Counter[str] = Counter()  # by request: how often the engine died while it was in flight
-        self.in_flight = InFlight(problems_in_flight(experiment))
+        # What the plan gives this worker; more may be visible.
+        self.num_gpus = float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0))
+        self.in_flight = InFlight(problems_in_flight(experiment), spare_below(self.num_gpus))
         self._num_verdicts = 0
         self.metrics.watch("ossft_requests_in_flight", lambda: self.in_flight.num_requests)
         self.metrics.watch("ossft_verdicts_in_flight", lambda: self._num_verdicts)
@@ -93,7 +97,9 @@ class RolloutWorker:
     def start_policy(self) -> VllmPolicy:
         """Load an engine, which takes minutes for a large model; raises EngineDied."""
         self.verifiers.warm_up()  # while the engine loads; later they would take CPUs from the first verdicts
-        return VllmPolicy(self.experiment.policy, self.chat, self.keeps_logprobs())
+        fetch_weights(self.experiment.policy)
+        with alone_on(ray.get_gpu_ids()):  # engines may share a GPU
+            return VllmPolicy(self.experiment.policy, self.chat, self.keeps_logprobs(), self.num_gpus)
 
     @asynccontextmanager
     async def problem_slot(self) -> AsyncIterator[None]:

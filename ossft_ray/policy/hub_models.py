@@ -2,8 +2,10 @@
 
 import os
 import re
+import socket
 from pathlib import Path
 
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.policy.model_files import CONFIG, check_weights
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -38,3 +40,24 @@ def check_hub_weights(model: str, commit: str) -> None:
     except (OSError, ValueError):  # without a network, the files in the cache count
         names = os.listdir(Path(hf_hub_download(model, CONFIG, revision=commit, local_files_only=True)).parent)
     check_weights(names, model)
+
+
+def fetch_hub_weights(model: str, revision: str | None, cache: str | None = None) -> None:
+    """Download the safetensors of a Hub model into `cache`, unless they are there; by default into the Hub's own cache.
+
+    Processes of a node that ask for the same file at the same time wait for the first one.
+
+    Raises:
+        InputError: neither the Hub nor the cache gives the model.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(
+            model, revision=revision, cache_dir=cache, allow_patterns="*.safetensors", ignore_patterns="*/*"
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"[policy] model: the weights of {model} cannot be downloaded to {socket.gethostname()}: {brief(error)}; "
+            "allow access to the Hub, or copy the model to every node"
+        ) from error

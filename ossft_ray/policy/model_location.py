@@ -7,9 +7,11 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder, digest_files
 from ossft_ray.common.uris import is_uri
 from ossft_ray.config import Policy
+from ossft_ray.policy.hub_models import fetch_hub_weights
 from ossft_ray.policy.model_files import CONFIG, download_model
 
 _DIGESTED = (".json", ".safetensors", ".jinja")
+_SAFETENSORS = ("auto", "safetensors")  # load formats of vLLM that read them from a disk
 
 
 def model_path(name: str, weights: bool = False) -> str:
@@ -33,6 +35,17 @@ def model_path(name: str, weights: bool = False) -> str:
     if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise InputError(f"[policy] model: no model folder at {name}; give a folder, a Hub id, or 'playground'")
     return name
+
+
+def fetch_weights(policy: Policy) -> None:
+    """Bring the weights onto this machine, so that the start of an engine takes no longer than loading them.
+
+    Raises:
+        InputError: the weights cannot be downloaded.
+    """
+    path = model_path(policy.model, weights=True)
+    if not Path(path).is_dir() and policy.engine.get("load_format", "auto") in _SAFETENSORS:
+        fetch_hub_weights(path, policy.revision, policy.engine.get("download_dir"))
 
 
 def model_digest(policy: Policy) -> str:

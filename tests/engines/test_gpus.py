@@ -1,5 +1,7 @@
 """The GPUs of a machine: the driver's view through NVML, and PyTorch's view from a new process."""
 
+import multiprocessing
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from ossft_ray.engines.gpus import DriverGpus, TorchGpus, driver_gpus, torch_gpus, used_gpu_memory
+from ossft_ray.engines.gpus import DriverGpus, TorchGpus, alone_on, driver_gpus, torch_gpus, used_gpu_memory
 
 
 def fake_driver(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> None:
@@ -63,3 +65,39 @@ def test_a_torch_that_cannot_be_imported_gives_the_reason(monkeypatch: pytest.Mo
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert torch_gpus() == TorchGpus([], None, "ImportError: libcudart is missing")
+
+
+def hold(gpu_ids: list[int | str], folder: str, entered: Any) -> None:
+    tempfile.tempdir = folder
+    with alone_on(gpu_ids):
+        entered.set()
+        multiprocessing.Event().wait()  # until it is killed
+
+
+def test_one_process_at_a_time_is_alone_on_a_gpu(tmp_path: Path) -> None:
+    """A GPU is one and the same under its number and its UUID, and a killed process holds none."""
+    context = multiprocessing.get_context("fork")
+    with pytest.MonkeyPatch.context() as patched:
+        fake_driver(patched, nvmlDeviceGetUUID=lambda handle: ["GPU-a", "GPU-b"][handle])
+        pairs = [(context.Event(), gpu_ids) for gpu_ids in (["GPU-a"], [1, 0], ["GPU-b"])]
+        first, second, third = (
+            context.Process(target=hold, args=(gpu_ids, str(tmp_path), entered)) for entered, gpu_ids in pairs
+        )
+        (is_first_in, _), (is_second_in, _), (is_third_in, _) = pairs
+        try:
+            first.start()
+            assert is_first_in.wait(20)
+            third.start()
+            assert is_third_in.wait(20), "another GPU"
+            second.start()
+            assert not is_second_in.wait(0.3)
+            third.kill()
+            assert not is_second_in.wait(0.3), "it needs both"
+            first.kill()
+            assert is_second_in.wait(20)
+        finally:
+            for process in (first, second, third):
+                process.kill()
+                process.join()
+    with alone_on([]):  # on CPUs there is nothing to wait for
+        pass

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from ossft_ray.engines.in_flight import InFlight
+from ossft_ray.engines.in_flight import InFlight, spare_below
 
 
 def test_problems_enter_the_window_in_order_and_no_more_than_it_holds() -> None:
@@ -60,3 +60,8 @@ def test_only_the_time_with_requests_counts_as_sampling(monkeypatch: pytest.Monk
     with in_flight.sampling():
         clock[0] = 91.0
     assert in_flight.sampled_seconds == 7.0
+
+
+@pytest.mark.parametrize("num_gpus, limit", [(0, 16), (0.5, 128), (4, 128)])
+def test_a_gpu_has_spare_capacity_for_more(num_gpus: float, limit: int) -> None:
+    assert spare_below(num_gpus) == limit

@@ -10,6 +10,7 @@ import pytest
 
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Policy
+from ossft_ray.engines import vllm_policy
 from ossft_ray.engines.vllm_policy import EngineDied, Sampling, VllmPolicy
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
@@ -32,6 +33,7 @@ class Sampled:
     counted: list[int]  # tokens so far: while these were under way, after them, and after another was cancelled
     one_by_one: list[Response]  # the first few again, alone, in reverse
     cut: list[Response]  # all again, with repetition cut off
+    counted_when_cut: int  # tokens that the engine sampled for these
     too_long: BaseException
     after_death: list[BaseException | Response]
 
@@ -63,7 +65,9 @@ def sampled() -> Sampled:
             await asyncio.gather(not_needed, return_exceptions=True)
             counted.append(engine.num_sampled_tokens())
             one_by_one = [await draw(engine, number, FREE) for number in reversed(range(6))]
+            before = engine.num_sampled_tokens()
             cut = await asyncio.gather(*(draw(engine, number, CUT) for number in range(NUM_DRAWS)))
+            counted_when_cut = engine.num_sampled_tokens() - before
             too_long = (
                 await asyncio.gather(engine.sample([5] * chat.context_length, FREE, 0, "long"), return_exceptions=True)
             )[0]
@@ -77,9 +81,11 @@ def sampled() -> Sampled:
         finally:
             engine.shutdown()
         assert isinstance(too_long, BaseException)
-        return Sampled(chat, list(at_once), counted, one_by_one, list(cut), too_long, after_death)
+        return Sampled(chat, list(at_once), counted, one_by_one, list(cut), counted_when_cut, too_long, after_death)
 
-    return asyncio.run(everything())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(vllm_policy, "_LOOK_SECONDS", 0.02)  # the responses are short
+        return asyncio.run(everything())
 
 
 def test_tokens_are_counted_while_they_are_sampled(sampled: Sampled) -> None:
@@ -117,6 +123,8 @@ def test_only_endless_repetition_is_cut_off(sampled: Sampled) -> None:
             "it repeats so many tokens sixteen times in a row"
         )
     assert all(free == cut for free, cut in pairs if cut.finish_reason != "repetition")
+    num_free, num_cut = (sum(len(pair[index].token_ids) for pair in pairs) for index in (0, 1))
+    assert num_cut <= sampled.counted_when_cut < num_free, "the engine stops soon after the cut"
 
 
 def test_a_prompt_that_fills_the_context_is_refused(sampled: Sampled) -> None:

@@ -19,23 +19,29 @@ from pathlib import Path
 
 import pytest
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.common.playground_paths import POLICY_FOLDER
+from ossft_ray.config import Policy
+from ossft_ray.policy.model_location import fetch_weights
 
 REPO, COMMIT, WEIGHTS = "someone/tiny", "0123456789abcdef" * 2 + "01234567", "model.safetensors"
 SECONDS_OF_WEIGHTS = 3.0  # so that all processes ask during the first download
 
-# The calls of a training worker, and then vLLM's call when it finds no weights
+# The calls of a rollout worker before it starts its engine, those of a training worker, and vLLM's own
 BEGIN = f"""
 import sys, time
 from ossft_ray.config import Policy, Train
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.engines.training.policy_model import load_model
+from ossft_ray.policy.model_location import fetch_weights
 from huggingface_hub import snapshot_download
 print("ready", flush=True)
 sys.stdin.readline()
 policy = Policy(model="{REPO}")
 commit = load_chat(policy).commit
 assert commit == "{COMMIT}", commit
+fetch_weights(policy)
+snapshot_download("{REPO}", allow_patterns=["*.safetensors"], local_files_only=True)
 load_model(policy, Train())
 snapshot_download("{REPO}", allow_patterns=["*.safetensors"])
 """
@@ -121,3 +127,10 @@ def test_processes_of_a_node_download_a_model_once(hub: tuple[str, Counter[str]]
     assert downloads[WEIGHTS] == 2, "once for each node"
     assert {"config.json", "tokenizer.json"} <= downloads.keys()
     assert set(downloads.values()) == {2}, downloads
+
+
+def test_weights_that_the_hub_does_not_give(tmp_path: Path) -> None:
+    policy = Policy(model=REPO, engine={"download_dir": str(tmp_path)})  # tests have no network
+    with pytest.raises(InputError, match=f"the weights of {REPO} cannot be downloaded to .*: .*; allow access"):
+        fetch_weights(policy)
+    fetch_weights(policy.model_copy(update={"engine": {"load_format": "dummy"}}))
