@@ -54,7 +54,7 @@ OWNERS = {
     "matplotlib": (("report",), False),
     "datasets": (("data.hub",), True),
     "huggingface_hub": (("policy", "export"), True),
-    "peft": (("engines.training.adapters",), True),
+    "peft": (("engines.adapters",), True),
 }
 
 

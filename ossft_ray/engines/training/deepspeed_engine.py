@@ -1,5 +1,7 @@
 """DeepSpeed: its configuration from `[train]`, and what training asks of it. No other module imports it."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -74,19 +76,112 @@ def _merge(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def shard_for_training(module: torch.nn.Module, settings: Train, load_universal: bool) -> Any:
-    """DeepSpeed's engine with the module and an optimizer, whose learning rate the step loop sets at each step."""
+def _joined_deepspeed() -> Any:
+    """DeepSpeed, in the process group that the caller has made."""
     import deepspeed
 
+    # it would compile a shared-memory all-reduce, which only its inference uses
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(deepspeed.accelerator.get_accelerator().communication_backend_name())
+    return deepspeed
+
+
+@contextmanager
+def sharded_loading(settings: Train, fp32_buffers: Sequence[str]) -> Iterator[None]:
+    """Shard each weight of a transformers model that is loaded in this context as soon as it is made; for ZeRO stage 3.
+
+    Every worker must load the same model. No worker then ever holds the whole model. `fp32_buffers` names the buffers
+    that stay in float32, because DeepSpeed would round them all to the training dtype.
+    """
+    from transformers.integrations import HfDeepSpeedConfig
+
+    _joined_deepspeed()
+    config = deepspeed_config(settings, torch.distributed.get_world_size())
+    config["data_types"] = config.get("data_types", {}) | {"keep_in_fp32_modules": list(fp32_buffers)}
+    marker = HfDeepSpeedConfig(config)
+    yield
+    del marker  # transformers shards models while this object exists
+
+
+def is_sharded(parameter: torch.nn.Parameter) -> bool:
+    """Whether ZeRO-3 has sharded this parameter, so that it has no elements of its own."""
+    return hasattr(parameter, "ds_id")
+
+
+def gathered(parameters: Iterable[torch.nn.Parameter], modified: bool = False) -> AbstractContextManager[None]:
+    """A context in which sharded parameters are whole, a collective call; `modified` keeps what worker 0 writes there.
+
+    Other parameters are left as they are.
+    """
+    sharded = list(filter(is_sharded, parameters))
+    if not sharded:
+        return nullcontext()
+    import deepspeed
+
+    context: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(sharded, 0 if modified else None)
+    return context
+
+
+@contextmanager
+def gathered_forward(model: torch.nn.Module) -> Iterator[None]:
+    """Gather sharded weights around each module's forward pass, for a model that has no engine yet.
+
+    Every worker must pass the same tokens through the model.
+    """
+    contexts: dict[torch.nn.Module, AbstractContextManager[None]] = {}
+
+    def gather(module: torch.nn.Module, _: Any) -> None:
+        contexts[module] = gathered(module.parameters(recurse=False))
+        contexts[module].__enter__()
+
+    def release(module: torch.nn.Module, *_: Any) -> None:
+        contexts.pop(module).__exit__(None, None, None)
+
+    owners = [module for module in model.modules() if any(map(is_sharded, module.parameters(recurse=False)))]
+    handles = [module.register_forward_pre_hook(gather) for module in owners]
+    handles += [module.register_forward_hook(release, always_call=True) for module in owners]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _prepare_experts(model: torch.nn.Module, stage: int) -> None:
+    """Let ZeRO-3 gather the experts of a layer together, if each expert is a module of its own.
+
+    Workers whose tokens reach different experts would otherwise wait for each other forever. In stages 1 and 2 they
+    would do so for the gradients, and DeepSpeed has no remedy there. Experts that are slices of one weight need none.
+
+    Raises:
+        InputError: the stage is 1 or 2.
+    """
+    blocks = {
+        type(module)
+        for module in model.modules()
+        if any("expert" in name and isinstance(child, torch.nn.ModuleList) for name, child in module.named_children())
+    }
+    if blocks and stage == 3:
+        import deepspeed
+
+        deepspeed.utils.set_z3_leaf_modules(model, list(blocks))
+    elif blocks and stage > 0 and torch.distributed.get_world_size() > 1:
+        raise InputError(
+            "[train] zero_stage: the experts of this model are modules of their own, which only zero_stage 3 trains "
+            "with several workers; set it"
+        )
+
+
+def shard_for_training(module: torch.nn.Module, settings: Train, load_universal: bool) -> Any:
+    """DeepSpeed's engine with the module and an optimizer, whose learning rate the step loop sets at each step."""
+    deepspeed = _joined_deepspeed()
+    num_workers = torch.distributed.get_world_size()
+    config = deepspeed_config(settings, num_workers, load_universal)
+    _prepare_experts(module, config["zero_optimization"]["stage"])
     # for an optimizer named in its config, DeepSpeed would compile C++
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
-    # it would also compile a shared-memory all-reduce, which only its inference uses
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    num_workers = torch.distributed.get_world_size()
-    engine, *_ = deepspeed.initialize(
-        model=module, optimizer=optimizer, config=deepspeed_config(settings, num_workers, load_universal)
-    )
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     if num_workers == 1 and isinstance(engine.optimizer, torch.optim.Optimizer):
         engine.enable_backward_allreduce = False  # it would copy all gradients to itself
     engine.train()
@@ -95,10 +190,10 @@ def shard_for_training(module: torch.nn.Module, settings: Train, load_universal:
 
 def shard_for_inference(module: torch.nn.Module, settings: Train) -> Any:
     """DeepSpeed's engine in ZeRO stage 3: the module's weights sharded over the workers, and no optimizer."""
-    import deepspeed
-
+    deepspeed = _joined_deepspeed()
     config = deepspeed_config(settings, torch.distributed.get_world_size())
     config["zero_optimization"].pop("offload_optimizer", None)
+    _prepare_experts(module, stage=3)
     engine, *_ = deepspeed.initialize(model=module, config=config)
     return engine
 
@@ -127,8 +222,6 @@ def gather_weights(model: Any, rank: int) -> dict[str, Tensor]:
 
     Tied weights are one tensor under two names, as in the model, so that they are written once.
     """
-    import deepspeed
-
     weights: dict[str, Tensor] = {}
     first_names: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -137,7 +230,7 @@ def gather_weights(model: Any, rank: int) -> dict[str, Tensor]:
             if rank == 0:
                 weights[name] = weights[first]
             continue
-        with deepspeed.zero.GatheredParameters([tensor], enabled=hasattr(tensor, "ds_id")):
+        with gathered([tensor]):
             if rank == 0:
                 weights[name] = tensor.detach().cpu().clone()
     return weights

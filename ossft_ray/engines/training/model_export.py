@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ossft_ray.engines.training.adapters import merge_adapters
+from ossft_ray.engines.adapters import merge_adapters
 from ossft_ray.engines.training.deepspeed_engine import gather_weights
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import Chat

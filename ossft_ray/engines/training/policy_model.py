@@ -1,5 +1,6 @@
 """The policy as one module from token ids to its loss, and how it is loaded."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -8,10 +9,11 @@ from torch import Tensor
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Policy, Train
 from ossft_ray.engines import packed_attention
+from ossft_ray.engines.adapters import add_adapters, merge_policy_adapter
 from ossft_ray.engines.tied_embedding import TiedEmbedding
 from ossft_ray.engines.token_loss import LossHead, LossInputs, TokenLosses
-from ossft_ray.engines.training.adapters import add_adapters, merge_policy_adapter
 from ossft_ray.engines.training.batches import MicroBatchTensors
+from ossft_ray.engines.training.deepspeed_engine import gathered, gathered_forward, sharded_loading
 from ossft_ray.method.coefficients import Loss
 from ossft_ray.policy.model_location import model_path
 
@@ -51,23 +53,28 @@ def _sequence_lengths(tensors: MicroBatchTensors) -> dict[str, Any]:
 def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
     """The policy as a transformers model in the training dtype; and whether all examples go into one packed row.
 
+    In ZeRO stage 3 its weights are sharded, and this is a collective call.
+
     Raises:
         InputError: its logits are not a plain product with its output head (a bias, a scale, a soft cap), for which the
             chunked loss would be silently wrong.
     """
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        model_path(policy.model, weights=True),
-        revision=policy.revision,
-        dtype=_DTYPES[settings.precision],
-        trust_remote_code=policy.trust_remote_code,
-        use_safetensors=True,  # others are pickles
-    )
+    sharded = settings.zero_stage == 3
+    with sharded_loading(settings, _fp32_buffers(policy, settings)) if sharded else nullcontext():
+        model = AutoModelForCausalLM.from_pretrained(
+            model_path(policy.model, weights=True),
+            revision=policy.revision,
+            dtype=_DTYPES[settings.precision],
+            trust_remote_code=policy.trust_remote_code,
+            use_safetensors=True,  # others are pickles
+        )
     if policy.lora is not None:  # the policy sampled with this adapter, so training starts from both in one
         model = merge_policy_adapter(model, policy.lora)
-    _check_head(model, policy.model)
-    packed = settings.packing and _use_packed_attention(model)
+    with gathered_forward(model), torch.no_grad():
+        _check_head(model, policy.model)
+        packed = settings.packing and _use_packed_attention(model)
     if settings.lora is not None:
         add_adapters(model, settings.lora)
     if settings.activation_checkpointing:
@@ -92,13 +99,31 @@ def _compile_layers(model: Any) -> None:
             module.compile(dynamic=True)
 
 
+def model_without_weights(policy: Policy, settings: Train) -> Any:
+    """The policy as `load_model` makes it, on the meta device."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    trusted = {"trust_remote_code": policy.trust_remote_code}
+    config = AutoConfig.from_pretrained(model_path(policy.model), revision=policy.revision, **trusted)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=_DTYPES[settings.precision], **trusted)
+
+
+def _fp32_buffers(policy: Policy, settings: Train) -> list[str]:
+    """Names of the buffers that transformers keeps in float32, such as the frequencies of rotary embeddings."""
+    model = model_without_weights(policy, settings)
+    buffers = {name.rpartition(".")[2] for name, buffer in model.named_buffers() if buffer.dtype == torch.float32}
+    return sorted(buffers.union(model._keep_in_fp32_modules_strict or ()))
+
+
 def _check_head(model: Any, name: str) -> None:
     """Raise InputError if the logits are more than the product of the hidden states with the output head."""
-    probe_BT = torch.arange(_PROBE_TOKENS)[None]
-    with torch.no_grad():
-        hidden_BTC = model.base_model(probe_BT, use_cache=False).last_hidden_state
-        plain_BTV = hidden_BTC @ model.get_output_embeddings().weight.T
-        logits_BTV = model(probe_BT, use_cache=False).logits
+    probe_BT = torch.arange(_PROBE_TOKENS, device=model.device)[None]
+    hidden_BTC = model.base_model(probe_BT, use_cache=False).last_hidden_state
+    logits_BTV = model(probe_BT, use_cache=False).logits
+    weight_VC = model.get_output_embeddings().weight
+    with gathered([weight_VC]):
+        plain_BTV = hidden_BTC @ weight_VC.T
     if not _is_close(plain_BTV, logits_BTV):
         raise InputError(
             f"[policy] model: the logits of {name} are not its hidden states times its output head, which training "
@@ -116,18 +141,17 @@ def _use_packed_attention(model: Any) -> bool:
     config = model.config.get_text_config()
     if "sliding_attention" in (getattr(config, "layer_types", None) or []):
         return False
-    one_BT = torch.arange(_PROBE_TOKENS)[None]
+    one_BT = torch.arange(_PROBE_TOKENS, device=model.device)[None]
     both_BT, positions_BT = torch.cat([one_BT, one_BT.flip(1)], 1), torch.cat([one_BT, one_BT], 1)
-    cu_seqlens = torch.tensor([0, _PROBE_TOKENS, 2 * _PROBE_TOKENS], dtype=torch.int32)
-    with torch.no_grad():
-        alone = [model.base_model(row, use_cache=False).last_hidden_state for row in both_BT.split(_PROBE_TOKENS, 1)]
-        try:
-            model.set_attn_implementation(packed_attention.register())
-            packed_BTC = model.base_model(
-                both_BT, position_ids=positions_BT, cu_seqlens=cu_seqlens, max_seqlen=_PROBE_TOKENS, use_cache=False
-            ).last_hidden_state
-        except (TypeError, ValueError):  # a model whose attention cannot be exchanged
-            packed_BTC = None
+    cu_seqlens = torch.tensor([0, _PROBE_TOKENS, 2 * _PROBE_TOKENS], dtype=torch.int32, device=model.device)
+    alone = [model.base_model(row, use_cache=False).last_hidden_state for row in both_BT.split(_PROBE_TOKENS, 1)]
+    try:
+        model.set_attn_implementation(packed_attention.register())
+        packed_BTC = model.base_model(
+            both_BT, position_ids=positions_BT, cu_seqlens=cu_seqlens, max_seqlen=_PROBE_TOKENS, use_cache=False
+        ).last_hidden_state
+    except (TypeError, ValueError):  # a model whose attention cannot be exchanged
+        packed_BTC = None
     if packed_BTC is not None and _is_close(packed_BTC, torch.cat(alone, dim=1)):
         return True
     model.set_attn_implementation(plain)

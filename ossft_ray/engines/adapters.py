@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Lora
+from ossft_ray.engines.training.deepspeed_engine import gathered
 
 
 def add_adapters(model: Any, lora: Lora) -> None:
@@ -56,7 +57,13 @@ def merge_adapters(weights: dict[str, Tensor], lora: Lora | None) -> dict[str, T
 
 def merge_policy_adapter(model: Any, folder: str) -> Any:
     """The model with a saved adapter merged into its weights; raises InputError if peft is not installed."""
-    return _import_peft("[policy] lora").PeftModel.from_pretrained(model, folder).merge_and_unload()
+    peft = _import_peft("[policy] lora")
+    adapted = peft.PeftModel.from_pretrained(model, folder)
+    for module in adapted.modules():
+        if isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer):
+            with gathered(module.get_base_layer().parameters(), modified=True):
+                module.merge()
+    return adapted.unload()
 
 
 def _import_peft(key: str) -> Any:
