@@ -45,6 +45,16 @@ def driver_gpus() -> DriverGpus:
         return DriverGpus([], None)
 
 
+def gpu_memory() -> list[int]:
+    """The bytes of memory of each GPU that the driver lists; empty if it lists none or does not answer."""
+    try:
+        pynvml.nvmlInit()
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return [int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
+    except pynvml.NVMLError:
+        return []
+
+
 def used_gpu_memory(gpu_ids: Iterable[int | str]) -> int:
     """Bytes in use by any process on these GPUs, named as in `CUDA_VISIBLE_DEVICES`: by index or UUID. 0 if unknown."""
     try:

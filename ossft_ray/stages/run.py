@@ -1,12 +1,16 @@
 """`ossft run`: rewrite, score, train, evaluate and report, `[loop] rounds` times, each from the last round's model."""
 
+import os
+
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnStage, ignore_stages
+from ossft_ray.distributed.session import start_ray
 from ossft_ray.report import report
 from ossft_ray.run_folder.names import BASE, EVALUATE, INPUTS, REWRITE, SCORE, TRAIN, round_name
 from ossft_ray.run_folder.reader import read_json
 from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.stages.check.resources import check_training_memory
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.evaluate.stage import evaluate
 from ossft_ray.stages.rewrite.stage import rewrite
@@ -39,6 +43,9 @@ def run(
     """
     this_round = Run(experiment)
     check(this_round)
+    if os.environ.get("RAY_ADDRESS"):  # the cluster's GPUs are known only there
+        start_ray(experiment, verbose)
+        check_training_memory(experiment)
     for number in range(1, experiment.loop.rounds + 1):
         if number > 1:
             this_round = next_round(experiment, this_round, number)

@@ -58,6 +58,8 @@ def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
     if findings.date is not None:
         yield f"date:              the chat template prints today's date; in this run it is {findings.date}"
     yield f"policy:            context {findings.context_length} tokens, turns end with {findings.end_of_turn}"
+    if findings.training_memory is not None:
+        yield f"training memory:   {findings.training_memory}"
     yield f"benchmarks:        {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}"
     yield "the experiment is sound"
 
@@ -102,6 +104,8 @@ def cluster_lines(report: ClusterReport) -> Iterator[Table | str]:
     yield _nodes_table(report)
     if report.all_reduce is not None:
         yield report.all_reduce
+    if report.training_memory is not None:
+        yield f"training needs {report.training_memory}"
     for fault in report.faults:
         yield f"problem: {fault}"
     if not report.faults:

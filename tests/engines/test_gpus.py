@@ -9,7 +9,15 @@ from typing import Any
 import pynvml
 import pytest
 
-from ossft_ray.engines.gpus import DriverGpus, TorchGpus, alone_on, driver_gpus, torch_gpus, used_gpu_memory
+from ossft_ray.engines.gpus import (
+    DriverGpus,
+    TorchGpus,
+    alone_on,
+    driver_gpus,
+    gpu_memory,
+    torch_gpus,
+    used_gpu_memory,
+)
 
 
 def fake_driver(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> None:
@@ -20,7 +28,7 @@ def fake_driver(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> None:
         "nvmlDeviceGetHandleByIndex": lambda index: index,
         "nvmlDeviceGetHandleByUUID": lambda uuid: ["GPU-a", "GPU-b"].index(uuid),
         "nvmlDeviceGetName": lambda handle: ["NVIDIA L4", "NVIDIA H100"][handle],
-        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=[10, 20][handle]),
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=[10, 20][handle], total=[24, 80][handle]),
         "nvmlSystemGetDriverVersion": lambda: "570.86.10",
     }
     for name, function in (working | functions).items():
@@ -34,12 +42,14 @@ def fails(*arguments: Any) -> None:
 def test_a_working_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_driver(monkeypatch)
     assert driver_gpus() == DriverGpus(["NVIDIA L4", "NVIDIA H100"], "570.86.10")
+    assert gpu_memory() == [24, 80]
 
 
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetName"])
 def test_a_driver_that_is_missing_or_fails(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     fake_driver(monkeypatch, **{function: fails})
     assert driver_gpus() == DriverGpus([], None)
+    assert function == "nvmlDeviceGetName" or gpu_memory() == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ossft_ray.engines.tied_embedding import TiedEmbedding
 from ossft_ray.engines.token_loss import LossHead, LossInputs, TokenLosses
 from ossft_ray.engines.training.batches import MicroBatchTensors
 from ossft_ray.engines.training.deepspeed_engine import gathered, gathered_forward, sharded_loading
+from ossft_ray.engines.training.memory import ModelCounts
 from ossft_ray.method.coefficients import Loss
 from ossft_ray.policy.model_location import model_path
 
@@ -107,6 +108,25 @@ def model_without_weights(policy: Policy, settings: Train) -> Any:
     config = AutoConfig.from_pretrained(model_path(policy.model), revision=policy.revision, **trusted)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=_DTYPES[settings.precision], **trusted)
+
+
+def count_parameters(policy: Policy, settings: Train) -> ModelCounts:
+    """The sizes of the policy as it will be trained, from its config alone.
+
+    Raises:
+        InputError: as `add_adapters`.
+    """
+    model = model_without_weights(policy, settings)
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+    linear = [each for each in model.modules() if isinstance(each, torch.nn.Linear) and each is not head]
+    width = sum(layer.in_features + layer.out_features for layer in linear)
+    largest = max(sum(each.numel() for each in module.parameters(recurse=False)) for module in model.modules())
+    if settings.lora is not None:
+        add_adapters(model, settings.lora)
+    parameters = list(model.parameters())
+    trained = sum(each.numel() for each in parameters if each.requires_grad)
+    sizes = config.num_hidden_layers, config.hidden_size, config.vocab_size
+    return ModelCounts(sum(each.numel() for each in parameters), trained, largest, width, *sizes)
 
 
 def _fp32_buffers(policy: Policy, settings: Train) -> list[str]:

@@ -25,6 +25,7 @@ from ossft_ray.policy.model_location import model_digest
 from ossft_ray.run_folder.provenance import package_versions
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport, find_faults
+from ossft_ray.stages.check.resources import check_training_memory
 
 _REPORT_SECONDS = 180.0  # a node's first task imports torch and transformers
 _REDUCE_SECONDS = 120.0
@@ -57,7 +58,12 @@ def check_cluster(run: Run, verbose: bool = False) -> ClusterReport:
             all_reduce = _all_reduce([nodes[node_id] for node_id in reports])
     except RayError as error:
         faults.append(_all_reduce_fault(error))
-    return ClusterReport(list(reports.values()), faults, all_reduce)
+    memory = None
+    try:
+        memory = check_training_memory(run.experiment)
+    except InputError as error:
+        faults.append(str(error))
+    return ClusterReport(list(reports.values()), faults, all_reduce, memory)
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -39,6 +39,7 @@ class ClusterReport:
     nodes: list[NodeReport]
     faults: list[str]
     all_reduce: str | None  # how fast it was; None where it failed
+    training_memory: str | None = None  # that each GPU needs; None without GPUs, and where they lack it
 
 
 def find_faults(nodes: Sequence[NodeReport], driver_versions: dict[str, str], driver_digest: str) -> list[str]:

@@ -6,7 +6,6 @@ together.
 
 import datetime
 import heapq
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +13,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import ray
 
 from ossft_ray.common.errors import Faults, InputError, brief
 from ossft_ray.common.storage import Folder
@@ -28,10 +25,7 @@ from ossft_ray.data.hub import is_hub_id
 from ossft_ray.data.problem_index import ProblemIndex
 from ossft_ray.data.problems import SourceLayout, data_sources, read_layout
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
-from ossft_ray.distributed.nodes import node_capacities
-from ossft_ray.distributed.placement import NodeCapacity, resolve_resources
-from ossft_ray.distributed.session import check_output, gpus_per_engine
-from ossft_ray.engines.gpus import driver_gpus
+from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
@@ -41,6 +35,7 @@ from ossft_ray.policy.model_location import model_path
 from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.stages.check.resources import check_resources, check_training_memory
 
 _NUM_SHOWN = 3  # problems, as the policy will see them
 _NUM_LOOKED_INTO = 100  # sources whose first row is read before anything else
@@ -68,6 +63,7 @@ class Findings:
     shown: list[ShownProblem] = field(default_factory=list)
     date: str | None = None  # that the chat template prints; None if it prints none
     wrong_steps: Mapping[str, str] = field(default_factory=dict)  # a false equation of an expert's solution, by problem
+    training_memory: str | None = None  # that each GPU needs; None if no GPU is known
 
 
 def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
@@ -82,7 +78,7 @@ def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     found.look(lambda: _check_reachable(run.experiment.run.output))
     found.look(lambda: check_engine_settings(run.experiment.policy.engine))
     found.look(lambda: _check_loss(run.experiment))
-    found.look(lambda: _check_resources(run.experiment))
+    found.look(lambda: check_resources(run.experiment))
     found.read(from_hub=False)
     if not found.faults:
         found.read(from_hub=True)
@@ -97,6 +93,7 @@ class _Found:
         self.faults: list[str] = []
         self.chat: Chat | None = None
         self.date: str | None = None  # that the chat template prints
+        self.memory: str | None = None  # that training needs
         self.layouts: dict[str, SourceLayout | None] = {}  # by source
         self.benchmarks: dict[str, int] = {}
         self.sources: list[str] | None = None
@@ -125,6 +122,7 @@ class _Found:
                     chat = run.chat
                     if run is self.run:
                         self.chat, self.date = _dated(chat, self.experiment)
+                        self.memory = check_training_memory(self.experiment)
         for source in self.sources or []:
             with self._noting():
                 if is_hub_id(source) == from_hub:
@@ -160,6 +158,7 @@ class _Found:
             shown,
             self.date,
             self.wrong_steps,
+            self.memory,
         )
 
     def _screen(self, chat: Chat, counts: InputCounts, num_sampled: int) -> tuple[list[Problem], list[ShownProblem]]:
@@ -206,20 +205,6 @@ def _check_reachable(output: str) -> None:
         Folder.at(output).exists()
     except OSError as error:
         raise InputError(f"[run] output: {output} cannot be reached: {brief(error)}") from error
-
-
-def _check_resources(experiment: Experiment) -> None:
-    """Refuse more GPUs or CPUs than the running Ray has, or than this machine has if the run will be on it."""
-    if os.environ.get("RAY_ADDRESS") and not ray.is_initialized():
-        return  # `check --cluster` asks the cluster
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    num_gpus = len(driver_gpus().names) if visible is None else len([name for name in visible.split(",") if name])
-    here = [NodeCapacity(num_gpus, os.cpu_count() or 1)]
-    nodes = node_capacities() if ray.is_initialized() else here
-    try:
-        resolve_resources(experiment.resources, nodes, gpus_per_engine(experiment.policy.engine), 0)
-    except InputError as error:
-        raise InputError(f"{error}, or run this on the machines that the job will use") from error
 
 
 def _check_loss(experiment: Experiment) -> None:

@@ -9,6 +9,7 @@ import pytest
 from ossft_ray.cli import main
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Experiment, resolve
+from ossft_ray.stages.check import resources
 from ossft_ray.stages.check.stage import check
 
 
@@ -190,3 +191,15 @@ def test_a_loss_whose_inputs_rewriting_will_not_record_is_refused(
             check(settings)
     else:
         assert check(settings).counts.problems == 3
+
+
+def test_training_memory_is_compared_with_that_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = experiment_on(tmp_path)
+    assert check(experiment).training_memory is None  # nothing is refused without a GPU
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(resources, "gpu_memory", lambda: [80 << 30, 70 << 30])
+    line = check(experiment).training_memory
+    assert line is not None and "on each of 2 GPUs with 75.2 GB (weights 1.1 MB" in line
+    monkeypatch.setattr(resources, "gpu_memory", lambda: [1 << 20])
+    with pytest.raises(InputError, match=r"\[train\] needs at least .* on each of 2 GPUs with 1.0 MB"):
+        check(experiment)

@@ -1,0 +1,88 @@
+"""The memory that training needs, by arithmetic from the model's sizes.
+
+Counted are weights, gradients, AdamW's float32 weights and two moments, the layer that ZeRO-3 gathers, the activations
+of one forward pass, and the logits and the output head's gradient within the loss. Not counted are communication
+buffers, fragmentation and CUDA itself, so training that cannot fit by this account does not fit at all.
+"""
+
+from typing import NamedTuple
+
+from rich.filesize import decimal
+
+from ossft_ray.common.errors import InputError
+from ossft_ray.config import Train
+
+_LOGITS = 1 << 27  # elements of a chunk of tokens x vocabulary on a GPU, in float32 like their probabilities
+
+
+class ModelCounts(NamedTuple):
+    """Numbers of parameters, and the widths that activations have."""
+
+    parameters: int  # tied weights once, adapters included
+    trained: int
+    largest_module: int  # parameters that ZeRO-3 gathers at once
+    linear_width: int  # inputs and outputs of all linear layers, adapters and output head excluded
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+
+
+class TrainingMemory(NamedTuple):
+    """Bytes of one worker."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    main_memory: int  # what is offloaded
+
+    @property
+    def gpu(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def training_memory(counts: ModelCounts, settings: Train, num_workers: int) -> TrainingMemory:
+    """What each of `num_workers` needs on its GPU and, with an offload, in main memory."""
+    size, stage = (2, settings.zero_stage or 1) if settings.precision == "bf16" else (4, settings.zero_stage)
+    weights = size * counts.parameters / (num_workers if stage == 3 else 1)
+    summed = 4 * counts.trained / (num_workers if stage > 1 else 1)  # gradients over passes, in float32
+    # in bf16 the gradients of one pass are separate; stage 3 frees them layer by layer
+    of_pass = 0.0 if size == 4 or stage == 3 else size * counts.trained / (num_workers if stage == 2 else 1)
+    optimizer = 12 * counts.trained / num_workers if stage else 8.0 * counts.trained
+    gathered = 2 * size * counts.largest_module if stage == 3 else 0  # weights and gradients
+    main_memory = 0.0
+    if settings.offload != "none":
+        main_memory = 4 * counts.trained / num_workers + optimizer
+        summed, optimizer, of_pass = 0.0, 0.0, size * counts.trained if stage == 1 else 0.0
+    if settings.offload == "all":
+        main_memory, weights = main_memory + weights, 0.0
+    gpu = weights + gathered, summed + of_pass, optimizer, _activations(counts, settings, size)
+    return TrainingMemory(*map(round, (*gpu, main_memory)))
+
+
+def _activations(counts: ModelCounts, settings: Train, size: int) -> float:
+    """Of one forward pass; those of the linear layers stand for all of a layer's."""
+    tokens = settings.max_length if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
+    width: float = counts.linear_width
+    if settings.activation_checkpointing:  # each layer's input, and one layer while it is recomputed
+        width = counts.num_layers * counts.hidden_size + counts.linear_width / counts.num_layers
+    logits = 8 * min(tokens * counts.vocab_size, _LOGITS)
+    head_gradient = 4 * counts.vocab_size * counts.hidden_size if settings.lora is None else 0
+    return size * tokens * width + logits + head_gradient
+
+
+def memory_line(needed: TrainingMemory, num_workers: int, gpu_bytes: int) -> str:
+    """One line with what is needed, and what the smallest GPU has.
+
+    Raises:
+        InputError: it cannot fit.
+    """
+    parts = ", ".join(f"{name} {decimal(getattr(needed, name))}" for name in TrainingMemory._fields[:4])
+    offloaded = f", and {decimal(needed.main_memory)} of main memory" if needed.main_memory else ""
+    line = f"{decimal(needed.gpu)} on each of {num_workers} GPUs with {decimal(gpu_bytes)} ({parts}){offloaded}"
+    if needed.gpu > gpu_bytes:
+        raise InputError(
+            f"[train] needs at least {line}; raise zero_stage or use more GPUs, lower micro_batch_tokens or "
+            "max_length, set activation_checkpointing = true, offload, or lora"
+        )
+    return line
