@@ -5,6 +5,7 @@ variable-length FlashAttention. Elsewhere it is causal attention of one example 
 of the squared lengths; a masked row would cost the square of their sum.
 """
 
+import inspect
 import itertools
 from typing import Any
 
@@ -46,15 +47,8 @@ def packed_attention(
     num_tokens = query_1HTD.shape[2]
     if cu_seqlens is None:
         cu_seqlens, max_seqlen = torch.tensor([0, num_tokens], dtype=torch.int32, device=query_1HTD.device), num_tokens
-    enable_gqa = query_1HTD.shape[1] != key_1GTD.shape[1]
     if query_1HTD.is_cuda and query_1HTD.dtype in (torch.bfloat16, torch.float16) and not dropout:
-        from torch.nn.attention.varlen import varlen_attn
-
-        by_token = (tensor[0].transpose(0, 1).contiguous() for tensor in (query_1HTD, key_1GTD, value_1GTD))
-        layout = (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)  # of queries and keys
-        causal = (-1, 0)
-        output_THD = varlen_attn(*by_token, *layout, scale=scaling, window_size=causal, enable_gqa=enable_gqa)
-        return output_THD[None], None
+        return _flash_attention(query_1HTD, key_1GTD, value_1GTD, scaling, cu_seqlens, max_seqlen), None
     outputs = [
         scaled_dot_product_attention(
             query_1HTD[:, :, start:end],
@@ -63,8 +57,27 @@ def packed_attention(
             dropout_p=dropout,
             is_causal=True,
             scale=scaling,
-            enable_gqa=enable_gqa,
+            enable_gqa=query_1HTD.shape[1] != key_1GTD.shape[1],
         )
         for start, end in itertools.pairwise(cu_seqlens.tolist())
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _flash_attention(
+    query_1HTD: Tensor,
+    key_1GTD: Tensor,
+    value_1GTD: Tensor,
+    scaling: float | None,
+    cu_seqlens: Tensor,
+    max_seqlen: int | None,
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    by_token = (tensor[0].transpose(0, 1).contiguous() for tensor in (query_1HTD, key_1GTD, value_1GTD))
+    layout = (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)  # of queries and keys
+    options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}  # causal
+    # PyTorch 2.11 has no such argument, and its kernel takes grouped heads without it.
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        options["enable_gqa"] = query_1HTD.shape[1] != key_1GTD.shape[1]
+    return varlen_attn(*by_token, *layout, **options)[None]

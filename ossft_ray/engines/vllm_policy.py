@@ -57,7 +57,7 @@ class VllmPolicy:
 
         self.chat = chat
         self._num_ended = 0  # tokens of responses that are finished or were given up
-        self._states: dict[str, Any] = {}  # vLLM's record of each request that was under way a moment ago
+        self._states: dict[str, Any] = {}  # vLLM's records of requests that were under way and have not ended here
         self._keep_logprobs = keep_logprobs
         settings = engine_settings(policy, chat)
         if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
@@ -89,10 +89,11 @@ class VllmPolicy:
         except EngineDeadError as error:
             raise EngineDied(brief(error)) from error
         except asyncio.CancelledError:  # it was begun early and is not needed
-            self._num_ended += _num_tokens(self._states.get(request_id))
+            self._num_ended += _num_tokens(self._states.pop(request_id, None))
             raise
         completion = output.outputs[0]
         token_ids = list(completion.token_ids)
+        self._states.pop(request_id, None)
         self._num_ended += len(token_ids)
         logprobs = None
         if self._keep_logprobs:
@@ -107,8 +108,9 @@ class VllmPolicy:
 
         Call it from time to time: what was given up between two calls is not known exactly.
         """
+        # vLLM forgets a finished request a moment before `sample` gets its response, so records are kept until then.
         states = self._engine.output_processor.request_states.values()
-        self._states = {state.external_req_id: state for state in states}
+        self._states |= {state.external_req_id: state for state in states}
         return self._num_ended + sum(map(_num_tokens, self._states.values()))
 
     def _parameters(self, sampling: Sampling, seed: int, max_new_tokens: int) -> Any:
@@ -173,6 +175,9 @@ def engine_settings(policy: Policy, chat: Chat) -> dict[str, Any]:
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(8192, chat.context_length),
         }
+        if policy.engine.get("enforce_eager", True):
+            # vLLM 0.24 compiles two small functions in spite of `enforce_eager`, for half a minute and with a compiler.
+            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     return settings | policy.engine
 
 

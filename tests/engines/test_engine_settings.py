@@ -57,6 +57,22 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
         load_chat(Policy(model="playground", lora=str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    "has_gpu, engine, expected",
+    [(False, {}, "1"), (True, {}, None), (False, {"enforce_eager": False}, None)],
+    ids=["eager on a CPU", "GPU", "compiled on a CPU"],
+)
+def test_an_eager_engine_on_a_cpu_compiles_nothing(
+    has_gpu: bool, engine: dict[str, Any], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "")
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
+    monkeypatch.setattr(vllm_policy, "_has_gpu", lambda: has_gpu)
+    settings = Policy(model="playground", engine=engine)
+    vllm_policy.engine_settings(settings, load_chat(settings))
+    assert os.environ.get("TORCH_COMPILE_DISABLE") == expected
+
+
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_batch_invariance_is_requested_on_a_gpu(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_BATCH_INVARIANT", "0")
