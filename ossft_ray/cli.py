@@ -190,12 +190,15 @@ def run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
 
 @ossft.command()
 @click.option("--output", default="runs/demo", show_default=True, metavar="DIR", help="The run's folder.")
+@click.option(
+    "--problems", type=click.IntRange(1), default=960, show_default=True, metavar="N", help="Problems to train on."
+)
 @_options(_start_over, _verbose)
-def demo(output: str, start_over: bool, verbose: bool) -> None:
+def demo(output: str, problems: int, start_over: bool, verbose: bool) -> None:
     """Run all stages on the playground, without a GPU or a network."""
     from ossft_ray.playground.demo import write_demo
 
-    _run(write_demo(output), start_over, verbose)
+    _run(write_demo(output, problems), start_over, verbose)
 
 
 @ossft.command()
@@ -256,17 +259,21 @@ def _probe(run: "Run", findings: "Findings", price: float | None, verbose: bool)
 
 
 @ossft.command()
+@click.option("--install", is_flag=True, help="Only check the installation, in seconds: versions, compiler, GPUs.")
 @_options()
-def selftest() -> None:
+def selftest(install: bool) -> None:
     """Prove that training is correct on this machine.
 
     Takes minutes, and needs no network.
     """
-    from ossft_ray.stages.selftest import selftest
     from ossft_ray.terminal.results import print_finding
 
+    if install:
+        from ossft_ray.stages.install_check import check_installation as checks
+    else:
+        from ossft_ray.stages.selftest import selftest as checks
     failed = []
-    for finding in selftest():
+    for finding in checks():
         print_finding(finding)
         failed += [finding.name] if finding.passed is False else []
     if failed:

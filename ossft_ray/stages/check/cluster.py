@@ -20,6 +20,7 @@ from ossft_ray.distributed.nodes import alive_nodes, ask_nodes, node_name, on_no
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.engines.all_reduce import all_reduce_seconds
 from ossft_ray.engines.gpus import driver_gpus, torch_gpus
+from ossft_ray.engines.installation import installation_faults
 from ossft_ray.policy.model_access import model_refusal
 from ossft_ray.policy.model_location import model_digest
 from ossft_ray.run_folder.provenance import package_versions
@@ -64,6 +65,7 @@ def check_cluster(run: Run, verbose: bool = False) -> ClusterReport:
 def _report(node: dict[str, Any], policies: list[Policy], output: str) -> NodeReport:
     """Run on a node: look at its software, GPUs, disks and models."""
     resources, local_output = node["Resources"], Folder.at(output).local_path
+    nvidia, torch = driver_gpus(), torch_gpus()
     # .../session_.../sockets/plasma_store
     ray_tmp = shutil.disk_usage(Path(node["ObjectStoreSocketName"]).parent)
     return NodeReport(
@@ -71,8 +73,9 @@ def _report(node: dict[str, Any], policies: list[Policy], output: str) -> NodeRe
         versions=_versions(),
         ray_cpus=resources.get("CPU", 0.0),
         ray_gpus=resources.get("GPU", 0.0),
-        nvidia=driver_gpus(),
-        torch=torch_gpus(),
+        nvidia=nvidia,
+        torch=torch,
+        installation_faults=installation_faults(has_gpu=bool(nvidia.names or torch.names)),
         output_free=shutil.disk_usage(local_output).free if local_output is not None else None,
         tmp_free=shutil.disk_usage(tempfile.gettempdir()).free,
         ray_tmp_free=ray_tmp.free,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rich.filesize import decimal
 
-from ossft_ray.engines.gpus import DriverGpus, TorchGpus
+from ossft_ray.engines.gpus import DriverGpus, TorchGpus, gpu_fault
 
 _MIN_SHM_BYTES = 1 << 30  # containers have 64 MiB by default; NCCL and a policy on several GPUs need more
 _MIN_FREE_BYTES = 1 << 30
@@ -22,6 +22,7 @@ class NodeReport:
     ray_gpus: float
     nvidia: DriverGpus  # what the NVIDIA driver sees
     torch: TorchGpus
+    installation_faults: Sequence[str] = ()  # of its Python packages and its compiler
     output_free: int | None = None  # None for an object store
     tmp_free: int = 0
     ray_tmp_free: int = 0
@@ -48,6 +49,7 @@ def find_faults(nodes: Sequence[NodeReport], driver_versions: dict[str, str], dr
         for node in nodes
         for fault in (
             *_version_faults(node, driver_versions),
+            *node.installation_faults,
             *_gpu_faults(node),
             *_disk_faults(node),
             *_policy_faults(node, driver_digest),
@@ -67,13 +69,8 @@ def _version_faults(node: NodeReport, wanted: dict[str, str]) -> list[str]:
 
 def _gpu_faults(node: NodeReport) -> list[str]:
     nvidia, torch, num_seen = node.nvidia, node.torch, len(node.torch.names)
-    if torch.error is not None:
-        return [
-            f"torch (for CUDA {torch.cuda}) cannot use the GPUs, whose driver is {nvidia.version}: {torch.error}; "
-            "install a newer driver, or restart the node"
-        ]
-    if nvidia.names and torch.cuda is None:
-        return [f"it has {len(nvidia.names)} GPUs, but torch is a CPU-only build; run `make env BACKEND=gpu`"]
+    if fault := gpu_fault(nvidia, torch):
+        return [fault]
     if node.ray_gpus > num_seen:
         return [
             f"Ray counts {node.ray_gpus:g} GPUs and torch sees {num_seen}; "
