@@ -15,7 +15,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "ossft_packed"
-# until 2.12, PyTorch shares key heads among query heads without being told
+# PyTorch 2.11 has no such argument, and its kernel takes grouped heads without it
 _ASKS_FOR_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
@@ -53,16 +53,27 @@ def packed_attention(
     num_tokens = query_1HTD.shape[2]
     if cu_seqlens is None:
         cu_seqlens, max_seqlen = torch.tensor([0, num_tokens], dtype=torch.int32, device=query_1HTD.device), num_tokens
-    enable_gqa = query_1HTD.shape[1] != key_1GTD.shape[1]
+    inputs, grouped = (query_1HTD, key_1GTD, value_1GTD), query_1HTD.shape[1] != key_1GTD.shape[1]
     if query_1HTD.is_cuda and query_1HTD.dtype in (torch.bfloat16, torch.float16) and not dropout:
-        by_token = (tensor[0].transpose(0, 1).contiguous() for tensor in (query_1HTD, key_1GTD, value_1GTD))
-        layout = (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)  # of queries and keys
-        options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}  # causal
-        if _ASKS_FOR_GQA:
-            options["enable_gqa"] = enable_gqa
-        return varlen_attn(*by_token, *layout, **options)[None], None
-    inputs = query_1HTD, key_1GTD, value_1GTD
-    return _one_after_the_other(*inputs, cu_seqlens, dropout_p=dropout, scale=scaling, enable_gqa=enable_gqa), None
+        return _flash_attention(*inputs, scaling, cu_seqlens, max_seqlen, grouped), None
+    return _one_after_the_other(*inputs, cu_seqlens, dropout_p=dropout, scale=scaling, enable_gqa=grouped), None
+
+
+def _flash_attention(
+    query_1HTD: Tensor,
+    key_1GTD: Tensor,
+    value_1GTD: Tensor,
+    scaling: float | None,
+    cu_seqlens: Tensor,
+    max_seqlen: int | None,
+    grouped: bool,
+) -> Tensor:
+    by_token = (tensor[0].transpose(0, 1).contiguous() for tensor in (query_1HTD, key_1GTD, value_1GTD))
+    layout = (cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)  # of queries and keys
+    options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}  # causal
+    if _ASKS_FOR_GQA:
+        options["enable_gqa"] = grouped
+    return varlen_attn(*by_token, *layout, **options)[None]
 
 
 @torch.compiler.disable  # the number of examples would be part of the compiled program

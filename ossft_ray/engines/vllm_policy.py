@@ -66,7 +66,7 @@ class VllmPolicy:
 
         self.chat = chat
         self._num_ended = 0  # tokens of responses that are finished or were given up
-        self._states: dict[str, Any] = {}  # vLLM's record of each request that was under way a moment ago
+        self._states: dict[str, Any] = {}  # vLLM's records of requests that were under way and have not ended here
         self._max_repeats: dict[str, int] = {}  # by request under way
         self._watch: asyncio.Task[None] | None = None
         self._keep_logprobs = keep_logprobs
@@ -108,12 +108,13 @@ class VllmPolicy:
         except EngineDeadError as error:
             raise EngineDied(brief(error)) from error
         except asyncio.CancelledError:  # it was begun early and is not needed
-            self._num_ended += _num_tokens(self._states.get(request_id))
+            self._num_ended += _num_tokens(self._states.pop(request_id, None))
             raise
         finally:
             self._max_repeats.pop(request_id, None)
         completion = output.outputs[0]
         token_ids, finish_reason = list(completion.token_ids), str(completion.finish_reason)
+        self._states.pop(request_id, None)
         self._num_ended += len(token_ids)
         if (end := repetition_end(token_ids, sampling.max_repeats)) is not None:
             token_ids, finish_reason = token_ids[:end], "repetition"
@@ -130,8 +131,9 @@ class VllmPolicy:
 
         Call it from time to time: what was given up between two calls is not known exactly.
         """
+        # vLLM forgets a finished request a moment before `sample` gets its response, so records are kept until then.
         states = self._engine.output_processor.request_states.values()
-        self._states = {state.external_req_id: state for state in states}
+        self._states |= {state.external_req_id: state for state in states}
         return self._num_ended + sum(map(_num_tokens, self._states.values()))
 
     def _parameters(self, sampling: Sampling, seed: int, max_new_tokens: int) -> Any:
@@ -218,6 +220,9 @@ def engine_settings(policy: Policy, chat: Chat, num_gpus: float | None = None) -
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(8192, chat.context_length),
         }
+        if policy.engine.get("enforce_eager", True):
+            # vLLM 0.24 compiles two small functions in spite of `enforce_eager`, for half a minute and with a compiler.
+            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     return settings | policy.engine
 
 

@@ -101,6 +101,21 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
         load_chat(Policy(model="playground", lora=str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    "num_gpus, engine, expected",
+    [(0, {}, "1"), (1, {}, None), (0, {"enforce_eager": False}, None)],
+    ids=["eager on a CPU", "GPU", "compiled on a CPU"],
+)
+def test_an_eager_engine_on_a_cpu_compiles_nothing(
+    num_gpus: int, engine: dict[str, Any], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "")
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
+    settings = Policy(model="playground", engine=engine)
+    vllm_policy.engine_settings(settings, load_chat(settings), num_gpus)
+    assert os.environ.get("TORCH_COMPILE_DISABLE") == expected
+
+
 @pytest.mark.parametrize("num_gpus", [1, 0])
 def test_batch_invariance_is_requested_on_a_gpu(num_gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_BATCH_INVARIANT", "0")

@@ -1,12 +1,18 @@
 """Packed rows, with a mask and without one, give each example the logits that it has alone."""
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM
 
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Policy, Train
+from ossft_ray.engines import packed_attention
 from ossft_ray.engines.training.batches import Examples, TokenizedExample, collate
 from ossft_ray.engines.training.policy_model import load_model
 
@@ -90,3 +96,46 @@ def test_without_restarting_positions_examples_would_leak(model) -> None:
         packed = model(tensors.input_ids_BT, position_ids=tensors.position_ids_BT, use_cache=False).logits
         crossed = model(tensors.input_ids_BT, position_ids=crossing_1T, use_cache=False).logits
     assert (packed - crossed)[0, 40:].abs().max() > 0.1
+
+
+def _varlen_attn_2_11(
+    query_THD: Tensor,
+    key_TGD: Tensor,
+    value_TGD: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    return_aux: Any = None,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+) -> Tensor:
+    """PyTorch 2.11's signature, which has no `enable_gqa`; its kernel takes grouped heads nevertheless."""
+    assert window_size == (-1, 0) and max_q == max_k == cu_seq_q.diff().max()
+    examples = (
+        [tensor[start:end].transpose(0, 1) for tensor in (query_THD, key_TGD, value_TGD)]
+        for start, end in itertools.pairwise(cu_seq_k.tolist())
+    )
+    outputs = [scaled_dot_product_attention(*each, is_causal=True, scale=scale, enable_gqa=True) for each in examples]
+    return torch.cat(outputs, dim=1).transpose(0, 1)
+
+
+def _varlen_attn_2_13(*arguments: Any, enable_gqa: bool = False, **options: Any) -> Tensor:
+    assert enable_gqa == (arguments[0].shape[1] != arguments[1].shape[1]), "it refuses grouped heads otherwise"
+    return _varlen_attn_2_11(*arguments, **options)
+
+
+@pytest.mark.parametrize("varlen_attn", [_varlen_attn_2_11, _varlen_attn_2_13])
+@pytest.mark.parametrize("num_key_heads", [2, 4])
+def test_flash_attention_is_called_as_each_release_of_pytorch_wants_it(
+    varlen_attn: Any, num_key_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_attention, "varlen_attn", varlen_attn)
+    monkeypatch.setattr(packed_attention, "_ASKS_FOR_GQA", varlen_attn is _varlen_attn_2_13)
+    query_1HTD, key_1GTD = torch.randn(1, 4, 9, 8), torch.randn(1, num_key_heads, 9, 8)
+    cu_seqlens = torch.tensor([0, 5, 9], dtype=torch.int32)
+    inputs = (torch.nn.Module(), query_1HTD, key_1GTD, key_1GTD, None, 0.3)
+    plain, _ = packed_attention.packed_attention(*inputs, cu_seqlens=cu_seqlens, max_seqlen=5)
+    fast = packed_attention._flash_attention(query_1HTD, key_1GTD, key_1GTD, 0.3, cu_seqlens, 5, num_key_heads < 4)
+    torch.testing.assert_close(fast, plain)
