@@ -67,13 +67,13 @@ def trainer(tiny: bool, output: Path) -> Iterator[Row]:
     yield from _train(
         "1.5b",
         [
-            ("ours", {"lora": False, "micro_batch_tokens": 8192, "profile": profile}),
-            ("ours", {"lora": False, "micro_batch_tokens": 8192, "compile": True, "profile": profile}),
-            ("ours", {"lora": False, "micro_batch_tokens": 16384}),
+            ("ours", {"lora": False, "micro_batch_tokens": "auto", "num_steps": 9, "profile": profile}),
+            ("ours", {"lora": False, "micro_batch_tokens": 8192}),
+            ("ours", {"lora": False, "micro_batch_tokens": 8192, "compile": False}),
         ],
     )
     yield from _train("0.5b", [("ours", {"lora": False, "micro_batch_tokens": 16384})])
-    yield from _train("7b", [("ours", {"lora": True, "micro_batch_tokens": 4096})], 4)
+    yield from _train("7b", [("ours", {"lora": True, "micro_batch_tokens": "auto", "num_steps": 9})])
 
 
 def trl(tiny: bool, _: Path) -> Iterator[Row]:
