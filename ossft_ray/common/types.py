@@ -26,7 +26,7 @@ class Problem:
 class Response:
     """A response of the policy, with its tokens as sampled, end-of-turn token included.
 
-    `finish_reason` is vLLM's: stop, length or repetition. `in_thinking` means that the prompt ended with an open
+    `finish_reason` is stop, length or repetition. `in_thinking` means that the prompt ended with an open
     thinking block, so the response starts inside it. `logprobs` are those of the distribution that each token was
     drawn from (stage's prompt, temperature, top_p); they are recorded only on request.
     """

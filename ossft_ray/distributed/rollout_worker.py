@@ -42,13 +42,18 @@ MAX_DEATHS = 3  # consecutive deaths of engines or actors, without a response in
 class RolloutWorker:
     """One policy with its verifiers. Subclasses implement `process` for a part."""
 
-    def __init__(self, experiment: Experiment, tally: Any, log_name: str, verbose: bool) -> None:
-        """`tally` is a handle of the `ProgressTally`. `log_name` begins the log's name; `verbose` prints instead."""
+    def __init__(
+        self, experiment: Experiment, tally: Any, log_name: str, verbose: bool, max_length: int | None = None
+    ) -> None:
+        """`tally` is a handle of the `ProgressTally`. `log_name` begins the log's name; `verbose` prints instead.
+
+        `max_length` limits what the engine holds, as in `VllmPolicy`.
+        """
         self._log_name = f"{log_name}-{ray.get_runtime_context().get_actor_id()[:8]}"
         if not verbose:
             redirect_output(experiment, self._log_name)
         check_sees_run(experiment)
-        self.experiment = experiment
+        self.experiment, self.max_length = experiment, max_length
         self.chat = load_chat(experiment.policy)
         self.verifiers = VerifierPool(experiment.verify)
         self.metrics = ClusterMetrics(experiment.run.output, log_name)
@@ -99,7 +104,7 @@ class RolloutWorker:
         self.verifiers.warm_up()  # while the engine loads; later they would take CPUs from the first verdicts
         fetch_weights(self.experiment.policy)
         with alone_on(ray.get_gpu_ids()):  # engines may share a GPU
-            return VllmPolicy(self.experiment.policy, self.chat, self.keeps_logprobs(), self.num_gpus)
+            return VllmPolicy(self.experiment.policy, self.chat, self.keeps_logprobs(), self.num_gpus, self.max_length)
 
     @asynccontextmanager
     async def problem_slot(self) -> AsyncIterator[None]:

@@ -46,25 +46,34 @@ class Sampling:
 class VllmPolicy:
     """A loaded engine. Create it and use it inside one running asyncio loop."""
 
-    def __init__(self, policy: Policy, chat: Chat, keep_logprobs: bool = False, num_gpus: float | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        chat: Chat,
+        keep_logprobs: bool = False,
+        num_gpus: float | None = None,
+        max_length: int | None = None,
+    ) -> None:
         """Start the engine's process and load the weights; this takes seconds to minutes.
 
         With `keep_logprobs`, responses carry the log-probabilities that their tokens were sampled with. `num_gpus` is
-        this engine's share of a GPU or its number of GPUs; None: all that are visible.
+        this engine's share of a GPU or its number of GPUs; None: all that are visible. `max_length` limits the tokens
+        of a prompt and its response; None: the context.
 
         Raises:
             InputError: vLLM is not built for the device.
             EngineDied: the engine's process ended before it was ready.
             JobError: the engine was not ready in time.
         """
-        settings = engine_settings(policy, chat, num_gpus)  # sets variables that vLLM reads when it is imported
+        # sets variables that vLLM reads when it is imported
+        settings = engine_settings(policy, chat, num_gpus, max_length)
         check_build(num_gpus)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self.chat = chat
+        self.chat, self._max_length = chat, int(settings["max_model_len"])
         self._num_ended = 0  # tokens of responses that are finished or were given up
         self._states: dict[str, Any] = {}  # vLLM's records of requests that were under way and have not ended here
         self._max_repeats: dict[str, int] = {}  # by request under way
@@ -96,7 +105,7 @@ class VllmPolicy:
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        parameters = self._parameters(sampling, seed, max_new_tokens=self.chat.context_length - len(prompt_ids))
+        parameters = self._parameters(sampling, seed, max_new_tokens=self._max_length - len(prompt_ids))
         prompt = TokensPrompt(prompt_token_ids=prompt_ids)
         if sampling.max_repeats:
             self._max_repeats[request_id] = sampling.max_repeats
@@ -141,7 +150,7 @@ class VllmPolicy:
         from vllm.sampling_params import RequestOutputKind
 
         if max_new_tokens < 1:
-            raise PromptTooLong(f"{-max_new_tokens} tokens more than the context holds")
+            raise PromptTooLong(f"{-max_new_tokens} tokens more than the engine holds")
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -183,8 +192,11 @@ class VllmPolicy:
         self._engine.shutdown()
 
 
-def engine_settings(policy: Policy, chat: Chat, num_gpus: float | None = None) -> dict[str, Any]:
-    """vLLM's engine arguments, overridden by `[policy.engine]`; `num_gpus` as in `VllmPolicy`."""
+def engine_settings(
+    policy: Policy, chat: Chat, num_gpus: float | None = None, max_length: int | None = None
+) -> dict[str, Any]:
+    """vLLM's engine arguments, overridden by `[policy.engine]`; `num_gpus` and `max_length` as in `VllmPolicy`."""
+    max_length = max_length or chat.context_length
     settings: dict[str, Any] = {
         "model": model_path(policy.model, weights=True),
         "revision": policy.revision,
@@ -192,7 +204,7 @@ def engine_settings(policy: Policy, chat: Chat, num_gpus: float | None = None) -
         "code_revision": policy.revision,
         "trust_remote_code": policy.trust_remote_code,
         "dtype": policy.dtype,
-        "max_model_len": chat.context_length,
+        "max_model_len": max_length,
         "disable_log_stats": True,
     }
     if policy.lora:
@@ -218,7 +230,7 @@ def engine_settings(policy: Policy, chat: Chat, num_gpus: float | None = None) -
             "enforce_eager": True,
             "distributed_executor_backend": "uni",
             "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(8192, chat.context_length),
+            "max_num_batched_tokens": max(8192, max_length),
         }
         if policy.engine.get("enforce_eager", True):
             # vLLM 0.24 compiles two small functions in spite of `enforce_eager`, for half a minute and with a compiler.

@@ -13,6 +13,7 @@ from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
 from ossft_ray.engines.installation import check_media
+from ossft_ray.method.prompts import guided_prompt, solve_prompt
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.model_location import model_digest
 from ossft_ray.policy.templates import check_system, check_template
@@ -66,6 +67,26 @@ class Run:
             check_system(chat.tokenizer, policy.model)
         return chat
 
+    def engine_length(self, longest_problem: int) -> int | None:
+        """The number of tokens that an engine must hold for the longest prompt and its response; None if unknown.
+
+        It is a bound from `longest_problem`, the largest `num_bytes` of a problem: hardly any token is shorter than a
+        byte. It is the same for rewriting and evaluation, and a power of two, because vLLM compiles for each length.
+        """
+        if not longest_problem:
+            return None
+        prompts, settings, evaluate = self.experiment.prompts, self.experiment.rewrite, self.experiment.evaluate
+        template = TEMPLATES[evaluate.template] if evaluate.template else prompts
+        empty_prompts = [
+            solve_prompt("", prompts.system, prompts.solve),
+            solve_prompt("", template.system, template.solve),
+            guided_prompt("", "", prompts.system, prompts.guided),
+        ]
+        longest_prompt = max(len(self.chat.render(prompt)) for prompt in empty_prompts) + 2 * longest_problem
+        sampled = (settings.self_alignment, settings.guided_alignment, evaluate)
+        length = longest_prompt + max(stage.max_tokens for stage in sampled)
+        return min(self.chat.context_length, 1 << (length - 1).bit_length())
+
     @cached_property
     def policy_digest(self) -> str:
         return model_digest(self.experiment.policy)
@@ -99,3 +120,8 @@ class Run:
     def _of_model(self, model: str, **changes: Any) -> "Run":
         policy = self.experiment.policy.model_copy(update={"model": model, "revision": None, "lora": None} | changes)
         return Run(self.experiment.model_copy(update={"policy": policy}))
+
+
+def num_bytes(problem: Problem) -> int:
+    """The size of the texts that a prompt may show."""
+    return len(problem.question.encode()) + len((problem.expert_solution or "").encode())

@@ -49,6 +49,13 @@ def test_engine_settings(
     assert ("enforce_eager" in arguments) == (not num_gpus), "on a GPU, vLLM decides about CUDA graphs"
 
 
+@pytest.mark.parametrize("engine, expected", [({}, 1024), ({"max_model_len": 300}, 300)])
+def test_an_engine_is_as_long_as_it_needs_to_be(engine: dict[str, Any], expected: int) -> None:
+    settings = Policy(model="playground", engine=engine)
+    arguments = vllm_policy.engine_settings(settings, load_chat(settings), num_gpus=1, max_length=1024)
+    assert arguments["max_model_len"] == expected
+
+
 @pytest.mark.parametrize(
     "num_gpus, is_cpu_build, refusal",
     [

@@ -11,11 +11,14 @@ import pytest
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.schema import SAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import Problem
 from ossft_ray.config import Resources
+from ossft_ray.method.rewriting import stage_prompt
+from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.run_folder import resolved_run
 from ossft_ray.run_folder.names import METRICS, MODEL, PROBLEMS, REWRITE, part_name
 from ossft_ray.run_folder.parts import write_part
-from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.run_folder.resolved_run import Run, num_bytes
 from ossft_ray.stages import run as flow
 from ossft_ray.stages.evaluate.benchmark_parts import folder_name, split_part
 from ossft_ray.stages.evaluate.sampling import ModelSampling
@@ -51,7 +54,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the driver of each stage do all its work, and files stand in for what workers would write."""
 
-    def rewrite_all(worker: Any, experiment: Any, missing: list[str], *_: Any) -> dict[str, int]:
+    def rewrite_all(worker: Any, experiment: Any, missing: list[str], *_: Any, max_length: int) -> dict[str, int]:
+        assert max_length == 2048, "the context: evaluation may sample 4,096 tokens"
         folder = Folder.at(experiment.run.output) / REWRITE
         for part in missing:
             rows = (folder / PROBLEMS).read_table(part).to_pylist()
@@ -111,3 +115,27 @@ def test_a_run_on_other_resources_keeps_what_is_resolved(tmp_path: Path, calls: 
 def test_a_run_of_a_local_model_is_its_own_pinned_run(tmp_path: Path) -> None:
     run = Run(experiment(str(tmp_path / "run")))
     assert run.pinned(refresh=True) is run and Run.of(run) is run
+
+
+@pytest.mark.parametrize("hide_answer", [True, False])
+def test_an_engine_holds_all_prompts_and_their_responses_but_not_the_whole_context(
+    tmp_path: Path, hide_answer: bool
+) -> None:
+    limits = {"max_tokens": 64}
+    run = Run(
+        experiment(
+            str(tmp_path / "run"),
+            rewrite={"self_alignment": limits, "guided_alignment": limits | {"hide_answer": hide_answer}},
+            evaluate={"max_tokens": 96},
+        )
+    )
+    rows = training_problems(200, seed=3)
+    problems = [Problem(row["id"], row["question"], row["answer"], row["expert_solution"]) for row in rows]
+    length = run.engine_length(max(map(num_bytes, problems)))
+    assert length == 1024 < run.chat.context_length
+    settings, prompts = run.experiment.rewrite, run.experiment.prompts
+    for stage in settings.stages:
+        rendered = (run.chat.render(stage_prompt(stage, problem, settings, prompts)) for problem in problems)
+        assert max(map(len, rendered)) + 96 <= length
+    assert run.engine_length(0) is None, "unknown"
+    assert run.engine_length(10**6) == run.chat.context_length

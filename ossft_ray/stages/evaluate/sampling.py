@@ -9,7 +9,7 @@ from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, announc
 from ossft_ray.distributed.rollout_pool import run_workers
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.run_folder.names import EVALUATE, PARTS, TRAINED, part_name
-from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.run_folder.resolved_run import Run, num_bytes
 from ossft_ray.run_folder.sessions import Session
 from ossft_ray.run_folder.stage_folder import MODEL_CHANGED, begin_stage, changed_inputs
 from ossft_ray.stages.evaluate import benchmark_parts
@@ -90,6 +90,7 @@ class ModelSampling:
         announce(self.report, model=self.name, starting="starting Ray")
         start_ray(self.run.experiment, verbose)
         session = Session(self.folder)
+        longest = max(num_bytes(problem) for problems in self.benchmarks.values() for problem in problems)
         totals = run_workers(
             EvaluateWorker,
             self.run.experiment,
@@ -100,6 +101,7 @@ class ModelSampling:
             verbose,
             benchmarks=self.benchmarks,
             folder=self.folder,
+            max_length=self.run.engine_length(longest),
         )
         session.end_phase(EVALUATE, totals)
         session.close()

@@ -22,7 +22,7 @@ from ossft_ray.data.problems import Rejection, noted_row
 from ossft_ray.data.screening import InputCounts, screen_problems
 from ossft_ray.run_folder.names import BEFORE, INPUT_MANIFEST, MANIFEST, PARTS, PROBLEMS, part_name
 from ossft_ray.run_folder.parts import move_part
-from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.run_folder.resolved_run import Run, num_bytes
 from ossft_ray.run_folder.stage_folder import fingerprint
 from ossft_ray.verification.fingerprint import verify_inputs
 
@@ -44,6 +44,7 @@ class InputManifest:
     sources: str  # digest of the input and of all settings that decide which rows become problems
     golds: dict[str, int] = field(default_factory=dict)  # gold answers by what their check found
     bad_golds: list[dict[str, Any]] = field(default_factory=list)
+    longest_problem: int = 0  # its `num_bytes`; 0: unknown
 
     @property
     def part_names(self) -> list[str]:
@@ -97,6 +98,7 @@ def _read_input(run: Run, folder: Folder, earlier: InputManifest | None, sources
             for prefix in ("rejected", "flagged")
         ]
         corrected: dict[str, Problem] = {}
+        longest = 0
         first_part = earlier.num_parts if earlier else 0
         problems = PartWriter(folder / PROBLEMS, "part", PROBLEM_SCHEMA, part_capacity, first_part)
         for name in earlier.part_names if earlier else []:
@@ -108,6 +110,7 @@ def _read_input(run: Run, folder: Folder, earlier: InputManifest | None, sources
                 continue
             for note in item.notes:
                 flagged.write(noted_row(item.record, note, item.problem.problem_id))
+            longest = max(longest, num_bytes(item.problem))
             if item.status == "new":
                 problems.write(vars(item.problem))
             elif item.status == "corrected":
@@ -133,6 +136,7 @@ def _read_input(run: Run, folder: Folder, earlier: InputManifest | None, sources
         sources=sources,
         golds=dict(counts.gold_findings),
         bad_golds=counts.bad_golds,
+        longest_problem=longest,
     )
 
 

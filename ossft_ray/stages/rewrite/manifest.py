@@ -16,6 +16,7 @@ from ossft_ray.stages.rewrite.attempt_log import EXTRA_WORK, AttemptLog
 from ossft_ray.stages.rewrite.ingest import InputManifest
 
 _WORK = ("attempts", "generated_tokens", "prompt_tokens")
+_NOT_SHOWN = ("num_parts", "sources", "longest_problem")  # of the input
 
 
 async def part_counts(
@@ -60,7 +61,7 @@ def manifest_figures(folder: Folder, input_manifest: InputManifest) -> dict[str,
         totals.update(counts)
     phases, num_sessions = session_phases(folder)
     return {
-        **{name: value for name, value in asdict(input_manifest).items() if name not in ("num_parts", "sources")},
+        **{name: value for name, value in asdict(input_manifest).items() if name not in _NOT_SHOWN},
         "suspects": suspects,
         "origins": {origin: totals[origin] for origin in ORIGINS},
         **{name: totals[name] for name in ("dropped", "examples", "answers_appended", *_WORK, *EXTRA_WORK)},

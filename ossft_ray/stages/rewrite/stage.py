@@ -81,6 +81,7 @@ def _complete(
         REWRITE,
         lambda totals: on_progress(counts | totals),
         verbose,
+        max_length=run.engine_length(input_manifest.longest_problem),
     )
     session.end_phase("rewriting", totals)
     session.close()

@@ -89,6 +89,7 @@ def test_the_input_manifest_counts_what_was_read(tmp_path: Path, folder: Folder)
         num_parts=1,
         sources=manifest.sources,
         golds={"not_stated": 4},
+        longest_problem=len("question 1it is 1"),
     )
     assert InputManifest(**folder.read_json("problems.json")) == manifest
     assert ids(folder, manifest) == [["p1", "p2", "p3", "again"]]
