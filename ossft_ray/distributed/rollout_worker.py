@@ -34,6 +34,7 @@ from ossft_ray.engines.in_flight import InFlight, problems_in_flight, spare_belo
 from ossft_ray.engines.vllm_policy import EngineDied, Sampling, VllmPolicy
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.model_location import fetch_weights
+from ossft_ray.policy.rendered_prompts import RenderedPrompts
 from ossft_ray.verification import Verdict, VerifierPool
 
 MAX_DEATHS = 3  # consecutive deaths of engines or actors, without a response in between
@@ -55,6 +56,7 @@ class RolloutWorker:
         check_sees_run(experiment)
         self.experiment, self.max_length = experiment, max_length
         self.chat = load_chat(experiment.policy)
+        self.prompts = RenderedPrompts(self.chat, 2 * problems_in_flight(experiment))  # two stages
         self.verifiers = VerifierPool(experiment.verify)
         self.metrics = ClusterMetrics(experiment.run.output, log_name)
         self.worker_id = uuid.uuid4().hex[:12]  # a new one when Ray restarts the actor
@@ -112,10 +114,6 @@ class RolloutWorker:
         async with self.in_flight.problem():
             yield
 
-    async def render(self, prompt: list[Message]) -> list[int]:
-        """The token ids of a prompt."""
-        return await asyncio.to_thread(self.chat.render, prompt)
-
     async def sample(self, prompt: list[Message], sampling: Sampling, seed: int, request_id: str) -> Response:
         """One response to a prompt. If the engine dies, the next engine samples the same response again.
 
@@ -124,7 +122,7 @@ class RolloutWorker:
             JobError: `MAX_DEATHS` engines died in a row.
         """
         with self.in_flight.request():
-            prompt_ids = await self.render(prompt)
+            prompt_ids = await self.prompts.render(prompt)
             while True:
                 policy = await self._loaded_policy()
                 try:

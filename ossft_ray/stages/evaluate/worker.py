@@ -38,7 +38,8 @@ class EvaluateWorker(RolloutWorker):
         progress = self.progress[part] = Counter()
         by_problem = await asyncio.gather(*(self.answer(benchmark, problem, progress) for problem in problems))
         rows = [row for rows in by_problem for row in rows]
-        (self.folder / folder_name(benchmark)).write_table(part_name(number), to_table(rows, SAMPLE_SCHEMA))
+        folder, table = self.folder / folder_name(benchmark), to_table(rows, SAMPLE_SCHEMA)
+        await asyncio.to_thread(folder.write_table, part_name(number), table)  # other parts are being worked on
 
     async def answer(self, benchmark: str, problem: Problem, progress: Counter[str]) -> list[dict[str, Any]]:
         """All samples of one problem."""

@@ -2,18 +2,15 @@
 
 import asyncio
 import dataclasses
-import json
 import socket
 import time
 from collections import Counter
-from functools import lru_cache
 from typing import Any
 
 from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, Response, RewriteResult, Stage
 from ossft_ray.distributed.rollout_worker import RolloutWorker
-from ossft_ray.engines.in_flight import problems_in_flight
 from ossft_ray.engines.vllm_policy import Sampling
 from ossft_ray.method.rewriting import derive_seed, rewrite_problem, stage_prompt, stage_settings
 from ossft_ray.run_folder.names import PROBLEMS, REWRITE
@@ -30,26 +27,32 @@ class RewriteWorker(RolloutWorker):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.folder = Folder.at(self.experiment.run.output) / REWRITE
-        num_prompts = 2 * problems_in_flight(self.experiment)
-        self._render = lru_cache(num_prompts)(lambda prompt: self.chat.render(json.loads(prompt)))
 
     def keeps_logprobs(self) -> bool:
         return self.experiment.rewrite.behavior_logprobs
 
     async def process(self, part: str) -> None:
-        started, experiment = time.time(), self.experiment
-        problems = [Problem(**row) for row in (self.folder / PROBLEMS).read_table(part).to_pylist()]
-        log = AttemptLog(self.folder, part, self.worker_id, experiment.rewrite.keep_attempts)
+        started = time.time()
+        problems, log = await asyncio.to_thread(self.read, part)
         progress = self.progress[part] = Counter()
         results = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in problems))
+        counts = await part_counts(results, log, self.prompt_tokens, self.is_same_answer)
+        counts |= {"host": socket.gethostname(), "started": started, "ended": time.time()}
+        await asyncio.to_thread(self.write, part, results, counts)  # other parts are being worked on
+        await asyncio.to_thread(log.delete)
+
+    def read(self, part: str) -> tuple[list[Problem], AttemptLog]:
+        problems = [Problem(**row) for row in (self.folder / PROBLEMS).read_table(part).to_pylist()]
+        return problems, AttemptLog(self.folder, part, self.worker_id, self.experiment.rewrite.keep_attempts)
+
+    def write(self, part: str, results: list[tuple[Problem, RewriteResult]], counts: dict[str, Any]) -> None:
+        """Write the part's rows."""
+        experiment = self.experiment
         examples = [row for problem, result in results for row in example_rows(problem, result, self.chat, experiment)]
         dropped = [dropped_row(problem, result, experiment) for problem, result in results if not result.origin]
-        counts = await part_counts(results, log, self.prompt_tokens, self.is_same_answer)
         from_experts = [row for row in examples if row["origin"] == "expert"]
-        counts["answers_appended"] = sum(not row["response"].endswith(row["expert_solution"]) for row in from_experts)
-        counts |= {"host": socket.gethostname(), "started": started, "ended": time.time()}
-        write_part(self.folder, part, examples, dropped, counts)
-        log.delete()
+        appended = sum(not row["response"].endswith(row["expert_solution"]) for row in from_experts)
+        write_part(self.folder, part, examples, dropped, counts | {"answers_appended": appended})
 
     async def rewrite(self, problem: Problem, log: AttemptLog, progress: Counter[str]) -> tuple[Problem, RewriteResult]:
         settings = self.experiment.rewrite
@@ -84,13 +87,10 @@ class RewriteWorker(RolloutWorker):
             self.metrics.count("ossft_problems", origin=result.origin or "dropped")
         return problem, result
 
-    async def render(self, prompt: list[Message]) -> list[int]:
-        """Token ids of a prompt, rendered once for all samples of a problem's stage and for the part's counts."""
-        return await asyncio.to_thread(self._render, json.dumps(prompt))
-
     async def is_same_answer(self, problem: Problem, answer: str, other: str) -> bool:
         """Whether the problem's verifier takes two answers that were read from responses as equal."""
         return (await self.verify(dataclasses.replace(problem, answer=answer), rf"\boxed{{{other}}}")).correct
 
     async def prompt_tokens(self, problem: Problem, stage: Stage) -> int:
-        return len(await self.render(stage_prompt(stage, problem, self.experiment.rewrite, self.experiment.prompts)))
+        prompt = stage_prompt(stage, problem, self.experiment.rewrite, self.experiment.prompts)
+        return len(await self.prompts.render(prompt))
