@@ -17,6 +17,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.distributed.train_group import begin_worker
 from ossft_ray.engines.training.checkpoint_state import PROGRESS, load_state, needs_universal, save_state
+from ossft_ray.engines.training.diagnosis import explain_out_of_memory
 from ossft_ray.engines.training.model_export import export_model
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import Chat, load_chat
@@ -53,7 +54,8 @@ def _begin(config: dict[str, Any], examples: Any, holdout: Any, on_phase: Any) -
     with node_copy(checkpoint, context.get_world_rank(), universal, config["token"]) as state:
         ray.train.collective.barrier()  # without a time limit, unlike the group's, for nodes that download slowly
         trainer = Trainer(*arguments, universal=universal, on_phase=on_phase)
-        load_state(trainer, state, state / UNIVERSAL if universal else None)
+        with explain_out_of_memory("train", "loading the checkpoint"):
+            load_state(trainer, state, state / UNIVERSAL if universal else None)
     return trainer
 
 
