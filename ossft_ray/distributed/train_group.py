@@ -126,6 +126,7 @@ def begin_worker(experiment: Experiment, stage: str, verbose: bool) -> int:
     if not verbose:
         redirect_output(experiment, f"{stage}-{rank}")
     print(f"rank {rank} of {context.get_world_size()} on {socket.gethostname()}", flush=True)
-    if not ray.get_gpu_ids():
+    # Ray allows a worker one thread, which suits work on a GPU. An offloaded optimizer works on the CPU.
+    if not ray.get_gpu_ids() or experiment.train.offload != "none":
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     return rank

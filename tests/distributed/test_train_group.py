@@ -61,3 +61,19 @@ def test_the_stage_fails_if_nothing_was_written(
         JobError, match=r"train: worker 0 failed: .*a node was lost.*to resume from the newest checkpoint"
     ):
         run_group(monkeypatch, tmp_path, [*fits, None])
+
+
+@pytest.mark.parametrize("gpus, offload, threads", [([], "none", 4), ([0], "none", None), ([0], "optimizer", 4)])
+def test_workers_on_the_cpu_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: list[int], offload: str, threads: int | None
+) -> None:
+    context = SimpleNamespace(get_world_rank=lambda: 3, get_world_size=lambda: 4, get_local_world_size=lambda: 2)
+    monkeypatch.setattr(train_group.ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(train_group.ray, "get_gpu_ids", lambda: gpus)
+    monkeypatch.setattr(train_group.os, "sched_getaffinity", lambda process: range(8))
+    given: list[int] = []
+    monkeypatch.setattr(train_group.torch, "set_num_threads", given.append)
+    settings = experiment(str(tmp_path))
+    offloading = settings.model_copy(update={"train": settings.train.model_copy(update={"offload": offload})})
+    assert train_group.begin_worker(offloading, "train", verbose=True) == 3
+    assert given == ([] if threads is None else [threads])

@@ -47,10 +47,11 @@ def deepspeed_config(settings: Train, num_workers: int, load_universal: bool = F
     zero: dict[str, Any] = {"stage": max(1, settings.zero_stage) if bf16 else settings.zero_stage}
     if num_workers > 1 and zero["stage"] > 0 and torch.cuda.is_available():
         zero["overlap_comm"] = True
+    offloaded = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if settings.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu"}
+        zero["offload_optimizer"] = offloaded
     if settings.offload == "all":
-        zero["offload_param"] = {"device": "cpu"}
+        zero["offload_param"] = offloaded
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,

@@ -1,6 +1,7 @@
 """Errors of a failed step: one line with the reason, the step's problems, and what to change."""
 
 import math
+import re
 import statistics
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from ossft_ray.common.errors import JobError, brief
 
 _MAX_LISTED = 8  # problems in a message
 _MAX_NORMS, _MIN_NORMS = 50, 10  # gradient norms that are kept, and that a judgement needs
+# of the CPU's allocator, and of CUDA's libraries and pinned memory, which have no special class
+_NO_MEMORY = re.compile("can't allocate memory|out of memory|_ALLOC_FAILED")
 _LESS_MEMORY = {
     "train": "lower train.micro_batch_tokens or max_length, set train.activation_checkpointing = true, raise "
     "zero_stage, use more workers, or set train.offload",
@@ -55,8 +58,8 @@ def explain_out_of_memory(stage: str, where: str, problem_ids: Sequence[str] = (
     """Turn a failed allocation, on a GPU or in main memory, into a JobError with the problems and what to change."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no special class
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         problems = f"its problems: {_listed(problem_ids)}; " if problem_ids else ""
         raise JobError(

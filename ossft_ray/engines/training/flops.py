@@ -5,38 +5,48 @@ from typing import Any, NamedTuple
 
 import torch
 
-# Dense bfloat16 operations a second, from the vendor's data sheets (without sparsity).
-_PEAK = {"H100": 989e12, "H200": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+# Dense bfloat16 operations a second with float32 sums, from the vendor's data sheets (without sparsity), by words of a
+# GPU's name. The first row whose words are all in the name counts.
+_PEAKS = (
+    ("GH200", 989e12), ("H100 PCIe", 756e12), ("H100 NVL", 835e12), ("H100", 989e12), ("H200 NVL", 835e12),
+    ("H200", 989e12), ("H800 PCIe", 756e12), ("H800", 989e12), ("H20", 148e12), ("GB200", 2500e12), ("B200", 2250e12),
+    ("A100", 312e12), ("A800", 312e12), ("A30", 165e12), ("A10", 125e12), ("A40", 150e12), ("L40S", 362e12),
+    ("L40", 181e12), ("L4", 121e12), ("RTX 6000 Ada", 364e12), ("RTX 4090", 165e12), ("RTX 3090", 71e12),
+)  # fmt: skip
+_OTHER_CHIPS = {"Laptop", "D"}  # slower ones under a known name
 
 
 class ModelSize(NamedTuple):
-    """What decides how many operations a token takes."""
+    """What decides how many operations a token takes. Input embeddings are looked up, not multiplied with."""
 
-    num_parameters: int  # without the input embedding; a tied output head counts, since it is multiplied with
+    num_trained: int  # parameters; a tied output head counts
+    num_frozen: int
     num_layers: int
     attention_width: int  # heads times the size of each
 
     @classmethod
     def of(cls, model: Any) -> "ModelSize":
-        """The size of a transformers model."""
+        """The size of a transformers model, whose weights may be sharded."""
         config = model.config.get_text_config()
         embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-        num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        if embedding is not head:
-            num_parameters -= embedding.numel()
+        counts = {True: 0, False: 0}
+        for parameter in model.parameters():
+            if parameter is head or parameter is not embedding:
+                counts[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
         head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return cls(num_parameters, config.num_hidden_layers, config.num_attention_heads * head_width)
+        return cls(counts[True], counts[False], config.num_hidden_layers, config.num_attention_heads * head_width)
 
 
 def training_flops(size: ModelSize, lengths: Sequence[int]) -> float:
     """Operations of the forward and backward passes over examples of these lengths in tokens.
 
-    Six for each parameter of a matrix product and token (two forward, four backward), and for attention
-    12 · layers · width · Σ length² / 2, half because it is causal (arXiv 2204.02311, Appendix B). Recomputed
-    activations do not count.
+    For each parameter of a matrix product and token two forward, two for the gradient of its input and, if it is
+    trained, two for its own gradient. For attention 12 · layers · width · Σ length² / 2, half because it is causal
+    (arXiv 2204.02311, Appendix B). Recomputed activations do not count.
     """
     num_tokens, num_pairs = sum(lengths), sum(length**2 for length in lengths)
-    return 6.0 * size.num_parameters * num_tokens + 6.0 * size.num_layers * size.attention_width * num_pairs
+    of_parameters = (6.0 * size.num_trained + 4.0 * size.num_frozen) * num_tokens
+    return of_parameters + 6.0 * size.num_layers * size.attention_width * num_pairs
 
 
 def peak_flops(device_name: str) -> float | None:
@@ -45,8 +55,10 @@ def peak_flops(device_name: str) -> float | None:
     >>> peak_flops("NVIDIA H100 80GB HBM3")
     989000000000000.0
     """
-    words = device_name.replace("-", " ").split()
-    return next((_PEAK[word] for word in words if word in _PEAK), None)
+    words = set(device_name.replace("-", " ").split())
+    if words & _OTHER_CHIPS:
+        return None
+    return next((peak for name, peak in _PEAKS if words.issuperset(name.split())), None)
 
 
 def flops_utilization(

@@ -4,7 +4,8 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, check_table, to_table
 from ossft_ray.common.storage import Folder
@@ -21,8 +22,9 @@ from ossft_ray.run_folder.names import PARTS
 from ossft_ray.run_folder.parts import write_counted
 from ossft_ray.stages.score.changes import EXAMPLES, examples_digest
 
+T = TypeVar("T")
 KEPT, EXPERT_ORIGINAL = "kept", "expert_original"  # a score's source
-_MIN_RESPONSES = 16  # for each worker at once: split over many workers, a small part leaves each almost idle
+_MIN_RESPONSES = 64  # for each worker at once: split over many workers, a small part leaves each almost idle
 
 
 class UnscoredResponse(NamedTuple):
@@ -58,7 +60,7 @@ def run_worker(config: dict[str, Any]) -> None:
     names = scorer.broadcast([name for name in source.names(PARTS) if name not in finished])
     tables = ((name, check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}")) for name in names)
     parts = (unscored_part(name, table.to_pylist(), chat, experiment) for name, table in tables)
-    for group in group_parts(parts, _MIN_RESPONSES * scorer.num_workers):
+    for group in read_ahead(group_parts(parts, _MIN_RESPONSES * scorer.num_workers)):
         num_tokens = score_group(scorer, group, folder if rank == 0 else None)
         if rank == 0:
             metrics.count("ossft_scored_tokens", num_tokens)
@@ -91,6 +93,15 @@ def group_parts(parts: Iterable[UnscoredPart], min_responses: int) -> Iterator[l
             group = []
     if group:
         yield group
+
+
+def read_ahead(groups: Iterator[T]) -> Iterator[T]:
+    """The same groups. A thread reads and renders the next one while the engine works on the one before."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, groups, None)
+        while (group := upcoming.result()) is not None:
+            upcoming = thread.submit(next, groups, None)
+            yield group
 
 
 def score_group(scorer: Any, group: list[UnscoredPart], folder: Folder | None) -> int:

@@ -4,7 +4,10 @@ A checkpoint is a folder `step-NNNNNN` to which every worker writes its part. It
 once all parts are there. A folder without it was being written when the run died: it is never read, and is removed.
 """
 
+import fcntl
 import json
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -72,6 +75,57 @@ def local_copy(folder: Folder) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as staging:
         fs.copy_files(folder.path, staging, source_filesystem=folder.filesystem)
         yield Path(staging)
+
+
+@contextmanager
+def node_copy(checkpoint: Folder, rank: int, universal: bool, token: str) -> Iterator[Path]:
+    """A checkpoint's files that a worker loads, on its node's disk; the last worker of the node removes them.
+
+    The workers of a node share the files, each of which is downloaded once. A worker waits for a file that another one
+    is downloading, however long that takes. `token` is a secret of the group, because nobody else may write there.
+    """
+    if checkpoint.local_path is not None:
+        yield checkpoint.local_path
+        return
+    target = Path(tempfile.gettempdir()) / f"ossft_ray-{token}-{checkpoint.path.rpartition('/')[2]}"
+    with target.with_suffix(".lock").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            names = _files_to_load(checkpoint, rank, universal)
+            start = rank % len(names)  # neighbours begin with different files, so that they download side by side
+            for name in names[start:] + names[:start]:
+                _download_once(checkpoint, name, target)
+            yield target
+        finally:
+            fcntl.flock(users, fcntl.LOCK_UN)
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(target, ignore_errors=True)
+            except BlockingIOError:
+                pass  # neighbours still read
+
+
+def _files_to_load(checkpoint: Folder, rank: int, universal: bool) -> list[str]:
+    """The files that a worker opens, relative to the checkpoint: those of all workers, and its own shards."""
+    selector = fs.FileSelector(checkpoint.path, recursive=True)
+    found = [info for info in checkpoint.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+    names = sorted(info.path.removeprefix(f"{checkpoint.path}/") for info in found)
+    if universal:
+        return [name for name in names if name.startswith(f"{UNIVERSAL}/") or "/" not in name]
+    shards = {name: re.search(r"zero_pp_rank_(\d+)_", name) for name in names if not name.startswith(f"{UNIVERSAL}/")}
+    return [name for name, shard in shards.items() if shard is None or int(shard[1]) == rank]
+
+
+def _download_once(folder: Folder, name: str, target: Path) -> None:
+    """Download a file, unless another process has done so or is at it, which is waited for."""
+    local = target / name
+    local.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with local.with_name(f".{local.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not local.exists():
+            partial = local.with_name(f".{local.name}.partial")
+            fs.copy_files(f"{folder.path}/{name}", str(partial), source_filesystem=folder.filesystem)
+            partial.rename(local)
 
 
 @contextmanager

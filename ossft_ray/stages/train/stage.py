@@ -1,8 +1,10 @@
 """The train stage: rewritten examples in, a trained model out. Ray Train runs the workers, DeepSpeed trains in them."""
 
+import uuid
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
@@ -11,8 +13,9 @@ from ossft_ray.config import Experiment
 from ossft_ray.distributed.nodes import on_driver_node
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, announce, ignore
 from ossft_ray.distributed.replanning import replanned
-from ossft_ray.distributed.session import check_output, start_ray
+from ossft_ray.distributed.session import check_output, plan_resources, start_ray
 from ossft_ray.distributed.train_group import run_group
+from ossft_ray.engines.training.checkpoint_state import PROGRESS, TAG, needs_universal
 from ossft_ray.engines.training.trainer import holdout_value
 from ossft_ray.run_folder.activity import recorded
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
@@ -21,7 +24,7 @@ from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import EXAMPLES_CHANGED, begin_stage, changed_inputs, finish_stage
-from ossft_ray.stages.train.checkpoints import Checkpoints
+from ossft_ray.stages.train.checkpoints import Checkpoints, make_universal
 from ossft_ray.stages.train.heartbeats import Heartbeats, raise_if_hung
 from ossft_ray.stages.train.reference_logprobs import score_folder
 from ossft_ray.stages.train.stopping import StopRequest
@@ -97,6 +100,7 @@ def _complete(
         raise
     announce(on_progress, starting="starting Ray")
     start_ray(experiment, verbose)
+    _convert_checkpoint(experiment, folder, on_progress)
     announce(on_progress, starting="loading the model")
     _fit(experiment, folder, data, on_progress, verbose)
     return finish_stage(folder, inputs, _manifest(experiment, folder, data))
@@ -117,6 +121,23 @@ def _inputs(run: Run, source: Folder, scores: Folder | None) -> dict[str, Any]:
     return inputs if scores is None else inputs | {"score": scores.read_json(MANIFEST)["fingerprint"]}
 
 
+def _convert_checkpoint(experiment: Experiment, folder: Folder, on_progress: OnProgress) -> None:
+    """Convert the newest checkpoint if another number of workers wrote it, on a node with a free CPU.
+
+    It may take long, so it is done before there are workers that would wait for it in a collective.
+    """
+    checkpoint = Checkpoints(folder / CHECKPOINTS).newest()
+    num_workers = plan_resources(experiment.resources).num_train_workers
+    if checkpoint is None or not needs_universal(checkpoint.read_json(PROGRESS), experiment.train, num_workers):
+        return
+    announce(on_progress, starting=f"converting the checkpoint for {num_workers} workers")
+    convert = ray.remote(num_cpus=1)(make_universal)
+    try:
+        ray.get(convert.remote(checkpoint, TAG))
+    except RayTaskError as error:
+        raise error.cause from error
+
+
 def _fit(
     experiment: Experiment, folder: Folder, data: TrainingExamples, on_progress: OnProgress, verbose: bool
 ) -> None:
@@ -128,6 +149,7 @@ def _fit(
         "examples": ray.put(data.examples),
         "holdout": ray.put(data.holdout),
         "heartbeats": heartbeats,
+        "token": uuid.uuid4().hex,
         "verbose": verbose,
     }
     reader, request = MetricsReader(folder), StopRequest(experiment.train.stop_after)

@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 import ray.train
+import ray.train.collective
 import torch
 from pyarrow import fs
 
@@ -15,13 +16,14 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.distributed.train_group import begin_worker
-from ossft_ray.engines.training.checkpoint_state import PROGRESS, TAG, load_state, needs_universal, save_state
+from ossft_ray.engines.training.checkpoint_state import PROGRESS, load_state, needs_universal, save_state
+from ossft_ray.engines.training.diagnosis import explain_out_of_memory
 from ossft_ray.engines.training.model_export import export_model
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.metrics_log import continue_metrics
 from ossft_ray.run_folder.names import CHECKPOINTS, MODEL
-from ossft_ray.stages.train.checkpoints import UNIVERSAL, Checkpoints, local_copy, make_universal
+from ossft_ray.stages.train.checkpoints import UNIVERSAL, Checkpoints, node_copy
 from ossft_ray.stages.train.heartbeats import make_heartbeat
 from ossft_ray.stages.train.tracking import Tracking
 
@@ -36,25 +38,24 @@ def run_worker(config: dict[str, Any]) -> Stopped | None:
     rank = begin_worker(experiment, "train", config["verbose"])
     check_sees_run(experiment)
     on_phase = make_heartbeat(config["heartbeats"], rank, experiment.train.hang_after)
-    trainer = _begin(experiment, folder, ray.get(config["examples"]), ray.get(config["holdout"]), on_phase)
+    trainer = _begin(config, ray.get(config["examples"]), ray.get(config["holdout"]), on_phase)
     return _train(trainer, experiment, folder, config["heartbeats"])
 
 
-def _begin(experiment: Experiment, folder: Folder, examples: Any, holdout: Any, on_phase: Any) -> Trainer:
+def _begin(config: dict[str, Any], examples: Any, holdout: Any, on_phase: Any) -> Trainer:
     """The trainer as it was at the newest checkpoint, or at the start."""
-    settings, checkpoint = experiment.train, Checkpoints(folder / CHECKPOINTS).newest()
+    experiment, checkpoint = config["experiment"], Checkpoints(config["folder"] / CHECKPOINTS).newest()
+    settings, context = experiment.train, ray.train.get_context()
     arguments = experiment.policy, settings, experiment.run.seed, examples, holdout
     if checkpoint is None:
         return Trainer(*arguments, on_phase=on_phase)
     print(f"resuming after step {int(checkpoint.path.rpartition('-')[2])}", flush=True)
-    universal = needs_universal(checkpoint.read_json(PROGRESS), settings, torch.distributed.get_world_size())
-    if universal:
-        if torch.distributed.get_rank() == 0:
-            make_universal(checkpoint, TAG)
-        torch.distributed.barrier()
-    trainer = Trainer(*arguments, universal=universal, on_phase=on_phase)
-    with local_copy(checkpoint) as state:
-        load_state(trainer, state, state / UNIVERSAL if universal else None)
+    universal = needs_universal(checkpoint.read_json(PROGRESS), settings, context.get_world_size())
+    with node_copy(checkpoint, context.get_world_rank(), universal, config["token"]) as state:
+        ray.train.collective.barrier()  # without a time limit, unlike the group's, for nodes that download slowly
+        trainer = Trainer(*arguments, universal=universal, on_phase=on_phase)
+        with explain_out_of_memory("train", "loading the checkpoint"):
+            load_state(trainer, state, state / UNIVERSAL if universal else None)
     return trainer
 
 

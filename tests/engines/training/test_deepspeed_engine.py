@@ -27,3 +27,10 @@ def test_other_deepspeed_settings_pass_through() -> None:
     more = {"zero_optimization": {"reduce_bucket_size": 1000}, "wall_clock_breakdown": True}
     config = deepspeed_config(Train(deepspeed=more), 2)
     assert config["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 1000} and config["wall_clock_breakdown"]
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_offloaded_memory_is_pinned_where_a_gpu_reads_it(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    zero = deepspeed_config(Train(offload="all", zero_stage=3), 2)["zero_optimization"]
+    assert zero["offload_optimizer"]["pin_memory"] is zero["offload_param"]["pin_memory"] is has_gpu

@@ -21,6 +21,7 @@ from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Lora, Policy, Train
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.training.deepspeed_engine import gather_weights
+from ossft_ray.engines.training.flops import ModelSize
 from ossft_ray.engines.training.model_export import export_model
 from ossft_ray.engines.training.policy_model import load_model
 from ossft_ray.engines.training.trainer import Trainer
@@ -39,6 +40,7 @@ def _load(rank: int, folder: Path) -> None:
     assert packed and model.config._attn_implementation == "ossft_packed"
     for parameter in model.parameters():
         assert parameter.numel() == 0 and parameter.ds_tensor.numel() <= (parameter.ds_numel + 1) // 2
+    assert ModelSize.of(model) == ModelSize.of(load_model(Policy(model="playground"), Train(zero_stage=2))[0])
     half = {"precision": "bf16"}
     frequencies, plain = (
         dict(

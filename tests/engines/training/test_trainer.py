@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pyarrow import fs
 from transformers import AutoModelForCausalLM
 
 from ossft_ray.common.storage import Folder
@@ -18,7 +19,7 @@ from ossft_ray.engines.training.model_export import export_model
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.names import COMPLETE
-from ossft_ray.stages.train.checkpoints import UNIVERSAL, make_universal
+from ossft_ray.stages.train.checkpoints import UNIVERSAL, make_universal, node_copy
 from tests.engines.process_group import join_group
 from tests.engines.training.plain_training import train_plainly
 
@@ -81,17 +82,23 @@ def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) 
     return json.loads((folder / "measured.json").read_text())
 
 
+def in_a_store(path: str | Path) -> Folder:
+    """A folder as in an object store, which workers copy from."""
+    return Folder(fs.SubTreeFileSystem(str(Path(path).parent), fs.LocalFileSystem()), Path(path).name)
+
+
 def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> None:
     """A variant may `save` a checkpoint after step 3 and end, `load` one, `resume` in a new engine, or `export`."""
     join_group(rank, num_workers, folder)
-    measured = []
+    measured, token = [], str(folder.stat().st_ino)
     for number, variant in enumerate(variants):
         ours = {key: value for key, value in variant.items() if key not in ("resume", "save", "load", "export")}
         settings = SETTINGS.model_copy(update=ours)
         loads = variant.get("load")
         trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples(), universal=loads is not None)
         if loads is not None:
-            load_state(trainer, Path(loads), Path(loads) / UNIVERSAL)
+            with node_copy(in_a_store(loads), rank, True, token) as copy:
+                load_state(trainer, copy, copy / UNIVERSAL)
         steps = []
         for metrics in trainer.steps():
             steps.append(metrics)
@@ -104,7 +111,9 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
             export_model(trainer, Path(variant["export"]), load_chat(Policy(model="playground")))
         if variant.get("resume"):
             trainer = Trainer(Policy(model="playground"), settings, SEED, make_examples())
-            load_state(trainer, state)
+            with node_copy(in_a_store(state), rank, False, token) as copy:
+                torch.distributed.barrier()
+                load_state(trainer, copy)
             steps += trainer.steps()
         measured.append(steps)
     if rank == 0:

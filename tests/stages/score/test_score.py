@@ -4,7 +4,9 @@ import json
 import math
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -29,11 +31,18 @@ from ossft_ray.run_folder.parts import read_counts, write_counted
 from ossft_ray.run_folder.stage_folder import finish_stage
 from ossft_ray.stages.score import stage as score_stage
 from ossft_ray.stages.score.stage import score, summarise_scores
-from ossft_ray.stages.score.worker import UnscoredPart, UnscoredResponse, group_parts, score_group, unscored_part
+from ossft_ray.stages.score.worker import (
+    UnscoredPart,
+    UnscoredResponse,
+    group_parts,
+    read_ahead,
+    score_group,
+    unscored_part,
+)
 from ossft_ray.stages.train.stage import train
 from tests.stages.rows import write_examples
 
-NUM_ROWS, ROWS_OF_A_PART = 30, 2
+NUM_ROWS, ROWS_OF_A_PART = 120, 4  # twice as many responses: several groups for each of two workers
 TOLERANCE = 1e-4  # of a token's log p in float32, in nats
 
 
@@ -243,6 +252,23 @@ def make_part(name: str, num_responses: int, first_token: int = 0) -> UnscoredPa
 def test_small_parts_are_scored_together(sizes: list[int], min_responses: int, expected: list[list[int]]) -> None:
     groups = group_parts((make_part(f"part-{number}", size) for number, size in enumerate(sizes)), min_responses)
     assert [[len(part.responses) for part in group] for group in groups] == expected
+
+
+def test_the_next_group_is_read_while_one_is_scored() -> None:
+    being_read = threading.Event()
+
+    def groups() -> Iterator[int]:
+        yield 0
+        being_read.set()
+        yield 1
+        raise InputError("the third part is broken")
+
+    ahead = read_ahead(groups())
+    assert next(ahead) == 0 and being_read.wait(timeout=60)
+    assert next(ahead) == 1
+    with pytest.raises(InputError, match="the third part is broken"):
+        next(ahead)
+    assert list(read_ahead(iter([]))) == []
 
 
 def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:

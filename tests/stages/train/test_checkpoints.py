@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.run_folder.names import COMPLETE
-from ossft_ray.stages.train.checkpoints import Checkpoints, local_copy
+from ossft_ray.stages.train.checkpoints import UNIVERSAL, Checkpoints, local_copy, node_copy
 
 
 def write(store: Checkpoints, step: int, barrier=lambda: None) -> None:
@@ -65,3 +66,35 @@ def test_a_half_written_checkpoint_is_written_again(store: Checkpoints) -> None:
 def test_only_the_first_worker_marks_a_checkpoint_as_complete(store: Checkpoints) -> None:
     store.write(3, 1, lambda folder: (folder / "part-1").write_text("mine"), lambda: None)
     assert store.newest() is None
+
+
+SHARDS = [f"state/bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in (0, 1, 10)]
+SHARED = ["progress.json", "complete.json", "state/mp_rank_00_model_states.pt"]
+CONVERTED = [f"{UNIVERSAL}/state/zero/layer/fp32.pt", f"{UNIVERSAL}/latest_universal"]
+
+
+def test_workers_of_a_node_share_one_copy_of_what_they_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*SHARDS, *SHARED, *CONVERTED):
+        (tmp_path / "step-000002" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "step-000002" / name).write_text(name)
+    (tmp_path / "node").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
+    checkpoint = Folder(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "step-000002")
+    downloads: list[str] = []
+    copy = fs.copy_files
+    monkeypatch.setattr(
+        fs, "copy_files", lambda source, *rest, **more: (downloads.append(source), copy(source, *rest, **more))
+    )
+
+    def found(folder: Path) -> set[str]:
+        paths = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        return {str(path) for path in paths if not path.name.startswith(".")}
+
+    with node_copy(checkpoint, 0, False, "token") as first:
+        assert found(first) == {SHARDS[0], *SHARED} and first.stat().st_mode & 0o77 == 0
+        with node_copy(checkpoint, 1, False, "token") as second:
+            assert second == first and found(first) == {*SHARDS[:2], *SHARED}
+        assert found(first), "the first worker still reads"
+        with node_copy(checkpoint, 1, True, "token"):
+            assert found(first) == {*SHARDS[:2], *SHARED, *CONVERTED}
+    assert not first.exists() and len(downloads) == len(set(downloads)) == len(SHARDS[:2] + SHARED + CONVERTED)
