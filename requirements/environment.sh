@@ -155,7 +155,7 @@ if [[ ${1:-} == older ]]; then
     folder=${2:?name the folder to create}
     make_venv "$folder" 3.12
     hand_over_pip_settings
-    uv_pip sync "${quiet[@]}" --compile-bytecode --python "$folder/bin/python" requirements/older.txt
+    uv_pip sync "${quiet[@]}" --python "$folder/bin/python" requirements/older.txt # compiled as it is imported
     exit
 fi
 

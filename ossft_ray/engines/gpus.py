@@ -16,6 +16,7 @@ import pynvml
 from ossft_ray.common.errors import brief
 
 _TIMEOUT_SECONDS = 60
+_AMD_DRIVER = "/dev/kfd"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ def gpu_memory() -> list[int]:
         return [int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
     except pynvml.NVMLError:
         return []
+
+
+def num_visible_gpus() -> int:
+    """The GPUs that a Ray on this machine would count, found without a long import where that can be."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name])
+    return len(driver_gpus().names or (torch_gpus().names if os.path.exists(_AMD_DRIVER) else []))
 
 
 def used_gpu_memory(gpu_ids: Iterable[int | str]) -> int:

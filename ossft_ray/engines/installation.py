@@ -58,7 +58,7 @@ def media_fault() -> str | None:
     packages = " ".join(package for package in _MEDIA if installed_version(package) is not None)
     return (
         f"torchvision {torchvision} does not fit torch {torch}, so vLLM and transformers cannot be imported; "
-        f"no run needs it: pip uninstall --yes {packages}"
+        f"remove it, as no run needs it: pip uninstall --yes {packages}"
     )
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import pynvml
 import pytest
 
+from ossft_ray.engines import gpus
 from ossft_ray.engines.gpus import (
     DriverGpus,
     TorchGpus,
     alone_on,
     driver_gpus,
     gpu_memory,
+    num_visible_gpus,
     torch_gpus,
     used_gpu_memory,
 )
@@ -111,3 +113,28 @@ def test_one_process_at_a_time_is_alone_on_a_gpu(tmp_path: Path) -> None:
                 process.join()
     with alone_on([]):  # on CPUs there is nothing to wait for
         pass
+
+
+@pytest.mark.parametrize(
+    "visible, has_amd_driver, expected",
+    [(None, False, 2), ("0", False, 1), ("", True, 0), (None, True, 2)],
+    ids=["NVIDIA", "some hidden", "all hidden", "NVIDIA next to AMD"],
+)
+def test_visible_gpus_of_nvidia(
+    visible: str | None, has_amd_driver: bool, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_driver(monkeypatch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(gpus, "_AMD_DRIVER", str(tmp_path if has_amd_driver else tmp_path / "none"))
+    assert num_visible_gpus() == expected
+
+
+def test_visible_gpus_of_amd_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_driver(monkeypatch, nvmlInit=fails)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gpus, "_AMD_DRIVER", str(tmp_path))
+    monkeypatch.setattr(gpus, "torch_gpus", lambda: TorchGpus(["MI300X"] * 8, "ROCm 7.1", None))
+    assert num_visible_gpus() == 8
+    assert gpus.gpu_fault(DriverGpus([], None), gpus.torch_gpus()) is None

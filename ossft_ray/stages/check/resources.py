@@ -9,7 +9,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.distributed.nodes import alive_nodes, ask_nodes, node_capacities
 from ossft_ray.distributed.placement import NodeCapacity, ResourcePlan, resolve_resources
 from ossft_ray.distributed.session import gpus_per_engine
-from ossft_ray.engines.gpus import driver_gpus, gpu_memory
+from ossft_ray.engines.gpus import gpu_memory, num_visible_gpus
 from ossft_ray.engines.training.memory import memory_line, training_memory
 
 _ANSWER_SECONDS = 60.0
@@ -23,9 +23,7 @@ def check_resources(experiment: Experiment) -> ResourcePlan | None:
     """
     if os.environ.get("RAY_ADDRESS") and not ray.is_initialized():
         return None  # `check --cluster` asks the cluster
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    num_gpus = len(driver_gpus().names) if visible is None else len([name for name in visible.split(",") if name])
-    here = [NodeCapacity(num_gpus, os.cpu_count() or 1)]
+    here = [NodeCapacity(num_visible_gpus(), os.cpu_count() or 1)]
     nodes = node_capacities() if ray.is_initialized() else here
     try:
         return resolve_resources(experiment.resources, nodes, gpus_per_engine(experiment.policy.engine), 0)
