@@ -215,7 +215,7 @@ class Lab:
         return list(await asyncio.gather(*map(rewrite, problems)))
 
     def _train(self, rows: list[Row], loss: str, learning_rate: float, seed: int, target: Path) -> None:
-        from ossft_ray.engines.training.model_export import export_model
+        from ossft_ray.engines.training.saving import export_model
         from ossft_ray.engines.training.trainer import Trainer
 
         _join_group()

@@ -124,8 +124,7 @@ def save_and_resume(folder: Path, shape: str) -> Row:
 
 
 def _train_and_save(folder: Path, shape: str, settings: Train, state: Path) -> Row:
-    from ossft_ray.engines.training.checkpoint_state import save_state
-    from ossft_ray.engines.training.model_export import export_model
+    from ossft_ray.engines.training.saving import export_model, save_state
     from ossft_ray.policy.chat import load_chat
 
     trainer = make_trainer(folder, shape, settings)
@@ -139,7 +138,7 @@ def _train_and_save(folder: Path, shape: str, settings: Train, state: Path) -> R
 
 
 def _resume(folder: Path, shape: str, settings: Train, state: Path) -> Row:
-    from ossft_ray.engines.training.checkpoint_state import load_state
+    from ossft_ray.engines.training.saving import load_state
 
     trainer = make_trainer(folder, shape, settings)
     seconds = _seconds(lambda: load_state(trainer, state))

@@ -158,12 +158,14 @@ def _load(name: str, settings: Settings) -> Kind:
     """Load a kind and use it once, so that no verdict is charged for loading.
 
     Raises:
-        InputError: the settings name something that cannot be used.
+        InputError: the settings name something that cannot be used, or the kind needs a package that is missing.
     """
     signal.setitimer(signal.ITIMER_PROF, _LOAD_SECONDS)
     try:
         kind = load_kind(name)
         kind.check_answer("1", **settings.get(name, {}))
+    except ImportError as error:
+        raise InputError(f"[verify] kind: {name} cannot be loaded: {error}; install what is missing") from error
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     return kind

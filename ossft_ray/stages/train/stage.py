@@ -15,7 +15,7 @@ from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, announc
 from ossft_ray.distributed.replanning import replanned
 from ossft_ray.distributed.session import check_output, plan_resources, start_ray
 from ossft_ray.distributed.train_group import run_group
-from ossft_ray.engines.training.checkpoint_state import PROGRESS, TAG, needs_universal
+from ossft_ray.engines.training.saving import PROGRESS, TAG, needs_universal
 from ossft_ray.engines.training.trainer import holdout_value
 from ossft_ray.run_folder.activity import recorded
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics

@@ -16,9 +16,8 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.distributed.train_group import begin_worker
-from ossft_ray.engines.training.checkpoint_state import PROGRESS, load_state, needs_universal, save_state
 from ossft_ray.engines.training.diagnosis import explain_out_of_memory
-from ossft_ray.engines.training.model_export import export_model
+from ossft_ray.engines.training.saving import PROGRESS, export_model, load_state, needs_universal, save_state
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.metrics_log import continue_metrics

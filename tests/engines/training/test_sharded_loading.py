@@ -22,8 +22,8 @@ from ossft_ray.config import Lora, Policy, Train
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.training.deepspeed_engine import gather_weights
 from ossft_ray.engines.training.flops import ModelSize
-from ossft_ray.engines.training.model_export import export_model
 from ossft_ray.engines.training.policy_model import load_model
+from ossft_ray.engines.training.saving import export_model
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import load_chat
 from tests.engines.process_group import join_group

@@ -14,8 +14,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Lora, Policy, Power, Psft, Train
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
-from ossft_ray.engines.training.checkpoint_state import TAG, load_state, save_state
-from ossft_ray.engines.training.model_export import export_model
+from ossft_ray.engines.training.saving import TAG, export_model, load_state, save_state
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.names import COMPLETE

@@ -61,3 +61,10 @@ def test_another_package_may_add_a_kind(plugin: None) -> None:
         assert [verdict.reason for verdict in pool.map([("Qh7", "Qh7#"), ("Qh7", "Qh7")])] == ["correct", "wrong"]
         gold_alone = next(pool.map([Task("Qh7", None)]))  # it has no check_answer, so the answer is graded in a box
         assert gold_alone.extracted == r"\boxed{Qh7}"
+
+
+def test_a_kind_that_needs_a_missing_package_says_so(plugin: None, tmp_path: Path) -> None:
+    (tmp_path / "chess_verifier.py").write_text("import a_board_that_is_not_installed")
+    with VerifierPool(Verify(kind="chess", num_workers=1)) as pool:
+        with pytest.raises(InputError, match="chess cannot be loaded: No module named 'a_board_that_is_not_installed'"):
+            next(pool.map([("Qh7", "Qh7")]))

@@ -1,4 +1,4 @@
-"""A trainer's state in a checkpoint's folder, to which every worker writes its part."""
+"""What a trainer writes: its state into a checkpoint's folder, each worker its part, and the trained policy."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,10 @@ import torch
 
 from ossft_ray.common.errors import JobError
 from ossft_ray.config import Train
+from ossft_ray.engines.adapters import merge_adapters
+from ossft_ray.engines.training.deepspeed_engine import gather_weights
 from ossft_ray.engines.training.trainer import Trainer
+from ossft_ray.policy.chat import Chat
 
 TAG, PROGRESS, _REFERENCE = "state", "progress.json", "reference.npy"  # names inside a checkpoint
 
@@ -55,3 +58,17 @@ def needs_universal(progress: dict[str, Any], settings: Train, num_workers: int)
 def _sharding(settings: Train, num_workers: int) -> dict[str, Any]:
     """What must be the same to load a DeepSpeed checkpoint."""
     return {"num_train_workers": num_workers, "zero_stage": settings.zero_stage, "precision": settings.precision}
+
+
+def export_model(trainer: Trainer, folder: Path, chat: Chat) -> None:
+    """Write the policy as a Hugging Face folder, in the training dtype and with adapters merged.
+
+    Worker 0 writes, and all must call this. Tokenizer and chat template are written too. The generation config stops at the tokens that end training rows.
+    """
+    model = trainer.engine.module.model
+    weights = gather_weights(model, trainer.rank)
+    if trainer.rank == 0:
+        model.generation_config.eos_token_id = chat.stop_token_ids
+        model.save_pretrained(folder, state_dict=merge_adapters(weights, trainer.settings.lora))
+        chat.tokenizer.save_pretrained(folder)
+    torch.distributed.barrier()
