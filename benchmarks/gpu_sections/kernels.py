@@ -111,7 +111,7 @@ def _lines(hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor) -> Iterator[Ro
         return
     from ossft_ray.engines import softmax_kernel
 
-    rows = min(len(hidden_NC), loss_module._CHUNK_ELEMENTS["cuda"] // len(head_VC))
+    rows = min(len(hidden_NC), loss_module.CHUNK_ELEMENTS["cuda"] // len(head_VC))
     hidden_TC, targets_T = hidden_NC[:rows], targets_N[:rows]
     logits_TV = torch.empty(rows, len(head_VC), device=DEVICE)
     gradient_TV = torch.empty(rows, len(head_VC), device=DEVICE, dtype=_DTYPE)

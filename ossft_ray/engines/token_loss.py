@@ -20,7 +20,7 @@ from ossft_ray.method.coefficients import NUM_TOP_TOKENS, Loss, TokenStats
 # fits in one chunk, where more chunks would cost time and save nothing. With 152 thousand entries a chunk has 55
 # tokens, which suits a CPU's caches. On a GPU it has 1,766 tokens and takes 1.5 GiB: measured on an H100, half as many
 # take 14% longer, because the sum of the head's gradient is read and written once a chunk.
-_CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
+CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def token_loss(
     >>> (losses.loss / 5).backward()  # the mean over the response's tokens
     """
     if chunk_tokens is None:
-        elements = _CHUNK_ELEMENTS.get(head_VC.device.type, _CHUNK_ELEMENTS["cuda"])
+        elements = CHUNK_ELEMENTS.get(head_VC.device.type, CHUNK_ELEMENTS["cuda"])
         chunk_tokens = max(1, elements // head_VC.shape[0])
     if not torch.is_grad_enabled():  # else the gradients would be computed in vain
         hidden_NC, head_VC = hidden_NC.detach(), head_VC.detach()

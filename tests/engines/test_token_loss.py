@@ -164,3 +164,15 @@ def test_missing_inputs_are_named(name: str, missing: str) -> None:
     hidden_NC, head_VC, targets_N, _ = _inputs(3)
     with pytest.raises(InputError, match=rf"^the loss needs {missing}; pass LossInputs"):
         token_loss(hidden_NC, head_VC, targets_N, make_loss(name))
+
+
+def test_a_frequent_token_keeps_what_each_occurrence_adds_in_half_precision() -> None:
+    """In bfloat16 1 + 0.001 is 1, so that a thousand occurrences would add nothing."""
+    head = LossHead(torch.nn.Parameter(torch.zeros(3, 2, dtype=torch.bfloat16)), make_loss("sft"))
+    embedding = TiedEmbedding(head)
+    ids_N = torch.tensor([2] + 1000 * [0, 2])
+    weight_NC = torch.full((2001, 2), 0.001).index_fill(0, torch.tensor([0]), 1.0)
+    (embedding(ids_N) * weight_NC.bfloat16()).float().sum().backward()
+    torch.testing.assert_close(
+        head.weight.grad.float(), torch.tensor([[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]), rtol=0.01, atol=0
+    )

@@ -11,8 +11,7 @@ from rich.filesize import decimal
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Train
-
-_LOGITS = 1 << 27  # elements of a chunk of tokens x vocabulary on a GPU, in float32 like their probabilities
+from ossft_ray.engines.token_loss import CHUNK_ELEMENTS
 
 
 class ModelCounts(NamedTuple):
@@ -66,7 +65,8 @@ def _activations(counts: ModelCounts, settings: Train, size: int) -> float:
     width: float = counts.linear_width
     if settings.activation_checkpointing:  # each layer's input, and one layer while it is recomputed
         width = counts.num_layers * counts.hidden_size + counts.linear_width / counts.num_layers
-    logits = 8 * min(tokens * counts.vocab_size, _LOGITS)
+    # of a chunk of tokens, in float32, and their gradient
+    logits = (4 + size) * min(tokens * counts.vocab_size, CHUNK_ELEMENTS["cuda"])
     head_gradient = 4 * counts.vocab_size * counts.hidden_size if settings.lora is None else 0
     return size * tokens * width + logits + head_gradient
 

@@ -63,7 +63,8 @@ def _sharding(settings: Train, num_workers: int) -> dict[str, Any]:
 def export_model(trainer: Trainer, folder: Path, chat: Chat) -> None:
     """Write the policy as a Hugging Face folder, in the training dtype and with adapters merged.
 
-    Worker 0 writes, and all must call this. Tokenizer and chat template are written too. The generation config stops at the tokens that end training rows.
+    Worker 0 writes, and all must call this. Tokenizer and chat template are written too. The generation config stops at
+    the tokens that end training rows.
     """
     model = trainer.engine.module.model
     weights = gather_weights(model, trainer.rank)

@@ -53,7 +53,7 @@ def test_bytes_of_a_parameter_on_one_gpu(settings: dict[str, object], bytes_each
 
 def test_activations() -> None:
     plain = Train(max_length=4096, lora=Lora())  # a head that is not trained has no gradient
-    logits = 2 * 4 * (1 << 27)
+    logits = (4 + 2) * (1 << 28)
     assert training_memory(COUNTS, plain, 1).activations == 2 * 4096 * 2_500_000 + logits
     recomputed = plain.model_copy(update={"activation_checkpointing": True})
     assert training_memory(COUNTS, recomputed, 1).activations == pytest.approx(
@@ -63,7 +63,7 @@ def test_activations() -> None:
 
 def test_too_small_a_gpu_is_refused() -> None:
     needed = training_memory(COUNTS, Train(zero_stage=2, offload="optimizer"), 8)
-    assert memory_line(needed, 8, 80 << 30).startswith("27.5 GB on each of 8 GPUs with 85.9 GB (weights 14.0 GB, ")
+    assert memory_line(needed, 8, 80 << 30).startswith("28.0 GB on each of 8 GPUs with 85.9 GB (weights 14.0 GB, ")
     with pytest.raises(InputError, match=r"^\[train\] needs at least 27.5 GB on each of 8 GPUs with 17"):
         memory_line(needed, 8, 16 << 30)
 

@@ -65,6 +65,6 @@ def test_another_package_may_add_a_kind(plugin: None) -> None:
 
 def test_a_kind_that_needs_a_missing_package_says_so(plugin: None, tmp_path: Path) -> None:
     (tmp_path / "chess_verifier.py").write_text("import a_board_that_is_not_installed")
-    with VerifierPool(Verify(kind="chess", num_workers=1)) as pool:
-        with pytest.raises(InputError, match="chess cannot be loaded: No module named 'a_board_that_is_not_installed'"):
-            next(pool.map([("Qh7", "Qh7")]))
+    missing = pytest.raises(InputError, match="chess cannot be loaded: No module named 'a_board_that_is_not_installed'")
+    with VerifierPool(Verify(kind="chess", num_workers=1)) as pool, missing:
+        next(pool.map([("Qh7", "Qh7")]))
