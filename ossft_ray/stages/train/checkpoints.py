@@ -101,6 +101,7 @@ def node_copy(checkpoint: Folder, rank: int, universal: bool, token: str) -> Ite
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(target, ignore_errors=True)
+                Path(users.name).unlink(missing_ok=True)
             except BlockingIOError:
                 pass  # neighbours still read
 
