@@ -64,7 +64,7 @@ def test_activations() -> None:
 def test_too_small_a_gpu_is_refused() -> None:
     needed = training_memory(COUNTS, Train(zero_stage=2, offload="optimizer"), 8)
     assert memory_line(needed, 8, 80 << 30).startswith("28.0 GB on each of 8 GPUs with 85.9 GB (weights 14.0 GB, ")
-    with pytest.raises(InputError, match=r"^\[train\] needs at least 27.5 GB on each of 8 GPUs with 17"):
+    with pytest.raises(InputError, match=r"^\[train\] needs at least 28.0 GB on each of 8 GPUs with 17"):
         memory_line(needed, 8, 16 << 30)
 
 
