@@ -65,6 +65,9 @@ ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 Temperature = Annotated[NonNegativeFloat, Field(description="Sampling temperature; 0 is greedy.")]
 TopP = Annotated[Fraction, Field(description="Sample from the likeliest tokens that hold this much probability.")]
+TopK = Annotated[NonNegativeInt, Field(description="Sample from so many of the likeliest tokens; 0: from all.")]
+MinP = Annotated[Share, Field(description="Sample from tokens with this share of the likeliest one's probability.")]
+PresencePenalty = Annotated[float, Field(ge=-2, le=2, description="Subtracted from the logits of earlier tokens.")]
 MaxTokens = Annotated[PositiveInt, Field(description="Longest response, in tokens; the context limits it too.")]
 
 
@@ -84,6 +87,9 @@ class Policy(Section):
         "auto", description="Precision while sampling. `auto` is vLLM's rule: it samples a float32 model in bfloat16."
     )
     chat_template: str | None = Field(None, description="Jinja text or a file, for a model without a chat template.")
+    chat_template_kwargs: dict[str, bool | int | float | str] = Field(
+        {}, description="Variables of the chat template, such as `enable_thinking = false`."
+    )
     date: Date | None = Field(
         None, description="Date, as 2026-01-31, for chat templates that print today's; by default, the run's first day."
     )
@@ -156,6 +162,9 @@ class SelfAlignment(Section):
     num_samples: PositiveInt = Field(8, description="Maximum number of samples for each problem.")
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
+    top_k: TopK = 0
+    min_p: MinP = 0.0
+    presence_penalty: PresencePenalty = 0.0
     max_tokens: MaxTokens = 2048
 
 
@@ -163,6 +172,9 @@ class GuidedAlignment(Section):
     num_samples: PositiveInt = Field(4, description="Maximum number of samples for each problem.")
     temperature: Temperature = 0.7
     top_p: TopP = 1.0
+    top_k: TopK = 0
+    min_p: MinP = 0.0
+    presence_penalty: PresencePenalty = 0.0
     max_tokens: MaxTokens = 2048
     hide_answer: bool = Field(True, description="Hide the answer's value in the guide; the paper shows it.")
     reference_phrases: list[str] = Field(
@@ -351,6 +363,9 @@ class Evaluate(Section):
     num_samples: PositiveInt = Field(16, description="Samples for each problem: the k of avg@k, pass@k and maj@k.")
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
+    top_k: TopK = 0
+    min_p: MinP = 0.0
+    presence_penalty: PresencePenalty = 0.0
     max_tokens: MaxTokens = 4096
 
     @model_validator(mode="after")

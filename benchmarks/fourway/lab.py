@@ -200,7 +200,7 @@ class Lab:
         async def rewrite(problem: Problem) -> Row:
             async def sample(stage: Stage, prompt: list[Message], index: int) -> Response:
                 of_stage = settings.self_alignment if stage == "self" else settings.guided_alignment
-                sampling = Sampling(of_stage.temperature, of_stage.top_p, of_stage.max_tokens, settings.max_repeats)
+                sampling = Sampling.of(of_stage, settings.max_repeats)
                 draw = (problem.problem_id, stage, index)
                 return await policy.sample(
                     self.chat.render(prompt), sampling, derive_seed(seed, *draw), "/".join(map(str, draw))

@@ -15,7 +15,7 @@ from typing import Any
 
 from ossft_ray.common.errors import InputError, JobError, brief
 from ossft_ray.common.types import PromptTooLong, Response
-from ossft_ray.config import Policy
+from ossft_ray.config import Evaluate, GuidedAlignment, Policy, SelfAlignment
 from ossft_ray.engines.repetition import repetition_end, seems_to_repeat
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.model_location import model_path
@@ -32,7 +32,7 @@ class EngineDied(Exception):
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling settings: temperature and top_p as in vLLM, `max_tokens` capped at the context less the prompt.
+    """Sampling settings, as in vLLM; `max_tokens` is capped at the context less the prompt, a `top_k` of 0 allows all.
 
     A response that repeats 4 to 64 tokens `max_repeats` times in a row is cut off there; 0 never cuts.
     """
@@ -41,6 +41,15 @@ class Sampling:
     top_p: float
     max_tokens: int
     max_repeats: int = 0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+
+    @classmethod
+    def of(cls, section: SelfAlignment | GuidedAlignment | Evaluate, max_repeats: int = 0) -> "Sampling":
+        """The settings of a section of the experiment."""
+        names = ("temperature", "top_p", "max_tokens", "top_k", "min_p", "presence_penalty")
+        return cls(max_repeats=max_repeats, **{name: getattr(section, name) for name in names})
 
 
 class VllmPolicy:
@@ -154,6 +163,9 @@ class VllmPolicy:
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            presence_penalty=sampling.presence_penalty,
             max_tokens=min(sampling.max_tokens, max_new_tokens),
             seed=seed,
             logprobs=0 if self._keep_logprobs else None,  # of the sampled token alone

@@ -16,6 +16,7 @@ UNKNOWN_LICENSE = "unknown"
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _SAMPLING_KEYS = ("num_samples", "temperature", "top_p", "max_tokens", "hide_answer")
+_RARE_SAMPLING_KEYS = ("top_k", "min_p", "presence_penalty")  # named where they are not 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ def _settings(facts: CardFacts) -> dict[str, Any]:
         "revision of the policy": policy.get("revision"),
         "LoRA adapter": _without_folders(policy.get("lora") or ""),
         "precision of sampling": policy.get("dtype"),
+        "variables of the chat template": ", ".join(
+            f"{name} {json.dumps(value)}" for name, value in policy.get("chat_template_kwargs", {}).items()
+        ),
         "source": ", ".join(map(_without_folders, [sources] if isinstance(sources, str) else sources)),
         "self-alignment": _sampling(rewrite, "self"),
         "guided-alignment": _sampling(rewrite, "guided"),
@@ -127,7 +131,9 @@ def _sampling(rewrite: dict[str, Any], stage: str) -> str:
     if stage not in rewrite.get("stages", ()):
         return "not used"
     settings = rewrite.get(f"{stage}_alignment", {})
-    return ", ".join(f"{name} {json.dumps(settings[name])}" for name in _SAMPLING_KEYS if name in settings)
+    names = [name for name in _SAMPLING_KEYS if name in settings]
+    names += [name for name in _RARE_SAMPLING_KEYS if settings.get(name)]
+    return ", ".join(f"{name} {json.dumps(settings[name])}" for name in names)
 
 
 def _without_folders(path: str) -> str:

@@ -28,6 +28,7 @@ from ossft_ray.policy.templates import (
     USER,
     prints_date,
     read_template,
+    set_variables,
 )
 
 _SEAM = "\ufdd0"  # not a character: it marks where text is cut before it is encoded
@@ -54,6 +55,15 @@ class Chat:
     def opens_thinking(self) -> bool:
         """Whether the template itself opens a `<think>` block, so that every response begins inside it."""
         return self._prompt([USER]).rstrip().endswith(OPEN)
+
+    @cached_property
+    def thinking(self) -> str:
+        """What the template does about thinking, for people to read."""
+        if self.opens_thinking:
+            return "the chat template opens a <think> block, in which every response begins"
+        if self._prompt([USER]).rstrip().endswith(CLOSE):
+            return "the chat template writes a closed <think> block; responses begin after it"
+        return "the chat template writes no <think> block"
 
     def render(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of the prompt, up to where the assistant's response begins."""
@@ -118,6 +128,8 @@ def load_chat(policy: Policy) -> Chat:
         tokenizer.chat_template = read_template(policy.chat_template)
     if not tokenizer.chat_template:
         raise InputError(f"[policy] model: {policy.model} has no chat template; give one as [policy] chat_template")
+    if policy.chat_template_kwargs:
+        tokenizer.chat_template = set_variables(str(tokenizer.chat_template), policy.chat_template_kwargs)
     end_of_turn = _end_of_turn(tokenizer, policy.model)
     context_length = _context_length(policy, config)
     _check_heads(policy, config)

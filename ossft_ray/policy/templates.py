@@ -1,6 +1,8 @@
 """Checks of a chat template with the messages that a run sends, because a template may refuse or drop any of them."""
 
 import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from ossft_ray.common.errors import InputError, brief
@@ -26,6 +28,22 @@ def read_template(template: str) -> str:
         raise InputError(f"[policy] chat_template: {template} is not UTF-8 text; convert it") from error
     except OSError as error:
         raise InputError(f"[policy] chat_template: neither Jinja text nor a readable file: {template}") from error
+
+
+def set_variables(template: str, values: Mapping[str, Any]) -> str:
+    """The template with other defaults for its variables, as `enable_thinking`; whoever renders it may still set them.
+
+    Raises:
+        InputError: the template does not use a variable of this name.
+
+    >>> set_variables("{{ language }}", {"language": "en"})
+    "{% set language = language if language is defined else 'en' %}{{ language }}"
+    """
+    for name in values:
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            raise InputError(f"[policy] chat_template_kwargs: the chat template does not use '{name}'; leave it out")
+    sets = (f"{{% set {name} = {name} if {name} is defined else {value!r} %}}" for name, value in values.items())
+    return "".join(sets) + template
 
 
 def prints_date(template: Any) -> bool:

@@ -115,7 +115,8 @@ class Run:
     @property
     def of_trained_model(self) -> "Run":
         """The run of the model that this run trains; its folder holds its chat template, and its adapter is merged."""
-        return self._of_model(absolute(join(self.experiment.run.output, TRAIN, MODEL)), chat_template=None)
+        model = absolute(join(self.experiment.run.output, TRAIN, MODEL))
+        return self._of_model(model, chat_template=None, chat_template_kwargs={})
 
     def _of_model(self, model: str, **changes: Any) -> "Run":
         policy = self.experiment.policy.model_copy(update={"model": model, "revision": None, "lora": None} | changes)

@@ -58,6 +58,7 @@ def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
     if findings.date is not None:
         yield f"date:              the chat template prints today's date; in this run it is {findings.date}"
     yield f"policy:            context {findings.context_length} tokens, turns end with {findings.end_of_turn}"
+    yield f"                   {findings.thinking}"
     if findings.training_memory is not None:
         yield f"training memory:   {findings.training_memory}"
     yield f"benchmarks:        {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}"

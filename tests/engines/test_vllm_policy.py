@@ -1,6 +1,7 @@
 """The real engine: samples that do not depend on the batch, endless repetition, and the death of its process."""
 
 import asyncio
+import dataclasses
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.engine
 
 NUM_DRAWS = 120
 FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=200)
+ONE_TOKEN: list[dict[str, Any]] = [{"temperature": 0.0}, {"top_k": 1}, {"min_p": 1.0}]
 CUT = Sampling(temperature=1.0, top_p=1.0, max_tokens=200, max_repeats=16)
 
 
@@ -34,6 +36,8 @@ class Sampled:
     one_by_one: list[Response]  # the first few again, alone, in reverse
     cut: list[Response]  # all again, with repetition cut off
     counted_when_cut: int  # tokens that the engine sampled for these
+    greedy: list[list[Response]]  # the first few at temperature 0, and with each setting that leaves one token
+    penalised: list[Response]  # the first few again, with repeated tokens held back
     too_long: BaseException
     after_death: list[BaseException | Response]
 
@@ -68,6 +72,10 @@ def sampled() -> Sampled:
             before = engine.num_sampled_tokens()
             cut = await asyncio.gather(*(draw(engine, number, CUT) for number in range(NUM_DRAWS)))
             counted_when_cut = engine.num_sampled_tokens() - before
+            settings = [dataclasses.replace(FREE, **changes) for changes in ONE_TOKEN]
+            greedy = [[await draw(engine, number, each) for number in range(6)] for each in settings]
+            held_back = dataclasses.replace(FREE, presence_penalty=2.0)
+            penalised = [await draw(engine, number, held_back) for number in range(6)]
             too_long = (
                 await asyncio.gather(engine.sample([5] * chat.context_length, FREE, 0, "long"), return_exceptions=True)
             )[0]
@@ -81,7 +89,18 @@ def sampled() -> Sampled:
         finally:
             engine.shutdown()
         assert isinstance(too_long, BaseException)
-        return Sampled(chat, list(at_once), counted, one_by_one, list(cut), counted_when_cut, too_long, after_death)
+        return Sampled(
+            chat,
+            list(at_once),
+            counted,
+            one_by_one,
+            list(cut),
+            counted_when_cut,
+            greedy,
+            penalised,
+            too_long,
+            after_death,
+        )
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(vllm_policy, "_LOOK_SECONDS", 0.02)  # the responses are short
@@ -98,6 +117,12 @@ def test_tokens_are_counted_while_they_are_sampled(sampled: Sampled) -> None:
 
 def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(sampled: Sampled) -> None:
     assert sampled.one_by_one == sampled.at_once[5::-1]
+
+
+def test_settings_reach_the_sampler(sampled: Sampled) -> None:
+    at_temperature_0, *others = ([response.token_ids for response in drawn] for drawn in sampled.greedy)
+    assert others == [at_temperature_0, at_temperature_0]
+    assert sampled.penalised != sampled.at_once[:6]
 
 
 def test_tokens_end_as_sampled(sampled: Sampled) -> None:

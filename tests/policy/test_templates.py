@@ -51,8 +51,8 @@ BOX = "Use a box."
 QUESTION = {"role": "user", "content": "1+1?"}
 
 
-def experiment(folder: Path, template: str, **settings: Any) -> Experiment:
-    policy = {"model": "playground", "chat_template": template}
+def experiment(folder: Path, template: str, kwargs: dict[str, Any] | None = None, **settings: Any) -> Experiment:
+    policy = {"model": "playground", "chat_template": template, "chat_template_kwargs": kwargs or {}}
     paths = {"data": {"path": str(folder / "x.jsonl")}, "run": {"output": str(folder / "run")}}
     return resolve({"policy": policy, **paths, "prompts": {"system": BOX}, **settings})
 
@@ -165,3 +165,46 @@ def test_a_tensor_parallelism_that_does_not_divide_the_heads_is_refused(size: in
         InputError, match=r"\[policy\.engine\] tensor_parallel_size: 3 does not divide the \d+ attention"
     ):
         load_chat(policy)
+
+
+THINKS = (  # as Qwen3's: thinking is on unless `enable_thinking` is false, and then a closed block is written
+    TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "template, kwargs, words",
+    [
+        (R1, {}, "opens a <think> block"),
+        (THINKS, {}, "writes no <think> block"),
+        (THINKS, {"enable_thinking": True}, "writes no <think> block"),
+        (THINKS, {"enable_thinking": False}, "writes a closed <think> block"),
+    ],
+)
+def test_what_a_template_does_about_thinking_is_told(
+    tmp_path: Path, template: str, kwargs: dict[str, bool], words: str
+) -> None:
+    chat = Run(experiment(tmp_path, template, kwargs=kwargs)).chat
+    assert words in chat.thinking
+    assert ("</think>" in chat.tokenizer.decode(chat.render([QUESTION]))) == ("closed" in words)
+
+
+def test_a_variable_goes_with_the_exported_template(tmp_path: Path) -> None:
+    """The exported model renders as the policy did, and whoever serves it may still choose."""
+    from transformers import AutoTokenizer
+
+    chat = Run(experiment(tmp_path, THINKS, kwargs={"enable_thinking": False})).chat
+    chat.tokenizer.save_pretrained(tmp_path / "model")
+    exported = AutoTokenizer.from_pretrained(tmp_path / "model")
+    options = {"add_generation_prompt": True, "tokenize": False}
+    assert "</think>" in exported.apply_chat_template([QUESTION], **options)
+    assert "</think>" not in exported.apply_chat_template([QUESTION], enable_thinking=True, **options)
+    trained = Run(experiment(tmp_path, THINKS, kwargs={"enable_thinking": False})).of_trained_model
+    assert trained.experiment.policy.chat_template_kwargs == {} and trained.experiment.policy.chat_template is None
+
+
+def test_a_variable_that_the_template_does_not_use_is_refused(tmp_path: Path) -> None:
+    message = r"\[policy\] chat_template_kwargs: the chat template does not use 'enable_thinkin'; leave it out"
+    with pytest.raises(InputError, match=message):
+        _ = Run(experiment(tmp_path, THINKS, kwargs={"enable_thinkin": False})).chat

@@ -57,6 +57,7 @@ class Findings:
     benchmarks: dict[str, int]  # problems by benchmark
     context_length: int
     end_of_turn: str
+    thinking: str  # what the chat template does about it
     seconds: float  # for reading all the problems
     sample: list[Problem] = field(default_factory=list)  # of the usable problems
     layouts: list[SourceLayout] = field(default_factory=list)
@@ -152,6 +153,7 @@ class _Found:
             {name: self.benchmarks[name] for name in self.experiment.evaluate.benchmarks},
             self.chat.context_length,
             self.chat.tokenizer.convert_ids_to_tokens(self.chat.end_of_turn_id),
+            self.chat.thinking,
             time.monotonic() - began,
             sample,
             [layout for layout in self.layouts.values() if layout is not None],

@@ -54,7 +54,7 @@ class EvaluateWorker(RolloutWorker):
         """One response with its verdict. A problem whose prompt does not fit the context counts as answered wrongly."""
         settings, template = self.experiment.evaluate, solve_template(self.experiment)
         prompt = solve_prompt(problem.question, template.system, template.solve)
-        sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens)
+        sampling = Sampling.of(settings)
         seed = derive_seed(self.experiment.run.seed, EVALUATE, benchmark, problem.problem_id, index)
         row = {"problem_id": problem.problem_id, "question": problem.question, "answer": problem.answer, "index": index}
         try:

@@ -60,7 +60,7 @@ class RewriteWorker(RolloutWorker):
         async def sample(stage: Stage, prompt: list[Message], index: int) -> Response:
             """The response that the run's seed, the problem, the stage and the index determine."""
             alignment = stage_settings(stage, settings)
-            sampling = Sampling(alignment.temperature, alignment.top_p, alignment.max_tokens, settings.max_repeats)
+            sampling = Sampling.of(alignment, settings.max_repeats)
             seed = derive_seed(self.experiment.run.seed, problem.problem_id, stage, index)
             request_id = f"{problem.problem_id}/{stage}/{index}"
             log.begin(problem.problem_id, stage, index)

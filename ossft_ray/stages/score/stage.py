@@ -91,6 +91,7 @@ def score_inputs(run: Run, source: Folder) -> dict[str, Any]:
         "train": run.experiment.train.model_dump(mode="json", include={"max_length", "precision"}),
         "model": run.policy_digest,
         "chat_template": run.experiment.policy.chat_template,
+        "chat_template_kwargs": run.experiment.policy.chat_template_kwargs,
         "date": run.experiment.policy.date,
         "rewrite": source.read_json(MANIFEST)["fingerprint"],
     }

@@ -115,6 +115,7 @@ def _inputs(run: Run, source: Folder, scores: Folder | None) -> dict[str, Any]:
         "seed": run.experiment.run.seed,
         "model": run.policy_digest,
         "chat_template": run.experiment.policy.chat_template,
+        "chat_template_kwargs": run.experiment.policy.chat_template_kwargs,
         "date": run.experiment.policy.date,
         "rewrite": source.read_json(MANIFEST)["fingerprint"],
     }
@@ -127,8 +128,10 @@ def _convert_checkpoint(experiment: Experiment, folder: Folder, on_progress: OnP
     It may take long, so it is done before there are workers that would wait for it in a collective.
     """
     checkpoint = Checkpoints(folder / CHECKPOINTS).newest()
+    if checkpoint is None:
+        return
     num_workers = plan_resources(experiment.resources).num_train_workers
-    if checkpoint is None or not needs_universal(checkpoint.read_json(PROGRESS), experiment.train, num_workers):
+    if not needs_universal(checkpoint.read_json(PROGRESS), experiment.train, num_workers):
         return
     announce(on_progress, starting=f"converting the checkpoint for {num_workers} workers")
     convert = ray.remote(num_cpus=1)(make_universal)
