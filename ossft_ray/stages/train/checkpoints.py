@@ -88,14 +88,15 @@ def node_copy(checkpoint: Folder, rank: int, universal: bool, token: str) -> Ite
         yield checkpoint.local_path
         return
     target = Path(tempfile.gettempdir()) / f"ossft_ray-{token}-{checkpoint.path.rpartition('/')[2]}"
+    files = target / "files"  # apart from the locks, because DeepSpeed reads whatever lies in a checkpoint's folders
     with target.with_suffix(".lock").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
             names = _files_to_load(checkpoint, rank, universal)
             start = rank % len(names)  # neighbours begin with different files, so that they download side by side
             for name in names[start:] + names[:start]:
-                _download_once(checkpoint, name, target)
-            yield target
+                _download_once(checkpoint, name, files, target / "locks")
+            yield files
         finally:
             fcntl.flock(users, fcntl.LOCK_UN)
             try:
@@ -117,14 +118,15 @@ def _files_to_load(checkpoint: Folder, rank: int, universal: bool) -> list[str]:
     return [name for name, shard in shards.items() if shard is None or int(shard[1]) == rank]
 
 
-def _download_once(folder: Folder, name: str, target: Path) -> None:
+def _download_once(folder: Folder, name: str, target: Path, locks: Path) -> None:
     """Download a file, unless another process has done so or is at it, which is waited for."""
-    local = target / name
-    local.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with local.with_name(f".{local.name}.lock").open("w") as lock:
+    local, busy = target / name, locks / name
+    for path in (local, busy):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with busy.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not local.exists():
-            partial = local.with_name(f".{local.name}.partial")
+            partial = busy.with_name(f"{busy.name}.partial")
             fs.copy_files(f"{folder.path}/{name}", str(partial), source_filesystem=folder.filesystem)
             partial.rename(local)
 

@@ -324,22 +324,24 @@ def test_only_parts_whose_examples_have_changed_are_scored_again(
     assert len(scored_parts) == NUM_ROWS // ROWS_OF_A_PART
     scored_parts.clear()
 
-    rows[2]["response_token_ids"] = rows[4]["response_token_ids"]
-    rows[6]["num_attempts"] = 9
+    first, third = ROWS_OF_A_PART, 3 * ROWS_OF_A_PART  # rows of parts 1 and 3
+    rows[first]["response_token_ids"] = rows[first + 1]["response_token_ids"]
+    rows[third]["num_attempts"] = 9
     for number in (1, 3):
         changed = rows[number * ROWS_OF_A_PART : (number + 1) * ROWS_OF_A_PART]
         rewritten.write_table(f"part-{number:05d}.parquet", to_table(changed, EXAMPLE_SCHEMA))
-    rewritten.delete_file("part-00014.parquet")
-    rewritten.write_table("part-00015.parquet", to_table(rows[-ROWS_OF_A_PART:], EXAMPLE_SCHEMA))
+    num_parts = NUM_ROWS // ROWS_OF_A_PART
+    rewritten.delete_file(f"part-{num_parts - 1:05d}.parquet")
+    rewritten.write_table(f"part-{num_parts:05d}.parquet", to_table(rows[-ROWS_OF_A_PART:], EXAMPLE_SCHEMA))
     finish_stage(rewritten, {"rows": "others"}, {"problems": NUM_ROWS})
     with pytest.raises(InputError, match=r"the examples have changed since\. Run `ossft score` first"):
         train(settings)
     hearing = Mock(hears_announcements=True)
     after = score(settings, hearing)
-    assert scored_parts == ["part-00001.parquet", "part-00015.parquet"]
+    assert scored_parts == ["part-00001.parquet", f"part-{num_parts:05d}.parquet"]
     hearing.assert_any_call({"note": "score: the examples have changed since; parts to score again: 2"})
     assert after["fingerprint"] != before["fingerprint"] and after["kept"]["responses"] == NUM_ROWS
-    assert "part-00014.parquet" not in (Folder.at(str(tmp_path)) / "score").names()
+    assert f"part-{num_parts - 1:05d}.parquet" not in (Folder.at(str(tmp_path)) / "score").names()
     assert score(settings) == after and len(scored_parts) == 2
 
 
