@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ossft_ray import __version__
-from ossft_ray.common.errors import Faults, InputError, JobError, Stopped
+from ossft_ray.common.errors import Faults, InputError, JobError, Stopped, remember_interrupts
 from ossft_ray.common.secrets import mask
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.terminal.bars import StageBars, print_lines
@@ -415,6 +415,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is written out, not an error
             stream.reconfigure(errors="backslashreplace")
+    remember_interrupts()
     try:
         code = ossft(prog_name="ossft", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -2,6 +2,9 @@
 
 import errno
 import re
+import signal
+import threading
+from typing import Any
 
 _MAX_SENTENCE = 300  # characters
 # What vLLM and Ray write before each line of a log: "(EngineCore pid=7) ERROR 11-26 23:46:22 [core.py:733] "
@@ -34,6 +37,31 @@ class JobError(Exception):
 
 class Stopped(Exception):
     """The job was asked to stop and can be resumed. The message is one line: why, where, how to resume."""
+
+
+_interrupted = threading.Event()
+
+
+def remember_interrupts() -> None:
+    """From now on, remember a Ctrl-C besides raising KeyboardInterrupt for it.
+
+    Python drops an exception that a signal raises inside a callback, such as that of an import or of an object's end.
+    """
+    _interrupted.clear()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    _interrupted.set()
+    signal.default_int_handler(number, frame)
+
+
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt if a Ctrl-C came since `remember_interrupts`."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def brief(error: BaseException) -> str:

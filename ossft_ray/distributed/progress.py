@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import ray
 from ray.actor import ActorHandle
 
+from ossft_ray.common.errors import raise_if_interrupted
 from ossft_ray.distributed.processes import Processes
 
 T = TypeVar("T")
@@ -124,6 +125,7 @@ def poll_while_running(
     try:
         while not outcome.done():
             wait([outcome], timeout=every_seconds)
+            raise_if_interrupted()
             poll()
     except Exception:
         if abandon is not None:

@@ -1,5 +1,7 @@
 """The driver's totals: each worker and each part counts once, by its latest report."""
 
+import subprocess
+import sys
 from typing import Any
 from unittest.mock import Mock
 
@@ -71,3 +73,30 @@ def test_many_workers_report_less_often(num_workers: int, seconds: float) -> Non
     for number in range(num_workers):
         wait_seconds = tally.report(f"actor{number}", f"w{number}", {}, [])
     assert wait_seconds == seconds
+
+
+SWALLOWS = """
+import gc, os, signal, threading, time
+from ossft_ray.common.errors import remember_interrupts
+from ossft_ray.distributed.progress import poll_while_running
+
+class Ends:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # here KeyboardInterrupt is raised, and dropped
+
+remember_interrupts()
+del_me = Ends()
+del del_me
+print("not interrupted yet", flush=True)
+try:
+    poll_while_running(lambda: time.sleep(60), lambda: None)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_ctrl_c_that_python_drops_still_ends_the_waiting() -> None:
+    done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["not interrupted yet", "interrupted"], done.stderr
