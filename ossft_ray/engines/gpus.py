@@ -47,11 +47,13 @@ def driver_gpus() -> DriverGpus:
 
 
 def gpu_memory() -> list[int]:
-    """The bytes of memory of each GPU that the driver lists; empty if it lists none or does not answer."""
+    """The bytes of memory of each GPU of `CUDA_VISIBLE_DEVICES`, or of all; empty if the driver does not answer."""
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     try:
         pynvml.nvmlInit()
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return [int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
+        # Ray empties the variable for a task that asks for no GPU
+        names = visible or range(pynvml.nvmlDeviceGetCount())
+        return [int(pynvml.nvmlDeviceGetMemoryInfo(_handle(name)).total) for name in names]
     except pynvml.NVMLError:
         return []
 
@@ -86,7 +88,7 @@ def alone_on(gpu_ids: Iterable[int | str]) -> Iterator[None]:
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             locks.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            locks.callback(fcntl.flock, lock, fcntl.LOCK_UN)  # a forked engine has the file open, too
+            locks.callback(fcntl.flock, lock, fcntl.LOCK_UN)  # a forked process may have the file open, too
         yield
 
 

@@ -138,8 +138,9 @@ class VllmPolicy:
             token_ids, finish_reason = token_ids[:end], "repetition"
         logprobs = None
         if self._keep_logprobs:
-            # at temperature 0 vLLM reports those of temperature 1, but the choice was certain; the rest may be cut off
-            certain, candidates = sampling.temperature == 0, zip(token_ids, completion.logprobs, strict=False)
+            # at temperature 0 vLLM reports those of temperature 1, but the choice was certain
+            of_tokens = completion.logprobs[: len(token_ids)]  # the rest may be cut off
+            certain, candidates = sampling.temperature == 0, zip(token_ids, of_tokens, strict=True)
             logprobs = [0.0 if certain else float(of_token[token].logprob) for token, of_token in candidates]
         text = self.chat.decode(token_ids)
         return Response(text, token_ids, finish_reason, self.chat.opens_thinking, logprobs)

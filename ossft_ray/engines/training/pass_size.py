@@ -25,9 +25,13 @@ class PassSize:
         self._peak_bytes = 0  # of passes before the last measured one
 
     @contextmanager
-    def measured(self, num_tokens: int) -> Iterator[None]:
-        """Run one pass of this many tokens. A step's last pass counts: the gradients then exist before it."""
-        if not self._steps_to_learn or not num_tokens:
+    def measured(self, number: int, num_tokens: int) -> Iterator[None]:
+        """Run pass `number` of a step, of so many tokens.
+
+        The second pass counts, or the only one: passes are sorted by their tokens, the last may be small, and the
+        gradients exist before the second.
+        """
+        if not self._steps_to_learn or not num_tokens or number > 1:
             yield
             return
         before = torch.cuda.memory_allocated(self._device)
@@ -35,8 +39,9 @@ class PassSize:
         torch.cuda.reset_peak_memory_stats(self._device)
         yield
         used = torch.cuda.max_memory_allocated(self._device) - before
-        total = torch.cuda.get_device_properties(self._device).total_memory
-        self._fitting = fitting_tokens(num_tokens, used, _MARGIN * total - before)
+        free, _ = torch.cuda.mem_get_info(self._device)  # to other processes and libraries, too
+        available = free + torch.cuda.memory_reserved(self._device)
+        self._fitting = fitting_tokens(num_tokens, used, _MARGIN * available - before)
 
     @property
     def peak_bytes(self) -> int:

@@ -81,7 +81,7 @@ def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
     if settings.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if _compiles(settings):
-        _compile_layers(model)
+        _compile_layers(model, is_asked_for=settings.compile is True)
     return model, packed
 
 
@@ -91,10 +91,12 @@ def _compiles(settings: Train) -> bool:
     return torch.cuda.is_available() and settings.precision == "bf16" and settings.zero_stage < 3
 
 
-def _compile_layers(model: Any) -> None:
+def _compile_layers(model: Any, is_asked_for: bool) -> None:
     """Compile each decoder layer; all share one compiled program, for passes of any number of tokens."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
+    if not is_asked_for:
+        torch._dynamo.config.suppress_errors = True  # a layer that cannot be compiled runs as it is
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.compile(dynamic=True)

@@ -142,9 +142,8 @@ class Trainer:
         for number, rows in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
             self._on_phase(self.step + 1, number, "forward")
-            with self._runner.pass_size.measured(
-                sum(self.examples.lengths[batch[index]] for row in rows for index in row)
-            ):
+            num_in_pass = int(sum(self.examples.lengths[batch[index]] for row in rows for index in row))
+            with self._runner.pass_size.measured(number, num_in_pass):
                 output = self._runner.forward(self.examples, batch, rows, self.reference, self.step / self.num_steps)
                 sums.add(output)
                 self._on_phase(self.step + 1, number, "backward")

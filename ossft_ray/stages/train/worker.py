@@ -71,7 +71,8 @@ def _train(trainer: Trainer, experiment: Experiment, folder: Folder, heartbeats:
         stops = trainer.any_rank(trainer.rank == 0 and ray.get(heartbeats.is_stop_requested.remote()))
         is_due = trainer.is_checkpoint_due or stops
         if trainer.is_checkpoint_due:
-            metrics |= trainer.measure_holdout()
+            with explain_out_of_memory("train", f"the holdout after step {trainer.step}"):
+                metrics |= trainer.measure_holdout()
         if settings.keep == "best" and trainer.is_best(metrics):
             _export(trainer, folder / MODEL, chat)
         if log is not None and tracking is not None:
