@@ -16,6 +16,7 @@ from typing import Any
 from ossft_ray.common.errors import InputError, JobError, brief
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Evaluate, GuidedAlignment, Policy, SelfAlignment
+from ossft_ray.engines.installation import check_media
 from ossft_ray.engines.repetition import repetition_end, seems_to_repeat
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.model_location import model_path
@@ -266,6 +267,7 @@ def check_engine_settings(settings: dict[str, Any]) -> None:
         )
     if not settings:
         return  # vLLM takes seconds to import
+    check_media()
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     valid = [field.name for field in dataclasses.fields(AsyncEngineArgs)]

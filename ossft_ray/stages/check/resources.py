@@ -4,7 +4,7 @@ import os
 
 import ray
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.nodes import alive_nodes, ask_nodes, node_capacities
 from ossft_ray.distributed.placement import NodeCapacity, ResourcePlan, resolve_resources
@@ -45,7 +45,11 @@ def check_training_memory(experiment: Experiment) -> str | None:
     from ossft_ray.engines.training.policy_model import count_parameters  # imports torch
 
     policy, settings, num_workers = experiment.policy, experiment.train, plan.num_train_workers
-    needed = training_memory(count_parameters(policy, settings), settings, num_workers)
+    try:
+        counts = count_parameters(policy, settings)
+    except (ValueError, AttributeError, NotImplementedError, RuntimeError) as error:
+        return f"not known for this model: {brief(error)}"  # its code may expect real weights
+    needed = training_memory(counts, settings, num_workers)
     return memory_line(needed, num_workers, min(sizes))
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -203,3 +204,6 @@ def test_training_memory_is_compared_with_that_of_the_gpus(tmp_path: Path, monke
     monkeypatch.setattr(resources, "gpu_memory", lambda: [1 << 20])
     with pytest.raises(InputError, match=r"\[train\] needs at least .* on each of 2 GPUs with 1.0 MB"):
         check(experiment)
+    unusual = Mock(side_effect=NotImplementedError("Cannot copy out of meta tensor"))
+    monkeypatch.setattr("ossft_ray.engines.training.policy_model.count_parameters", unusual)
+    assert check(experiment).training_memory == "not known for this model: Cannot copy out of meta tensor"
