@@ -311,9 +311,7 @@ class Train(Section):
         "auto", description="Tokens in a pass; `auto`: as many as fit a GPU."
     )
     activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
-    compile: bool | Auto = Field(
-        "auto", description="Compile the layers (takes a minute); `auto`: on GPUs, ZeRO 0 to 2."
-    )
+    compile: bool | Auto = Field("auto", description="Compile the layers; `auto`: on GPUs in bf16, ZeRO 0 to 2.")
     offload: Literal["none", "optimizer", "all"] = Field(
         "none", description="Move the optimiser to main memory (ZeRO 1 to 3), or the parameters too (`all`; ZeRO 3)."
     )
@@ -342,6 +340,16 @@ class Train(Section):
     eaft: Eaft = Eaft()
     power: Power = Power()
     is_clip: IsClip = IsClip()
+
+    @property
+    def engine_stage(self) -> int:
+        """The ZeRO stage that DeepSpeed gets: stage 0 would add up the gradients of a step's passes in bf16."""
+        return max(1, self.zero_stage) if self.precision == "bf16" else self.zero_stage
+
+    @property
+    def least_pass_tokens(self) -> int:
+        """Tokens of a pass, or with `auto` those of the first one."""
+        return self.max_length if self.micro_batch_tokens == "auto" else self.micro_batch_tokens
 
     @property
     def loss_options(self) -> dict[str, Any]:

@@ -42,9 +42,7 @@ def check_deepspeed_settings(settings: Train) -> None:
 def deepspeed_config(settings: Train, num_workers: int, load_universal: bool = False) -> dict[str, Any]:
     """DeepSpeed's configuration. Its batch sizes are nominal: the step loop itself marks where a step ends."""
     bf16 = settings.precision == "bf16"
-    # Stage 0 would add up the gradients of a step's passes in bf16. Stage 1 adds them up in fp32, and with one worker
-    # it shards nothing.
-    zero: dict[str, Any] = {"stage": max(1, settings.zero_stage) if bf16 else settings.zero_stage}
+    zero: dict[str, Any] = {"stage": settings.engine_stage}
     if num_workers > 1 and zero["stage"] > 0 and torch.cuda.is_available():
         zero["overlap_comm"] = True
     offloaded = {"device": "cpu", "pin_memory": torch.cuda.is_available()}

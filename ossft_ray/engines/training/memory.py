@@ -43,7 +43,7 @@ class TrainingMemory(NamedTuple):
 
 def training_memory(counts: ModelCounts, settings: Train, num_workers: int) -> TrainingMemory:
     """What each of `num_workers` needs on its GPU and, with an offload, in main memory."""
-    size, stage = (2, settings.zero_stage or 1) if settings.precision == "bf16" else (4, settings.zero_stage)
+    size, stage = 2 if settings.precision == "bf16" else 4, settings.engine_stage
     weights = size * counts.parameters / (num_workers if stage == 3 else 1)
     summed = 4 * counts.trained / (num_workers if stage > 1 else 1)  # gradients over passes, in float32
     # in bf16 the gradients of one pass are separate; stage 3 frees them layer by layer
@@ -62,7 +62,7 @@ def training_memory(counts: ModelCounts, settings: Train, num_workers: int) -> T
 
 def _activations(counts: ModelCounts, settings: Train, size: int) -> float:
     """Of one forward pass; those of the linear layers stand for all of a layer's."""
-    tokens = settings.max_length if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
+    tokens = settings.least_pass_tokens
     width: float = counts.linear_width
     if settings.activation_checkpointing:  # each layer's input, and one layer while it is recomputed
         width = counts.num_layers * counts.hidden_size + counts.linear_width / counts.num_layers

@@ -18,7 +18,7 @@ class PassSize:
 
     def __init__(self, settings: Train, device: torch.device | str) -> None:
         is_auto = settings.micro_batch_tokens == "auto"
-        self.tokens = settings.max_length if settings.micro_batch_tokens == "auto" else settings.micro_batch_tokens
+        self.tokens = settings.least_pass_tokens
         self._device = torch.device(device)
         self._steps_to_learn = _NUM_LEARNING_STEPS if is_auto and self._device.type == "cuda" else 0
         self._fitting = float(self.tokens)

@@ -51,8 +51,7 @@ def needs_universal(progress: dict[str, Any], settings: Train, num_workers: int)
                 f"train: the checkpoint was written with train.{key} = {before[key]}, not {now[key]}; "
                 f"resume with {before[key]}, or pass --start-over"
             )
-    is_sharded = settings.zero_stage > 0 or settings.precision == "bf16"
-    return is_sharded and before["num_train_workers"] != now["num_train_workers"]
+    return settings.engine_stage > 0 and before["num_train_workers"] != now["num_train_workers"]
 
 
 def _sharding(settings: Train, num_workers: int) -> dict[str, Any]:
