@@ -48,11 +48,10 @@ def driver_gpus() -> DriverGpus:
 
 def gpu_memory() -> list[int]:
     """The bytes of memory of each GPU of `CUDA_VISIBLE_DEVICES`, or of all; empty if the driver does not answer."""
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     try:
         pynvml.nvmlInit()
         # Ray empties the variable for a task that asks for no GPU
-        names = visible or range(pynvml.nvmlDeviceGetCount())
+        names = _visible_devices() or range(pynvml.nvmlDeviceGetCount())
         return [int(pynvml.nvmlDeviceGetMemoryInfo(_handle(name)).total) for name in names]
     except pynvml.NVMLError:
         return []
@@ -60,9 +59,8 @@ def gpu_memory() -> list[int]:
 
 def num_visible_gpus() -> int:
     """The GPUs that a Ray on this machine would count, found without a long import where that can be."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name])
+    if (visible := _visible_devices()) is not None:
+        return len(visible)
     return len(driver_gpus().names or (torch_gpus().names if os.path.exists(_AMD_DRIVER) else []))
 
 
@@ -90,6 +88,12 @@ def alone_on(gpu_ids: Iterable[int | str]) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             locks.callback(fcntl.flock, lock, fcntl.LOCK_UN)  # a forked process may have the file open, too
         yield
+
+
+def _visible_devices() -> list[str] | None:
+    """The GPUs of `CUDA_VISIBLE_DEVICES`; None if it is not set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if visible is None else [name for name in visible.split(",") if name]
 
 
 def _handle(gpu_id: int | str) -> Any:

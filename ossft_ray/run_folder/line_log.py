@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +17,8 @@ class LineLog:
     """A file that grows line by line.
 
     On a disk, each line is in the file once it is appended, and a kill can tear only the last one. An object store
-    cannot append: the whole object is written again every 20 seconds, and a kill loses the lines since then.
+    cannot append: the whole object is written again every 20 seconds, in a thread, because the caller may be an event
+    loop. A kill loses the lines since then.
     """
 
     def __init__(self, folder: Folder, name: str, lines: Iterable[Any] | None = None) -> None:
@@ -24,6 +26,8 @@ class LineLog:
         self._folder, self._name = folder, name
         self._content = bytearray(b"".join(map(_encode, lines or ())))
         self._written_at = time.monotonic()
+        self._uploads = ThreadPoolExecutor(1, "line-log")  # starts its thread with the first upload
+        self._upload: Future[None] | None = None
         if lines is not None:
             self._write()
         self._file: int | None = None
@@ -32,15 +36,21 @@ class LineLog:
             self._file = os.open(folder.local_path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def append(self, value: Any, flush: bool = False) -> None:
-        """Add one line; `flush` brings an object store up to date at once."""
+        """Add one line; `flush` brings an object store up to date before it returns.
+
+        Raises:
+            OSError: the disk or the object store refused this line or an earlier one.
+        """
         line = _encode(value)
         if self._file is not None:
             while line:
                 line = line[os.write(self._file, line) :]
             return
         self._content += line
-        if flush or time.monotonic() - self._written_at > _UPLOAD_SECONDS:
+        if flush:
             self._write()
+        elif time.monotonic() - self._written_at > _UPLOAD_SECONDS and (self._upload is None or self._upload.done()):
+            self._start_upload()
 
     def close(self, keep: bool = True) -> None:
         """Write what an object store still lacks, unless the file is about to be deleted (`keep=False`)."""
@@ -49,9 +59,17 @@ class LineLog:
             self._file = None
         elif keep and self._content:
             self._write()
+        self._uploads.shutdown()  # an upload that is under way must not bring a deleted file back
 
     def _write(self) -> None:
-        self._folder.write_bytes(self._name, bytes(self._content))
+        self._start_upload()
+        assert self._upload is not None
+        self._upload.result()
+
+    def _start_upload(self) -> None:
+        if self._upload is not None:
+            self._upload.result()  # raises what an earlier upload met
+        self._upload = self._uploads.submit(self._folder.write_bytes, self._name, bytes(self._content))
         self._written_at = time.monotonic()
 
 

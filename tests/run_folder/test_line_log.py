@@ -1,5 +1,6 @@
 """Logs of JSON lines: durable on a disk, rewritten as a whole in an object store, cut when training resumes."""
 
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,17 +47,46 @@ def test_a_log_does_not_bring_a_deleted_run_back(disk: Folder) -> None:
         LineLog(disk / "deleted" / "sessions", "log.jsonl")
 
 
-@pytest.mark.parametrize("flush, seconds", [(True, 0.0), (False, 21.0)], ids=["on demand", "every 20 seconds"])
-def test_an_object_store_gets_the_whole_file(
-    store: Folder, monkeypatch: pytest.MonkeyPatch, flush: bool, seconds: float
-) -> None:
+def test_an_object_store_gets_the_whole_file_on_demand(store: Folder) -> None:
     log = LineLog(store, "log.jsonl")
     log.append({"number": 0})
     assert not store.exists("log.jsonl")
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + seconds)
-    log.append({"number": 1}, flush=flush)
+    log.append({"number": 1}, flush=True)
     assert read_lines(store, "log.jsonl") == [{"number": 0}, {"number": 1}]
+
+
+def test_an_object_store_gets_the_file_in_the_background(store: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_end, write = threading.Event(), threading.Event(), Folder.write_bytes
+
+    def write_slowly(folder: Folder, name: str, content: bytes) -> None:
+        begun.set()
+        assert may_end.wait(10)
+        write(folder, name, content)
+
+    monkeypatch.setattr(Folder, "write_bytes", write_slowly)
+    log = LineLog(store, "log.jsonl")
+    now = time.monotonic()
+    for number in range(3):
+        monkeypatch.setattr(time, "monotonic", lambda number=number: now + 21.0 * number)
+        log.append({"number": number})  # the second starts an upload, which has not ended when the third comes
+    assert begun.wait(10)
+    assert not store.exists("log.jsonl")
+    may_end.set()
+    log.close()
+    assert read_lines(store, "log.jsonl") == [{"number": 0}, {"number": 1}, {"number": 2}]
+
+
+def test_an_upload_that_fails_is_not_silent(store: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no permission")
+
+    log = LineLog(store, "log.jsonl")
+    monkeypatch.setattr(Folder, "write_bytes", refuse)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 21.0)
+    log.append({"number": 0})
+    with pytest.raises(OSError, match="no permission"):
+        log.close()
 
 
 @pytest.mark.parametrize("keep", [True, False])

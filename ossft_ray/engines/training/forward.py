@@ -1,6 +1,7 @@
 """A batch's way through the policy, in training and scoring alike: assigned to workers, collated, passed forward."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -54,12 +55,21 @@ class PolicyRunner:
         return ForwardOutput(tensors, self.module(tensors, LossInputs(logq_N, tensors.response_N, progress, logb_N)))
 
     @torch.no_grad()
-    def logprobs(self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None) -> Tensor:
-        """log p of the batch's response tokens, in its order, in float32 in main memory; a collective call."""
+    def logprobs(
+        self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None, grow: bool = False
+    ) -> Tensor:
+        """log p of the batch's response tokens, in its order, in float32 in main memory; a collective call.
+
+        `grow` lets later passes grow with the memory that these leave. A trainer's passes need more, for gradients.
+        """
         logprobs = torch.zeros(int(examples.response_offsets[-1]))
-        for rows in self.assign(examples, batch)[self.rank]:
-            output = self.forward(examples, batch, rows, reference)
+        for number, rows in enumerate(self.assign(examples, batch)[self.rank]):
+            num_tokens = sum(int(examples.lengths[batch[index]]) for row in rows for index in row)
+            with self.pass_size.measured(number, num_tokens) if grow else nullcontext():
+                output = self.forward(examples, batch, rows, reference)
             logprobs[output.tensors.response_index_N.cpu()] = output.losses.logprob_N.float().cpu()
+        if grow:
+            self.pass_size.grow()
         shared = logprobs[torch.from_numpy(examples.response_index(batch))].to(self.device)
         torch.distributed.all_reduce(shared)  # each token belongs to one worker, and the others hold a zero
         return shared.cpu()

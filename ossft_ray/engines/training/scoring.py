@@ -38,7 +38,7 @@ class Scorer:
 
     def logprobs(self, examples: Examples) -> list[list[float]]:
         """log p of each example's response tokens, in float32, the same on every worker; a collective call."""
-        logprobs = self._runner.logprobs(examples, range(len(examples))).numpy()
+        logprobs = self._runner.logprobs(examples, range(len(examples)), grow=True).numpy()
         return [of_one.tolist() for of_one in np.split(logprobs, examples.response_offsets[1:-1])]
 
     def broadcast(self, names: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.config import Lora, Policy, Train
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
+from ossft_ray.engines.training.pass_size import PassSize
 from ossft_ray.engines.training.scoring import Scorer
 from ossft_ray.engines.training.trainer import Trainer
 from tests.engines.process_group import join_group
@@ -85,3 +86,32 @@ def test_scores_are_those_of_transformers_and_of_the_trainers_first_step(num_wor
         rounding = 1e-6 if precision == "fp32" else 1e-2
         assert first_step["coefficient_mean"] == pytest.approx(1, abs=rounding), variant
         assert first_step["coefficient_variance"] == pytest.approx(0, abs=rounding), variant
+
+
+class _GrowingSize(PassSize):
+    """Passes that grow as on a GPU, which a CPU's never do."""
+
+    def grow(self) -> None:
+        self.tokens *= 2
+
+
+def _growing_worker(rank: int, folder: Path) -> None:
+    join_group(rank, 1, folder)
+    scorer = Scorer(Policy(model="playground"), SETTINGS)
+    once = scorer.logprobs(build())
+    scorer._runner.pass_size = size = _GrowingSize(SETTINGS.model_copy(update={"micro_batch_tokens": 90}), "cpu")
+    often = [scorer.logprobs(build()) for _ in range(3)]
+    trainer = Trainer(Policy(model="playground"), SETTINGS, 0, build(once))
+    trainer._runner.pass_size = fixed = _GrowingSize(SETTINGS, "cpu")
+    trainer._runner.logprobs(build(), range(21), trainer.reference)
+    torch.save((once, often, size.tokens, fixed.tokens), folder / "measured.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_passes_of_scoring_grow_by_their_own_memory(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_growing_worker, (tmp_path,), 1)
+    once, often, tokens, trainer_tokens = torch.load(tmp_path / "measured.pt", weights_only=True)
+    for of_one in often:
+        assert np.concatenate(of_one) == pytest.approx(np.concatenate(once), abs=1e-4)
+    assert tokens == 90 * 2**3
+    assert trainer_tokens == 256, "a pass without gradients says nothing about one with them"
