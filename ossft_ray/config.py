@@ -304,7 +304,9 @@ class Train(Section):
     epochs: PositiveInt = Field(1, description="Passes over the examples.")
     global_batch_size: PositiveInt = Field(256, description="Examples (not packed rows) for each optimiser step.")
     max_length: PositiveInt = Field(2048, description="Longest example, in tokens; longer ones are set aside.")
-    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed's ZeRO stage.")
+    zero_stage: Literal[0, 1, 2, 3] | Auto = Field(
+        2, description="DeepSpeed's ZeRO stage; `auto`: the lowest from 1 on that fits the GPUs."
+    )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of weights and activations.")
     packing: bool = Field(True, description="Put several examples into one row, without padding.")
     micro_batch_tokens: PositiveInt | Auto = Field(
@@ -344,7 +346,8 @@ class Train(Section):
     @property
     def engine_stage(self) -> int:
         """The ZeRO stage that DeepSpeed gets: stage 0 would add up the gradients of a step's passes in bf16."""
-        return max(1, self.zero_stage) if self.precision == "bf16" else self.zero_stage
+        stage = 2 if self.zero_stage == "auto" else self.zero_stage  # auto is resolved once the GPUs are known
+        return max(1, stage) if self.precision == "bf16" else stage
 
     @property
     def least_pass_tokens(self) -> int:

@@ -10,7 +10,7 @@ import ray
 from ray.actor import ActorHandle
 
 from ossft_ray.common.errors import raise_if_interrupted
-from ossft_ray.distributed.processes import Processes
+from ossft_ray.distributed.nodes import Processes
 
 T = TypeVar("T")
 OnProgress = Callable[[dict[str, Any]], None]

@@ -12,9 +12,8 @@ from ray.exceptions import RayError
 from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.logs import explain_failure
-from ossft_ray.distributed.nodes import on_driver_node
+from ossft_ray.distributed.nodes import await_exit, on_driver_node
 from ossft_ray.distributed.placement import ResourcePlan
-from ossft_ray.distributed.processes import await_exit
 from ossft_ray.distributed.progress import OnProgress, ProgressTally, poll_while_running
 from ossft_ray.distributed.replanning import CapacityWatch
 from ossft_ray.distributed.rollout_worker import MAX_DEATHS, RolloutWorker

@@ -26,7 +26,7 @@ from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.cluster_metrics import ClusterMetrics
 from ossft_ray.distributed.logs import engine_fault, explain_failure, redirect_output, see_logs
-from ossft_ray.distributed.processes import Processes, current_processes
+from ossft_ray.distributed.nodes import Processes, current_processes
 from ossft_ray.distributed.progress import REPORT_SECONDS
 from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.engines.gpus import alone_on

@@ -5,12 +5,12 @@ import os
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnStage, ignore_stages
+from ossft_ray.distributed.resources import check_training_memory
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.report import report
 from ossft_ray.run_folder.names import BASE, EVALUATE, INPUTS, REWRITE, SCORE, TRAIN, round_name
 from ossft_ray.run_folder.reader import read_json
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.stages.check.resources import check_training_memory
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.evaluate.stage import evaluate
 from ossft_ray.stages.rewrite.stage import rewrite

@@ -9,8 +9,8 @@ import pytest
 import ray
 
 from ossft_ray.common.errors import JobError
-from ossft_ray.distributed import processes
-from ossft_ray.distributed.processes import Processes, await_exit
+from ossft_ray.distributed import nodes
+from ossft_ray.distributed.nodes import Processes, await_exit
 from ossft_ray.stages.rewrite.stage import rewrite
 from tests.stages import scripted
 from tests.stages.scripted import ScriptedWorker, experiment
@@ -41,5 +41,5 @@ def test_a_failed_run_leaves_no_worker(tmp_path: Path) -> None:
 
 def test_processes_of_a_lost_node_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = "0" * 56
-    monkeypatch.setattr(processes, "alive_nodes", lambda: [{"NodeID": lost}])  # Ray notices the loss later
+    monkeypatch.setattr(nodes, "alive_nodes", lambda: [{"NodeID": lost}])  # Ray notices the loss later
     await_exit([Processes(lost, {1: 0.0})])

@@ -14,6 +14,9 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.config import Train
 from ossft_ray.engines.token_loss import CHUNK_ELEMENTS
 
+_USABLE = 0.9  # of a GPU's memory
+_ROOM_TO_GROW = 4  # times the tokens of the first pass
+
 
 class ModelCounts(NamedTuple):
     """Numbers of parameters, and the widths that activations have."""
@@ -70,6 +73,22 @@ def _activations(counts: ModelCounts, settings: Train, size: int) -> float:
     logits = (4 + size) * min(tokens * counts.vocab_size, CHUNK_ELEMENTS["cuda"])
     head_gradient = 4 * counts.vocab_size * counts.hidden_size if settings.lora is None else 0
     return size * tokens * width + logits + head_gradient
+
+
+def lowest_stage(counts: ModelCounts, settings: Train, num_workers: int, gpu_bytes: int) -> int:
+    """The ZeRO stage that communicates least among those that fit, with room for passes to grow.
+
+    Stage 1 sums the gradients over the workers once a step, stage 2 after each pass, and stage 3 gathers the weights.
+    """
+    if num_workers == 1:
+        return 1  # there is nothing to shard
+    if settings.micro_batch_tokens == "auto":
+        settings = settings.model_copy(update={"micro_batch_tokens": _ROOM_TO_GROW * settings.max_length})
+    for stage in (1, 2):
+        at_stage = settings.model_copy(update={"zero_stage": stage})
+        if training_memory(counts, at_stage, num_workers).gpu <= _USABLE * gpu_bytes:
+            return stage
+    return 2 if settings.compile is True else 3  # stage 3 cannot be compiled
 
 
 def memory_line(needed: TrainingMemory, num_workers: int, gpu_bytes: int) -> str:

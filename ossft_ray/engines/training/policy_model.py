@@ -88,7 +88,7 @@ def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
 def _compiles(settings: Train) -> bool:
     if settings.compile != "auto":
         return settings.compile
-    return torch.cuda.is_available() and settings.precision == "bf16" and settings.zero_stage < 3
+    return torch.cuda.is_available() and settings.precision == "bf16" and settings.engine_stage < 3
 
 
 def _compile_layers(model: Any, is_asked_for: bool) -> None:

@@ -17,6 +17,7 @@ from ossft_ray.common.errors import InputError, brief, root_cause
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Policy
 from ossft_ray.distributed.nodes import alive_nodes, ask_nodes, node_name, on_node
+from ossft_ray.distributed.resources import check_training_memory
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.engines.all_reduce import all_reduce_seconds
 from ossft_ray.engines.gpus import driver_gpus, torch_gpus
@@ -26,7 +27,6 @@ from ossft_ray.policy.model_location import model_digest
 from ossft_ray.run_folder.provenance import package_versions
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport, find_faults
-from ossft_ray.stages.check.resources import check_training_memory
 
 _REPORT_SECONDS = 180.0  # a node's first task imports torch and transformers
 _REDUCE_SECONDS = 120.0

@@ -25,6 +25,7 @@ from ossft_ray.data.hub import is_hub_id
 from ossft_ray.data.problem_index import ProblemIndex
 from ossft_ray.data.problems import SourceLayout, data_sources, read_layout
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
+from ossft_ray.distributed.resources import check_resources, check_training_memory
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.prompts import solve_prompt
@@ -35,7 +36,6 @@ from ossft_ray.policy.model_location import model_path
 from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.stages.check.resources import check_resources, check_training_memory
 
 _NUM_SHOWN = 3  # problems, as the policy will see them
 _NUM_LOOKED_INTO = 100  # sources whose first row is read before anything else

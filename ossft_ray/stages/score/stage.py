@@ -16,6 +16,7 @@ from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, announce, ignore
 from ossft_ray.distributed.replanning import replanned
+from ossft_ray.distributed.resources import with_zero_stage
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
@@ -76,7 +77,7 @@ def _complete(
         announce(on_progress, starting="starting Ray")
         start_ray(experiment, verbose)
         announce(on_progress, starting="loading, then the first part")
-        config = {"experiment": experiment, "source": source, "folder": folder, "verbose": verbose}
+        config = {"experiment": with_zero_stage(experiment), "source": source, "folder": folder, "verbose": verbose}
         poll, written = lambda: on_progress(progress.totals()), lambda: progress.totals()["parts"]
         run_group(run_worker, config, experiment, folder, _WORKERS, poll, written)
     (folder / _WORKERS).delete()

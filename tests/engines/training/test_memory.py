@@ -4,7 +4,7 @@ import pytest
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Lora, Policy, Train
-from ossft_ray.engines.training.memory import ModelCounts, memory_line, training_memory
+from ossft_ray.engines.training.memory import ModelCounts, lowest_stage, memory_line, training_memory
 from ossft_ray.engines.training.policy_model import count_parameters, load_model
 
 COUNTS = ModelCounts(
@@ -67,6 +67,22 @@ def test_too_small_a_gpu_is_refused() -> None:
     assert memory_line(needed, 8, 16 << 30).endswith("; the activations may be too many")  # they are an estimate
     with pytest.raises(InputError, match=r"^\[train\] needs at least 28.0 GB on each of 8 GPUs with 8.6"):
         memory_line(needed, 8, 8 << 30)
+
+
+@pytest.mark.parametrize(
+    "settings, num_workers, gigabytes, stage",
+    [
+        ({}, 1, 24, 1),
+        ({}, 8, 141, 1),
+        ({}, 8, 80, 2),
+        ({"micro_batch_tokens": 100_000}, 8, 141, 3),
+        ({}, 8, 40, 3),
+        ({"compile": True}, 8, 40, 2),
+        ({"offload": "optimizer"}, 8, 80, 1),
+    ],
+)
+def test_the_lowest_stage_that_fits(settings: dict[str, object], num_workers: int, gigabytes: int, stage: int) -> None:
+    assert lowest_stage(COUNTS, Train(zero_stage="auto", **settings), num_workers, gigabytes << 30) == stage
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=4)])

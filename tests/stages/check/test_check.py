@@ -10,7 +10,8 @@ import pytest
 from ossft_ray.cli import main
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Experiment, resolve
-from ossft_ray.stages.check import resources
+from ossft_ray.distributed import resources
+from ossft_ray.distributed.resources import with_zero_stage
 from ossft_ray.stages.check.stage import check
 
 
@@ -207,3 +208,25 @@ def test_training_memory_is_compared_with_that_of_the_gpus(tmp_path: Path, monke
     unusual = Mock(side_effect=NotImplementedError("Cannot copy out of meta tensor"))
     monkeypatch.setattr("ossft_ray.engines.training.policy_model.count_parameters", unusual)
     assert check(experiment).training_memory == "not known for this model: Cannot copy out of meta tensor"
+
+
+@pytest.mark.parametrize(
+    "visible, sizes, used, shown",
+    [
+        ("", [], 2, None),
+        ("0", [80 << 30], 1, "with ZeRO stage 1"),
+        ("0,1", [80 << 30, 80 << 30], 1, "with ZeRO stage 1"),
+        ("0,1", [80 << 30, 1 << 23], 3, None),
+    ],
+)
+def test_zero_stage_auto_is_what_fits_the_smallest_gpu(
+    visible: str, sizes: list[int], used: int, shown: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = experiment_on(tmp_path)
+    automatic = experiment.model_copy(update={"train": experiment.train.model_copy(update={"zero_stage": "auto"})})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(resources, "gpu_memory", lambda: sizes)
+    assert with_zero_stage(automatic).train.zero_stage == used
+    assert with_zero_stage(experiment) is experiment
+    if shown is not None:
+        assert str(check(automatic).training_memory).endswith(shown)

@@ -1,6 +1,7 @@
 """Whether the GPUs that there are suffice for what the experiment asks for, in number and in memory."""
 
 import os
+from contextlib import suppress
 
 import ray
 
@@ -10,9 +11,10 @@ from ossft_ray.distributed.nodes import alive_nodes, ask_nodes, node_capacities
 from ossft_ray.distributed.placement import NodeCapacity, ResourcePlan, resolve_resources
 from ossft_ray.distributed.session import gpus_per_engine
 from ossft_ray.engines.gpus import gpu_memory, num_visible_gpus
-from ossft_ray.engines.training.memory import memory_line, training_memory
+from ossft_ray.engines.training.memory import ModelCounts, lowest_stage, memory_line, training_memory
 
 _ANSWER_SECONDS = 60.0
+_UNKNOWN = ValueError, AttributeError, NotImplementedError, RuntimeError  # a model's code may expect real weights
 
 
 def check_resources(experiment: Experiment) -> ResourcePlan | None:
@@ -37,20 +39,49 @@ def check_training_memory(experiment: Experiment) -> str | None:
     Raises:
         InputError: the smallest GPU has less, or there are fewer GPUs than asked for.
     """
+    if (smallest := _smallest_gpu(experiment)) is None:
+        return None
+    num_workers, gpu_bytes = smallest
+    try:
+        counts = _model_counts(experiment)
+    except _UNKNOWN as error:
+        return f"not known for this model: {brief(error)}"
+    settings = experiment.train
+    if settings.zero_stage == "auto":
+        settings = settings.model_copy(update={"zero_stage": lowest_stage(counts, settings, num_workers, gpu_bytes)})
+    line = memory_line(training_memory(counts, settings, num_workers), num_workers, gpu_bytes)
+    return line if settings is experiment.train else f"{line}, with ZeRO stage {settings.zero_stage}"
+
+
+def with_zero_stage(experiment: Experiment) -> Experiment:
+    """The experiment with a number in place of `train.zero_stage = "auto"`; 2 if nothing is known of GPUs or model.
+
+    Raises:
+        InputError: there are fewer GPUs than asked for.
+    """
+    settings = experiment.train
+    if settings.zero_stage != "auto":
+        return experiment
+    stage = 2
+    if (smallest := _smallest_gpu(experiment)) is not None:
+        with suppress(*_UNKNOWN):
+            stage = lowest_stage(_model_counts(experiment), settings, *smallest)
+    return experiment.model_copy(update={"train": settings.model_copy(update={"zero_stage": stage})})
+
+
+def _smallest_gpu(experiment: Experiment) -> tuple[int, int] | None:
+    """The number of training workers and the bytes of the smallest GPU; None if no GPU of the run is known."""
     plan = check_resources(experiment)
     if plan is None or not plan.gpus_per_train_worker:
         return None
-    if not (sizes := _cluster_gpu_memory() if ray.is_initialized() else gpu_memory()):
-        return None
+    sizes = _cluster_gpu_memory() if ray.is_initialized() else gpu_memory()
+    return (plan.num_train_workers, min(sizes)) if sizes else None
+
+
+def _model_counts(experiment: Experiment) -> ModelCounts:
     from ossft_ray.engines.training.policy_model import count_parameters  # imports torch
 
-    policy, settings, num_workers = experiment.policy, experiment.train, plan.num_train_workers
-    try:
-        counts = count_parameters(policy, settings)
-    except (ValueError, AttributeError, NotImplementedError, RuntimeError) as error:
-        return f"not known for this model: {brief(error)}"  # its code may expect real weights
-    needed = training_memory(counts, settings, num_workers)
-    return memory_line(needed, num_workers, min(sizes))
+    return count_parameters(experiment.policy, experiment.train)
 
 
 def _cluster_gpu_memory() -> list[int]:
