@@ -33,7 +33,7 @@ from ossft_ray.engines.gpus import alone_on
 from ossft_ray.engines.in_flight import InFlight, problems_in_flight, spare_below
 from ossft_ray.engines.vllm_policy import EngineDied, Sampling, VllmPolicy
 from ossft_ray.policy.chat import load_chat
-from ossft_ray.policy.model_location import fetch_weights
+from ossft_ray.policy.model_location import fetch_weights, model_path
 from ossft_ray.policy.rendered_prompts import RenderedPrompts
 from ossft_ray.verification import Verdict, VerifierPool
 
@@ -71,6 +71,7 @@ class RolloutWorker:
         self._policy: VllmPolicy | None = None
         self._loading = asyncio.Lock()
         self._deaths = 0
+        self._failure: JobError | None = None  # of an engine that cannot be replaced
         self.interruptions: Counter[str] = Counter()  # by request: how often the engine died while it was in flight
         # What the plan gives this worker; more may be visible.
         self.num_gpus = float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0))
@@ -107,6 +108,26 @@ class RolloutWorker:
         fetch_weights(self.experiment.policy)
         with alone_on(ray.get_gpu_ids()):  # engines may share a GPU
             return VllmPolicy(self.experiment.policy, self.chat, self.keeps_logprobs(), self.num_gpus, self.max_length)
+
+    async def switch_policy(self, experiment: Experiment) -> None:
+        """Sample another policy of the same shape from now on; nothing may be in flight.
+
+        Its weights are loaded into the running engine. If that fails, a new engine starts with them.
+        """
+        async with self._loading:
+            self.experiment, self.chat = experiment, load_chat(experiment.policy)
+            self.prompts = RenderedPrompts(self.chat, 2 * problems_in_flight(experiment))
+            policy, path = self._policy, model_path(experiment.policy.model, weights=True)
+            if policy is None:
+                return
+            await asyncio.to_thread(fetch_weights, experiment.policy)
+            try:
+                await policy.load_weights(path)
+                policy.chat = self.chat
+                return
+            except EngineDied as error:
+                death = error
+        await self._discard_engine(policy, death)
 
     @asynccontextmanager
     async def problem_slot(self) -> AsyncIterator[None]:
@@ -172,6 +193,8 @@ class RolloutWorker:
     async def _loaded_policy(self) -> VllmPolicy:
         async with self._loading:  # the engine must be made inside the running loop, once
             while self._policy is None:
+                if self._failure is not None:  # another request has met it
+                    raise self._failure
                 began = time.monotonic()
                 try:
                     self._policy = self.start_policy()
@@ -199,5 +222,8 @@ class RolloutWorker:
         if self._deaths >= MAX_DEATHS:
             reason = engine_fault(self.experiment, self._log_name) or str(death)
             logs = see_logs(self.experiment)
-            raise JobError(f"the engine died {self._deaths} times in a row without a response: {reason}{logs}")
+            self._failure = JobError(
+                f"the engine died {self._deaths} times in a row without a response: {reason}{logs}"
+            )
+            raise self._failure
         print(f"the engine died ({death}); starting another", flush=True)

@@ -196,10 +196,16 @@ class VllmPolicy:
     async def load_weights(self, folder: str) -> None:
         """Switch to the weights of another model of the same shape, while no request is in flight.
 
-        This takes a fraction of a second, and a new engine ten seconds.
+        `folder` may be a Hub id. On a CPU this takes a fraction of a second, and a new engine ten seconds.
+
+        Raises:
+            EngineDied: the engine's process has ended, or the weights do not fit into it.
         """
-        await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
-        await self._engine.reset_prefix_cache()
+        try:
+            await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+            await self._engine.reset_prefix_cache()
+        except Exception as error:  # what vLLM's worker raises arrives as an exception without a class of its own
+            raise EngineDied(f"it could not load other weights: {brief(error)}") from error
 
     def shutdown(self) -> None:
         """End the engine's process and free its memory."""

@@ -7,6 +7,7 @@ Only the template writes control tokens. Their names in a message, such as `<|im
 """
 
 import datetime
+import hashlib
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from ossft_ray.policy.templates import (
 )
 
 _SEAM = "\ufdd0"  # not a character: it marks where text is cut before it is encoded
+_ORIGIN_KEYS = {"_name_or_path", "transformers_version"}  # of a model's config
 _THINKING = (OPEN, CLOSE)  # written by models and in expert solutions, too
 
 
@@ -44,6 +46,7 @@ class Chat:
     context_length: int  # tokens, prompt and response together
     commit: str | None = None  # of a model from the Hub
     date: str | None = None  # that the template prints as today's; None: today
+    model_shape: str = ""  # digest of the model's config: weights of models that share it fit into the same engine
 
     @cached_property
     def stop_token_ids(self) -> list[int]:
@@ -134,7 +137,7 @@ def load_chat(policy: Policy) -> Chat:
     context_length = _context_length(policy, config)
     _check_heads(policy, config)
     commit = None if Path(path).is_dir() else resolve_commit(path, policy.revision)
-    return Chat(tokenizer, end_of_turn, context_length, commit, policy.date)
+    return Chat(tokenizer, end_of_turn, context_length, commit, policy.date, _shape(config))
 
 
 def prints_todays_date(policy: Policy) -> bool:
@@ -191,6 +194,12 @@ def _context_length(policy: Policy, config: Any) -> int:
     if not length:
         raise InputError(f"[policy] model: {policy.model} states no context length; set policy.engine.max_model_len")
     return int(length)
+
+
+def _shape(config: Any) -> str:
+    """A digest of a config without the keys that say where the model comes from."""
+    values = {key: value for key, value in config.to_dict().items() if key not in _ORIGIN_KEYS}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _check_heads(policy: Policy, config: Any) -> None:

@@ -69,8 +69,8 @@ def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         folder.write_bytes(METRICS, json.dumps(step).encode())
         shutil.copytree(POLICY_FOLDER, Path(folder.path) / MODEL)
 
-    def draw(sampling: ModelSampling, missing: list[str], verbose: bool) -> None:
-        for part in missing:
+    def draw(models: dict[str, ModelSampling], missing: dict[str, list[str]], verbose: bool) -> None:
+        for sampling, part in ((model, part) for name, model in models.items() for part in missing[name]):
             benchmark, number = split_part(part)
             ids = [problem.problem_id for problem in sampling.benchmarks[benchmark][8 * number : 8 * number + 8]]
             rows = [{"problem_id": problem_id, "index": 0, "correct": False} for problem_id in ids]
@@ -81,7 +81,7 @@ def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewrite_stage, "run_workers", rewrite_all)
     monkeypatch.setattr(score_stage, "run_group", lambda *_: None)
     monkeypatch.setattr(train_stage, "_fit", fit)
-    monkeypatch.setattr(ModelSampling, "_draw", draw)
+    monkeypatch.setattr("ossft_ray.stages.evaluate.sampling.draw", draw)
     monkeypatch.setattr(flow, "report", lambda experiment: None)
 
 

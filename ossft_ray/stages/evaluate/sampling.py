@@ -1,5 +1,6 @@
-"""Sampling one model: take whole benchmarks from the cache, let workers draw the rest, and add it to the cache."""
+"""Sampling the models: take whole benchmarks from the cache, let workers draw the rest, and add it to the cache."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from ossft_ray.run_folder.stage_folder import MODEL_CHANGED, begin_stage, change
 from ossft_ray.stages.evaluate import benchmark_parts
 from ossft_ray.stages.evaluate.benchmark_parts import PART_PROBLEMS, Benchmarks, folder_name, missing_parts, split_part
 from ossft_ray.stages.evaluate.sample_cache import SampleCache
-from ossft_ray.stages.evaluate.worker import EvaluateWorker, solve_template
+from ossft_ray.stages.evaluate.worker import EvaluatedModel, EvaluateWorker, solve_template
 from ossft_ray.verification.fingerprint import verify_inputs
 
 _UNRELATED_KEYS = {
@@ -26,6 +27,7 @@ _UNRELATED_KEYS = {
     "template",
     "cache",
 }  # they do not change a model's samples
+_OTHER_WEIGHTS = {"quantization", "load_format", "model_loader_extra_config", "speculative_config"}  # than the files'
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,11 @@ class ModelSampling:
     folder: Folder
     report: OnProgress
 
-    def complete(self, start_over: bool, verbose: bool) -> None:
-        """Draw and grade all missing samples. With `start_over` none are taken from the cache.
+    def begin(self, start_over: bool) -> list[str]:
+        """Take what the cache has, and return the parts that are missing. With `start_over` the cache is not asked.
 
         Raises:
             InputError: the folder holds samples of other settings or problems.
-            JobError: a worker failed.
         """
         inputs = sample_inputs(self.run)
         changes = [] if start_over else changed_inputs(self.folder, inputs)
@@ -55,18 +56,38 @@ class ModelSampling:
         missing = missing_parts(self.folder, self.benchmarks)
         if not missing:
             self.report(ALREADY_COMPLETE | {"model": self.name})
-            return
-        cache = SampleCache.open(self.run.experiment, self.run.chat, inputs, self._notify)
+            return []
+        cache = self._cache()
         if cache is not None and not start_over:
             self._copy_from_cache(cache, digests, missing)
-            missing = missing_parts(self.folder, self.benchmarks)
-        if missing:
-            self._draw(missing, verbose)
-        if cache is not None:
-            drawn = {split_part(part)[0] for part in missing}
-            for name, digest in digests.items():
-                samples = (self.folder / folder_name(name)).read_tables(PARTS, SAMPLE_SCHEMA)
-                cache.store(name, digest, samples, replace=name in drawn)
+        return missing_parts(self.folder, self.benchmarks)
+
+    def finish(self, drawn: list[str]) -> None:
+        """Add the samples to the cache; those of benchmarks with new parts replace what it holds."""
+        cache = self._cache()
+        if cache is None:
+            return
+        changed = {split_part(part)[0] for part in drawn}
+        for name, digest in benchmark_parts.record_benchmarks(self.folder, self.benchmarks).items():
+            samples = (self.folder / folder_name(name)).read_tables(PARTS, SAMPLE_SCHEMA)
+            cache.store(name, digest, samples, replace=name in changed)
+
+    @property
+    def num_parts(self) -> int:
+        return sum(map(benchmark_parts.num_parts, self.benchmarks.values()))
+
+    @property
+    def num_problems(self) -> int:
+        return sum(map(len, self.benchmarks.values()))
+
+    def fits_engine_of(self, other: "ModelSampling") -> bool:
+        """Whether an engine that holds the other model can load this one's weights in their place."""
+        mine, others = self.run.experiment.policy, other.run.experiment.policy
+        is_plain = not (mine.lora or others.lora or _OTHER_WEIGHTS & mine.engine.keys())
+        return is_plain and bool(self.run.chat.model_shape) and self.run.chat.model_shape == other.run.chat.model_shape
+
+    def _cache(self) -> SampleCache | None:
+        return SampleCache.open(self.run.experiment, self.run.chat, sample_inputs(self.run), self._notify)
 
     def _copy_from_cache(self, cache: SampleCache, digests: dict[str, str], missing: list[str]) -> None:
         num_samples = self.run.experiment.evaluate.num_samples
@@ -80,34 +101,76 @@ class ModelSampling:
                     (self.folder / folder_name(name)).write_table(part_name(number), rows)
                 self._notify(f"{len(problems)} problems of {name} come from the cache, {cache.folder.path}")
 
-    def _draw(self, missing: list[str], verbose: bool) -> None:
-        num_parts = sum(map(benchmark_parts.num_parts, self.benchmarks.values()))
-        before = {
-            "model": self.name,
-            "total": sum(map(len, self.benchmarks.values())),
-            "done_before": PART_PROBLEMS * (num_parts - len(missing)),
-        }
-        announce(self.report, model=self.name, starting="starting Ray")
-        start_ray(self.run.experiment, verbose)
-        session = Session(self.folder)
-        longest = max(num_bytes(problem) for problems in self.benchmarks.values() for problem in problems)
-        totals = run_workers(
-            EvaluateWorker,
-            self.run.experiment,
-            missing,
-            PART_PROBLEMS * len(missing),
-            f"{EVALUATE}-{self.name}",
-            lambda totals: self.report(before | totals),
-            verbose,
-            benchmarks=self.benchmarks,
-            folder=self.folder,
-            max_length=self.run.engine_length(longest),
-        )
-        session.end_phase(EVALUATE, totals)
-        session.close()
-
     def _notify(self, note: str) -> None:
         self.report({"model": self.name, "note": f"{self.name}: {note}"})
+
+
+def sample_models(models: list[ModelSampling], start_over: bool, verbose: bool) -> None:
+    """Draw and grade all missing samples. Models of one shape take turns in the same engines.
+
+    Raises:
+        InputError: a folder holds samples of other settings or problems.
+        JobError: a worker failed.
+    """
+    missing = {model.name: model.begin(start_over) for model in models}
+    waiting = [model for model in models if missing[model.name]]
+    while waiting:
+        together = [model for model in waiting if model is waiting[0] or model.fits_engine_of(waiting[0])]
+        waiting = [model for model in waiting if model not in together]
+        try:
+            draw({model.name: model for model in together}, missing, verbose)
+        finally:  # one model may be complete when another one fails
+            for model in together:
+                if not missing_parts(model.folder, model.benchmarks):
+                    model.finish(missing[model.name])
+
+
+def draw(models: dict[str, ModelSampling], missing: dict[str, list[str]], verbose: bool) -> None:
+    """Let workers draw the missing parts of each of these models."""
+    first = next(iter(models.values()))
+    announce(first.report, model=first.name, starting="starting Ray")
+    start_ray(first.run.experiment, verbose)
+    session = Session(first.folder)
+    longest = max(num_bytes(problem) for problems in first.benchmarks.values() for problem in problems)
+    parts = [f"{name}:{part}" for name in models for part in missing[name]]
+    totals = run_workers(
+        EvaluateWorker,
+        first.run.experiment,
+        parts,
+        PART_PROBLEMS * len(parts),
+        f"{EVALUATE}-{first.name}",
+        _Progress(models, missing),
+        verbose,
+        benchmarks=first.benchmarks,
+        models={name: EvaluatedModel(model.run.experiment, model.folder) for name, model in models.items()},
+        max_length=first.run.engine_length(longest),
+    )
+    session.end_phase(EVALUATE, totals)
+    session.close()
+
+
+class _Progress:
+    """The workers' totals as the progress of one model after the other."""
+
+    def __init__(self, models: dict[str, ModelSampling], missing: dict[str, list[str]]) -> None:
+        self._models, self._missing = list(models.values()), missing
+        self._before: Counter[str] = Counter()  # what the workers had done when the model's turn began
+
+    def __call__(self, totals: dict[str, int]) -> None:
+        while self._models:
+            model = self._models[0]
+            prefix = f"{model.name}/"
+            own = {name.removeprefix(prefix): count for name, count in totals.items() if name.startswith(prefix)}
+            shared = {name: count for name, count in totals.items() if "/" not in name}
+            since = {name: count - self._before[name] for name, count in shared.items()}
+            done_before = PART_PROBLEMS * (model.num_parts - len(self._missing[model.name]))
+            of_all = {"policies": shared.get("policies", 0), "requests": shared.get("requests", 0)}
+            state = {"model": model.name, "total": model.num_problems, "done_before": done_before}
+            model.report({**state, **since, **of_all, **own})
+            if done_before + own.get("problems", 0) < model.num_problems:
+                return
+            self._before = Counter(shared)
+            self._models.pop(0)
 
 
 def sample_inputs(run: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ossft_ray.run_folder.reader import read_json
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.sessions import session_phases, session_total
 from ossft_ray.stages.evaluate.accuracies import Accuracies, compare_models, model_accuracies
-from ossft_ray.stages.evaluate.sampling import ModelSampling
+from ossft_ray.stages.evaluate.sampling import ModelSampling, sample_models
 
 
 @replanned
@@ -52,10 +52,9 @@ def evaluate(
 def _complete(run: Run, models: dict[str, Run], on_progress: OnProgress, start_over: bool, verbose: bool) -> Accuracies:
     """Draw the missing samples of each model, and write the accuracies."""
     experiment, folder, benchmarks = run.experiment, run.folder / EVALUATE, run.benchmarks
-    accuracies: Accuracies = {}
-    for name, model in models.items():
-        ModelSampling(name, model, benchmarks, folder / name, on_progress).complete(start_over, verbose)
-        accuracies[name] = model_accuracies(folder / name, list(benchmarks))
+    samplings = [ModelSampling(name, model, benchmarks, folder / name, on_progress) for name, model in models.items()]
+    sample_models(samplings, start_over, verbose)
+    accuracies: Accuracies = {name: model_accuracies(folder / name, list(benchmarks)) for name in models}
     differences = {
         name: compare_models(folder / BASE, folder / name, list(benchmarks)) for name in models if name != BASE
     }

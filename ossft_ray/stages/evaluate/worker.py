@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import Counter
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 from ossft_ray.common.prompt_templates import TEMPLATES, PromptTemplate
 from ossft_ray.common.schema import SAMPLE_SCHEMA, to_table
@@ -25,32 +27,68 @@ def solve_template(experiment: Experiment) -> PromptTemplate:
     return PromptTemplate(prompts.system, prompts.solve, prompts.guided)
 
 
-class EvaluateWorker(RolloutWorker):
-    """Turns parts of a benchmark's problems into parts of SAMPLE rows."""
+class EvaluatedModel(NamedTuple):
+    """A model to sample: the experiment whose `[policy]` it is, and the folder of its samples."""
 
-    def __init__(self, benchmarks: Benchmarks, folder: Folder, **keywords: Any) -> None:
+    experiment: Experiment
+    folder: Folder
+
+
+class EvaluateWorker(RolloutWorker):
+    """Turns parts of a benchmark's problems into parts of SAMPLE rows, for one or more models of the same shape.
+
+    A part is named MODEL:BENCHMARK#NUMBER. The models take turns: the parts of one are done before the engine loads the
+    next one's weights. The counts of progress are named MODEL/COUNT.
+    """
+
+    def __init__(self, benchmarks: Benchmarks, models: dict[str, EvaluatedModel], **keywords: Any) -> None:
         super().__init__(**keywords)
-        self.benchmarks, self.folder = benchmarks, folder
+        self.benchmarks, self.models = benchmarks, models
+        self._model, self._num_parts = next(iter(models)), 0  # whose turn it is, and its parts in progress
+        self._turn_may_end = asyncio.Condition()
 
     async def process(self, part: str) -> None:
-        benchmark, number = split_part(part)
+        model, _, of_benchmark = part.partition(":")
+        async with self._turn(model):
+            await self._sample_part(part, model, *split_part(of_benchmark))
+
+    @asynccontextmanager
+    async def _turn(self, model: str) -> AsyncIterator[None]:
+        async with self._turn_may_end:
+            await self._turn_may_end.wait_for(lambda: self._model == model or not self._num_parts)
+            if self._model != model:
+                await self.switch_policy(self.models[model].experiment)
+                self._model = model
+            self._num_parts += 1
+        try:
+            yield
+        finally:
+            async with self._turn_may_end:
+                self._num_parts -= 1
+                self._turn_may_end.notify_all()
+
+    async def _sample_part(self, part: str, model: str, benchmark: str, number: int) -> None:
         problems = self.benchmarks[benchmark][number * PART_PROBLEMS : (number + 1) * PART_PROBLEMS]
         progress = self.progress[part] = Counter()
-        by_problem = await asyncio.gather(*(self.answer(benchmark, problem, progress) for problem in problems))
+        by_problem = await asyncio.gather(*(self.answer(model, benchmark, problem, progress) for problem in problems))
         rows = [row for rows in by_problem for row in rows]
-        folder, table = self.folder / folder_name(benchmark), to_table(rows, SAMPLE_SCHEMA)
+        folder, table = self.models[model].folder / folder_name(benchmark), to_table(rows, SAMPLE_SCHEMA)
         await asyncio.to_thread(folder.write_table, part_name(number), table)  # other parts are being worked on
 
-    async def answer(self, benchmark: str, problem: Problem, progress: Counter[str]) -> list[dict[str, Any]]:
+    async def answer(
+        self, model: str, benchmark: str, problem: Problem, progress: Counter[str]
+    ) -> list[dict[str, Any]]:
         """All samples of one problem."""
         async with self.problem_slot():
             num_samples = self.experiment.evaluate.num_samples
-            rows = await asyncio.gather(*(self.draw(benchmark, problem, index) for index in range(num_samples)))
-            progress.update(problems=1, samples=len(rows), correct=sum(row["correct"] for row in rows))
+            rows = await asyncio.gather(*(self.draw(model, benchmark, problem, index) for index in range(num_samples)))
+            sums = {"correct": sum(row["correct"] for row in rows), "generated_tokens": sum(map(_num_tokens, rows))}
+            counts = {"problems": 1, "samples": len(rows), **sums}
+            progress.update({f"{model}/{name}": count for name, count in counts.items()})
             self.metrics.count("ossft_problems", origin="")
         return rows
 
-    async def draw(self, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
+    async def draw(self, model: str, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
         """One response with its verdict. A problem whose prompt does not fit the context counts as answered wrongly."""
         settings, template = self.experiment.evaluate, solve_template(self.experiment)
         prompt = solve_prompt(problem.question, template.system, template.solve)
@@ -58,7 +96,7 @@ class EvaluateWorker(RolloutWorker):
         seed = derive_seed(self.experiment.run.seed, EVALUATE, benchmark, problem.problem_id, index)
         row = {"problem_id": problem.problem_id, "question": problem.question, "answer": problem.answer, "index": index}
         try:
-            response = await self.sample(prompt, sampling, seed, f"{benchmark}/{problem.problem_id}/{index}")
+            response = await self.sample(prompt, sampling, seed, f"{model}/{benchmark}/{problem.problem_id}/{index}")
         except PromptTooLong:
             return row | {"correct": False, "num_tokens": 0, "reason": "prompt_too_long"}
         # A truncated response may still hold an answer in its box: it is graded, as the field's harnesses do.
@@ -71,3 +109,7 @@ class EvaluateWorker(RolloutWorker):
             "reason": verdict.reason,
             "extracted": verdict.extracted,
         }
+
+
+def _num_tokens(row: dict[str, Any]) -> int:
+    return int(row["num_tokens"])

@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.common.playground_paths import BENCHMARKS, POLICY_FOLDER
 from ossft_ray.common.prompt_templates import TEMPLATES
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import finish_stage
+from ossft_ray.stages.evaluate.sampling import ModelSampling
 from ossft_ray.stages.evaluate.stage import evaluate, evaluated_models
 from ossft_ray.stages.evaluate.worker import solve_template
 
@@ -107,6 +108,47 @@ def test_every_model_has_samples_accuracies_and_differences(
             gained = scores["flat"][name]["avg"] - scores["base"][name]["avg"]
             assert found["difference"] == pytest.approx(gained)
     assert differences["flat"]["average"]["difference"] < -0.05, "the flat policy guesses more"
+
+
+def test_one_engine_serves_models_of_one_shape(
+    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, progress = finished
+    logs = list(Path(experiment.run.output, "logs").glob("evaluate-*"))
+    assert logs and all(log.name.startswith("evaluate-base-") for log in logs)
+    assert [text.count("Initializing a V1 LLM engine") for text in map(Path.read_text, logs)] == [1] * len(logs)
+    shown = [totals["model"] for totals in progress if "total" in totals]
+    assert shown == sorted(shown) and set(shown) == {"base", "flat"}, "one after the other"
+    last = {totals["model"]: totals for totals in progress if "total" in totals}
+    for model, totals in last.items():
+        assert totals["samples"] == 2 * NUM_PROBLEMS * 4 and totals["correct"] > 0
+        assert totals["problems"] == totals["total"] == 2 * NUM_PROBLEMS, model
+    # the same samples as those of an engine of its own
+    monkeypatch.setattr(ModelSampling, "fits_engine_of", lambda *_: False)
+    apart = resolve(settings(folder, "apart", models={"flat": str(folder / "flat")}, cache=""))
+    evaluate(apart)
+    for model in last:
+        assert samples_of(apart, model) == samples_of(experiment, model)
+
+
+def test_an_engine_that_cannot_load_other_weights_is_replaced(
+    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, _ = finished
+    shape = Run.of(experiment).chat.model_shape
+    smaller = folder / "smaller"
+    if not smaller.exists():
+        shutil.copytree(folder / "flat", smaller)
+        from safetensors.torch import load_file, save_file
+
+        weights = load_file(smaller / "model.safetensors")
+        weights["model.norm.weight"] = weights["model.norm.weight"][:-1].clone()
+        save_file(weights, smaller / "model.safetensors", {"format": "pt"})
+    assert shape
+    one_policy = settings(folder, "broken", models={"smaller": str(smaller)}) | {"resources": {"num_policies": 1}}
+    with pytest.raises(JobError, match="the engine died 3 times in a row"):
+        evaluate(resolve(one_policy))
+    assert samples_of(resolve(one_policy), "base") == samples_of(experiment, "base")
 
 
 def test_costs_are_those_of_the_sampling(finished: tuple[Experiment, list[dict[str, Any]]]) -> None:

@@ -11,13 +11,13 @@ from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import resolve
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.stages.evaluate.sampling import ModelSampling
+from ossft_ray.stages.evaluate.sampling import ModelSampling, sample_models
 
 
 def complete(model: Path, name: str, folder: Folder, notes: list[dict[str, Any]], start_over: bool = False) -> None:
     settings = {"run": {"output": "unused"}, "policy": {"model": str(model)}, "data": {"path": "unused.jsonl"}}
     run = Run(resolve({**settings, "evaluate": {"cache": ""}}))
-    ModelSampling(name, run, {}, folder, notes.append).complete(start_over, verbose=False)
+    sample_models([ModelSampling(name, run, {}, folder, notes.append)], start_over, verbose=False)
 
 
 @pytest.fixture
