@@ -23,6 +23,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -58,8 +59,9 @@ def _require_date(text: str) -> str:
 Date = Annotated[str, AfterValidator(_require_date)]
 Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
-    "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power", "is"
+    "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is"
 ]  # the table in method/coefficients.py
+RENAMED_LOSSES = {"idft_sg": "it is called idft now, and its hold and ramp are 0 by default"}
 TemplateName = Literal["qwen25-math-cot", "qwen-boxed", "llama-boxed"]  # the table in common/prompt_templates.py
 ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
@@ -268,8 +270,13 @@ class Idft(Section):
     beta: PositiveFloat = Field(1.0, description="β, the divisor in γ's exponent.")
     min_gamma: PositiveFloat = Field(0.1, description="Lower limit of γ.")
     max_gamma: PositiveFloat = Field(2.0, description="Upper limit of γ.")
-    hold: Share = Field(0.2, description="Share of the steps, from the first one, in which γ is 1.")
-    ramp: Share = Field(0.1, description="Share of the steps over which γ then moves to its own value.")
+    hold: Share = Field(0.0, description="Share of the steps, from the first one, in which γ is 1.")
+    ramp: Share = Field(0.0, description="Share of the steps over which γ then moves to its own value.")
+
+
+class IdftV1(Idft):
+    hold: Share = Field(0.2, description="As for `idft`.")
+    ramp: Share = Field(0.1, description="As for `idft`.")
 
 
 class Eaft(Section):
@@ -336,10 +343,18 @@ class Train(Section):
     psft: Psft = Psft()
     asft_k3: AsftK3 = AsftK3()
     trsft: Trsft = Trsft()
-    idft: Idft = Idft()  # for idft_sg too
+    idft: Idft = Idft()
+    idft_v1: IdftV1 = IdftV1()
     eaft: Eaft = Eaft()
     power: Power = Power()
     is_clip: IsClip = IsClip()
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _name_the_new_loss(cls, loss: Any) -> Any:
+        if isinstance(loss, str) and loss in RENAMED_LOSSES:
+            raise ValueError(f"no loss '{loss}': {RENAMED_LOSSES[loss]}")
+        return loss
 
     @property
     def engine_stage(self) -> int:
@@ -355,7 +370,7 @@ class Train(Section):
     def loss_options(self) -> dict[str, Any]:
         """The hyper-parameters of the chosen loss; empty for a loss without any."""
         # the section of the loss `is` cannot have its name, which is a keyword of Python
-        section = getattr(self, "is_clip" if self.loss == "is" else self.loss.removesuffix("_sg"), None)
+        section = getattr(self, "is_clip" if self.loss == "is" else self.loss, None)
         return section.model_dump() if section is not None else {}
 
 

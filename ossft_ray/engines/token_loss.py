@@ -233,7 +233,11 @@ class _Chunks:
             log_normaliser_T = logits_TV.amax(-1) - probability_TV.amax(-1).log()
             logprob_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1) - log_normaliser_T
             # Σ_v p_v · logit_v as a batch of dot products, which needs no third matrix of this size
-            entropy_T = log_normaliser_T - torch.bmm(probability_TV[:, None], logits_TV[:, :, None]).flatten()
+            mean_logit_T = torch.bmm(probability_TV[:, None], logits_TV[:, :, None]).flatten()
+            if mean_logit_T.isnan().any():  # 0 · -inf, where a logit is -inf; its share of the sum is 0
+                finite_TV = logits_TV.clamp_min_(torch.finfo(self.wide).min)
+                mean_logit_T = torch.bmm(probability_TV[:, None], finite_TV[:, :, None]).flatten()
+            entropy_T = log_normaliser_T - mean_logit_T
         top_entropy_T = _top_entropy(logits_TV) if "top_entropy_T" in self.loss.needs else None
         return self.inputs.stats(chunk, logprob_T, entropy_T, top_entropy_T)
 
@@ -254,5 +258,5 @@ class _Chunks:
 
 
 def _top_entropy(logits_TV: Tensor) -> Tensor:
-    logprob_TK = logits_TV.topk(min(NUM_TOP_TOKENS, logits_TV.shape[1]), dim=-1).values.log_softmax(-1)
-    return -(logprob_TK.exp() * logprob_TK).sum(-1)
+    top_TK = logits_TV.topk(min(NUM_TOP_TOKENS, logits_TV.shape[1]), dim=-1).values
+    return torch.special.entr(top_TK.softmax(-1)).sum(-1)  # entr(0) is 0

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ossft_ray.common.errors import InputError
+from ossft_ray.config import RENAMED_LOSSES
 
 NUM_TOP_TOKENS = 20  # that `top_entropy_T` looks at
 _MAX_LOG_RATIO = 20.0  # of exp(log p - log q): every bound below cuts far earlier, and float32 overflows near 88
@@ -98,18 +99,21 @@ def trsft(tokens: TokenStats, alpha: float = 0.1) -> Tensor:
     return probability_T / probability_T.clamp_min(alpha)
 
 
-def idft(tokens: TokenStats, **gamma: float) -> Tensor:
-    """In-distribution fine-tuning: c = p^γ (1 + γ log p), the coefficient of -p^γ log p with γ detached.
+def idft(tokens: TokenStats, hold: float = 0.0, ramp: float = 0.0, **gamma: float) -> Tensor:
+    """In-distribution fine-tuning: c = p^γ, the coefficient of -p^γ log p with p^γ detached.
 
-    arXiv 2602.12222. Negative for p < e^(-1/γ): such tokens are pushed away. `idft_sg` detaches p^γ too.
+    arXiv 2602.12222, as in its authors' code since March 2026, whose script sets warm-up and transition to 0.
     """
-    gamma_T = _gamma(tokens, **gamma)
+    return (_gamma(tokens, hold, ramp, **gamma) * tokens.logprob_T).exp()
+
+
+def idft_v1(tokens: TokenStats, hold: float = 0.2, ramp: float = 0.1, **gamma: float) -> Tensor:
+    """IDFT as its authors first published it: c = p^γ (1 + γ log p), the coefficient of -p^γ log p with γ detached.
+
+    arXiv 2602.12222, the code's first commit. Negative for p < e^(-1/γ): such tokens are pushed away.
+    """
+    gamma_T = _gamma(tokens, hold, ramp, **gamma)
     return (gamma_T * tokens.logprob_T).exp() * (1 + gamma_T * tokens.logprob_T)
-
-
-def idft_sg(tokens: TokenStats, **gamma: float) -> Tensor:
-    """The variant of IDFT with p^γ detached: c = p^γ (arXiv 2602.12222)."""
-    return (_gamma(tokens, **gamma) * tokens.logprob_T).exp()
 
 
 def eaft(tokens: TokenStats, alpha: float = 1.0) -> Tensor:
@@ -144,7 +148,7 @@ _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "asft_k3": (asft_k3, frozenset({"reference_logprob_T"})),
     "trsft": (trsft, frozenset()),
     "idft": (idft, frozenset({"entropy_T"})),
-    "idft_sg": (idft_sg, frozenset({"entropy_T"})),
+    "idft_v1": (idft_v1, frozenset({"entropy_T"})),
     "eaft": (eaft, frozenset({"top_entropy_T"})),
     "power": (power, frozenset()),
     "is": (importance_sampling, frozenset({"behavior_logprob_T"})),
@@ -156,11 +160,13 @@ def make_loss(name: str, **options: Any) -> Loss:
     """A loss of the table; `options` are its function's, with the source's values as defaults.
 
     Raises:
-        InputError: the table has no loss of this name.
+        InputError: the table has no loss of this name, or no longer.
 
     >>> make_loss("trsft", alpha=0.2).coefficient(TokenStats(torch.tensor([0.1, 0.5]).log()))
     tensor([0.5000, 1.0000])
     """
+    if name in RENAMED_LOSSES:
+        raise InputError(f"no loss '{name}': {RENAMED_LOSSES[name]}")
     if name not in _TABLE:
         raise InputError(f"no loss '{name}'; losses: {', '.join(LOSSES)}")
     coefficient, needs = _TABLE[name]
@@ -178,11 +184,11 @@ def _exp(log_ratio: Tensor) -> Tensor:
 
 def _gamma(
     tokens: TokenStats,
+    hold: float,
+    ramp: float,
     beta: float = 1.0,
     min_gamma: float = 0.1,
     max_gamma: float = 2.0,
-    hold: float = 0.2,
-    ramp: float = 0.1,
 ) -> Tensor:
     """IDFT's γ = clamp(exp(-(log p + H)/β), 0.1, 2): large where a token is less likely than its distribution suggests.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.config import Train
+from ossft_ray.config import Train, resolve
 from ossft_ray.method.coefficients import LOSSES, TokenStats, make_loss
 
 RESPONSES = torch.tensor([0] * 7 + [1] * 1 + [2] * 12)
@@ -55,9 +55,13 @@ def importance_sampling(g: Given) -> Tensor:
 
 
 def gamma(g: Given) -> Tensor:
-    exponent = (-(g.logp_T + g.entropy)).exp().clamp(0.1, 2.0).detach()
+    return (-(g.logp_T + g.entropy)).exp().clamp(0.1, 2.0).detach()
+
+
+def first_gamma(g: Given) -> Tensor:
+    """The first commit's, with its warm-up of 20% and its transition of 10%."""
     share = min(1.0, max(0.0, (g.progress - 0.2) / 0.1))
-    return (1 - share) + share * exponent
+    return (1 - share) + share * gamma(g)
 
 
 def top_20_entropy(g: Given) -> Tensor:
@@ -82,8 +86,8 @@ SOURCES: dict[str, Callable[[Given], Tensor]] = {
     "asft_k3": lambda g: (-g.p.detach() * g.logp_T + 0.05 * k3(g)).sum(),
     # arXiv 2512.17636: log-likelihood where p is above α, linear in p below
     "trsft": lambda g: -torch.where(g.p > 0.1, g.logp_T, g.p / 0.1 - 1 + math.log(0.1)).sum(),
-    "idft": lambda g: -(g.p ** gamma(g) * g.logp_T).sum(),  # arXiv 2602.12222
-    "idft_sg": lambda g: -((g.p ** gamma(g)).detach() * g.logp_T).sum(),
+    "idft": lambda g: -((g.p ** gamma(g)).detach() * g.logp_T).sum(),  # arXiv 2602.12222, code since March 2026
+    "idft_v1": lambda g: -(g.p ** first_gamma(g) * g.logp_T).sum(),  # its first commit
     "eaft": lambda g: -((top_20_entropy(g) / math.log(20)).detach() * g.logp_T).sum(),  # arXiv 2601.02151
     "power": lambda g: ((1 - g.p**10) / 10).sum(),  # arXiv 2510.00526
     "is": importance_sampling,
@@ -186,11 +190,12 @@ def test_values(name: str, options: dict[str, float], logprob: float, reference:
 @pytest.mark.parametrize(
     "progress, expected", [(0.0, 0.5), (0.2, 0.5), (0.25, 0.5 ** (1 + 0.5 * (1 / 0.5 - 1))), (0.3, 0.25), (1.0, 0.25)]
 )
-def test_idft_begins_as_dft_and_moves_to_its_own_weight(progress: float, expected: float) -> None:
+def test_idft_may_begin_as_dft_and_move_to_its_own_weight(progress: float, expected: float) -> None:
     """At p = 0.5 and H = 0 γ is 2."""
     one = torch.ones(1, dtype=torch.float64)
     tokens = TokenStats(math.log(0.5) * one, entropy_T=0 * one, progress=progress)
-    assert make_loss("idft_sg").coefficient(tokens).item() == pytest.approx(expected)
+    assert make_loss("idft", hold=0.2, ramp=0.1).coefficient(tokens).item() == pytest.approx(expected)
+    assert make_loss("idft").coefficient(tokens).item() == pytest.approx(0.25)
 
 
 def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
@@ -202,3 +207,11 @@ def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
 def test_an_unknown_loss_is_refused_with_the_names_of_all() -> None:
     with pytest.raises(InputError, match=r"no loss 'nope'; losses: sft, dft, .*, is$"):
         make_loss("nope")
+
+
+@pytest.mark.parametrize("name, message", [("idft_sg", "no loss 'idft_sg': it is called idft now")])
+def test_an_old_name_is_refused_with_the_new_one(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_loss(name)
+    with pytest.raises(InputError, match=rf"'train\.loss': {message}"):
+        resolve({"policy": {"model": "m"}, "data": {"path": "d"}, "train": {"loss": name}})
