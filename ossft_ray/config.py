@@ -332,7 +332,7 @@ class Train(Section):
     keep: Literal["last", "best"] = Field("last", description="Checkpoint to export; `best`: by `keep_by`.")
     tracking: list[Literal["wandb", "mlflow"]] = Field([], description="Trackers besides TensorBoard.")
     keep_by: Literal["cross_entropy", "loss", "mean_token_probability"] = Field(
-        "cross_entropy", description="The holdout figure that decides which checkpoint is best."
+        "cross_entropy", description="The holdout figure that decides which is best; `loss` only with the loss `sft`."
     )
     warmup_ratio: BelowOne = Field(0.1, description="Share of the steps with linear warm-up; a cosine to zero follows.")
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's weight decay.")
@@ -355,6 +355,15 @@ class Train(Section):
         if isinstance(loss, str) and loss in RENAMED_LOSSES:
             raise ValueError(f"no loss '{loss}': {RENAMED_LOSSES[loss]}")
         return loss
+
+    @model_validator(mode="after")
+    def _require_a_measure_of_fit(self) -> "Train":
+        if self.keep == "best" and self.keep_by == "loss" and self.loss != "sft":
+            raise ValueError(
+                f'keep_by = "loss" finds no best checkpoint with loss = "{self.loss}", whose weights change with the '
+                'model: a lower value need not fit better. Set keep_by = "cross_entropy" or "mean_token_probability"'
+            )
+        return self
 
     @property
     def engine_stage(self) -> int:
