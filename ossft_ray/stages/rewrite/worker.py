@@ -70,7 +70,7 @@ class RewriteWorker(RolloutWorker):
 
         async with self.problem_slot():
             outdated = log.take_outdated(problem)
-            for attempt in await regrade(problem, outdated, self.verify, settings.keep_per_problem):
+            for attempt in await regrade(problem, outdated, self.verify, settings):
                 log.end(problem, attempt)
             result = await rewrite_problem(
                 problem,
