@@ -59,9 +59,12 @@ def _require_date(text: str) -> str:
 Date = Annotated[str, AfterValidator(_require_date)]
 Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
-    "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is"
+    "sft", "dft", "iw_sft", "psft", "dft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is"
 ]  # the table in method/coefficients.py
-RENAMED_LOSSES = {"idft_sg": "it is called idft now, and its hold and ramp are 0 by default"}
+RENAMED_LOSSES = {
+    "idft_sg": "it is called idft now, and its hold and ramp are 0 by default",
+    "asft_k3": "it is called dft_k3 now, because it is not ASFT; docs/losses.md tells how they differ",
+}
 TemplateName = Literal["qwen25-math-cot", "qwen-boxed", "llama-boxed"]  # the table in common/prompt_templates.py
 ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
@@ -257,8 +260,8 @@ class Psft(Section):
     refresh_every: PositiveInt = Field(8, description="Optimiser steps between updates of the reference to the policy.")
 
 
-class AsftK3(Section):
-    weight: PositiveFloat = Field(0.05, description="λ, the weight of the KL term.")
+class DftK3(Section):
+    weight: PositiveFloat = Field(0.05, description="λ, the weight of the k3 term.")
     max_ratio: PositiveFloat = Field(10.0, description="Upper limit of q/p.")
 
 
@@ -341,7 +344,7 @@ class Train(Section):
     examples: str | None = Field(None, description="The rewrite folder of another run, to train on its examples.")
     iw_sft: IwSft = IwSft()
     psft: Psft = Psft()
-    asft_k3: AsftK3 = AsftK3()
+    dft_k3: DftK3 = DftK3()
     trsft: Trsft = Trsft()
     idft: Idft = Idft()
     idft_v1: IdftV1 = IdftV1()

@@ -83,11 +83,12 @@ def psft(tokens: TokenStats, clip: float = 0.28) -> Tensor:
     return ratio_T.where(ratio_T <= 1 + clip, 0.0)
 
 
-def asft_k3(tokens: TokenStats, weight: float = 0.05, max_ratio: float = 10.0) -> Tensor:
-    """DFT anchored to the reference: c = p + λ (q/p - 1), with q/p bounded.
+def dft_k3(tokens: TokenStats, weight: float = 0.05, max_ratio: float = 10.0) -> Tensor:
+    """DFT with the k3 estimator of KL(p‖q) on the response's tokens: c = p + λ (q/p - 1), with q/p bounded.
 
-    After ASFT (arXiv 2509.23753). Its KL(q‖p) over the whole vocabulary is not a sum of coefficients; this is the
-    gradient of the k3 estimator of a KL divergence on the response's tokens.
+    k3 as in Schulman's "Approximating KL divergence". This is not ASFT (arXiv 2509.23753), whose KL(q‖p) over the whole
+    vocabulary is no sum of coefficients. The gradient of k3 is that of a KL only on average over tokens drawn from p.
+    On others, a token with q below λ/4 freezes where c = 0, near its q. ASFT learns it.
     """
     inverse_ratio_T = _exp(-_log_ratio(tokens)).clamp_max(max_ratio)
     return tokens.logprob_T.exp() + weight * (inverse_ratio_T - 1)
@@ -145,7 +146,7 @@ _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "dft": (dft, frozenset()),
     "iw_sft": (iw_sft, frozenset({"reference_logprob_T", "response_T"})),
     "psft": (psft, frozenset({"reference_logprob_T"})),
-    "asft_k3": (asft_k3, frozenset({"reference_logprob_T"})),
+    "dft_k3": (dft_k3, frozenset({"reference_logprob_T"})),
     "trsft": (trsft, frozenset()),
     "idft": (idft, frozenset({"entropy_T"})),
     "idft_v1": (idft_v1, frozenset({"entropy_T"})),

@@ -83,7 +83,7 @@ SOURCES: dict[str, Callable[[Given], Tensor]] = {
     "iw_sft": iw_sft,
     # arXiv 2508.17784: PPO's clipped surrogate with all advantages 1
     "psft": lambda g: -torch.minimum(g.ratio, g.ratio.clamp(1 - 0.2, 1 + 0.28)).sum(),
-    "asft_k3": lambda g: (-g.p.detach() * g.logp_T + 0.05 * k3(g)).sum(),
+    "dft_k3": lambda g: (-g.p.detach() * g.logp_T + 0.05 * k3(g)).sum(),
     # arXiv 2512.17636: log-likelihood where p is above α, linear in p below
     "trsft": lambda g: -torch.where(g.p > 0.1, g.logp_T, g.p / 0.1 - 1 + math.log(0.1)).sum(),
     "idft": lambda g: -((g.p ** gamma(g)).detach() * g.logp_T).sum(),  # arXiv 2602.12222, code since March 2026
@@ -165,8 +165,8 @@ def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, referen
         ("psft", {}, math.log(0.5), math.log(0.3), 0.0),
         ("psft", {}, math.log(0.1), math.log(0.9), 1 / 9),
         ("psft", {"clip": 1.0}, math.log(0.5), math.log(0.3), 5 / 3),
-        ("asft_k3", {}, math.log(0.2), math.log(0.4), 0.2 + 0.05),
-        ("asft_k3", {"weight": 0.1, "max_ratio": 3.0}, math.log(0.01), math.log(0.9), 0.01 + 0.2),
+        ("dft_k3", {}, math.log(0.2), math.log(0.4), 0.2 + 0.05),
+        ("dft_k3", {"weight": 0.1, "max_ratio": 3.0}, math.log(0.01), math.log(0.9), 0.01 + 0.2),
         ("trsft", {}, math.log(0.05), None, 0.5),
         ("trsft", {}, math.log(0.3), None, 1.0),
         ("power", {}, math.log(0.5), None, 0.5**10),
@@ -198,6 +198,46 @@ def test_idft_may_begin_as_dft_and_move_to_its_own_weight(progress: float, expec
     assert make_loss("idft").coefficient(tokens).item() == pytest.approx(0.25)
 
 
+def asft(logits_V: Tensor, reference_V: Tensor, weight: float = 0.05) -> Tensor:
+    """ASFT's loss of token 0 (arXiv 2509.23753), as in its authors' `train.py`: DFT and a KL of all tokens."""
+    logprob_V = logits_V.log_softmax(-1)
+    kl = torch.nn.functional.kl_div(logprob_V, reference_V.softmax(-1), reduction="none").sum(-1)
+    return -logprob_V[0].exp().detach() * logprob_V[0] + weight * kl
+
+
+def of_table(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss of token 0 by its coefficient."""
+
+    def loss(logits_V: Tensor, reference_V: Tensor) -> Tensor:
+        logprob_T, logq_T = (tensor.log_softmax(-1)[:1] for tensor in (logits_V, reference_V))
+        coefficient_T = make_loss(name).coefficient(TokenStats(logprob_T.detach(), reference_logprob_T=logq_T))
+        return -(coefficient_T * logprob_T).sum()
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    "loss, before, after",
+    [
+        (asft, 0.001, 0.95),
+        (of_table("dft"), 0.001, 0.99),
+        (of_table("dft_k3"), 0.001, 0.00102),
+        (of_table("dft_k3"), 0.012, 0.020),  # below λ/4, where c = 0
+        (of_table("dft_k3"), 0.013, 0.99),
+    ],
+)
+def test_dft_k3_freezes_unlikely_tokens_which_asft_learns(
+    loss: Callable[[Tensor, Tensor], Tensor], before: float, after: float
+) -> None:
+    """Gradient descent on the logits of one token, from the reference to where it stays."""
+    reference_V = torch.tensor([before, *[(1 - before) / 30] * 30], dtype=torch.float64).log()
+    logits_V = reference_V.clone().requires_grad_()
+    for _ in range(4000):
+        (gradient_V,) = torch.autograd.grad(loss(logits_V, reference_V), logits_V)
+        logits_V = (logits_V - 2.0 * gradient_V).detach().requires_grad_()
+    assert logits_V.softmax(-1)[0].item() == pytest.approx(after, rel=0.02)
+
+
 def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
     weights = make_loss("iw_sft").coefficient(stats(given(1, 1.0)))
     assert [len(set(weights[response == RESPONSES].tolist())) for response in range(3)] == [1, 1, 1]
@@ -209,7 +249,13 @@ def test_an_unknown_loss_is_refused_with_the_names_of_all() -> None:
         make_loss("nope")
 
 
-@pytest.mark.parametrize("name, message", [("idft_sg", "no loss 'idft_sg': it is called idft now")])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("idft_sg", "no loss 'idft_sg': it is called idft now"),
+        ("asft_k3", "no loss 'asft_k3': it is called dft_k3 now, because it is not ASFT"),
+    ],
+)
 def test_an_old_name_is_refused_with_the_new_one(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_loss(name)

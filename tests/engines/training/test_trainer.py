@@ -53,7 +53,7 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 3, **PADDED, **RECOMPUTED, "loss": "dft"},
         {"zero_stage": 0, **PACKED, "loss": "psft", **MOVED["psft"]},
         {"zero_stage": 3, **PACKED, "loss": "psft", **MOVED["psft"]},
-        {"zero_stage": 2, **PADDED, "loss": "asft_k3"},
+        {"zero_stage": 2, **PADDED, "loss": "dft_k3"},
         {"zero_stage": 3, **PACKED, "loss": "idft_v1"},
         {"zero_stage": 1, **TINY, "loss": "idft"},
         {"zero_stage": 2, **PACKED, "loss": "is"},
