@@ -201,7 +201,10 @@ class Rewrite(Section):
     )
     fallback: Literal["expert", "drop"] = Field("expert", description="What becomes of an unsolved problem.")
     exhaustive: bool = Field(False, description="Draw all samples of a stage, for unbiased pass rates.")
-    keep_per_problem: PositiveInt = Field(1, description="Maximum number of kept responses (rows) of a problem.")
+    keep_per_problem: PositiveInt = Field(
+        1,
+        description="Maximum number of kept responses (rows) of a problem. Easy ones get more: see `train.weigh`.",
+    )
     keep_attempts: bool = Field(False, description="Store the text of every attempt.")
     check_steps: Literal["guided", "all", "off"] = Field(
         "guided", description="Responses in which no equation between numbers may be false; `all`: self ones too."
@@ -311,6 +314,9 @@ class Lora(Section):
 class Train(Section):
     loss: LossName = Field("dft", description="The importance-weighted loss; see [losses](losses.md).")
     learning_rate: PositiveFloat = Field(5e-5, description="Highest learning rate, reached after the warm-up.")
+    weigh: Literal["rows", "problems"] = Field(
+        "rows", description="What counts alike; `problems`: a problem's n rows have weight 1/n each."
+    )
     epochs: PositiveInt = Field(1, description="Passes over the examples.")
     global_batch_size: PositiveInt = Field(256, description="Examples (not packed rows) for each optimiser step.")
     max_length: PositiveInt = Field(2048, description="Longest example, in tokens; longer ones are set aside.")

@@ -31,6 +31,7 @@ class LossInputs:
     response_N: Tensor | None = None
     progress: float = 1.0
     behavior_logprob_N: Tensor | None = None
+    weight_N: Tensor | None = None  # multiplies each token's part of the loss; no coefficient looks at it
 
     def check(self, loss: Loss) -> None:
         """Check that these inputs have what `loss` needs of them.
@@ -56,9 +57,9 @@ class LossInputs:
 
 
 class TokenLosses(NamedTuple):
-    """Σ_t c_t · (-log p_t), differentiable, and its parts, detached; in float32 or wider."""
+    """Σ_t w_t · c_t · (-log p_t), differentiable, and its parts, detached; in float32 or wider. w is 1 if not given."""
 
-    loss: Tensor  # a scalar with gradient -Σ c_t ∇log p_t
+    loss: Tensor  # a scalar with gradient -Σ w_t c_t ∇log p_t
     logprob_N: Tensor
     coefficient_N: Tensor
     entropy_N: Tensor  # of the next-token distribution, in nats
@@ -149,6 +150,7 @@ class _TokenLoss(torch.autograd.Function):
                 logprob_N[chunk] = chunks.statistics(chunk).logprob_T
             coefficient_N = loss.coefficient(chunks.inputs.stats(slice(None), logprob_N))
 
+        weight_N = chunks.inputs.weight_N
         for chunk in chunks.slices:
             stats = chunks.statistics(chunk)
             assert stats.entropy_T is not None
@@ -157,17 +159,21 @@ class _TokenLoss(torch.autograd.Function):
                 coefficient_N[chunk] = loss.coefficient(stats)
             if not (needs_hidden or needs_head):
                 continue
-            # ∂loss/∂logits = c · (p - onehot); c multiplies the thin matrices, not the one of vocabulary width
-            grad_TV, coefficient_T1 = chunks.probability_less_onehot(chunk), coefficient_N[chunk, None]
+            # ∂loss/∂logits = w c · (p - onehot); w c multiplies the thin matrices, not the one of vocabulary width
+            grad_TV, factor_T1 = chunks.probability_less_onehot(chunk), coefficient_N[chunk, None]
+            if weight_N is not None:
+                factor_T1 = factor_T1 * weight_N[chunk, None]
             if grad_hidden_NC is not None:
-                grad_hidden_NC[chunk] = (grad_TV @ head_VC) * coefficient_T1
+                grad_hidden_NC[chunk] = (grad_TV @ head_VC) * factor_T1
             if grad_head_VC is not None:
-                weighted_TC = (hidden_NC[chunk] * coefficient_T1).to(hidden_NC.dtype)
+                weighted_TC = (hidden_NC[chunk] * factor_T1).to(hidden_NC.dtype)
                 _add_product(grad_head_VC, grad_TV.T, weighted_TC, is_first=chunk.start == 0)
 
         ctx.grads, ctx.dtype = (grad_hidden_NC, grad_head_VC), head_VC.dtype
         ctx.mark_non_differentiable(logprob_N, coefficient_N, entropy_N)
-        return -(coefficient_N * logprob_N).sum(), logprob_N, coefficient_N, entropy_N
+        loss_N = -coefficient_N * logprob_N
+        total = loss_N.sum() if weight_N is None else (weight_N * loss_N).sum()
+        return total, logprob_N, coefficient_N, entropy_N
 
     @staticmethod
     @once_differentiable

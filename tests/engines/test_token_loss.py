@@ -1,5 +1,7 @@
 """The chunked loss equals its plain computation on all logits at once: values, gradients, memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -194,3 +196,18 @@ def test_impossible_tokens_add_nothing_to_the_entropy() -> None:
     torch.testing.assert_close(given[0].top_entropy_T, entropy_N)
     torch.testing.assert_close(losses.logprob_N, logprob_NV.diagonal())
     assert broken.entropy_N.isnan().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_weights_multiply_each_tokens_part_of_the_loss(name: str) -> None:
+    """Value and gradients; the coefficients are those without weights."""
+    hidden_NC, head_VC, targets_N, inputs = _inputs(23)
+    weight_N = 1 / (1 + torch.arange(23, dtype=torch.float64) % 3)
+    losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), replace(inputs, weight_N=weight_N), 5)
+    _, _, coefficient_N = _unchunked(hidden_NC, head_VC, targets_N, name, inputs)
+    torch.testing.assert_close(losses.coefficient_N, coefficient_N)
+    logprob_N = (hidden_NC @ head_VC.T).log_softmax(-1).gather(1, targets_N[:, None])[:, 0]
+    expected = -(weight_N * coefficient_N * logprob_N).sum()
+    torch.testing.assert_close(losses.loss, expected)
+    ours, theirs = (torch.autograd.grad(loss, [hidden_NC, head_VC]) for loss in (losses.loss, expected))
+    torch.testing.assert_close(ours, theirs)

@@ -44,6 +44,7 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 3, **PACKED, "offload": "all", "loss": "power", "power": Power(k=2.0)},
         {"zero_stage": 2, **PACKED, "offload": "optimizer", "loss": "trsft"},
         {"zero_stage": 0, **PACKED, "lora": ADAPTERS, "loss": "dft"},
+        {"zero_stage": 2, **PADDED, **TINY, "loss": "dft", "weigh": "problems"},
     ],
     2: [
         {"zero_stage": 0, **PADDED},
@@ -57,6 +58,8 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 3, **PACKED, "loss": "idft_v1"},
         {"zero_stage": 1, **TINY, "loss": "idft"},
         {"zero_stage": 2, **PACKED, "loss": "is"},
+        {"zero_stage": 2, **PACKED, "loss": "dft", "weigh": "problems"},
+        {"zero_stage": 3, **TINY, "loss": "iw_sft", "weigh": "problems"},
         {"zero_stage": 2, **PADDED, "lora": ADAPTERS, "loss": "dft"},
         {"zero_stage": 3, **PACKED, **RECOMPUTED, "lora": ADAPTERS, "loss": "dft"},
     ],
@@ -70,7 +73,7 @@ def make_examples() -> Examples:
     responses = [rng.integers(3, 40, int(rng.integers(1, 120))).tolist() for _ in range(22)]
     references, behaviors = ([(-4 * rng.random(len(response))).tolist() for response in responses] for _ in range(2))
     origins = [ORIGINS[index % 3] for index in range(22)]
-    names = [f"problem-{index}" for index in range(22)]
+    names = [f"problem-{index % 15 if index < 20 else 0}" for index in range(22)]  # one to four examples each
     return Examples.build(list(map(TokenizedExample, names, prompts, responses, origins, references, behaviors)))
 
 
