@@ -56,6 +56,25 @@ class DiceWorker(RewriteWorker):
         return DicePolicy()
 
 
+GUIDE = " ".join(f"guide{chr(97 + number)}" for number in range(24))
+
+
+class CopyingPolicy(ScriptedPolicy):
+    """Is wrong alone, and right with guidance, where it copies a random share of `GUIDE`."""
+
+    async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
+        rng = random.Random(seed)
+        copied = GUIDE.split()[: rng.randrange(24)]
+        own = [f"own{chr(97 + number)}" for number in range(24 - len(copied))]
+        word = "wrong" if "/self/" in request_id else "right"
+        return Response(" ".join([word, *copied, *own]), [rng.randrange(100) for _ in range(5)], "stop")
+
+
+class CopyingWorker(ScriptedWorker):
+    def start_policy(self) -> Any:
+        return CopyingPolicy()
+
+
 class FixedPolicy(ScriptedPolicy):
     """Answers sample after sample with these, whatever the problem."""
 
