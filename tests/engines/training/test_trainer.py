@@ -44,7 +44,7 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 3, **PACKED, "offload": "all", "loss": "power", "power": Power(k=2.0)},
         {"zero_stage": 2, **PACKED, "offload": "optimizer", "loss": "trsft"},
         {"zero_stage": 0, **PACKED, "lora": ADAPTERS, "loss": "dft"},
-        {"zero_stage": 2, **PADDED, **TINY, "loss": "dft", "weigh": "problems"},
+        {"zero_stage": 2, **PADDED, "loss": "dft", "weigh": "problems"},
     ],
     2: [
         {"zero_stage": 0, **PADDED},
