@@ -61,8 +61,8 @@ async def _grade_again(
     """The attempt with its new verdict; None if what is stored does not decide it."""
     if attempt.response is not None:
         verdict = await judge_finished(attempt.response, attempt.stage, problem, verify, settings)
-        values = {"correct": verdict.correct, "reason": verdict.reason, "extracted": verdict.extracted}
-        return dataclasses.replace(attempt, **values)
+        correct, reason, extracted = verdict.correct, verdict.reason, verdict.extracted
+        return dataclasses.replace(attempt, correct=correct, reason=reason, extracted=extracted)
     if not same_verifier:
         return None  # another kind of verifier may read another answer from the text
     if attempt.extracted is None:
