@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
-from ossft_ray.config import Lora, Policy, Power, Psft, Train
+from ossft_ray.config import Idft, Lora, Policy, Power, Psft, Train
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.training.saving import TAG, export_model, load_state, save_state
 from ossft_ray.engines.training.trainer import Trainer
@@ -56,7 +56,7 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 3, **PACKED, "loss": "psft", **MOVED["psft"]},
         {"zero_stage": 2, **PADDED, "loss": "dft_k3"},
         {"zero_stage": 3, **PACKED, "loss": "idft_v1"},
-        {"zero_stage": 1, **TINY, "loss": "idft"},
+        {"zero_stage": 1, **TINY, "loss": "idft", "idft": Idft(max_gamma=1.2)},  # at γ = 2 as for power
         {"zero_stage": 2, **PACKED, "loss": "is"},
         {"zero_stage": 2, **PACKED, "loss": "dft", "weigh": "problems"},
         {"zero_stage": 3, **TINY, "loss": "iw_sft", "weigh": "problems"},
