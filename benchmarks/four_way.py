@@ -40,7 +40,7 @@ ABLATIONS = {
     "verified experts only": Method("verified", "dft"),
     **{
         f"DR+{loss}": Method("dr", loss)
-        for loss in ("iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power", "is")
+        for loss in ("iw_sft", "psft", "dft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is")
     },
 }
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"

@@ -23,6 +23,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -58,8 +59,12 @@ def _require_date(text: str) -> str:
 Date = Annotated[str, AfterValidator(_require_date)]
 Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
-    "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power", "is"
+    "sft", "dft", "iw_sft", "psft", "dft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is"
 ]  # the table in method/coefficients.py
+RENAMED_LOSSES = {
+    "idft_sg": "it is called idft now, and its hold and ramp are 0 by default",
+    "asft_k3": "it is called dft_k3 now, because it is not ASFT; docs/losses.md tells how they differ",
+}
 TemplateName = Literal["qwen25-math-cot", "qwen-boxed", "llama-boxed"]  # the table in common/prompt_templates.py
 ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
@@ -196,7 +201,10 @@ class Rewrite(Section):
     )
     fallback: Literal["expert", "drop"] = Field("expert", description="What becomes of an unsolved problem.")
     exhaustive: bool = Field(False, description="Draw all samples of a stage, for unbiased pass rates.")
-    keep_per_problem: PositiveInt = Field(1, description="Maximum number of kept responses (rows) of a problem.")
+    keep_per_problem: PositiveInt = Field(
+        1,
+        description="Maximum number of kept responses (rows) of a problem. Easy ones get more: see `train.weigh`.",
+    )
     keep_attempts: bool = Field(False, description="Store the text of every attempt.")
     check_steps: Literal["guided", "all", "off"] = Field(
         "guided", description="Responses in which no equation between numbers may be false; `all`: self ones too."
@@ -255,8 +263,8 @@ class Psft(Section):
     refresh_every: PositiveInt = Field(8, description="Optimiser steps between updates of the reference to the policy.")
 
 
-class AsftK3(Section):
-    weight: PositiveFloat = Field(0.05, description="λ, the weight of the KL term.")
+class DftK3(Section):
+    weight: PositiveFloat = Field(0.05, description="λ, the weight of the k3 term.")
     max_ratio: PositiveFloat = Field(10.0, description="Upper limit of q/p.")
 
 
@@ -268,8 +276,13 @@ class Idft(Section):
     beta: PositiveFloat = Field(1.0, description="β, the divisor in γ's exponent.")
     min_gamma: PositiveFloat = Field(0.1, description="Lower limit of γ.")
     max_gamma: PositiveFloat = Field(2.0, description="Upper limit of γ.")
-    hold: Share = Field(0.2, description="Share of the steps, from the first one, in which γ is 1.")
-    ramp: Share = Field(0.1, description="Share of the steps over which γ then moves to its own value.")
+    hold: Share = Field(0.0, description="Share of the steps, from the first one, in which γ is 1.")
+    ramp: Share = Field(0.0, description="Share of the steps over which γ then moves to its own value.")
+
+
+class IdftV1(Idft):
+    hold: Share = Field(0.2, description="As for `idft`.")
+    ramp: Share = Field(0.1, description="As for `idft`.")
 
 
 class Eaft(Section):
@@ -301,6 +314,9 @@ class Lora(Section):
 class Train(Section):
     loss: LossName = Field("dft", description="The importance-weighted loss; see [losses](losses.md).")
     learning_rate: PositiveFloat = Field(5e-5, description="Highest learning rate, reached after the warm-up.")
+    weigh: Literal["rows", "problems"] = Field(
+        "rows", description="What counts alike; `problems`: a problem's n rows have weight 1/n each."
+    )
     epochs: PositiveInt = Field(1, description="Passes over the examples.")
     global_batch_size: PositiveInt = Field(256, description="Examples (not packed rows) for each optimiser step.")
     max_length: PositiveInt = Field(2048, description="Longest example, in tokens; longer ones are set aside.")
@@ -327,7 +343,7 @@ class Train(Section):
     keep: Literal["last", "best"] = Field("last", description="Checkpoint to export; `best`: by `keep_by`.")
     tracking: list[Literal["wandb", "mlflow"]] = Field([], description="Trackers besides TensorBoard.")
     keep_by: Literal["cross_entropy", "loss", "mean_token_probability"] = Field(
-        "cross_entropy", description="The holdout figure that decides which checkpoint is best."
+        "cross_entropy", description="The holdout figure that decides which is best; `loss` only with the loss `sft`."
     )
     warmup_ratio: BelowOne = Field(0.1, description="Share of the steps with linear warm-up; a cosine to zero follows.")
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's weight decay.")
@@ -336,12 +352,29 @@ class Train(Section):
     examples: str | None = Field(None, description="The rewrite folder of another run, to train on its examples.")
     iw_sft: IwSft = IwSft()
     psft: Psft = Psft()
-    asft_k3: AsftK3 = AsftK3()
+    dft_k3: DftK3 = DftK3()
     trsft: Trsft = Trsft()
-    idft: Idft = Idft()  # for idft_sg too
+    idft: Idft = Idft()
+    idft_v1: IdftV1 = IdftV1()
     eaft: Eaft = Eaft()
     power: Power = Power()
     is_clip: IsClip = IsClip()
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _name_the_new_loss(cls, loss: Any) -> Any:
+        if isinstance(loss, str) and loss in RENAMED_LOSSES:
+            raise ValueError(f"no loss '{loss}': {RENAMED_LOSSES[loss]}")
+        return loss
+
+    @model_validator(mode="after")
+    def _require_a_measure_of_fit(self) -> "Train":
+        if self.keep == "best" and self.keep_by == "loss" and self.loss != "sft":
+            raise ValueError(
+                f'keep_by = "loss" finds no best checkpoint with loss = "{self.loss}", whose weights change with the '
+                'model: a lower value need not fit better. Set keep_by = "cross_entropy" or "mean_token_probability"'
+            )
+        return self
 
     @property
     def engine_stage(self) -> int:
@@ -358,7 +391,7 @@ class Train(Section):
     def loss_options(self) -> dict[str, Any]:
         """The hyper-parameters of the chosen loss; empty for a loss without any."""
         # the section of the loss `is` cannot have its name, which is a keyword of Python
-        section = getattr(self, "is_clip" if self.loss == "is" else self.loss.removesuffix("_sg"), None)
+        section = getattr(self, "is_clip" if self.loss == "is" else self.loss, None)
         return section.model_dump() if section is not None else {}
 
 

@@ -200,6 +200,11 @@ def test_a_faulty_override_is_refused_with_its_key_and_reason(override: str, wor
         ({}, "'policy.model' is required; set it in the experiment file or with --set (and 1 more)"),
         ({**LEAST, "a.b": 1}, "unknown key 'a.b'; valid keys: run, policy"),
         ({**LEAST, "run": {"seed": -1, "outputs": ""}}, "(and 1 more)"),
+        (
+            {**LEAST, "train": {"keep": "best", "keep_by": "loss"}},
+            """'train': keep_by = "loss" finds no best checkpoint with loss = "dft",""",
+        ),
+        ({**LEAST, "train": {"loss": "idft_v1", "keep": "best", "keep_by": "loss"}}, 'Set keep_by = "cross_entropy"'),
         ({**LEAST, "run": 3}, "'run': should be a valid dictionary or instance of RunSettings, not 3"),
     ],
 )
@@ -208,6 +213,18 @@ def test_a_faulty_experiment_is_refused_with_its_first_fault(settings: dict[str,
         resolve(settings, source="x.toml")
     assert str(caught.value).startswith("x.toml: ")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"loss": "sft", "keep": "best", "keep_by": "loss"},  # it is the cross-entropy
+        {"loss": "dft", "keep": "best", "keep_by": "mean_token_probability"},
+        {"loss": "dft", "keep": "last", "keep_by": "loss"},
+    ],
+)
+def test_a_figure_that_decides_nothing_or_measures_fit_is_taken(train: dict[str, Any]) -> None:
+    assert resolve({**LEAST, "train": train}).train.keep_by == train["keep_by"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from ossft_ray.verification.kinds import number
 BASE = "base"
 TUNING_SEED = 1000  # of the problems that learning rates are chosen on
 MAX_TOKENS = 128
-_FROM_BASE = ("iw_sft", "asft_k3")  # losses that need the base's log-probabilities
+_FROM_BASE = ("iw_sft", "dft_k3")  # losses that need the base's log-probabilities
 Row = dict[str, Any]
 
 

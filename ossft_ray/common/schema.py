@@ -66,7 +66,7 @@ EXAMPLE_SCHEMA = pa.schema(
     ]
 )
 # Columns that older files lack; they are read as nulls.
-_OPTIONAL = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs")
+_OPTIONAL = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs", "vote")
 
 # An unsolved problem of a run with [rewrite] fallback = "drop": its attempts, and no example.
 DROPPED_SCHEMA = pa.schema(
@@ -98,6 +98,7 @@ SAMPLE_SCHEMA = pa.schema(
         ("extracted", pa.string()),
         ("finish_reason", pa.string()),
         ("num_tokens", pa.int32()),
+        ("vote", pa.int32()),  # index of the first sample with an equal answer; null without an answer
     ]
 )
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from ossft_ray.common.schema import check_table
 from ossft_ray.common.uris import filesystem_at
 
 _EDGE_BYTES = 1 << 20
@@ -106,8 +107,12 @@ class Folder:
             return dict(pq.ParquetFile(file).schema_arrow.metadata or {})
 
     def read_tables(self, pattern: str, schema: pa.Schema) -> pa.Table:
-        """All matching parts as one table, in the order of their names; an empty table if no part matches."""
-        tables = [self.read_table(name) for name in self.names(pattern)]
+        """All matching parts as one table of this schema, in the order of their names; empty if no part matches.
+
+        Raises:
+            InputError: a part does not have the schema's columns.
+        """
+        tables = [check_table(self.read_table(name), schema, f"{self.path}/{name}") for name in self.names(pattern)]
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def move(self, name: str, to: "Folder") -> None:

@@ -31,6 +31,7 @@ class LossInputs:
     response_N: Tensor | None = None
     progress: float = 1.0
     behavior_logprob_N: Tensor | None = None
+    weight_N: Tensor | None = None  # multiplies each token's part of the loss; no coefficient looks at it
 
     def check(self, loss: Loss) -> None:
         """Check that these inputs have what `loss` needs of them.
@@ -56,9 +57,9 @@ class LossInputs:
 
 
 class TokenLosses(NamedTuple):
-    """Σ_t c_t · (-log p_t), differentiable, and its parts, detached; in float32 or wider."""
+    """Σ_t w_t · c_t · (-log p_t), differentiable, and its parts, detached; in float32 or wider. w is 1 if not given."""
 
-    loss: Tensor  # a scalar with gradient -Σ c_t ∇log p_t
+    loss: Tensor  # a scalar with gradient -Σ w_t c_t ∇log p_t
     logprob_N: Tensor
     coefficient_N: Tensor
     entropy_N: Tensor  # of the next-token distribution, in nats
@@ -149,6 +150,7 @@ class _TokenLoss(torch.autograd.Function):
                 logprob_N[chunk] = chunks.statistics(chunk).logprob_T
             coefficient_N = loss.coefficient(chunks.inputs.stats(slice(None), logprob_N))
 
+        weight_N = chunks.inputs.weight_N
         for chunk in chunks.slices:
             stats = chunks.statistics(chunk)
             assert stats.entropy_T is not None
@@ -157,17 +159,21 @@ class _TokenLoss(torch.autograd.Function):
                 coefficient_N[chunk] = loss.coefficient(stats)
             if not (needs_hidden or needs_head):
                 continue
-            # ∂loss/∂logits = c · (p - onehot); c multiplies the thin matrices, not the one of vocabulary width
-            grad_TV, coefficient_T1 = chunks.probability_less_onehot(chunk), coefficient_N[chunk, None]
+            # ∂loss/∂logits = w c · (p - onehot); w c multiplies the thin matrices, not the one of vocabulary width
+            grad_TV, factor_T1 = chunks.probability_less_onehot(chunk), coefficient_N[chunk, None]
+            if weight_N is not None:
+                factor_T1 = factor_T1 * weight_N[chunk, None]
             if grad_hidden_NC is not None:
-                grad_hidden_NC[chunk] = (grad_TV @ head_VC) * coefficient_T1
+                grad_hidden_NC[chunk] = (grad_TV @ head_VC) * factor_T1
             if grad_head_VC is not None:
-                weighted_TC = (hidden_NC[chunk] * coefficient_T1).to(hidden_NC.dtype)
+                weighted_TC = (hidden_NC[chunk] * factor_T1).to(hidden_NC.dtype)
                 _add_product(grad_head_VC, grad_TV.T, weighted_TC, is_first=chunk.start == 0)
 
         ctx.grads, ctx.dtype = (grad_hidden_NC, grad_head_VC), head_VC.dtype
         ctx.mark_non_differentiable(logprob_N, coefficient_N, entropy_N)
-        return -(coefficient_N * logprob_N).sum(), logprob_N, coefficient_N, entropy_N
+        loss_N = -coefficient_N * logprob_N
+        total = loss_N.sum() if weight_N is None else (weight_N * loss_N).sum()
+        return total, logprob_N, coefficient_N, entropy_N
 
     @staticmethod
     @once_differentiable
@@ -233,7 +239,11 @@ class _Chunks:
             log_normaliser_T = logits_TV.amax(-1) - probability_TV.amax(-1).log()
             logprob_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1) - log_normaliser_T
             # Σ_v p_v · logit_v as a batch of dot products, which needs no third matrix of this size
-            entropy_T = log_normaliser_T - torch.bmm(probability_TV[:, None], logits_TV[:, :, None]).flatten()
+            mean_logit_T = torch.bmm(probability_TV[:, None], logits_TV[:, :, None]).flatten()
+            if mean_logit_T.isnan().any():  # 0 · -inf, where a logit is -inf; its share of the sum is 0
+                finite_TV = logits_TV.clamp_min_(torch.finfo(self.wide).min)
+                mean_logit_T = torch.bmm(probability_TV[:, None], finite_TV[:, :, None]).flatten()
+            entropy_T = log_normaliser_T - mean_logit_T
         top_entropy_T = _top_entropy(logits_TV) if "top_entropy_T" in self.loss.needs else None
         return self.inputs.stats(chunk, logprob_T, entropy_T, top_entropy_T)
 
@@ -254,5 +264,5 @@ class _Chunks:
 
 
 def _top_entropy(logits_TV: Tensor) -> Tensor:
-    logprob_TK = logits_TV.topk(min(NUM_TOP_TOKENS, logits_TV.shape[1]), dim=-1).values.log_softmax(-1)
-    return -(logprob_TK.exp() * logprob_TK).sum(-1)
+    top_TK = logits_TV.topk(min(NUM_TOP_TOKENS, logits_TV.shape[1]), dim=-1).values
+    return torch.special.entr(top_TK.softmax(-1)).sum(-1)  # entr(0) is 0

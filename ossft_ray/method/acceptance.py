@@ -61,6 +61,13 @@ async def judge(response: Response, stage: Stage, problem: Problem, verify: Veri
     """
     if not is_finished(response):
         return Verdict(False, REPETITION if response.finish_reason == "repetition" else TRUNCATED)
+    return await judge_finished(response, stage, problem, verify, settings)
+
+
+async def judge_finished(
+    response: Response, stage: Stage, problem: Problem, verify: Verify, settings: Rewrite
+) -> Verdict:
+    """`judge` for a response that is known to be finished."""
     verdict = await verify(problem, response.text)
     if verdict.correct and (fault := find_fault(response, stage, problem, settings)):
         return Verdict(False, fault, verdict.extracted)

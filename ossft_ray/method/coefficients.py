@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ossft_ray.common.errors import InputError
+from ossft_ray.config import RENAMED_LOSSES
 
 NUM_TOP_TOKENS = 20  # that `top_entropy_T` looks at
 _MAX_LOG_RATIO = 20.0  # of exp(log p - log q): every bound below cuts far earlier, and float32 overflows near 88
@@ -82,11 +83,12 @@ def psft(tokens: TokenStats, clip: float = 0.28) -> Tensor:
     return ratio_T.where(ratio_T <= 1 + clip, 0.0)
 
 
-def asft_k3(tokens: TokenStats, weight: float = 0.05, max_ratio: float = 10.0) -> Tensor:
-    """DFT anchored to the reference: c = p + λ (q/p - 1), with q/p bounded.
+def dft_k3(tokens: TokenStats, weight: float = 0.05, max_ratio: float = 10.0) -> Tensor:
+    """DFT with the k3 estimator of KL(p‖q) on the response's tokens: c = p + λ (q/p - 1), with q/p bounded.
 
-    After ASFT (arXiv 2509.23753). Its KL(q‖p) over the whole vocabulary is not a sum of coefficients; this is the
-    gradient of the k3 estimator of a KL divergence on the response's tokens.
+    k3 as in Schulman's "Approximating KL divergence". This is not ASFT (arXiv 2509.23753), whose KL(q‖p) over the whole
+    vocabulary is no sum of coefficients. The gradient of k3 is that of a KL only on average over tokens drawn from p.
+    On others, a token with q below λ/4 freezes where c = 0, near its q. ASFT learns it.
     """
     inverse_ratio_T = _exp(-_log_ratio(tokens)).clamp_max(max_ratio)
     return tokens.logprob_T.exp() + weight * (inverse_ratio_T - 1)
@@ -98,18 +100,21 @@ def trsft(tokens: TokenStats, alpha: float = 0.1) -> Tensor:
     return probability_T / probability_T.clamp_min(alpha)
 
 
-def idft(tokens: TokenStats, **gamma: float) -> Tensor:
-    """In-distribution fine-tuning: c = p^γ (1 + γ log p), the coefficient of -p^γ log p with γ detached.
+def idft(tokens: TokenStats, hold: float = 0.0, ramp: float = 0.0, **gamma: float) -> Tensor:
+    """In-distribution fine-tuning: c = p^γ, the coefficient of -p^γ log p with p^γ detached.
 
-    arXiv 2602.12222. Negative for p < e^(-1/γ): such tokens are pushed away. `idft_sg` detaches p^γ too.
+    arXiv 2602.12222, as in its authors' code since March 2026, whose script sets warm-up and transition to 0.
     """
-    gamma_T = _gamma(tokens, **gamma)
+    return (_gamma(tokens, hold, ramp, **gamma) * tokens.logprob_T).exp()
+
+
+def idft_v1(tokens: TokenStats, hold: float = 0.2, ramp: float = 0.1, **gamma: float) -> Tensor:
+    """IDFT as its authors first published it: c = p^γ (1 + γ log p), the coefficient of -p^γ log p with γ detached.
+
+    arXiv 2602.12222, the code's first commit. Negative for p < e^(-1/γ): such tokens are pushed away.
+    """
+    gamma_T = _gamma(tokens, hold, ramp, **gamma)
     return (gamma_T * tokens.logprob_T).exp() * (1 + gamma_T * tokens.logprob_T)
-
-
-def idft_sg(tokens: TokenStats, **gamma: float) -> Tensor:
-    """The variant of IDFT with p^γ detached: c = p^γ (arXiv 2602.12222)."""
-    return (_gamma(tokens, **gamma) * tokens.logprob_T).exp()
 
 
 def eaft(tokens: TokenStats, alpha: float = 1.0) -> Tensor:
@@ -141,10 +146,10 @@ _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "dft": (dft, frozenset()),
     "iw_sft": (iw_sft, frozenset({"reference_logprob_T", "response_T"})),
     "psft": (psft, frozenset({"reference_logprob_T"})),
-    "asft_k3": (asft_k3, frozenset({"reference_logprob_T"})),
+    "dft_k3": (dft_k3, frozenset({"reference_logprob_T"})),
     "trsft": (trsft, frozenset()),
     "idft": (idft, frozenset({"entropy_T"})),
-    "idft_sg": (idft_sg, frozenset({"entropy_T"})),
+    "idft_v1": (idft_v1, frozenset({"entropy_T"})),
     "eaft": (eaft, frozenset({"top_entropy_T"})),
     "power": (power, frozenset()),
     "is": (importance_sampling, frozenset({"behavior_logprob_T"})),
@@ -156,11 +161,13 @@ def make_loss(name: str, **options: Any) -> Loss:
     """A loss of the table; `options` are its function's, with the source's values as defaults.
 
     Raises:
-        InputError: the table has no loss of this name.
+        InputError: the table has no loss of this name, or no longer.
 
     >>> make_loss("trsft", alpha=0.2).coefficient(TokenStats(torch.tensor([0.1, 0.5]).log()))
     tensor([0.5000, 1.0000])
     """
+    if name in RENAMED_LOSSES:
+        raise InputError(f"no loss '{name}': {RENAMED_LOSSES[name]}")
     if name not in _TABLE:
         raise InputError(f"no loss '{name}'; losses: {', '.join(LOSSES)}")
     coefficient, needs = _TABLE[name]
@@ -178,11 +185,11 @@ def _exp(log_ratio: Tensor) -> Tensor:
 
 def _gamma(
     tokens: TokenStats,
+    hold: float,
+    ramp: float,
     beta: float = 1.0,
     min_gamma: float = 0.1,
     max_gamma: float = 2.0,
-    hold: float = 0.2,
-    ramp: float = 0.1,
 ) -> Tensor:
     """IDFT's γ = clamp(exp(-(log p + H)/β), 0.1, 2): large where a token is less likely than its distribution suggests.
 

@@ -2,9 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+
+from ossft_ray.common.verdict import CRASHED, MEMORY, TIMEOUT, Verdict
+
+Compare = Callable[[str, str], Awaitable[Verdict]]
+"""(answer, other answer) -> the verifier's verdict on the other one, with the first one as the gold answer."""
+_EXCEEDED_A_LIMIT = (TIMEOUT, MEMORY, CRASHED)
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,7 @@ class Sample:
     extracted: str | None  # the answer read from it
     finished: bool = True  # it ended by itself; False if it was cut at the limit of tokens, or never drawn
     num_tokens: int = 0
+    vote: int | None = None  # as `share_votes` gives it; None in older files, where equal texts share a vote
 
     @property
     def answered(self) -> bool:
@@ -57,7 +64,7 @@ def benchmark_result(samples: Samples) -> BenchmarkResult:
         avg=fmean(means),
         stderr=standard_error(means),
         pass_at={k: fmean(pass_at_k(len(row), sum(row), k) for row in correct) for k in ks},
-        maj=fmean(majority([s.correct for s in row], [s.extracted for s in row]) for row in samples),
+        maj=fmean(majority([s.correct for s in row], [_voted_for(s) for s in row]) for row in samples),
         problems=len(samples),
         samples=num_samples,
         finished=fmean(fmean(s.finished for s in row) for row in samples),
@@ -80,17 +87,71 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
-def majority(correct: Sequence[bool], extracted: Sequence[str | None]) -> float:
-    """1.0 if the most frequent answer is correct; in a tie, the share of the tied answers that are.
+def majority(correct: Sequence[bool], votes: Sequence[int | str | None]) -> float:
+    """1.0 if the answer with most votes is correct; in a tie, the share of the tied answers that are.
 
-    Samples without an answer do not vote.
+    Equal votes are votes for the same answer. None is no vote.
     """
-    votes = Counter(answer for answer in extracted if answer is not None)
-    if not votes:
+    counts = Counter(vote for vote in votes if vote is not None)
+    if not counts:
         return 0.0
-    most = max(votes.values())
-    is_correct = {answer: verdict for answer, verdict in zip(extracted, correct, strict=True) if answer is not None}
-    return fmean(is_correct[answer] for answer, count in votes.items() if count == most)
+    most = max(counts.values())
+    right = {vote for vote, is_right in zip(votes, correct, strict=True) if is_right}
+    return fmean(vote in right for vote, count in counts.items() if count == most)
+
+
+async def share_votes(verdicts: Sequence[Verdict], compare: Compare) -> list[int | None]:
+    """The votes of a problem's samples for `majority`: equal answers get the index of the first of them.
+
+    All answers that the verifier takes as right equal the gold answer, and so each other. Wrong answers are equal if
+    their texts are, or if the verifier says so. It is asked only where the texts leave the outcome open, and never
+    again about an answer that made it exceed a limit. A sample without an answer has no vote.
+    """
+    texts = [None if verdict.extracted is None else " ".join(verdict.extracted.split()) for verdict in verdicts]
+    right_texts = {text for text, verdict in zip(texts, verdicts, strict=True) if verdict.correct}
+    right: list[int] = []
+    wrong: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        if text is not None:
+            (right if text in right_texts else wrong.setdefault(text, [])).append(index)
+    groups = list(wrong.values())
+    sizes = [len(group) for group in groups]
+    if len(groups) > 1 and max(sizes) <= len(right) <= sum(sizes):
+        groups = await _merge(groups, verdicts, compare, len(right))
+    votes: list[int | None] = [None] * len(verdicts)
+    for group in (right, *groups):
+        for index in group:
+            votes[index] = group[0]
+    return votes
+
+
+async def _merge(
+    groups: Sequence[list[int]], verdicts: Sequence[Verdict], compare: Compare, num_right: int
+) -> list[list[int]]:
+    """Merge groups of equal wrong answers, until one of them is larger than that of the right ones."""
+    merged: list[list[int]] = []
+    limited = {index for index, verdict in enumerate(verdicts) if verdict.reason in _EXCEEDED_A_LIMIT}
+    largest = 0
+    for group in groups:
+        equal = None
+        for known in merged if largest <= num_right else ():
+            if limited & {known[0], group[0]}:
+                continue
+            verdict = await compare(str(verdicts[known[0]].extracted), str(verdicts[group[0]].extracted))
+            if verdict.correct:
+                equal = known
+                break
+            if verdict.reason in _EXCEEDED_A_LIMIT:
+                limited |= {known[0], group[0]}
+        if equal is None:
+            merged.append(equal := [])
+        equal += group
+        largest = max(largest, len(equal))
+    return merged
+
+
+def _voted_for(sample: Sample) -> int | str | None:
+    return sample.vote if sample.vote is not None else sample.extracted
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:

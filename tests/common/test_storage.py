@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import PROBLEM_SCHEMA, to_table
+from ossft_ray.common.schema import PROBLEM_SCHEMA, SAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder, digest_files
 
 
@@ -117,3 +117,14 @@ def test_a_table_is_written_whole(folder: Folder) -> None:
     table = pa.table({"x": list(range(10_000))})
     folder.write_table("x.parquet", table)
     assert folder.read_table("x.parquet") == table
+
+
+def test_parts_from_before_a_column_existed_are_read_with_nulls(tmp_path: Path) -> None:
+    folder = Folder.at(str(tmp_path))
+    table = to_table([{"problem_id": "p", "index": 0, "vote": 0}], SAMPLE_SCHEMA)
+    folder.write_table("part-00000.parquet", table.drop_columns("vote"))
+    folder.write_table("part-00001.parquet", table)
+    assert folder.read_tables("part-*", SAMPLE_SCHEMA)["vote"].to_pylist() == [None, 0]
+    folder.write_table("part-00002.parquet", table.drop_columns("correct"))
+    with pytest.raises(InputError, match=r"part-00002\.parquet: column 'correct' is missing"):
+        folder.read_tables("part-*", SAMPLE_SCHEMA)

@@ -1,5 +1,7 @@
 """The chunked loss equals its plain computation on all logits at once: values, gradients, memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.engines import token_loss as module
 from ossft_ray.engines.tied_embedding import TiedEmbedding
 from ossft_ray.engines.token_loss import LossHead, LossInputs, token_loss
-from ossft_ray.method.coefficients import LOSSES, TokenStats, make_loss
+from ossft_ray.method.coefficients import LOSSES, Loss, TokenStats, make_loss
 
 VOCABULARY = 31
 
@@ -176,3 +178,36 @@ def test_a_frequent_token_keeps_what_each_occurrence_adds_in_half_precision() ->
     torch.testing.assert_close(
         head.weight.grad.float(), torch.tensor([[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]), rtol=0.01, atol=0
     )
+
+
+def test_impossible_tokens_add_nothing_to_the_entropy() -> None:
+    """-inf logits, also among the 20 most likely tokens: 0 log 0 is 0. A logit that is not a number stays one."""
+    hidden_NC = torch.tensor([[1.0, 2.0], [1.0, 0.5]])
+    head_VC = torch.tensor([[0.0, 1.0], [0.0, -1.0], [float("-inf"), 0.0]])
+    given: list[TokenStats] = []
+    eaft = make_loss("eaft")
+    loss = Loss(lambda stats: given.append(stats) or eaft.coefficient(stats), eaft.needs)
+    with torch.no_grad():
+        losses = token_loss(hidden_NC, head_VC, torch.tensor([0, 1]), loss)
+        broken = token_loss(hidden_NC, head_VC * torch.nan, torch.tensor([0, 1]), loss)
+    logprob_NV = (hidden_NC[:, 1:] * torch.tensor([1.0, -1.0])).log_softmax(-1)
+    entropy_N = torch.special.entr(logprob_NV.exp()).sum(-1)
+    torch.testing.assert_close(losses.entropy_N, entropy_N)
+    torch.testing.assert_close(given[0].top_entropy_T, entropy_N)
+    torch.testing.assert_close(losses.logprob_N, logprob_NV.diagonal())
+    assert broken.entropy_N.isnan().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_weights_multiply_each_tokens_part_of_the_loss(name: str) -> None:
+    """Value and gradients; the coefficients are those without weights."""
+    hidden_NC, head_VC, targets_N, inputs = _inputs(23)
+    weight_N = 1 / (1 + torch.arange(23, dtype=torch.float64) % 3)
+    losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), replace(inputs, weight_N=weight_N), 5)
+    _, _, coefficient_N = _unchunked(hidden_NC, head_VC, targets_N, name, inputs)
+    torch.testing.assert_close(losses.coefficient_N, coefficient_N)
+    logprob_N = (hidden_NC @ head_VC.T).log_softmax(-1).gather(1, targets_N[:, None])[:, 0]
+    expected = -(weight_N * coefficient_N * logprob_N).sum()
+    torch.testing.assert_close(losses.loss, expected)
+    ours, theirs = (torch.autograd.grad(loss, [hidden_NC, head_VC]) for loss in (losses.loss, expected))
+    torch.testing.assert_close(ours, theirs)

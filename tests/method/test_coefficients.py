@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.config import Train
+from ossft_ray.config import Train, resolve
 from ossft_ray.method.coefficients import LOSSES, TokenStats, make_loss
 
 RESPONSES = torch.tensor([0] * 7 + [1] * 1 + [2] * 12)
@@ -55,9 +55,13 @@ def importance_sampling(g: Given) -> Tensor:
 
 
 def gamma(g: Given) -> Tensor:
-    exponent = (-(g.logp_T + g.entropy)).exp().clamp(0.1, 2.0).detach()
+    return (-(g.logp_T + g.entropy)).exp().clamp(0.1, 2.0).detach()
+
+
+def first_gamma(g: Given) -> Tensor:
+    """The first commit's, with its warm-up of 20% and its transition of 10%."""
     share = min(1.0, max(0.0, (g.progress - 0.2) / 0.1))
-    return (1 - share) + share * exponent
+    return (1 - share) + share * gamma(g)
 
 
 def top_20_entropy(g: Given) -> Tensor:
@@ -79,11 +83,11 @@ SOURCES: dict[str, Callable[[Given], Tensor]] = {
     "iw_sft": iw_sft,
     # arXiv 2508.17784: PPO's clipped surrogate with all advantages 1
     "psft": lambda g: -torch.minimum(g.ratio, g.ratio.clamp(1 - 0.2, 1 + 0.28)).sum(),
-    "asft_k3": lambda g: (-g.p.detach() * g.logp_T + 0.05 * k3(g)).sum(),
+    "dft_k3": lambda g: (-g.p.detach() * g.logp_T + 0.05 * k3(g)).sum(),
     # arXiv 2512.17636: log-likelihood where p is above α, linear in p below
     "trsft": lambda g: -torch.where(g.p > 0.1, g.logp_T, g.p / 0.1 - 1 + math.log(0.1)).sum(),
-    "idft": lambda g: -(g.p ** gamma(g) * g.logp_T).sum(),  # arXiv 2602.12222
-    "idft_sg": lambda g: -((g.p ** gamma(g)).detach() * g.logp_T).sum(),
+    "idft": lambda g: -((g.p ** gamma(g)).detach() * g.logp_T).sum(),  # arXiv 2602.12222, code since March 2026
+    "idft_v1": lambda g: -(g.p ** first_gamma(g) * g.logp_T).sum(),  # its first commit
     "eaft": lambda g: -((top_20_entropy(g) / math.log(20)).detach() * g.logp_T).sum(),  # arXiv 2601.02151
     "power": lambda g: ((1 - g.p**10) / 10).sum(),  # arXiv 2510.00526
     "is": importance_sampling,
@@ -161,8 +165,8 @@ def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, referen
         ("psft", {}, math.log(0.5), math.log(0.3), 0.0),
         ("psft", {}, math.log(0.1), math.log(0.9), 1 / 9),
         ("psft", {"clip": 1.0}, math.log(0.5), math.log(0.3), 5 / 3),
-        ("asft_k3", {}, math.log(0.2), math.log(0.4), 0.2 + 0.05),
-        ("asft_k3", {"weight": 0.1, "max_ratio": 3.0}, math.log(0.01), math.log(0.9), 0.01 + 0.2),
+        ("dft_k3", {}, math.log(0.2), math.log(0.4), 0.2 + 0.05),
+        ("dft_k3", {"weight": 0.1, "max_ratio": 3.0}, math.log(0.01), math.log(0.9), 0.01 + 0.2),
         ("trsft", {}, math.log(0.05), None, 0.5),
         ("trsft", {}, math.log(0.3), None, 1.0),
         ("power", {}, math.log(0.5), None, 0.5**10),
@@ -186,11 +190,52 @@ def test_values(name: str, options: dict[str, float], logprob: float, reference:
 @pytest.mark.parametrize(
     "progress, expected", [(0.0, 0.5), (0.2, 0.5), (0.25, 0.5 ** (1 + 0.5 * (1 / 0.5 - 1))), (0.3, 0.25), (1.0, 0.25)]
 )
-def test_idft_begins_as_dft_and_moves_to_its_own_weight(progress: float, expected: float) -> None:
+def test_idft_may_begin_as_dft_and_move_to_its_own_weight(progress: float, expected: float) -> None:
     """At p = 0.5 and H = 0 γ is 2."""
     one = torch.ones(1, dtype=torch.float64)
     tokens = TokenStats(math.log(0.5) * one, entropy_T=0 * one, progress=progress)
-    assert make_loss("idft_sg").coefficient(tokens).item() == pytest.approx(expected)
+    assert make_loss("idft", hold=0.2, ramp=0.1).coefficient(tokens).item() == pytest.approx(expected)
+    assert make_loss("idft").coefficient(tokens).item() == pytest.approx(0.25)
+
+
+def asft(logits_V: Tensor, reference_V: Tensor, weight: float = 0.05) -> Tensor:
+    """ASFT's loss of token 0 (arXiv 2509.23753), as in its authors' `train.py`: DFT and a KL of all tokens."""
+    logprob_V = logits_V.log_softmax(-1)
+    kl = torch.nn.functional.kl_div(logprob_V, reference_V.softmax(-1), reduction="none").sum(-1)
+    return -logprob_V[0].exp().detach() * logprob_V[0] + weight * kl
+
+
+def of_table(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss of token 0 by its coefficient."""
+
+    def loss(logits_V: Tensor, reference_V: Tensor) -> Tensor:
+        logprob_T, logq_T = (tensor.log_softmax(-1)[:1] for tensor in (logits_V, reference_V))
+        coefficient_T = make_loss(name).coefficient(TokenStats(logprob_T.detach(), reference_logprob_T=logq_T))
+        return -(coefficient_T * logprob_T).sum()
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    "loss, before, after",
+    [
+        (asft, 0.001, 0.95),
+        (of_table("dft"), 0.001, 1.0),
+        (of_table("dft_k3"), 0.001, 0.00102084),
+        (of_table("dft_k3"), 0.012, 0.020),  # below λ/4, where c = 0
+        (of_table("dft_k3"), 0.013, 1.0),
+    ],
+)
+def test_dft_k3_freezes_unlikely_tokens_which_asft_learns(
+    loss: Callable[[Tensor, Tensor], Tensor], before: float, after: float
+) -> None:
+    """Gradient descent on the logits of one token, from the reference to where it stays."""
+    reference_V = torch.tensor([before, *[(1 - before) / 30] * 30], dtype=torch.float64).log()
+    logits_V = reference_V.clone().requires_grad_()
+    for _ in range(4000):
+        (gradient_V,) = torch.autograd.grad(loss(logits_V, reference_V), logits_V)
+        logits_V = (logits_V - 2.0 * gradient_V).detach().requires_grad_()
+    assert logits_V.softmax(-1)[0].item() == pytest.approx(after, rel=0.002)
 
 
 def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
@@ -202,3 +247,17 @@ def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
 def test_an_unknown_loss_is_refused_with_the_names_of_all() -> None:
     with pytest.raises(InputError, match=r"no loss 'nope'; losses: sft, dft, .*, is$"):
         make_loss("nope")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("idft_sg", "no loss 'idft_sg': it is called idft now"),
+        ("asft_k3", "no loss 'asft_k3': it is called dft_k3 now, because it is not ASFT"),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_loss(name)
+    with pytest.raises(InputError, match=rf"'train\.loss': {message}"):
+        resolve({"policy": {"model": "m"}, "data": {"path": "d"}, "train": {"loss": name}})

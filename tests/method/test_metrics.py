@@ -1,5 +1,6 @@
 """Results of benchmarks against values worked out by hand."""
 
+import asyncio
 import itertools
 import math
 import random
@@ -7,6 +8,7 @@ import statistics
 
 import pytest
 
+from ossft_ray.common.verdict import Verdict
 from ossft_ray.method.metrics import (
     BenchmarkResult,
     Sample,
@@ -14,6 +16,7 @@ from ossft_ray.method.metrics import (
     majority,
     paired_difference,
     pass_at_k,
+    share_votes,
     standard_error,
 )
 
@@ -76,6 +79,63 @@ def test_benchmark_result(
 )
 def test_the_majority_of_answers_with_ties(correct: list[bool], extracted: list[str | None], expected: float) -> None:
     assert majority(correct, extracted) == pytest.approx(expected)
+
+
+EQUAL = {"a": 1.0, "A": 1.0, "a ": 1.0, "b": 2.0, "B": 2.0, "slow": 3.0, "SLOW": 3.0, "g": 9.0, "G": 9.0, "9": 9.0}
+
+
+@pytest.mark.parametrize(
+    "answers, votes, num_asked, value",
+    [
+        # g, G and 9 are right
+        (["a", "a", "A", "g", "G", "9"], [0, 0, 0, 3, 3, 3], 1, 1 / 2),
+        (["g", "G", "9", "a", "A", "b"], [0, 0, 0, 3, 3, 5], 2, 1.0),
+        (["g", "G", "a", "A", "a"], [0, 0, 2, 2, 2], 1, 0.0),
+        (["g", "a", "b"], [0, 1, 2], 1, 1 / 3),
+        (["g", "a", "A", "b", "B"], [0, 1, 1, 3, 4], 1, 0.0),  # 2 to 1 is enough
+        # the texts decide
+        (["g", "G", "a"], [0, 0, 2], 0, 1.0),
+        (["g", "a", "a", "A"], [0, 1, 1, 3], 0, 0.0),
+        (["a", "A", "b"], [0, 1, 2], 0, 0.0),
+        (["g", "g", "a", "a"], [0, 0, 2, 2], 0, 1 / 2),
+        (["g", " g", "a\n", "a"], [0, 0, 2, 2], 0, 1 / 2),
+        ([None, "g", None], [None, 1, None], 0, 1.0),
+        ([None, None], [None, None], 0, 0.0),
+        # two answers whose comparison exceeds a limit are not compared with others
+        (["g", "G", "slow", "a", "A", "b", "b"], [0, 0, 2, 3, 4, 5, 5], 2, 1 / 2),
+    ],
+)
+def test_equal_answers_share_a_vote(
+    answers: list[str | None], votes: list[int | None], num_asked: int, value: float
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def compare(answer: str, other: str) -> Verdict:
+        asked.append((answer, other))
+        if "slow" in (answer, other):
+            return Verdict(False, "timeout")
+        return Verdict(EQUAL[answer] == EQUAL[other], "compared")
+
+    is_right = [answer is not None and answer.strip() in ("g", "G", "9") for answer in answers]
+    verdicts = [Verdict(right, "", answer) for right, answer in zip(is_right, answers, strict=True)]
+    found = asyncio.run(share_votes(verdicts, compare))
+    assert (found, len(asked)) == (votes, num_asked)
+    rows = [Sample(v.correct, v.extracted, vote=vote) for v, vote in zip(verdicts, found, strict=True)]
+    assert benchmark_result([rows]).maj == pytest.approx(value)
+
+
+def test_an_answer_that_was_too_slow_to_grade_is_not_compared() -> None:
+    async def compare(answer: str, other: str) -> Verdict:
+        raise AssertionError(f"{answer} and {other}")
+
+    graded = [("9", "correct"), ("slow", "timeout"), ("a", "wrong"), ("crash", "crashed")]
+    verdicts = [Verdict(reason == "correct", reason, answer) for answer, reason in graded]
+    assert asyncio.run(share_votes(verdicts, compare)) == [0, 1, 2, 3]
+
+
+def test_a_text_that_was_once_taken_as_right_is_right() -> None:
+    verdicts = [Verdict(False, "timeout", "1/2"), Verdict(True, "correct", "1/2"), Verdict(True, "correct", "0.5")]
+    assert asyncio.run(share_votes(verdicts, None)) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("num_samples, num_correct", [(4, 0), (4, 1), (5, 2), (6, 5), (6, 6)])

@@ -11,6 +11,7 @@ from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.engines.vllm_policy import EngineDied, Sampling
 from ossft_ray.playground.arithmetic import training_problems
+from ossft_ray.stages.evaluate.worker import EvaluateWorker
 from ossft_ray.stages.rewrite.worker import RewriteWorker
 from ossft_ray.verification import Verdict
 
@@ -53,6 +54,42 @@ class DiceWorker(RewriteWorker):
 
     def start_policy(self) -> Any:
         return DicePolicy()
+
+
+GUIDE = " ".join(f"guide{chr(97 + number)}" for number in range(24))
+
+
+class CopyingPolicy(ScriptedPolicy):
+    """Is wrong alone, and right with guidance, where it copies a random share of `GUIDE`."""
+
+    async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
+        rng = random.Random(seed)
+        copied = GUIDE.split()[: rng.randrange(24)]
+        own = [f"own{chr(97 + number)}" for number in range(24 - len(copied))]
+        word = "wrong" if "/self/" in request_id else "right"
+        return Response(" ".join([word, *copied, *own]), [rng.randrange(100) for _ in range(5)], "stop")
+
+
+class CopyingWorker(ScriptedWorker):
+    def start_policy(self) -> Any:
+        return CopyingPolicy()
+
+
+class FixedPolicy(ScriptedPolicy):
+    """Answers sample after sample with these, whatever the problem."""
+
+    ANSWERS = (r"\frac{1}{2}", "3", "0.5", "4", "1/2", "3")
+
+    async def sample(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
+        index = int(request_id.rpartition("/")[2])
+        return Response(rf"It is $\boxed{{{self.ANSWERS[index]}}}$.", [1, 2, 3], "stop")
+
+
+class FixedEvaluateWorker(EvaluateWorker):
+    """A fixed policy with real verifiers."""
+
+    def start_policy(self) -> Any:
+        return FixedPolicy()
 
 
 class MortalPolicy(ScriptedPolicy):

@@ -3,6 +3,7 @@
 Letters in names: B rows, T tokens of a row, N response tokens of the whole micro-batch, R its examples.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,12 @@ class Examples:
     @cached_property
     def response_lengths(self) -> np.ndarray:
         return self.lengths - self.prompt_lengths
+
+    @cached_property
+    def problem_weights(self) -> np.ndarray:
+        """1/n for each of a problem's n examples, so that each problem counts alike; float64."""
+        num_examples = Counter(self.problem_ids)
+        return np.array([1 / num_examples[problem_id] for problem_id in self.problem_ids])
 
     @cached_property
     def response_offsets(self) -> np.ndarray:
@@ -157,6 +164,11 @@ def assign_micro_batches(
     return [micro_batches[worker::num_workers] for worker in range(num_workers)]
 
 
+def members_of(batch: Sequence[int], rows: MicroBatch) -> np.ndarray:
+    """The examples of a micro-batch in the order in which `collate` numbers them. `rows` holds positions in `batch`."""
+    return np.array([batch[index] for row in rows for index in row], dtype=np.int64)
+
+
 def collate(examples: Examples, batch: Sequence[int], rows: MicroBatch, packed: bool = False) -> MicroBatchTensors:
     """Build the tensors of a micro-batch. `rows` holds positions in `batch`, and `batch` holds indices of `examples`.
 
@@ -169,7 +181,7 @@ def collate(examples: Examples, batch: Sequence[int], rows: MicroBatch, packed: 
         return _empty_micro_batch(packed)
     if packed:
         rows = [[index for row in rows for index in row]]
-    members = np.array([batch[index] for row in rows for index in row])
+    members = members_of(batch, rows)
     lengths, prompt_lengths = examples.lengths[members], examples.prompt_lengths[members]
     response_lengths = examples.response_lengths[members]
     last_of_row = np.cumsum([len(row) for row in rows]) - 1

@@ -9,16 +9,17 @@ from torch import Tensor
 
 from ossft_ray.config import Train
 from ossft_ray.engines.token_loss import LossInputs, TokenLosses
-from ossft_ray.engines.training.batches import Examples, MicroBatchTensors, assign_micro_batches, collate
+from ossft_ray.engines.training.batches import Examples, MicroBatchTensors, assign_micro_batches, collate, members_of
 from ossft_ray.engines.training.pass_size import PassSize
 from ossft_ray.method.packing import MicroBatch
 
 
 class ForwardOutput(NamedTuple):
-    """One micro-batch, and Σ c_t · (-log p_t) over its response tokens."""
+    """One micro-batch, and Σ w_t · c_t · (-log p_t) over its response tokens."""
 
     tensors: MicroBatchTensors
     losses: TokenLosses
+    weight_N: Tensor | None  # w; None where all are 1
 
 
 class PolicyRunner:
@@ -51,8 +52,18 @@ class PolicyRunner:
         logq_N = None if reference is None else reference[index_N].to(self.device)
         behavior = examples.behavior_logprobs
         logb_N = None if behavior is None else torch.from_numpy(behavior[index_N.numpy()]).to(self.device)
+        weight_N = None
+        if self.settings.weigh == "problems":
+            weight_R = torch.from_numpy(examples.problem_weights[members_of(batch, rows)]).float()
+            weight_N = weight_R[tensors.response_N].to(self.device)
         tensors = tensors.to(self.device)
-        return ForwardOutput(tensors, self.module(tensors, LossInputs(logq_N, tensors.response_N, progress, logb_N)))
+        inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, weight_N)
+        return ForwardOutput(tensors, self.module(tensors, inputs), weight_N)
+
+    def total_weight(self, examples: Examples, batch: Sequence[int]) -> float:
+        """Σ w_t over the batch's response tokens: what a mean over them divides by. Their number if all weigh 1."""
+        lengths = examples.response_lengths[batch]
+        return float(lengths @ examples.problem_weights[batch] if self.settings.weigh == "problems" else lengths.sum())
 
     @torch.no_grad()
     def logprobs(

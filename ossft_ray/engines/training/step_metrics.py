@@ -1,6 +1,7 @@
 """Figures of a step's response tokens: sums that workers add up, and their means.
 
-Every figure is over the response tokens of the whole global batch, and again for each origin among them.
+Every figure is over the response tokens of the whole global batch, weighted as in the loss, and again for each origin
+among them.
 """
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.engines.training.forward import ForwardOutput
 
-_SUMS = ("tokens", "loss", "nll", "p", "p_squared", "c", "c_squared", "entropy")
+_SUMS = ("tokens", "weight", "loss", "nll", "p", "p_squared", "c", "c_squared", "entropy")
 
 
 class TokenSums:
@@ -21,8 +22,12 @@ class TokenSums:
         """Add the tokens of one forward pass."""
         _, logprob_N, c_N, entropy_N = output.losses
         p_N = logprob_N.exp()
-        columns = torch.ones_like(p_N), -c_N * logprob_N, -logprob_N, p_N, p_N.square(), c_N, c_N.square(), entropy_N
-        self._sums.index_add_(0, output.tensors.origin_N, torch.stack(columns, dim=1).double())
+        one_N = torch.ones_like(p_N)
+        weight_N = one_N if output.weight_N is None else output.weight_N
+        columns = one_N, -c_N * logprob_N, -logprob_N, p_N, p_N.square(), c_N, c_N.square(), entropy_N
+        weighted_NF = weight_N.double()[:, None] * torch.stack(columns, dim=1).double()
+        of_tokens_NF = torch.cat([one_N.double()[:, None], weighted_NF], dim=1)
+        self._sums.index_add_(0, output.tensors.origin_N, of_tokens_NF)
 
     def reduce(self) -> None:
         """Add up all workers' sums; a collective call."""
@@ -41,15 +46,15 @@ class TokenSums:
 
 def _means(sums: list[float]) -> dict[str, float]:
     of = dict(zip(_SUMS, sums, strict=True))
-    tokens = max(of["tokens"], 1.0)
-    mean_coefficient = of["c"] / tokens
+    weight = of["weight"] or 1.0  # without tokens all sums are 0
+    mean_coefficient = of["c"] / weight
     return {
-        "loss": of["loss"] / tokens,
-        "cross_entropy": of["nll"] / tokens,
-        "mean_token_probability": of["p"] / tokens,
+        "loss": of["loss"] / weight,
+        "cross_entropy": of["nll"] / weight,
+        "mean_token_probability": of["p"] / weight,
         "coefficient_mean": mean_coefficient,
-        "coefficient_variance": max(0.0, of["c_squared"] / tokens - mean_coefficient**2),
+        "coefficient_variance": max(0.0, of["c_squared"] / weight - mean_coefficient**2),
         # of the weights w = p: (Σw)² / (N Σw²), 1 where all tokens count alike
-        "effective_sample_size": of["p"] ** 2 / (tokens * of["p_squared"]) if of["p_squared"] else 0.0,
-        "entropy": of["entropy"] / tokens,
+        "effective_sample_size": of["p"] ** 2 / (weight * of["p_squared"]) if of["p_squared"] else 0.0,
+        "entropy": of["entropy"] / weight,
     }

@@ -104,7 +104,7 @@ class Trainer:
             self._refresh_reference(range(self.step, min(self.step + settings.psft.refresh_every, self.num_steps)))
         num_tokens = int(self.examples.response_lengths[batch].sum())
         assigned, pass_tokens = self._runner.assign(self.examples, batch), self._runner.pass_size.tokens
-        metrics = self._accumulate_gradients(batch, assigned[self.rank], num_tokens)
+        metrics = self._accumulate_gradients(batch, assigned[self.rank])
         raise_if_not_finite("loss", metrics["loss"], self.step + 1, problem_ids)
         learning_rate = learning_rate_at(self.step, self.num_steps, settings.learning_rate, settings.warmup_ratio)
         num_passes = len(assigned[self.rank])
@@ -134,10 +134,9 @@ class Trainer:
             **flops_utilization(self._model_size, lengths, seconds, self.num_workers, self.engine.device),
         }
 
-    def _accumulate_gradients(
-        self, batch: list[int], micro_batches: Sequence[MicroBatch], num_tokens: int
-    ) -> dict[str, float]:
+    def _accumulate_gradients(self, batch: list[int], micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
         """Forward and backward passes of this worker's share of the batch; returns the whole batch's token metrics."""
+        total_weight = self._runner.total_weight(self.examples, batch)
         sums = TokenSums(self.engine.device)
         for number, rows in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
@@ -147,9 +146,9 @@ class Trainer:
                 output = self._runner.forward(self.examples, batch, rows, self.reference, self.step / self.num_steps)
                 sums.add(output)
                 self._on_phase(self.step + 1, number, "backward")
-                # the mean over the response tokens of the *global* batch; DeepSpeed averages over workers, which the
-                # factor undoes, so the gradient does not depend on how the batch was split
-                self.engine.backward(output.losses.loss * (self.num_workers / num_tokens), scale_wrt_gas=False)
+                # the (weighted) mean over the response tokens of the *global* batch; DeepSpeed averages over workers,
+                # which the factor undoes, so the gradient does not depend on how the batch was split
+                self.engine.backward(output.losses.loss * (self.num_workers / total_weight), scale_wrt_gas=False)
         sums.reduce()
         return sums.metrics()
 

@@ -39,11 +39,12 @@ def read_differences(output: str) -> Accuracies:
 
 def read_samples(model_folder: Folder, benchmark: str) -> dict[str, list[Sample]]:
     """A model's graded samples by problem id, in the order of the benchmark."""
-    columns = ["problem_id", "correct", "extracted", "finish_reason", "num_tokens"]
+    columns = ["problem_id", "correct", "extracted", "finish_reason", "num_tokens", "vote"]
     table = (model_folder / folder_name(benchmark)).read_tables(PARTS, SAMPLE_SCHEMA).select(columns)
     by_problem: dict[str, list[Sample]] = {}
     for row in table.to_pylist():
-        sample = Sample(row["correct"], row["extracted"], row["finish_reason"] == "stop", row["num_tokens"] or 0)
+        finished = row["finish_reason"] == "stop"
+        sample = Sample(row["correct"], row["extracted"], finished, row["num_tokens"] or 0, row["vote"])
         by_problem.setdefault(row["problem_id"], []).append(sample)
     return by_problem
 

@@ -55,7 +55,8 @@ class SampleCache:
             return None
         template = hashlib.sha256(str(chat.tokenizer.chat_template).encode()).hexdigest()
         model = {"commit": chat.commit, "chat_template": template}
-        return cls(folder, {"evaluate": inputs, "model": model, "grader": _grader()}, notify)
+        grader = {"grader": _grader(), "columns": SAMPLE_SCHEMA.names}
+        return cls(folder, {"evaluate": inputs, "model": model, **grader}, notify)
 
     def load(self, benchmark: str, digest: str, problems: list[Problem], num_samples: int) -> pa.Table | None:
         """All samples of a benchmark as SAMPLE rows, by problem and index; None if there are no usable ones."""

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from ossft_ray.common.prompt_templates import TEMPLATES, PromptTemplate
@@ -13,10 +14,12 @@ from ossft_ray.common.types import Problem, PromptTooLong
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.rollout_worker import RolloutWorker
 from ossft_ray.engines.vllm_policy import Sampling
+from ossft_ray.method.metrics import share_votes
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.run_folder.names import EVALUATE, part_name
 from ossft_ray.stages.evaluate.benchmark_parts import PART_PROBLEMS, Benchmarks, folder_name, split_part
+from ossft_ray.verification import Verdict
 
 
 def solve_template(experiment: Experiment) -> PromptTemplate:
@@ -82,6 +85,9 @@ class EvaluateWorker(RolloutWorker):
         async with self.problem_slot():
             num_samples = self.experiment.evaluate.num_samples
             rows = await asyncio.gather(*(self.draw(model, benchmark, problem, index) for index in range(num_samples)))
+            verdicts = [Verdict(row["correct"], row["reason"], row.get("extracted")) for row in rows]
+            votes = await share_votes(verdicts, partial(self.compare_answers, problem))
+            rows = [row | {"vote": vote} for row, vote in zip(rows, votes, strict=True)]
             sums = {"correct": sum(row["correct"] for row in rows), "generated_tokens": sum(map(_num_tokens, rows))}
             counts = {"problems": 1, "samples": len(rows), **sums}
             progress.update({f"{model}/{name}": count for name, count in counts.items()})

@@ -1,8 +1,8 @@
 """Regrading stored attempts after a problem's gold answer or expert solution is corrected, without the policy.
 
-An attempt is graded by its text if that is stored, else by the answer that was read from it. It must be sampled again
-only where the stored attempt is not enough: a wrong attempt that is now right but whose tokens were not kept, and a
-guided attempt whose guide has changed.
+An attempt is judged like a fresh one if its text is stored, else graded by the answer that was read from it. It must be
+sampled again only where the stored attempt is not enough: a wrong attempt that is now right but whose tokens were not
+kept, a guided attempt whose guide has changed, and one without its text whose derivation the answer decides.
 """
 
 import dataclasses
@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ossft_ray.common.types import Attempt, Problem
-from ossft_ray.common.verdict import NEVER_GRADED, NO_VERDICT, UNSOUND
-from ossft_ray.method.acceptance import Verify
+from ossft_ray.common.verdict import CONTRADICTION, NEVER_GRADED, NO_DERIVATION, NO_VERDICT, UNSOUND
+from ossft_ray.config import Rewrite
+from ossft_ray.method.acceptance import Verify, judge_finished
 
 
 class GradingKey(NamedTuple):
@@ -28,11 +29,11 @@ class GradingKey(NamedTuple):
 
 
 async def regrade(
-    problem: Problem, attempts: Iterable[tuple[Attempt, GradingKey]], verify: Verify, num_kept: int
+    problem: Problem, attempts: Iterable[tuple[Attempt, GradingKey]], verify: Verify, settings: Rewrite
 ) -> list[Attempt]:
     """Grade a corrected problem's stored attempts again; those that must be sampled again are left out.
 
-    `num_kept` is how many correct responses the problem may keep: only these need their tokens.
+    Only the correct responses that the problem may keep need their tokens.
     """
     key = GradingKey.of(problem)
     regraded: list[Attempt] = []
@@ -42,32 +43,37 @@ async def regrade(
             continue
         now: Attempt | None = attempt
         if attempt.reason not in NEVER_GRADED:
-            now = await _grade_again(problem, attempt, before.verifier == key.verifier, verify)
+            now = await _grade_again(problem, attempt, before.verifier == key.verifier, verify, settings)
         if now is None:
             continue
         has_tokens = now.response is not None and bool(now.response.token_ids)
-        if now.correct and not has_tokens and (num_with_tokens[now.stage] < num_kept or not attempt.correct):
+        may_be_kept = num_with_tokens[now.stage] < settings.keep_per_problem or not attempt.correct
+        if now.correct and not has_tokens and may_be_kept:
             continue
         num_with_tokens[now.stage] += now.correct and has_tokens
         regraded.append(now)
     return regraded
 
 
-async def _grade_again(problem: Problem, attempt: Attempt, same_verifier: bool, verify: Verify) -> Attempt | None:
-    """The attempt with its new verdict; None if nothing is stored that could be graded."""
+async def _grade_again(
+    problem: Problem, attempt: Attempt, same_verifier: bool, verify: Verify, settings: Rewrite
+) -> Attempt | None:
+    """The attempt with its new verdict; None if what is stored does not decide it."""
     if attempt.response is not None:
-        text = attempt.response.text
-    elif not same_verifier:
+        verdict = await judge_finished(attempt.response, attempt.stage, problem, verify, settings)
+        correct, reason, extracted = verdict.correct, verdict.reason, verdict.extracted
+        return dataclasses.replace(attempt, correct=correct, reason=reason, extracted=extracted)
+    if not same_verifier:
         return None  # another kind of verifier may read another answer from the text
-    elif attempt.extracted is not None:
-        text = rf"\boxed{{{attempt.extracted}}}"
-    else:
+    if attempt.extracted is None:
         return None if attempt.correct or attempt.reason in NO_VERDICT else attempt
-    verdict = await verify(problem, text)
-    if verdict.correct and attempt.reason in UNSOUND:
-        return attempt
-    extracted = verdict.extracted if attempt.response is not None else attempt.extracted
-    return dataclasses.replace(attempt, correct=verdict.correct, reason=verdict.reason, extracted=extracted)
+    verdict = await verify(problem, rf"\boxed{{{attempt.extracted}}}")
+    if not verdict.correct:
+        return dataclasses.replace(attempt, correct=False, reason=verdict.reason)
+    is_derivation_open = attempt.stage == "guided" and settings.guided_alignment.require_derivation
+    if is_derivation_open and (attempt.correct or attempt.reason in (NO_DERIVATION, CONTRADICTION)):
+        return None  # whether the text derives this answer is unknown
+    return attempt if attempt.reason in UNSOUND else dataclasses.replace(attempt, correct=True, reason=verdict.reason)
 
 
 def _digest(text: str) -> str:

@@ -1,7 +1,6 @@
 """The rewriting worker: one policy that turns parts of problems into parts of examples."""
 
 import asyncio
-import dataclasses
 import socket
 import time
 from collections import Counter
@@ -71,7 +70,7 @@ class RewriteWorker(RolloutWorker):
 
         async with self.problem_slot():
             outdated = log.take_outdated(problem)
-            for attempt in await regrade(problem, outdated, self.verify, settings.keep_per_problem):
+            for attempt in await regrade(problem, outdated, self.verify, settings):
                 log.end(problem, attempt)
             result = await rewrite_problem(
                 problem,
@@ -89,7 +88,7 @@ class RewriteWorker(RolloutWorker):
 
     async def is_same_answer(self, problem: Problem, answer: str, other: str) -> bool:
         """Whether the problem's verifier takes two answers that were read from responses as equal."""
-        return (await self.verify(dataclasses.replace(problem, answer=answer), rf"\boxed{{{other}}}")).correct
+        return (await self.compare_answers(problem, answer, other)).correct
 
     async def prompt_tokens(self, problem: Problem, stage: Stage) -> int:
         prompt = stage_prompt(stage, problem, self.experiment.rewrite, self.experiment.prompts)

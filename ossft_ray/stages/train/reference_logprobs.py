@@ -9,7 +9,7 @@ from ossft_ray.run_folder.stage_folder import changed_inputs
 from ossft_ray.stages.score.stage import score_inputs
 from ossft_ray.stages.score.worker import KEPT
 
-_FROM_SCORES = ("iw_sft", "asft_k3")  # psft refreshes its reference while it trains
+_FROM_SCORES = ("iw_sft", "dft_k3")  # psft refreshes its reference while it trains
 
 
 def read_reference_logprobs(scores: Folder) -> dict[tuple[str, tuple[int, ...]], list[float]]:

@@ -33,7 +33,11 @@ def train_plainly(settings: Train, seed: int, examples: Examples) -> list[dict[s
     total = num_steps(len(examples), settings.global_batch_size, settings.epochs)
     for step in range(total):
         batch, _ = global_batch(examples.lengths, settings.global_batch_size, seed, step)
-        num_tokens = int(examples.response_lengths[batch].sum())
+        weight_of = [
+            1 / examples.problem_ids.count(name) if settings.weigh == "problems" else 1.0
+            for name in examples.problem_ids
+        ]
+        num_tokens = sum(weight_of[index] * int(examples.response_lengths[index]) for index in batch)
         sums: dict[str, Any] = {"loss": 0.0, "cross_entropy": 0.0}
         if refresh_every and step % refresh_every == 0:
             before = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32)
@@ -66,10 +70,10 @@ def train_plainly(settings: Train, seed: int, examples: Examples) -> list[dict[s
                     behavior_T,
                 )
                 coefficient_T = loss_of(stats)
-            loss = -(coefficient_T * logprob_T).sum() / num_tokens
+            loss = -weight_of[index] * (coefficient_T * logprob_T).sum() / num_tokens
             loss.backward()
             sums["loss"] += loss.item()
-            sums["cross_entropy"] -= logprob_T.detach().sum().item() / num_tokens
+            sums["cross_entropy"] -= weight_of[index] * logprob_T.detach().sum().item() / num_tokens
         sums["grad_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).item()
         optimizer.param_groups[0]["lr"] = learning_rate_at(step, total, settings.learning_rate, settings.warmup_ratio)
         optimizer.step()

@@ -31,6 +31,11 @@ def test_examples_keep_what_they_were_built_from() -> None:
         Examples.build([])
 
 
+def test_the_examples_of_a_problem_share_a_weight_of_one() -> None:
+    examples = Examples.build([TokenizedExample(name, [1], [2, 3]) for name in ("a", "b", "a", "c", "a", "b")])
+    assert examples.problem_weights.tolist() == pytest.approx([1 / 3, 1 / 2, 1 / 3, 1, 1 / 3, 1 / 2])
+
+
 @pytest.mark.parametrize("examples, batch, epochs, expected", [(22, 8, 2, 6), (8, 8, 1, 1), (9, 8, 1, 2), (3, 8, 4, 4)])
 def test_num_steps(examples: int, batch: int, epochs: int, expected: int) -> None:
     assert num_steps(examples, batch, epochs) == expected

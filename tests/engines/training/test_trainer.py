@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
-from ossft_ray.config import Lora, Policy, Power, Psft, Train
+from ossft_ray.config import Idft, Lora, Policy, Power, Psft, Train
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.training.saving import TAG, export_model, load_state, save_state
 from ossft_ray.engines.training.trainer import Trainer
@@ -44,6 +44,7 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 3, **PACKED, "offload": "all", "loss": "power", "power": Power(k=2.0)},
         {"zero_stage": 2, **PACKED, "offload": "optimizer", "loss": "trsft"},
         {"zero_stage": 0, **PACKED, "lora": ADAPTERS, "loss": "dft"},
+        {"zero_stage": 2, **PADDED, "loss": "dft", "weigh": "problems"},
     ],
     2: [
         {"zero_stage": 0, **PADDED},
@@ -53,10 +54,12 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 3, **PADDED, **RECOMPUTED, "loss": "dft"},
         {"zero_stage": 0, **PACKED, "loss": "psft", **MOVED["psft"]},
         {"zero_stage": 3, **PACKED, "loss": "psft", **MOVED["psft"]},
-        {"zero_stage": 2, **PADDED, "loss": "asft_k3"},
-        {"zero_stage": 3, **PACKED, "loss": "idft"},
-        {"zero_stage": 1, **TINY, "loss": "idft_sg"},
+        {"zero_stage": 2, **PADDED, "loss": "dft_k3"},
+        {"zero_stage": 3, **PACKED, "loss": "idft_v1"},
+        {"zero_stage": 1, **TINY, "loss": "idft", "idft": Idft(max_gamma=1.2)},  # at γ = 2 as for power
         {"zero_stage": 2, **PACKED, "loss": "is"},
+        {"zero_stage": 2, **PACKED, "loss": "dft", "weigh": "problems"},
+        {"zero_stage": 3, **TINY, "loss": "iw_sft", "weigh": "problems"},
         {"zero_stage": 2, **PADDED, "lora": ADAPTERS, "loss": "dft"},
         {"zero_stage": 3, **PACKED, **RECOMPUTED, "lora": ADAPTERS, "loss": "dft"},
     ],
@@ -70,7 +73,7 @@ def make_examples() -> Examples:
     responses = [rng.integers(3, 40, int(rng.integers(1, 120))).tolist() for _ in range(22)]
     references, behaviors = ([(-4 * rng.random(len(response))).tolist() for response in responses] for _ in range(2))
     origins = [ORIGINS[index % 3] for index in range(22)]
-    names = [f"problem-{index}" for index in range(22)]
+    names = [f"problem-{index % 15 if index < 20 else 0}" for index in range(22)]  # one to four examples each
     return Examples.build(list(map(TokenizedExample, names, prompts, responses, origins, references, behaviors)))
 
 
@@ -132,7 +135,7 @@ def test_learning_equals_plain_training_however_the_work_is_split(num_workers: i
         assert [step["num_examples"] for step in steps] == [8, 8, 6, 8, 8, 6]
         for name in ("loss", "cross_entropy", "grad_norm"):
             ours, theirs = ([step[name] for step in curve] for curve in (steps, expected))
-            largest = max(map(abs, theirs))  # idft's loss passes through zero
+            largest = max(map(abs, theirs))  # idft_v1's loss passes through zero
             assert ours == pytest.approx(theirs, rel=3e-4, abs=3e-4 * largest), (variant, name)
         assert all((step["padding_share"] > 0) == (variant.get("packing") is False) for step in steps), variant
 

@@ -7,6 +7,7 @@ import pytest
 
 from ossft_ray.common.types import Attempt, Problem, Response
 from ossft_ray.common.verdict import Verdict
+from ossft_ray.config import Rewrite
 from ossft_ray.stages.rewrite.regrading import GradingKey, regrade
 
 NEW = Problem("p", "q", "2", "the guide")
@@ -17,6 +18,7 @@ def key(answer: str, verifier: str = "", guide: str = "the guide") -> GradingKey
 
 
 OLD = key("1")
+MENTIONS = "mentions_reference"
 
 
 def attempt(reason: str, extracted: str | None = None, text: str | None = None, **changes: Any) -> Attempt:
@@ -33,7 +35,8 @@ async def verify(problem: Problem, text: str) -> Verdict:
 
 
 def graded(*attempts: Attempt, old: GradingKey = OLD, new: Problem = NEW, num_kept: int = 1) -> list[tuple[int, str]]:
-    found = asyncio.run(regrade(new, [(attempt, old) for attempt in attempts], verify, num_kept))
+    settings = Rewrite(keep_per_problem=num_kept)
+    found = asyncio.run(regrade(new, [(attempt, old) for attempt in attempts], verify, settings))
     assert all(attempt.correct == (attempt.reason == "correct") for attempt in found)
     return [(attempt.index, attempt.reason) for attempt in found]
 
@@ -54,6 +57,19 @@ def graded(*attempts: Attempt, old: GradingKey = OLD, new: Problem = NEW, num_ke
         (attempt("timeout"), []),  # its answer is unknown
         (attempt("mentions_reference", "2", stage="guided"), [(0, "mentions_reference")]),
         (attempt("copies_reference", "1", stage="guided"), [(0, "wrong")]),
+        # guided attempts that become right pass what a fresh one must pass, if their text is stored
+        (attempt("wrong", "2", stage="guided"), []),
+        (attempt("wrong", "2", r"As 1 + 1 = 2, it is \boxed{2}", stage="guided"), [(0, "correct")]),
+        (attempt("wrong", "2", r"As the provided solution shows, 1 + 1 = \boxed{2}", stage="guided"), [(0, MENTIONS)]),
+        (attempt("wrong", "2", r"I feel that it is \boxed{2}", stage="guided"), [(0, "no_derivation")]),
+        (attempt("wrong", "2", r"As 1 + 2 = 4 and 1 + 1 = 2, \boxed{2}", stage="guided"), [(0, "wrong_step")]),
+        (attempt("wrong", "2", r"As 1 + 2 = 4 and 1 + 1 = 2, \boxed{2}"), [(0, "correct")]),
+        (attempt("mentions_reference", "2", r"As 1 + 1 = 2, it is \boxed{2}", stage="guided"), [(0, "correct")]),
+        # without the text, what depends on the answer is open
+        (attempt("no_derivation", "2", stage="guided"), []),
+        (attempt("no_derivation", "3", stage="guided"), [(0, "wrong")]),
+        (attempt("wrong_step", "2", stage="guided"), [(0, "wrong_step")]),
+        (attempt("wrong_step", "2"), [(0, "wrong_step")]),
     ],
 )
 def test_one_attempt(stored: Attempt, now: list[tuple[int, str]]) -> None:

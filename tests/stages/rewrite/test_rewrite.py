@@ -9,9 +9,13 @@ import pytest
 import ray.cloudpickle
 
 from ossft_ray.common.errors import InputError, JobError
+from ossft_ray.config import Experiment, resolve
+from ossft_ray.method.acceptance import copied_share
 from ossft_ray.stages.rewrite.stage import rewrite
 from tests.stages import scripted
 from tests.stages.scripted import (
+    GUIDE,
+    CopyingWorker,
     MortalWorker,
     ScriptedWorker,
     StillbornWorker,
@@ -71,6 +75,35 @@ def test_more_problems_extend_a_finished_run(reference: Any, tmp_path: Path) -> 
     assert (manifest["problems"], manifest["complete"]) == (40, True)
     kept = {name: (tmp_path / "run/rewrite" / name).stat().st_mtime_ns for name in parts}
     assert kept == parts, "finished parts are left alone"
+
+
+@pytest.mark.long
+def test_the_copy_limit_of_a_run_that_grew_is_that_of_one_made_whole(tmp_path: Path) -> None:
+    """A limit that depended on the rows so far would accept others in the two runs."""
+
+    def settings(output: str, num_problems: int) -> Experiment:
+        data = tmp_path / f"problems-{num_problems}.jsonl"
+        rows = [{"id": f"p{n}", "problem": f"Say {n}.", "answer": "1", "solution": GUIDE} for n in range(num_problems)]
+        data.write_text("\n".join(map(json.dumps, rows)))
+        guided = {"num_samples": 2, "max_contained": 1.0, "require_derivation": False}
+        return resolve(
+            {
+                "run": {"output": str(tmp_path / output)},
+                "policy": {"model": "playground"},
+                "data": {"path": str(data), "bad_golds": "ignore"},
+                "rewrite": {"self_alignment": {"num_samples": 1}, "guided_alignment": guided},
+            }
+        )
+
+    run(settings("grown", 12), CopyingWorker)
+    grown, whole = settings("grown", 32), settings("whole", 32)
+    manifests = [run(each, CopyingWorker) for each in (grown, whole)]
+    assert rows_by_id(grown) == rows_by_id(whole)
+    assert manifests[0]["reasons"] == manifests[1]["reasons"]
+    assert manifests[0]["reasons"]["guided"].keys() == {"correct", "copies_reference"}
+    kept = [row["response"] for (row,) in rows_by_id(grown).values() if row["origin"] == "guided"]
+    assert 0 < len(kept) < 32
+    assert max(copied_share(response, GUIDE, 8) for response in kept) <= grown.rewrite.guided_alignment.max_copied
 
 
 def test_more_samples_extend_a_finished_run(reference: Any, tmp_path: Path) -> None:

@@ -156,14 +156,14 @@ def test_complete_scores_are_left_alone_and_others_refused(scored: tuple[Path, l
 
 
 def test_the_ratio_to_the_reference_is_one_at_step_0(scored: tuple[Path, list[dict[str, Any]], Any]) -> None:
-    """Then the weight of iw_sft is 1, and the KL term of asft_k3 is 0."""
+    """Then the weight of iw_sft is 1, and the KL term of dft_k3 is 0."""
     output, _, (settings, _) = scored
     alone = settings.model_copy(update={"resources": experiment(output).resources})
     train(alone)
     step = first_step(output)
     assert step["coefficient_mean"] == pytest.approx(1, abs=1e-6)
     assert step["coefficient_variance"] == pytest.approx(0, abs=1e-6)
-    anchored = alone.model_copy(update={"train": alone.train.model_copy(update={"loss": "asft_k3"})})
+    anchored = alone.model_copy(update={"train": alone.train.model_copy(update={"loss": "dft_k3"})})
     train(anchored, start_over=True)
     step = first_step(output)
     assert step["coefficient_mean"] == pytest.approx(step["mean_token_probability"], abs=1e-6)

@@ -213,7 +213,7 @@ def test_failure_is_one_line_with_the_cause(tmp_path: Path) -> None:
         ({"num_rows": 3}, {"max_length": 20}, r"3 examples, all longer than train\.max_length = 20"),
         ({"num_rows": 0}, {}, "it holds no examples"),
         ({"num_rows": 3}, {"loss": "iw_sft"}, r'score: no complete scores .* train\.loss = "iw_sft" .* `ossft score`'),
-        ({"num_rows": 3}, {"loss": "asft_k3"}, r'score: no complete scores .* train\.loss = "asft_k3"'),
+        ({"num_rows": 3}, {"loss": "dft_k3"}, r'score: no complete scores .* train\.loss = "dft_k3"'),
     ],
 )
 def test_refusals(tmp_path: Path, make: dict[str, Any] | None, settings: dict[str, Any], message: str) -> None:
