@@ -17,6 +17,7 @@ from ossft_ray.common.errors import InputError, JobError, brief
 from ossft_ray.common.types import PromptTooLong, Response
 from ossft_ray.config import Evaluate, GuidedAlignment, Policy, SelfAlignment
 from ossft_ray.engines.installation import check_media
+from ossft_ray.engines.orphans import end_engines_with_this_process
 from ossft_ray.engines.repetition import repetition_end, seems_to_repeat
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.model_location import model_path
@@ -92,6 +93,7 @@ class VllmPolicy:
         if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
             settings["logprobs_mode"] = "processed_logprobs"
         self._lora = LoRARequest("policy", 1, policy.lora) if policy.lora else None
+        end_engines_with_this_process()
         try:
             # By default vLLM batches 128 requests at once, as a server; for offline work 1,024 on a large GPU.
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**settings), usage_context=UsageContext.LLM_CLASS)

@@ -97,22 +97,25 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-class Verifiers:
-    """The workers forked from the actor's fork server, and the fork server itself, without which they are orphans."""
+class Seen:
+    """Processes that are or were below the driver: without their parent, they are orphans that still run."""
 
-    def __init__(self) -> None:
-        self.seen: set[psutil.Process] = set()
+    def __init__(self, *words: str) -> None:
+        self._find, self._seen = named(*words), set[psutil.Process]()
 
     def __call__(self, driver: int) -> list[psutil.Process]:
-        self.seen.update(named("verification.fork_server")(driver))
-        return sorted((process for process in self.seen if is_alive(process)), key=lambda process: process.pid)
+        self._seen.update(self._find(driver))
+        return self.alive()
+
+    def alive(self) -> list[psutil.Process]:
+        return sorted(filter(is_alive, self._seen), key=lambda process: process.pid)
 
 
 VICTIMS: dict[str, Callable[[int], list[psutil.Process]]] = {
     "driver": lambda driver: [psutil.Process(driver)],
     "actor": named("MapWorker"),
-    "engine": named("VLLM::"),
-    "verifier": Verifiers(),
+    "engine": Seen("VLLM::"),
+    "verifier": Seen("verification.fork_server"),  # the workers, and the fork server itself
 }
 
 
@@ -155,9 +158,18 @@ def disturb(config: Path, kinds: list[str], rng: random.Random) -> list[str]:
         done.append(kind)
         if kind == "driver":
             driver.wait()
+            expect_no_orphans()
             driver = start(config)
     assert driver.wait() == 0, (config.parent / "output.txt").read_text()
     return done
+
+
+def expect_no_orphans() -> None:
+    """Nothing that belongs to a killed driver may stay, least of all an engine with its GPU memory."""
+    deadline = time.monotonic() + 30
+    while orphans := [process for seen in VICTIMS.values() if isinstance(seen, Seen) for process in seen.alive()]:
+        assert time.monotonic() < deadline, orphans
+        time.sleep(0.5)
 
 
 def test_twenty_kills_change_no_row(quiet: Any, tmp_path: Path) -> None:
