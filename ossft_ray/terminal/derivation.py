@@ -21,9 +21,7 @@ def print_derivation(output: str, manifest: dict[str, Any]) -> None:
     lines = [f"derived from {derived['from']}: {derived['ablation']}, {manifest['examples']:,} rows, no new tokens"]
     if count := sum(derived["not_sampled"].values()):
         stages, after = " and ".join(derived["not_sampled"]), _AFTER[derived["unsampled"]]
-        lines.append(
-            f"{count:,} problems needed the {stages} stage, which the run never sampled for them; they {after}"
-        )
+        lines.append(f"{count:,} problems needed the {stages} stage, never sampled for them in that run; they {after}")
     files = f"examples: {join(output, REWRITE)}"
     following = f"next: ossft score --config FILE --set run.output={output}"
     print_lines([origins_table(manifest), *(part for line in lines for part in wrapped(line)), files, following])
