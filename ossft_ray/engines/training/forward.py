@@ -43,6 +43,7 @@ class PolicyRunner:
         rows: MicroBatch,
         reference: Tensor | None = None,
         progress: float = 1.0,
+        with_ranks: bool = False,
     ) -> ForwardOutput:
         """One micro-batch; `reference` is log q of all examples' response tokens, in main memory."""
         tensors = collate(examples, batch, rows, self.packed)
@@ -51,15 +52,29 @@ class PolicyRunner:
         behavior = examples.behavior_logprobs
         logb_N = None if behavior is None else torch.from_numpy(behavior[index_N.numpy()]).to(self.device)
         tensors = tensors.to(self.device)
-        return ForwardOutput(tensors, self.module(tensors, LossInputs(logq_N, tensors.response_N, progress, logb_N)))
+        inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, with_ranks)
+        return ForwardOutput(tensors, self.module(tensors, inputs))
 
-    @torch.no_grad()
     def logprobs(self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None) -> Tensor:
         """log p of the batch's response tokens, in its order, in float32 in main memory; a collective call."""
-        logprobs = torch.zeros(int(examples.response_offsets[-1]))
+        return self._token_values(examples, batch, reference)[0]
+
+    def logprobs_and_ranks(self, examples: Examples, batch: Sequence[int]) -> Tensor:
+        """log p of the batch's response tokens, and their ranks from 1 on, as two rows; see `logprobs`."""
+        return self._token_values(examples, batch, with_ranks=True)
+
+    @torch.no_grad()
+    def _token_values(
+        self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None, with_ranks: bool = False
+    ) -> Tensor:
+        # float32 holds every rank below 2^24
+        values = torch.zeros(2 if with_ranks else 1, int(examples.response_offsets[-1]))
         for rows in self.assign(examples, batch)[self.rank]:
-            output = self.forward(examples, batch, rows, reference)
-            logprobs[output.tensors.response_index_N.cpu()] = output.losses.logprob_N.float().cpu()
-        shared = logprobs[torch.from_numpy(examples.response_index(batch))].to(self.device)
+            tensors, losses = self.forward(examples, batch, rows, reference, with_ranks=with_ranks)
+            index_N = tensors.response_index_N.cpu()
+            values[0, index_N] = losses.logprob_N.float().cpu()
+            if losses.rank_N is not None:
+                values[1, index_N] = losses.rank_N.float().cpu()
+        shared = values[:, torch.from_numpy(examples.response_index(batch))].to(self.device)
         torch.distributed.all_reduce(shared)  # each token belongs to one worker, and the others hold a zero
         return shared.cpu()
