@@ -44,15 +44,15 @@ def ablations_table(compared: Sequence[AblationFigures]) -> Table:
     """Rows, origins, and the gap of each ablation."""
     optional = [name for name in ("dropped", "not sampled") if any(_count(each, name) for each in compared)]
     has_gap = any(figures.scored for figures in compared)
-    gap = ("tokens", "mean\nlog p", "effective\nsample size") if has_gap else ()
+    gap = ("mean\nlog p", "effective\nsample\nsize") if has_gap else ()
     table = plain_table("ablation", "rows", *ORIGINS, *(name.replace(" ", "\n") for name in optional), *gap)
+    table.padding, table.columns[0].no_wrap = (0, 1, 0, 0), True  # so that it fits 80 columns
     for figures in compared:
         counts = [figures.rows, *(_count(figures, name) for name in (*ORIGINS, *optional))]
         cells = [f"{count:,}" for count in counts]
         if has_gap:
             sums = figures.gap.figures()
             known = sums["tokens"] > 0
-            cells += [f"{sums['tokens']:,}"]
             cells += [f"{sums[key]:.3f}" if known else "" for key in ("mean_logprob", "effective_sample_size")]
         table.add_row(figures.name, *cells)
     return table

@@ -19,7 +19,7 @@ class TokenSums:
 
     def add(self, output: ForwardOutput) -> None:
         """Add the tokens of one forward pass."""
-        _, logprob_N, c_N, entropy_N = output.losses
+        _, logprob_N, c_N, entropy_N, _ = output.losses
         p_N = logprob_N.exp()
         columns = torch.ones_like(p_N), -c_N * logprob_N, -logprob_N, p_N, p_N.square(), c_N, c_N.square(), entropy_N
         self._sums.index_add_(0, output.tensors.origin_N, torch.stack(columns, dim=1).double())
