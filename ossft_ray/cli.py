@@ -392,6 +392,37 @@ def export(run: str, output: str, push_to_hub: str | None, private: bool, **opti
         click.echo(f"pushed: {exported.url}")
 
 
+@ossft.command()
+@click.argument("run", metavar="RUN")
+@click.argument("output", metavar="[NEW]", required=False)
+@click.option("--ablation", metavar="NAME", help="What NEW keeps, such as no_guided or self_4; the table names all.")
+@click.option(
+    "--unsampled",
+    type=click.Choice(["fallback", "drop"]),
+    default="fallback",
+    show_default=True,
+    help="What becomes of problems that need a stage in which RUN drew no sample for them.",
+)
+@_options()
+def derive(run: str, output: str | None, ablation: str | None, unsampled: Any) -> None:
+    """Make the run of an ablation from a run's attempts, without one new token.
+
+    Without NEW and --ablation, print a table of all ablations of RUN: rows, origins and policy gap.
+    """
+    if (output is None) != (ablation is None):
+        raise click.UsageError("give both NEW and --ablation NAME, or neither for the table")
+    from ossft_ray.terminal.derivation import print_ablations, print_derivation
+
+    if output is None or ablation is None:
+        from ossft_ray.stages.derive.comparison import compare_ablations
+
+        print_ablations(run, compare_ablations(run, unsampled))
+    else:
+        from ossft_ray.stages.derive import derive
+
+        print_derivation(output, derive(run, output, ablation, unsampled))
+
+
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     """Run all stages under their progress bars, and print the results."""
     with StageBars() as bars:

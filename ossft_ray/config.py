@@ -350,6 +350,9 @@ class Train(Section):
     betas: tuple[BelowOne, BelowOne] = Field((0.9, 0.95), strict=False, description="AdamW's betas.")
     max_grad_norm: PositiveFloat = Field(1.0, description="Clip the gradient at this norm.")
     examples: str | None = Field(None, description="The rewrite folder of another run, to train on its examples.")
+    select: Literal["all", "first", "closest", "rsr", "shortest"] = Field(
+        "all", description="Which kept response of a problem to train on; see [choosing](choosing_responses.md)."
+    )
     iw_sft: IwSft = IwSft()
     psft: Psft = Psft()
     dft_k3: DftK3 = DftK3()

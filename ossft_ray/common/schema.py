@@ -66,7 +66,7 @@ EXAMPLE_SCHEMA = pa.schema(
     ]
 )
 # Columns that older files lack; they are read as nulls.
-_OPTIONAL = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs", "vote")
+_OPTIONAL = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs", "vote", "reference_ranks")
 
 # An unsolved problem of a run with [rewrite] fallback = "drop": its attempts, and no example.
 DROPPED_SCHEMA = pa.schema(
@@ -83,6 +83,7 @@ SCORE_SCHEMA = pa.schema(
         ("source", pa.string()),  # kept | expert_original
         ("token_ids", pa.list_(pa.int32())),  # of the response
         ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training
+        ("reference_ranks", pa.list_(pa.int32())),  # of each in that policy's distribution; the likeliest has rank 1
     ]
 )
 

@@ -32,6 +32,7 @@ class LossInputs:
     progress: float = 1.0
     behavior_logprob_N: Tensor | None = None
     weight_N: Tensor | None = None  # multiplies each token's part of the loss; no coefficient looks at it
+    with_ranks: bool = False  # whether `TokenLosses` has each target's rank
 
     def check(self, loss: Loss) -> None:
         """Check that these inputs have what `loss` needs of them.
@@ -63,6 +64,7 @@ class TokenLosses(NamedTuple):
     logprob_N: Tensor
     coefficient_N: Tensor
     entropy_N: Tensor  # of the next-token distribution, in nats
+    rank_N: Tensor | None = None  # int32; 1 for the likeliest token; on request
 
 
 def token_loss(
@@ -133,7 +135,7 @@ class _TokenLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_NC: Tensor, head_VC: Tensor, chunks: "_Chunks", head_gradients: list[Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         ctx.head_gradients, loss = head_gradients, chunks.loss
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         grad_hidden_NC = torch.empty_like(hidden_NC) if needs_hidden else None
@@ -144,6 +146,7 @@ class _TokenLoss(torch.autograd.Function):
             make = torch.empty_like if chunks.slices else torch.zeros_like  # the first chunk writes, the others add
             grad_head_VC = make(head_VC, dtype=sum_dtype)
         logprob_N, coefficient_N, entropy_N = (hidden_NC.new_empty(len(hidden_NC), dtype=chunks.wide) for _ in range(3))
+        rank_N = hidden_NC.new_empty(len(hidden_NC), dtype=torch.int32) if chunks.inputs.with_ranks else None
         needs_whole_responses = "response_T" in loss.needs
         if needs_whole_responses:  # every token is needed before the first gradient, hence an extra pass
             for chunk in chunks.slices:
@@ -155,6 +158,8 @@ class _TokenLoss(torch.autograd.Function):
             stats = chunks.statistics(chunk)
             assert stats.entropy_T is not None
             logprob_N[chunk], entropy_N[chunk] = stats.logprob_T, stats.entropy_T
+            if rank_N is not None:
+                rank_N[chunk] = chunks.ranks(chunk)
             if not needs_whole_responses:
                 coefficient_N[chunk] = loss.coefficient(stats)
             if not (needs_hidden or needs_head):
@@ -170,10 +175,10 @@ class _TokenLoss(torch.autograd.Function):
                 _add_product(grad_head_VC, grad_TV.T, weighted_TC, is_first=chunk.start == 0)
 
         ctx.grads, ctx.dtype = (grad_hidden_NC, grad_head_VC), head_VC.dtype
-        ctx.mark_non_differentiable(logprob_N, coefficient_N, entropy_N)
+        ctx.mark_non_differentiable(logprob_N, coefficient_N, entropy_N, *([] if rank_N is None else [rank_N]))
         loss_N = -coefficient_N * logprob_N
         total = loss_N.sum() if weight_N is None else (weight_N * loss_N).sum()
-        return total, logprob_N, coefficient_N, entropy_N
+        return total, logprob_N, coefficient_N, entropy_N, rank_N
 
     @staticmethod
     @once_differentiable
@@ -253,6 +258,12 @@ class _Chunks:
             torch.mm(hidden_TC.to(self.wide), self._wide_head_VC.T, out=logits_TV)
         else:
             torch.mm(hidden_TC, self.head_VC.T, out_dtype=self.wide, out=logits_TV)
+
+    def ranks(self, chunk: slice) -> Tensor:
+        """1 + the number of likelier tokens; of the chunk for which `statistics` was called last."""
+        targets_T = self.targets_N[chunk]
+        logits_TV = self._logits_TV[: len(targets_T)]
+        return 1 + (logits_TV > logits_TV.gather(1, targets_T[:, None])).sum(-1, dtype=torch.int32)
 
     def probability_less_onehot(self, chunk: slice) -> Tensor:
         """p - onehot, in the inputs' dtype; of the chunk for which `statistics` was called last."""

@@ -24,14 +24,17 @@ _PACKAGES = (
 _DATE = "date"  # that chat templates print as today's in this run
 
 
-def write_config(experiment: Experiment, machines: dict[str, float] | None = None) -> None:
+def write_config(
+    experiment: Experiment, machines: dict[str, float] | None = None, known: dict[str, Any] | None = None
+) -> None:
     """Write the run's `config.json`.
 
     `machines` counts `nodes`, `cpus` and `gpus` of the cluster that a stage runs on. If it is None, the counts that an
-    earlier stage recorded are kept.
+    earlier stage recorded are kept. `known` is the earlier content, if that is another run's.
     """
     folder = Folder.at(experiment.run.output)
-    known = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
+    if known is None:
+        known = folder.read_json(CONFIG) if folder.exists(CONFIG) else {}
     fingerprints = {
         stage: (folder / stage).read_json(MANIFEST)["fingerprint"]
         for stage in (REWRITE, SCORE, TRAIN)

@@ -46,9 +46,13 @@ def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: s
 
 def print_training(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
     """Steps, examples and cross-entropy, and the model's folder; `manifest` is that of `train/`."""
-    too_long = f" ({len(manifest['too_long']):,} set aside as too long)" if manifest["too_long"] else ""
+    left_out = [
+        *([f"{len(manifest['too_long']):,} set aside as too long"] if manifest["too_long"] else []),
+        *([f"{count:,} left out by train.select"] if (count := manifest.get("not_selected", 0)) else []),
+    ]
+    aside = f" ({', '.join(left_out)})" if left_out else ""
     steps = (
-        f"{manifest['steps']:,} steps on {manifest['examples']:,} examples{too_long}, "
+        f"{manifest['steps']:,} steps on {manifest['examples']:,} examples{aside}, "
         f"cross-entropy {manifest['cross_entropy']:.4f}"
     )
     print_lines([*wrapped(steps), f"model: {join(experiment.run.output, TRAIN, MODEL)}", f"next: {following}"])

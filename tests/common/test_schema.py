@@ -40,6 +40,7 @@ SCORES = {
     "source": "string",
     "token_ids": "list<item: int32>",
     "reference_logprobs": "list<item: float>",
+    "reference_ranks": "list<item: int32>",
 }
 
 

@@ -21,7 +21,9 @@ for vocabulary in (5, 1024, 3000):
     targets_T = torch.randint(vocabulary, (7,))
     targets_T[0] = 0
     logprob_TV, gradient_TV = logits_TV.double().log_softmax(-1), torch.full_like(logits_TV, 7.0)
+    before_TV = logits_TV.clone()
     logprob_T, entropy_T = softmax_statistics(logits_TV, targets_T, gradient_TV)
+    assert logits_TV.equal(before_TV), "ranks are read from them afterwards"
     expected_TV = logprob_TV.exp()
     entropy = torch.special.entr(expected_TV).sum(-1)
     expected_TV[range(7), targets_T] -= 1

@@ -63,6 +63,18 @@ def test_value_and_gradients_equal_the_unchunked(name: str, num_tokens: int, chu
     assert not any(part.requires_grad for part in (losses.logprob_N, losses.coefficient_N, losses.entropy_N))
 
 
+@pytest.mark.parametrize("chunk_tokens", [1, 5, None])
+def test_ranks_count_the_likelier_tokens_on_request(chunk_tokens: int | None) -> None:
+    hidden_NC, head_VC, targets_N, _ = _inputs(23)
+    assert token_loss(hidden_NC, head_VC, targets_N, make_loss("dft"), None, chunk_tokens).rank_N is None
+    losses = token_loss(hidden_NC, head_VC, targets_N, make_loss("dft"), LossInputs(with_ranks=True), chunk_tokens)
+    order_NV = (hidden_NC @ head_VC.T).argsort(-1, descending=True)
+    expected = [order.tolist().index(target) + 1 for order, target in zip(order_NV, targets_N.tolist(), strict=True)]
+    assert losses.rank_N is not None and losses.rank_N.tolist() == expected
+    losses.loss.backward()
+    assert hidden_NC.grad is not None, "ranks do not disturb the gradient"
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_tied_embeddings_get_both_gradients(name: str) -> None:
     _, table_VC, targets_N, inputs = _inputs(23)

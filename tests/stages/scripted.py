@@ -4,14 +4,26 @@ import asyncio
 import json
 import random
 import shutil
+from collections import Counter
+from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment, resolve
+from ossft_ray.engines.in_flight import InFlight
 from ossft_ray.engines.vllm_policy import EngineDied, Sampling
 from ossft_ray.playground.arithmetic import training_problems
+from ossft_ray.policy.chat import load_chat
+from ossft_ray.policy.rendered_prompts import RenderedPrompts
+from ossft_ray.run_folder.provenance import write_config
+from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.evaluate.worker import EvaluateWorker
+from ossft_ray.stages.rewrite.ingest import shard_input
+from ossft_ray.stages.rewrite.inputs import rewrite_inputs
+from ossft_ray.stages.rewrite.manifest import manifest_figures
 from ossft_ray.stages.rewrite.worker import RewriteWorker
 from ossft_ray.verification import Verdict
 
@@ -161,3 +173,42 @@ def rows_by_id(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
         for row in folder.read_table(part).to_pylist():
             rows.setdefault(row["problem_id"], []).append(row)
     return rows
+
+
+class LocalWorker(ScriptedWorker):
+    """A scripted worker in this process, without Ray."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, self.worker_id = experiment, "local"
+        self.folder = Folder.at(experiment.run.output) / "rewrite"
+        self.chat = load_chat(experiment.policy)
+        self.prompts = RenderedPrompts(self.chat, 200)
+        self.in_flight, self.policy = InFlight(100), self.start_policy()
+        self.progress, self.interruptions = {}, Counter()
+        self.metrics = MagicMock()
+
+    async def verify(self, problem: Problem, response: str) -> Verdict:
+        """As a scripted worker, but no answer is read, which real verifiers would then have to compare."""
+        return replace(await super().verify(problem, response), extracted=None)
+
+    async def sample(self, prompt: Any, sampling: Sampling, seed: int, request_id: str) -> Response:
+        response: Response = await self.policy.sample([], sampling, seed, request_id)
+        return response
+
+
+def rewrite_locally(experiment: Experiment) -> dict[str, Any]:
+    """Rewrite with a scripted policy in this process, and return the manifest."""
+    run = Run(experiment)
+    folder = run.folder / "rewrite"
+    begin_stage(folder, rewrite_inputs(run))
+    manifest = shard_input(run, folder)
+
+    async def process() -> None:
+        worker = LocalWorker(experiment)
+        for part in manifest.part_names:
+            await worker.process(part)
+
+    asyncio.run(process())
+    complete = finish_stage(folder, rewrite_inputs(run), manifest_figures(folder, manifest))
+    write_config(experiment)
+    return complete

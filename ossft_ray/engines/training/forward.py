@@ -45,6 +45,7 @@ class PolicyRunner:
         rows: MicroBatch,
         reference: Tensor | None = None,
         progress: float = 1.0,
+        with_ranks: bool = False,
     ) -> ForwardOutput:
         """One micro-batch; `reference` is log q of all examples' response tokens, in main memory."""
         tensors = collate(examples, batch, rows, self.packed)
@@ -57,7 +58,7 @@ class PolicyRunner:
             weight_R = torch.from_numpy(examples.problem_weights[members_of(batch, rows)]).float()
             weight_N = weight_R[tensors.response_N].to(self.device)
         tensors = tensors.to(self.device)
-        inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, weight_N)
+        inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, weight_N, with_ranks)
         return ForwardOutput(tensors, self.module(tensors, inputs), weight_N)
 
     def total_weight(self, examples: Examples, batch: Sequence[int]) -> float:
@@ -65,22 +66,33 @@ class PolicyRunner:
         lengths = examples.response_lengths[batch]
         return float(lengths @ examples.problem_weights[batch] if self.settings.weigh == "problems" else lengths.sum())
 
-    @torch.no_grad()
-    def logprobs(
-        self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None, grow: bool = False
-    ) -> Tensor:
-        """log p of the batch's response tokens, in its order, in float32 in main memory; a collective call.
+    def logprobs(self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None) -> Tensor:
+        """log p of the batch's response tokens, in its order, in float32 in main memory; a collective call."""
+        return self._token_values(examples, batch, reference)[0]
 
-        `grow` lets later passes grow with the memory that these leave. A trainer's passes need more, for gradients.
+    def logprobs_and_ranks(self, examples: Examples, batch: Sequence[int]) -> Tensor:
+        """log p of the batch's response tokens, and their ranks from 1 on, as two rows; see `logprobs`.
+
+        For scoring: later passes grow with the memory that these leave. A trainer's passes need more, for gradients.
         """
-        logprobs = torch.zeros(int(examples.response_offsets[-1]))
+        values = self._token_values(examples, batch, for_scores=True)
+        self.pass_size.grow()
+        return values
+
+    @torch.no_grad()
+    def _token_values(
+        self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None, for_scores: bool = False
+    ) -> Tensor:
+        # float32 holds every rank below 2^24
+        values = torch.zeros(2 if for_scores else 1, int(examples.response_offsets[-1]))
         for number, rows in enumerate(self.assign(examples, batch)[self.rank]):
             num_tokens = sum(int(examples.lengths[batch[index]]) for row in rows for index in row)
-            with self.pass_size.measured(number, num_tokens) if grow else nullcontext():
-                output = self.forward(examples, batch, rows, reference)
-            logprobs[output.tensors.response_index_N.cpu()] = output.losses.logprob_N.float().cpu()
-        if grow:
-            self.pass_size.grow()
-        shared = logprobs[torch.from_numpy(examples.response_index(batch))].to(self.device)
+            with self.pass_size.measured(number, num_tokens) if for_scores else nullcontext():
+                output = self.forward(examples, batch, rows, reference, with_ranks=for_scores)
+            index_N = output.tensors.response_index_N.cpu()
+            values[0, index_N] = output.losses.logprob_N.float().cpu()
+            if output.losses.rank_N is not None:
+                values[1, index_N] = output.losses.rank_N.float().cpu()
+        shared = values[:, torch.from_numpy(examples.response_index(batch))].to(self.device)
         torch.distributed.all_reduce(shared)  # each token belongs to one worker, and the others hold a zero
         return shared.cpu()

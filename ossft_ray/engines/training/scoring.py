@@ -3,7 +3,7 @@
 Runs in each worker of a process group, like the trainer, and with the same forward pass.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,16 @@ from ossft_ray.engines.training.diagnosis import explain_out_of_memory
 from ossft_ray.engines.training.forward import PolicyRunner
 from ossft_ray.engines.training.policy_model import PolicyLoss, load_model
 from ossft_ray.method.coefficients import make_loss
+
+
+class TokenScores(NamedTuple):
+    """The scores of a response: for each token its log p, in float32, and its rank in the policy's distribution.
+
+    The likeliest token has rank 1.
+    """
+
+    logprobs: list[float]
+    ranks: list[int]
 
 
 class Scorer:
@@ -36,10 +46,12 @@ class Scorer:
         self._runner = PolicyRunner(sharded, device, settings, packed)
         self.num_workers = self._runner.num_workers
 
-    def logprobs(self, examples: Examples) -> list[list[float]]:
-        """log p of each example's response tokens, in float32, the same on every worker; a collective call."""
-        logprobs = self._runner.logprobs(examples, range(len(examples)), grow=True).numpy()
-        return [of_one.tolist() for of_one in np.split(logprobs, examples.response_offsets[1:-1])]
+    def scores(self, examples: Examples) -> list[TokenScores]:
+        """The scores of each example's response tokens, the same on every worker; a collective call."""
+        logprobs, ranks = self._runner.logprobs_and_ranks(examples, range(len(examples))).numpy()
+        ends = examples.response_offsets[1:-1]
+        of_each = zip(np.split(logprobs, ends), np.split(ranks.astype(np.int32), ends), strict=True)
+        return [TokenScores(of_one.tolist(), ranks_of_one.tolist()) for of_one, ranks_of_one in of_each]
 
     def broadcast(self, names: list[str]) -> list[str]:
         """Worker 0's list, on every worker; a collective call."""

@@ -111,18 +111,28 @@ class AttemptLog:
                 self._keys[line["end"], attempt.stage, attempt.index] = GradingKey(*line["grading_key"])
 
     def _read_rows(self, rows: list[dict[str, Any]]) -> None:
-        """Read the attempts that EXAMPLE or DROPPED rows record; the kept ones with their responses."""
+        for problem_id, attempts in recorded_attempts(rows).items():
+            self._attempts.setdefault(problem_id, {}).update(attempts)
         for row in rows:
-            attempts = self._attempts.setdefault(row["problem_id"], {})
             key = GradingKey.of(Problem(**{name: row[name] for name in PROBLEM_SCHEMA.names}))
-            for values, extracted in zip(row["attempts"], row["attempt_answers"], strict=True):
-                text = values.pop("response")
-                response = Response(text, [], values["finish_reason"]) if text is not None else None
-                attempt = Attempt(**values, response=response, extracted=extracted)
-                attempts.setdefault((attempt.stage, attempt.index), attempt)
-                self._keys[row["problem_id"], attempt.stage, attempt.index] = key
-            if row.get("kept_index") is not None:
-                kept = attempts[row["origin"], row["kept_index"]]
-                logprobs = row.get("behavior_logprobs")
-                response = Response(row["response"], row["response_token_ids"], kept.finish_reason, logprobs=logprobs)
-                attempts[row["origin"], row["kept_index"]] = dataclasses.replace(kept, response=response)
+            for attempt in row["attempts"]:
+                self._keys[row["problem_id"], attempt["stage"], attempt["index"]] = key
+
+
+def recorded_attempts(rows: list[dict[str, Any]]) -> dict[str, dict[tuple[Stage, int], Attempt]]:
+    """The attempts that EXAMPLE or DROPPED rows record, by problem, stage and index; kept ones have their tokens."""
+    found: dict[str, dict[tuple[Stage, int], Attempt]] = {}
+    for row in rows:
+        attempts = found.setdefault(row["problem_id"], {})
+        answers = row["attempt_answers"] or [None] * len(row["attempts"])  # older rows lack them
+        for values, extracted in zip(row["attempts"], answers, strict=True):
+            text = values["response"]
+            response = Response(text, [], values["finish_reason"]) if text is not None else None
+            attempt = Attempt(**{**values, "response": response}, extracted=extracted)
+            attempts.setdefault((attempt.stage, attempt.index), attempt)
+        if row.get("kept_index") is not None:
+            kept = attempts[row["origin"], row["kept_index"]]
+            logprobs = row.get("behavior_logprobs")
+            response = Response(row["response"], row["response_token_ids"], kept.finish_reason, logprobs=logprobs)
+            attempts[row["origin"], row["kept_index"]] = dataclasses.replace(kept, response=response)
+    return found

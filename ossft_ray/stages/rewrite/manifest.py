@@ -2,17 +2,18 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS, Problem, RewriteResult, Stage
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
+from ossft_ray.method.acceptance import Verify
 from ossft_ray.method.suspects import find_suspect
 from ossft_ray.run_folder.parts import counts_of_parts
 from ossft_ray.run_folder.sessions import session_phases
-from ossft_ray.stages.rewrite.attempt_log import EXTRA_WORK, AttemptLog
+from ossft_ray.stages.rewrite.attempt_log import EXTRA_WORK
 from ossft_ray.stages.rewrite.ingest import InputManifest
 
 _WORK = ("attempts", "generated_tokens", "prompt_tokens")
@@ -21,11 +22,17 @@ _NOT_SHOWN = ("num_parts", "sources", "longest_problem")  # of the input
 
 async def part_counts(
     results: list[tuple[Problem, RewriteResult]],
-    log: AttemptLog,
     prompt_tokens: Callable[[Problem, Stage], Awaitable[int]],
-    is_same_answer: Callable[[Problem, str, str], Awaitable[bool]],
+    verify: Verify,
 ) -> dict[str, Any]:
-    """The counts of a part: kept work (`attempts`, `generated_tokens`, `prompt_tokens`), extra work, and suspects."""
+    """The counts of a part: kept work (`attempts`, `generated_tokens`, `prompt_tokens`), reasons and suspects.
+
+    `verify` is asked whether two answers that were read from responses are equal.
+    """
+
+    async def is_same(problem: Problem, answer: str, other: str) -> bool:
+        return (await verify(replace(problem, answer=answer), rf"\boxed{{{other}}}")).correct
+
     counts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     suspects = []
@@ -40,10 +47,9 @@ async def part_counts(
             num_drawn = sum(a.stage == stage and a.reason != PROMPT_TOO_LONG for a in result.attempts)
             if num_drawn:
                 counts["prompt_tokens"] += num_drawn * await prompt_tokens(problem, stage)
-        if (suspect := await find_suspect(result.attempts, partial(is_same_answer, problem))) is not None:
+        if (suspect := await find_suspect(result.attempts, partial(is_same, problem))) is not None:
             suspects.append({"problem_id": problem.problem_id, "answer": problem.answer, **asdict(suspect)})
-    extra = log.extra_work([(p.problem_id, attempt) for p, result in results for attempt in result.attempts])
-    return {**counts, **extra, "reasons": reasons, "suspects": suspects}
+    return {**counts, "reasons": reasons, "suspects": suspects}
 
 
 def manifest_figures(folder: Folder, input_manifest: InputManifest) -> dict[str, Any]:

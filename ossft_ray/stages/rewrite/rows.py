@@ -8,6 +8,17 @@ from ossft_ray.method.prompts import complete_solution, solve_prompt
 from ossft_ray.policy.chat import Chat
 
 
+def part_rows(
+    results: list[tuple[Problem, RewriteResult]], chat: Chat, experiment: Experiment
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """The EXAMPLE rows of a part, its DROPPED rows, and how many expert solutions got their answer appended."""
+    examples = [row for problem, result in results for row in example_rows(problem, result, chat, experiment)]
+    dropped = [dropped_row(problem, result, experiment) for problem, result in results if not result.origin]
+    from_experts = [row for row in examples if row["origin"] == "expert"]
+    appended = sum(not row["response"].endswith(row["expert_solution"]) for row in from_experts)
+    return examples, dropped, appended
+
+
 def example_rows(problem: Problem, result: RewriteResult, chat: Chat, experiment: Experiment) -> list[dict[str, Any]]:
     """One row for each kept response, or one with the expert's solution; none for a dropped problem.
 

@@ -17,7 +17,7 @@ from ossft_ray.run_folder.parts import write_part
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
 from ossft_ray.stages.rewrite.manifest import part_counts
 from ossft_ray.stages.rewrite.regrading import regrade
-from ossft_ray.stages.rewrite.rows import dropped_row, example_rows
+from ossft_ray.stages.rewrite.rows import part_rows
 
 
 class RewriteWorker(RolloutWorker):
@@ -35,7 +35,8 @@ class RewriteWorker(RolloutWorker):
         problems, log = await asyncio.to_thread(self.read, part)
         progress = self.progress[part] = Counter()
         results = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in problems))
-        counts = await part_counts(results, log, self.prompt_tokens, self.is_same_answer)
+        counts = await part_counts(results, self.prompt_tokens, self.verify)
+        counts |= log.extra_work([(each.problem_id, made) for each, result in results for made in result.attempts])
         counts |= {"host": socket.gethostname(), "started": started, "ended": time.time()}
         await asyncio.to_thread(self.write, part, results, counts)  # other parts are being worked on
         await asyncio.to_thread(log.delete)
@@ -46,11 +47,7 @@ class RewriteWorker(RolloutWorker):
 
     def write(self, part: str, results: list[tuple[Problem, RewriteResult]], counts: dict[str, Any]) -> None:
         """Write the part's rows."""
-        experiment = self.experiment
-        examples = [row for problem, result in results for row in example_rows(problem, result, self.chat, experiment)]
-        dropped = [dropped_row(problem, result, experiment) for problem, result in results if not result.origin]
-        from_experts = [row for row in examples if row["origin"] == "expert"]
-        appended = sum(not row["response"].endswith(row["expert_solution"]) for row in from_experts)
+        examples, dropped, appended = part_rows(results, self.chat, self.experiment)
         write_part(self.folder, part, examples, dropped, counts | {"answers_appended": appended})
 
     async def rewrite(self, problem: Problem, log: AttemptLog, progress: Counter[str]) -> tuple[Problem, RewriteResult]:
@@ -85,10 +82,6 @@ class RewriteWorker(RolloutWorker):
             progress.update(["problems", result.origin or "dropped"])
             self.metrics.count("ossft_problems", origin=result.origin or "dropped")
         return problem, result
-
-    async def is_same_answer(self, problem: Problem, answer: str, other: str) -> bool:
-        """Whether the problem's verifier takes two answers that were read from responses as equal."""
-        return (await self.compare_answers(problem, answer, other)).correct
 
     async def prompt_tokens(self, problem: Problem, stage: Stage) -> int:
         prompt = stage_prompt(stage, problem, self.experiment.rewrite, self.experiment.prompts)

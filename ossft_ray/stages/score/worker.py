@@ -135,14 +135,15 @@ def _score(scorer: Any, responses: list[UnscoredResponse]) -> list[dict[str, Any
     examples = [
         TokenizedExample(each.problem_id, each.encoded.prompt, each.encoded.response) for each in distinct.values()
     ]
-    logprobs = dict(zip(distinct, scorer.logprobs(Examples.build(examples)), strict=True))
+    scores = dict(zip(distinct, scorer.scores(Examples.build(examples)), strict=True))
     return [
         {
             "problem_id": response.problem_id,
             "origin": response.origin,
             "source": response.source,
             "token_ids": response.encoded.response,
-            "reference_logprobs": logprobs[key],
+            "reference_logprobs": scores[key].logprobs,
+            "reference_ranks": scores[key].ranks,
         }
         for response, key in zip(responses, keys, strict=True)
     ]

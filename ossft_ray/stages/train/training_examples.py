@@ -13,7 +13,8 @@ from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import PARTS
-from ossft_ray.stages.train.reference_logprobs import read_reference_logprobs
+from ossft_ray.stages.train.reference_scores import LOSSES_FROM_SCORES, ReferenceScores, read_reference_scores
+from ossft_ray.stages.train.selection import Candidate, Select, select_responses
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,23 @@ class TrainingExamples:
     holdout: Examples | None  # measured on, not trained on
     too_long: list[str]  # problem ids, set aside
     num_reencoded: int  # responses of a policy with another tokenizer
+    num_not_selected: int = 0  # responses that `train.select` left out
 
 
 def load_training_examples(
     source: Folder, chat: Chat, experiment: Experiment, scores: Folder | None = None
 ) -> TrainingExamples:
-    """All rows that fit, encoded; with log-probabilities of the reference from `scores`, or those of the sampling.
+    """The rows that fit, of each problem those that `train.select` chooses, encoded.
+
+    Each comes with log-probabilities of the reference from `scores`, or those of the sampling, if the loss needs them.
 
     Raises:
         InputError: nothing is left to train on or to measure on, or a response lacks what the loss needs.
     """
     settings = experiment.train
-    references = {} if scores is None else read_reference_logprobs(scores)
-    trained: list[TokenizedExample] = []
-    held_out: list[TokenizedExample] = []
+    references = {} if scores is None else read_reference_scores(scores)
+    examples: list[TokenizedExample] = []
+    candidates: list[Candidate] = []
     too_long, num_reencoded = [], 0
     for file, row in _read_rows(source):
         problem_id, encoded = row["problem_id"], encode_example(row, chat, experiment)
@@ -46,15 +50,15 @@ def load_training_examples(
             too_long.append(problem_id)
             continue
         reference = references.get((problem_id, tuple(encoded.response)))
-        if scores is not None and (reference is None or len(reference) != len(encoded.response)):
-            raise InputError(
-                f"{scores.path}: has no log-probabilities of the response of problem {problem_id} as it is trained on; "
-                "run `ossft score --start-over`"
-            )
+        if scores is not None:
+            _check_scores(reference, scores, problem_id, len(encoded.response), settings.select)
+        candidates.append(Candidate(problem_id, len(encoded.response), *(reference or ())))
+        logprobs = reference.logprobs if reference and settings.loss in LOSSES_FROM_SCORES else None
         behavior = _behavior_logprobs(row, encoded, file) if settings.loss == "is" else None
-        group = held_out if is_held_out(problem_id, settings.holdout, experiment.run.seed) else trained
         tokens = encoded.prompt, encoded.response
-        group.append(TokenizedExample(problem_id, *tokens, row["origin"], reference, behavior))
+        examples.append(TokenizedExample(problem_id, *tokens, row["origin"], logprobs, behavior))
+    selected = [examples[index] for index in select_responses(candidates, settings.select)]
+    trained, held_out = _split(selected, settings.holdout, experiment.run.seed)
     if not trained:
         reason = (
             f"{len(too_long)} examples, all longer than train.max_length = {settings.max_length} tokens; raise it"
@@ -68,7 +72,31 @@ def load_training_examples(
             f"{settings.holdout} holds none out; raise it"
         )
     holdout = Examples.build(held_out) if held_out else None
-    return TrainingExamples(Examples.build(trained), holdout, too_long, num_reencoded)
+    num_not_selected = len(examples) - len(selected)
+    return TrainingExamples(Examples.build(trained), holdout, too_long, num_reencoded, num_not_selected)
+
+
+def _split(
+    examples: list[TokenizedExample], share: float, seed: int
+) -> tuple[list[TokenizedExample], list[TokenizedExample]]:
+    """The examples to train on, and the holdout."""
+    groups: tuple[list[TokenizedExample], list[TokenizedExample]] = [], []
+    for example in examples:
+        groups[is_held_out(example.problem_id, share, seed)].append(example)
+    return groups
+
+
+def _check_scores(
+    reference: ReferenceScores | None, scores: Folder, problem_id: str, num_tokens: int, select: Select
+) -> None:
+    """Raise InputError if a response to train on is not scored as `[train]` needs it."""
+    lacking = ""
+    if reference is None or len(reference.logprobs) != num_tokens:
+        lacking = f"no log-probabilities of the response of problem {problem_id} as it is trained on"
+    elif select == "rsr" and reference.ranks is None:
+        lacking = 'no ranks of tokens, which train.select = "rsr" needs (an older version scored them)'
+    if lacking:
+        raise InputError(f"{scores.path}: has {lacking}; run `ossft score --start-over`")
 
 
 def _read_rows(source: Folder) -> Iterator[tuple[str, dict[str, Any]]]:

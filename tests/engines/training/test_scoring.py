@@ -46,15 +46,17 @@ def build(references: list[list[float]] | None = None) -> Examples:
     return Examples.build(list(map(TokenizedExample, *columns)))
 
 
-def plain_logprobs() -> list[list[float]]:
-    """The values of transformers in float32, one response after the other."""
+def plain_scores() -> tuple[list[list[float]], list[list[int]]]:
+    """log p and ranks by transformers in float32, one response after the other."""
     model = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32)
-    rows = []
+    logprobs, ranks = [], []
     for prompt, response in zip(*make_texts(), strict=True):
         with torch.no_grad():
             logprob_TV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        rows.append(logprob_TV.gather(1, torch.tensor(response)[:, None])[:, 0].tolist())
-    return rows
+        of_response_T1 = logprob_TV.gather(1, torch.tensor(response)[:, None])
+        logprobs.append(of_response_T1[:, 0].tolist())
+        ranks.append((1 + (logprob_TV > of_response_T1).sum(-1)).tolist())
+    return logprobs, ranks
 
 
 def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> None:
@@ -63,9 +65,11 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
     for variant in variants:
         settings, policy = SETTINGS.model_copy(update=variant), Policy(model="playground")
         scorer = Scorer(policy, settings)
-        logprobs = scorer.logprobs(build())
+        scores = scorer.scores(build())
+        logprobs = [of_one.logprobs for of_one in scores]
         assert scorer.broadcast([f"of worker {rank}"]) == ["of worker 0"]
-        measured.append((logprobs, next(Trainer(policy, settings, 0, build(logprobs)).steps())))
+        ranks = [of_one.ranks for of_one in scores]
+        measured.append((logprobs, ranks, next(Trainer(policy, settings, 0, build(logprobs)).steps())))
     (folder / f"measured-{rank}.json").write_text(json.dumps(measured))
     torch.distributed.destroy_process_group()
 
@@ -75,13 +79,16 @@ def test_scores_are_those_of_transformers_and_of_the_trainers_first_step(num_wor
     variants = VARIANTS[num_workers]
     torch.multiprocessing.spawn(_worker, (num_workers, tmp_path, variants), num_workers)
     measured = [json.loads((tmp_path / f"measured-{rank}.json").read_text()) for rank in range(num_workers)]
-    assert all([logprobs for logprobs, _ in of_one] == [logprobs for logprobs, _ in measured[0]] for of_one in measured)
-    plain = plain_logprobs()
-    for variant, (logprobs, first_step) in zip(variants, measured[0], strict=True):
+    assert all([scores for *scores, _ in of_one] == [scores for *scores, _ in measured[0]] for of_one in measured)
+    plain, plain_ranks = plain_scores()
+    for variant, (logprobs, ranks, first_step) in zip(variants, measured[0], strict=True):
         precision = variant.get("precision", "fp32")
         assert [len(of_one) for of_one in logprobs] == [len(of_one) for of_one in plain]
         differences = np.abs(np.concatenate(logprobs) - np.concatenate(plain))
         assert differences.max() < LARGEST[precision] and differences.mean() < MEAN[precision], variant
+        assert [len(of_one) for of_one in ranks] == [len(of_one) for of_one in plain]
+        same = np.mean(np.concatenate(ranks) == np.concatenate(plain_ranks))
+        assert same > (0.99 if precision == "fp32" else 0.5), variant  # near ties may change places
         # the weight of iw_sft is the mean ratio of a response to what it was before training
         rounding = 1e-6 if precision == "fp32" else 1e-2
         assert first_step["coefficient_mean"] == pytest.approx(1, abs=rounding), variant
@@ -98,9 +105,9 @@ class _GrowingSize(PassSize):
 def _growing_worker(rank: int, folder: Path) -> None:
     join_group(rank, 1, folder)
     scorer = Scorer(Policy(model="playground"), SETTINGS)
-    once = scorer.logprobs(build())
+    once = [of_one.logprobs for of_one in scorer.scores(build())]
     scorer._runner.pass_size = size = _GrowingSize(SETTINGS.model_copy(update={"micro_batch_tokens": 90}), "cpu")
-    often = [scorer.logprobs(build()) for _ in range(3)]
+    often = [[of_one.logprobs for of_one in scorer.scores(build())] for _ in range(3)]
     trainer = Trainer(Policy(model="playground"), SETTINGS, 0, build(once))
     trainer._runner.pass_size = fixed = _GrowingSize(SETTINGS, "cpu")
     trainer._runner.logprobs(build(), range(21), trainer.reference)

@@ -24,6 +24,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment, Policy, resolve
 from ossft_ray.distributed.progress import ALREADY_COMPLETE
+from ossft_ray.engines.training.scoring import TokenScores
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.example_tokens import EncodedExample
 from ossft_ray.run_folder.names import INPUTS, MANIFEST
@@ -114,6 +115,8 @@ def test_values_are_those_of_transformers(scored: tuple[Path, list[dict[str, Any
                 logprob_TV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
             plain = logprob_TV.gather(1, torch.tensor(response)[:, None])[:, 0].tolist()
             assert entry["reference_logprobs"] == pytest.approx(plain, rel=0, abs=TOLERANCE)
+            likelier = logprob_TV > torch.tensor(plain)[:, None] + TOLERANCE
+            assert all(rank > count for rank, count in zip(entry["reference_ranks"], likelier.sum(-1), strict=True))
 
 
 def test_manifest_is_a_hand_computation_on_the_rows(scored: tuple[Path, list[dict[str, Any]], Any]) -> None:
@@ -273,9 +276,10 @@ def test_the_next_group_is_read_while_one_is_scored() -> None:
 
 def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
     class Scorer:
-        def logprobs(self, examples: Any) -> list[list[float]]:
+        def scores(self, examples: Any) -> list[TokenScores]:
             rows = np.split(examples.token_ids, examples.offsets[1:-1])
-            return [(-row[start:]).tolist() for row, start in zip(rows, examples.prompt_lengths, strict=True)]
+            responses = [row[start:] for row, start in zip(rows, examples.prompt_lengths, strict=True)]
+            return [TokenScores((-response).tolist(), (response + 1).tolist()) for response in responses]
 
     group = [
         make_part("part-0.parquet", 2),
@@ -291,6 +295,9 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
         assert [row["reference_logprobs"] for row in rows] == [
             [-float(token) for token in response.encoded.response] for response in part.responses
         ]
+        assert [row["reference_ranks"] for row in rows] == [
+            [token + 1 for token in response.encoded.response] for response in part.responses
+        ]
         counts = read_counts(folder, part.name)
         assert (counts["tokens"], counts["too_long"]) == (2 * len(rows), {"kept": len(rows)})
 
@@ -298,8 +305,8 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
 class FakeScorer:
     num_workers = 1
 
-    def logprobs(self, examples: Any) -> list[list[float]]:
-        return [[-1.0] * length for length in examples.response_lengths]
+    def scores(self, examples: Any) -> list[TokenScores]:
+        return [TokenScores([-1.0] * length, [1] * length) for length in examples.response_lengths]
 
 
 def test_only_parts_whose_examples_have_changed_are_scored_again(

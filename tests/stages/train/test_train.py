@@ -23,7 +23,7 @@ from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.stages.train.reference_logprobs import score_folder
+from ossft_ray.stages.train.reference_scores import score_folder
 from ossft_ray.stages.train.stage import train
 from ossft_ray.stages.train.training_examples import TrainingExamples, is_held_out, load_training_examples
 from tests.engines.training.plain_training import train_plainly

@@ -1,0 +1,57 @@
+"""The scores of the kept responses under the policy before training, from the run's `score/` folder."""
+
+from typing import NamedTuple
+
+from ossft_ray.common.errors import InputError
+from ossft_ray.common.schema import SCORE_SCHEMA, check_table
+from ossft_ray.common.storage import Folder
+from ossft_ray.run_folder.names import MANIFEST, PARTS, REWRITE, SCORE
+from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.run_folder.stage_folder import changed_inputs
+from ossft_ray.stages.score.stage import score_inputs
+from ossft_ray.stages.score.worker import KEPT
+from ossft_ray.stages.train.selection import FROM_SCORES
+
+LOSSES_FROM_SCORES = ("iw_sft", "dft_k3")  # psft refreshes its reference while it trains
+
+
+class ReferenceScores(NamedTuple):
+    """log q of each token of a response, and its rank; older scores lack the ranks."""
+
+    logprobs: list[float]
+    ranks: list[int] | None
+
+
+def read_reference_scores(scores: Folder) -> dict[tuple[str, tuple[int, ...]], ReferenceScores]:
+    """The scores by problem and response: a problem may have several kept responses."""
+    found = {}
+    for name in scores.names(PARTS):
+        for row in check_table(scores.read_table(name), SCORE_SCHEMA, f"{scores.path}/{name}").to_pylist():
+            if row["source"] == KEPT:
+                scored = ReferenceScores(row["reference_logprobs"], row["reference_ranks"])
+                found[row["problem_id"], tuple(row["token_ids"])] = scored
+    return found
+
+
+def score_folder(run: Run, source: Folder) -> Folder | None:
+    """The complete scores of the examples in `source`; None if neither `train.loss` nor `train.select` needs them.
+
+    Raises:
+        InputError: there are none yet, or they are of other examples or another policy.
+    """
+    loss, select = run.experiment.train.loss, run.experiment.train.select
+    if loss not in LOSSES_FROM_SCORES and select not in FROM_SCORES:
+        return None
+    folder = run.folder / SCORE
+    if not folder.exists(MANIFEST):
+        is_for_loss = loss in LOSSES_FROM_SCORES
+        need = f'train.loss = "{loss}"' if is_for_loss else f'train.select = "{select}"'
+        raise InputError(
+            f"{folder.path}: no complete scores (no {MANIFEST}), which {need} needs; run `ossft score` first"
+        )
+    if changed := changed_inputs(folder, score_inputs(run, source)):
+        again = "`ossft score`" if all(change.key == REWRITE for change in changed) else "`ossft score --start-over`"
+        raise InputError(
+            f"{folder.path} was made with different settings: {'; '.join(map(str, changed))}. Run {again} first."
+        )
+    return folder
