@@ -226,19 +226,23 @@ class _Chunks:
         shape = (min(chunk_tokens, num_tokens), head_VC.shape[0])
         self._uses_kernel = hidden_NC.is_cuda and self.wide == torch.float32
         self._logits_TV = hidden_NC.new_empty(shape, dtype=self.wide)
-        # of p, and later of p - onehot, which the kernel writes at once in the inputs' type
-        self._probability_TV = hidden_NC.new_empty(shape, dtype=hidden_NC.dtype if self._uses_kernel else self.wide)
+        # of p, and later of p - onehot, which the kernel writes at once in the inputs' type, and only for a gradient
+        self._probability_TV: Tensor | None = None
+        if not self._uses_kernel or hidden_NC.requires_grad or head_VC.requires_grad:
+            self._probability_TV = hidden_NC.new_empty(shape, dtype=hidden_NC.dtype if self._uses_kernel else self.wide)
 
     def statistics(self, chunk: slice) -> TokenStats:
         """What a coefficient may look at; leaves the chunk's probabilities in their matrix."""
         targets_T = self.targets_N[chunk]
-        logits_TV, probability_TV = self._logits_TV[: len(targets_T)], self._probability_TV[: len(targets_T)]
+        logits_TV = self._logits_TV[: len(targets_T)]
+        probability_TV = None if self._probability_TV is None else self._probability_TV[: len(targets_T)]
         self._multiply(self.hidden_NC[chunk], logits_TV)
         if self._uses_kernel:
             from ossft_ray.engines.softmax_kernel import softmax_statistics  # Triton is not on every machine
 
             logprob_T, entropy_T = softmax_statistics(logits_TV, targets_T, probability_TV)
         else:
+            assert probability_TV is not None
             torch.softmax(logits_TV, -1, out=probability_TV)
             # the log of the softmax's denominator, from its largest term: max p is at least 1 / V, so its log is exact
             log_normaliser_T = logits_TV.amax(-1) - probability_TV.amax(-1).log()
@@ -267,6 +271,7 @@ class _Chunks:
 
     def probability_less_onehot(self, chunk: slice) -> Tensor:
         """p - onehot, in the inputs' dtype; of the chunk for which `statistics` was called last."""
+        assert self._probability_TV is not None
         targets_T = self.targets_N[chunk]
         probability_TV = self._probability_TV[: len(targets_T)]
         if not self._uses_kernel:
