@@ -40,7 +40,8 @@ def ours(folder: Path, shape: str, num_steps: int, lora: bool, profile: str = ""
     """The figures of the engine of `ossft train`, without Ray; `profile`: a file for the last step's kernels."""
     began = time.perf_counter()
     join_group(folder)
-    trainer = make_trainer(folder, shape, settings_for(shape, num_steps, lora, **more))
+    settings = settings_for(shape, num_steps, lora, **more)
+    trainer = make_trainer(folder, shape, settings)
     loading, steps = time.perf_counter() - began, []
     iterator = trainer.steps()
     for number in range(num_steps):
@@ -54,6 +55,7 @@ def ours(folder: Path, shape: str, num_steps: int, lora: bool, profile: str = ""
     found: Row = {
         "tokens/s": round(sum(step["num_tokens"] for step in timed) / sum(step["seconds"] for step in timed)),
         "peak GiB": round(steps[-1]["peak_memory_bytes"] / 2**30, 1),
+        "estimate GiB": round(estimated_memory(folder, settings, steps[-1]["pass_tokens"]) / 2**30, 1),
         "tokens a pass": steps[-1]["pass_tokens"],
         "loss": f"{steps[0]['loss']:.3g}",
         "loading s": round(loading, 1),
@@ -62,6 +64,15 @@ def ours(folder: Path, shape: str, num_steps: int, lora: bool, profile: str = ""
     if "model_flops_utilization" in steps[-1]:
         found["MFU"] = round(sum(step["model_flops_utilization"] for step in timed) / len(timed), 3)
     return found
+
+
+def estimated_memory(folder: Path, settings: Train, pass_tokens: float) -> int:
+    """What `ossft check` would count for one GPU with passes of this size."""
+    from ossft_ray.engines.training.memory import training_memory
+    from ossft_ray.engines.training.policy_model import count_parameters
+
+    of_this_size = settings.model_copy(update={"micro_batch_tokens": int(pass_tokens)})
+    return training_memory(count_parameters(Policy(model=str(folder / MODEL)), of_this_size), of_this_size, 1).gpu
 
 
 def _profile(work: Any) -> str:

@@ -16,7 +16,7 @@ from ossft_ray.common.errors import InputError
 
 _MEDIA = ("torchvision", "torchaudio", "torchcodec")  # vLLM requires them for images and sound; a run uses none
 _EXTRAS = ("", "cpu", "gpu")
-_TRITON = "with which Triton compiles vLLM's sampler on a GPU"
+_TRITON = "with which Triton compiles the kernels of vLLM and of training on a GPU"
 
 
 def installed_version(package: str) -> Version | None:
@@ -73,7 +73,7 @@ def check_media() -> None:
 
 
 def compiler_fault() -> str | None:
-    """Why Triton finds no C compiler, and the fix; None if it does. It compiles vLLM's sampler for GPUs."""
+    """Why Triton finds no C compiler, and the fix; None if it does. It compiles kernels for GPUs."""
     if any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))):
         return None
     return f"no C compiler, {_TRITON}: install gcc (on Debian and Ubuntu: build-essential)"
