@@ -197,8 +197,13 @@ def _context_length(policy: Policy, config: Any) -> int:
 
 
 def _shape(config: Any) -> str:
-    """A digest of a config without the keys that say where the model comes from."""
+    """A digest of a config without the keys that say where the model comes from.
+
+    vLLM runs float32 models in bfloat16, so their configs count as equal to bfloat16's.
+    """
     values = {key: value for key, value in config.to_dict().items() if key not in _ORIGIN_KEYS}
+    if str(values.get("dtype")).removeprefix("torch.") == "float32":
+        values["dtype"] = "bfloat16"
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -177,3 +177,19 @@ def test_a_folder_without_a_tokenizer_is_refused(make_policy: MakePolicy) -> Non
     (Path(policy.model) / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="holds no tokenizer"):
         load_chat(policy)  # transformers makes an empty Qwen2 tokenizer, which encodes every text as no tokens
+
+
+def test_models_of_one_shape_are_told_from_others(tmp_path: Path) -> None:
+    def shape(**changes: object) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(POLICY_FOLDER, folder)
+        config = json.loads((folder / "config.json").read_text()) | changes
+        (folder / "config.json").write_text(json.dumps(config))
+        return load_chat(Policy(model=str(folder))).model_shape
+
+    base = load_chat(Policy(model="playground")).model_shape
+    assert base
+    assert shape(_name_or_path="elsewhere", transformers_version="5.0", dtype="bfloat16") == base
+    assert shape(intermediate_size=64) != base
+    assert shape(dtype="float16") != base
+    assert shape(rope_parameters={"rope_theta": 5.0, "rope_type": "default"}) != base
