@@ -13,13 +13,13 @@ from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA, SCORE_SCHEM
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.verdict import CORRECT
 from ossft_ray.method.gap import LogprobSums
+from ossft_ray.method.metrics import mean_interval
 from ossft_ray.run_folder.names import BASE, DROPPED_PARTS, PARTS, REJECTED_PARTS, SCORE
 from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
 from ossft_ray.run_folder.stage_folder import differences
 
 SOURCES = {"expert_original": "expert's original", "kept": "kept response"}
 TokenGroups = dict[tuple[str, str], LogprobSums]  # by origin and source
-_INTERVAL = 1.96  # standard errors on either side make a 95% interval
 _NUM_REJECTED = 5  # shown of the rejected rows
 _NUM_SUSPECTS = 20  # shown of the suspect gold answers
 _MAX_VALUE_CHARACTERS = 300
@@ -163,9 +163,9 @@ def benchmark_rows(by_model: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         for number, (model, results) in enumerate(by_model.items()):
             if (result := results.get(benchmark)) is None:
                 continue
-            margin = _INTERVAL * result["stderr"]
             row = {"benchmark": benchmark, "model": model, "series": number, **result}
-            row["interval"] = (max(0.0, result["avg"] - margin), min(1.0, result["avg"] + margin))
+            # computed again, because older runs have no interval or another one
+            row["interval"] = tuple(map(float, mean_interval(result["avg"], result["stderr"], result["problems"])))
             row["pass"] = result["pass"][str(result["samples"])]
             rows.append(row)
     return rows

@@ -12,6 +12,7 @@ from ossft_ray.common.durations import duration
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
+from ossft_ray.method.metrics import mean_interval
 from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REWRITE, SCORE, TRAIN
 from ossft_ray.terminal.bars import print_lines, wrapped
 
@@ -148,14 +149,19 @@ def gap_table(manifest: dict[str, Any]) -> Table:
 
 
 def accuracy_table(results: Results) -> Table:
-    """avg@k of each model on each benchmark, with standard errors."""
+    """avg@k of each model on each benchmark, with 95% intervals."""
     benchmarks = next(iter(results.values()))
     num_samples = next(iter(benchmarks.values()))["samples"]
-    table = plain_table(f"avg@{num_samples} ± standard error, %", *results)
+    table = plain_table(f"avg@{num_samples} (95% interval), %", *results)
     for benchmark in benchmarks:
         cells = [of_model[benchmark] for of_model in results.values()]
-        table.add_row(benchmark, *(f"{100 * cell['avg']:.1f} ± {100 * cell['stderr']:.1f}" for cell in cells))
+        table.add_row(benchmark, *map(_accuracy, cells))
     return table
+
+
+def _accuracy(cell: dict[str, Any]) -> str:
+    low, high = mean_interval(cell["avg"], cell["stderr"], cell["problems"])
+    return f"{100 * cell['avg']:.1f} ({100 * float(low):.1f} to {100 * float(high):.1f})"
 
 
 def differences_table(results: Results, model: str, differences: dict[str, dict[str, Any]]) -> Table:
