@@ -213,6 +213,12 @@ class Rewrite(Section):
         return self
 
 
+class Score(Section):
+    plain_text: bool = Field(
+        False, description="Also score the text after the bare question, without template, as the authors do."
+    )
+
+
 class VerifyNumber(Section):
     relative_tolerance: NonNegativeFloat = Field(1e-6, description="Tolerance as a share of the gold answer's size.")
     absolute_tolerance: NonNegativeFloat = Field(0.0, description="Tolerance in the answer's own unit.")
@@ -409,6 +415,7 @@ class Experiment(Section):
     prompts: Prompts = Prompts()
     rewrite: Rewrite = Rewrite()
     verify: Verify = Verify()
+    score: Score = Score()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     loop: Loop = Loop()

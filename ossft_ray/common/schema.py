@@ -66,7 +66,7 @@ EXAMPLE_SCHEMA = pa.schema(
     ]
 )
 # Columns that older files lack; they are read as nulls.
-_OPTIONAL = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs")
+_OPTIONAL = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs", "plain_logprobs")
 
 # An unsolved problem of a run with [rewrite] fallback = "drop": its attempts, and no example.
 DROPPED_SCHEMA = pa.schema(
@@ -85,6 +85,8 @@ SCORE_SCHEMA = pa.schema(
         ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training
     ]
 )
+# With [score] plain_text: log p of the response's tokens after the bare question, which may be other tokens.
+PLAIN_SCORE_SCHEMA = SCORE_SCHEMA.append(pa.field("plain_logprobs", pa.list_(pa.float32())))
 
 SAMPLE_SCHEMA = pa.schema(
     [

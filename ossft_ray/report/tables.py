@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA, SCORE_SCHEMA
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.verdict import CORRECT
-from ossft_ray.method.gap import LogprobSums
+from ossft_ray.method.gap import LogprobSums, ProblemGaps
 from ossft_ray.method.metrics import mean_interval
-from ossft_ray.run_folder.names import BASE, DROPPED_PARTS, PARTS, REJECTED_PARTS, SCORE
-from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
+from ossft_ray.run_folder.names import BASE, DROPPED_PARTS, KEPT, PARTS, REJECTED_PARTS, SCORE
+from ossft_ray.run_folder.reader import RunFolder, columns, read_columns, scored_responses
 from ossft_ray.run_folder.stage_folder import differences
 
 SOURCES = {"expert_original": "expert's original", "kept": "kept response"}
@@ -134,6 +134,22 @@ def token_groups(run: RunFolder) -> TokenGroups:
             for group in (origin, "all") if sums.tokens else ():
                 groups[group, source] = groups.get((group, source), LogprobSums()) + sums
     return groups
+
+
+def problem_gaps(run: RunFolder) -> list[dict[str, Any]]:
+    """The gap paired by problem, of each origin and of all: `ProblemGaps.figures` with `origin`; empty without scores.
+
+    Raises:
+        InputError: a part of `score/` lacks a column or cannot be read.
+    """
+    if (found := run.score_manifest.get("gap")) is None:  # scoring is under way, or an older version scored
+        gaps = ProblemGaps()
+        for name in (run.folder / SCORE).names(PARTS):
+            schema = columns(SCORE_SCHEMA, "problem_id", "origin", "source", "reference_logprobs")
+            gaps.update(scored_responses(read_columns(run.folder / SCORE, name, schema), "reference_logprobs"))
+        found = {origin: gaps.figures(origin) for origin in ORIGINS} | {KEPT: gaps.figures()}
+    names = {origin: origin for origin in ORIGINS} | {KEPT: "all"}
+    return [{"origin": names[name], **figures} for name, figures in found.items() if figures]
 
 
 def gap_rows(groups: TokenGroups) -> list[dict[str, Any]]:

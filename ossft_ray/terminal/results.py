@@ -42,7 +42,8 @@ def print_rewriting(experiment: Experiment, manifest: dict[str, Any], following:
 def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
     """The policy gap, and the folder of the log-probabilities; `manifest` is that of `score/`."""
     files = f"log-probabilities: {join(experiment.run.output, SCORE)}"
-    print_lines([gap_table(manifest), files, f"next: {following}"])
+    lines = [*problem_gap(manifest), gap_table(manifest), *plain_text_gap(manifest), files, f"next: {following}"]
+    print_lines(lines)
 
 
 def print_training(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
@@ -125,6 +126,33 @@ def doubtful_answers(run: str, manifest: dict[str, Any]) -> list[str]:
             f"see ossft show {run} --suspects"
         )
     return lines
+
+
+def problem_gap(manifest: dict[str, Any]) -> list[str]:
+    """The gap paired by problem, in a few lines; empty if no problem has both responses."""
+    if not (gap := manifest.get("gap", {}).get("kept")):
+        return []
+    line = f"policy gap, paired by problem: {_gap_words(gap)}"
+    return [*wrapped(line), "", "weighted by tokens:"]
+
+
+def plain_text_gap(manifest: dict[str, Any]) -> list[str]:
+    """The authors' figures, if `[score] plain_text` asked for them."""
+    if not (plain := manifest.get("plain_text")):
+        return []
+    kept, original = plain["kept"], plain["expert_originals"]
+    line = f"without the chat template, averaged over responses: mean log p {kept['mean_logprob']:.3f} kept"
+    if original["responses"]:
+        line += f", {original['mean_logprob']:.3f} experts' originals"
+    if plain["gap"]:
+        line += f"; paired by problem: {_gap_words(plain['gap'])}"
+    return wrapped(line)
+
+
+def _gap_words(gap: dict[str, Any]) -> str:
+    interval = "" if gap["low"] is None else f" (95% interval {gap['low']:+.2f} to {gap['high']:+.2f})"
+    problems = "1 problem" if gap["problems"] == 1 else f"{gap['problems']:,} problems"
+    return f"{gap['difference']:+.2f} nats a token{interval}, {gap['before']:.2f} to {gap['after']:.2f}, {problems}"
 
 
 def gap_table(manifest: dict[str, Any]) -> Table:
