@@ -60,7 +60,9 @@ Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
     "sft", "dft", "iw_sft", "psft", "asft_k3", "trsft", "idft", "idft_sg", "eaft", "power", "is"
 ]  # the table in method/coefficients.py
-TemplateName = Literal["qwen25-math-cot", "qwen-boxed", "llama-boxed"]  # the table in common/prompt_templates.py
+TemplateName = Literal[
+    "qwen25-math-cot", "qwen-boxed", "llama-boxed", "llama-steps"
+]  # the table in common/prompt_templates.py
 ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 Temperature = Annotated[NonNegativeFloat, Field(description="Sampling temperature; 0 is greedy.")]
@@ -334,9 +336,16 @@ class Train(Section):
         "cross_entropy", description="The holdout figure that decides which checkpoint is best."
     )
     warmup_ratio: BelowOne = Field(0.1, description="Share of the steps with linear warm-up; a cosine to zero follows.")
+    warmup_from_zero: bool = Field(False, description="Let the first step of the warm-up have rate 0; see fidelity.md.")
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's weight decay.")
     betas: tuple[BelowOne, BelowOne] = Field((0.9, 0.95), strict=False, description="AdamW's betas.")
     max_grad_norm: PositiveFloat = Field(1.0, description="Clip the gradient at this norm.")
+    mean_over: PositiveInt | Literal["batch"] = Field(
+        "batch", description="Average over the batch's tokens, or over groups of this many examples, then over groups."
+    )
+    master_weights: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Precision of the weights that AdamW updates, and of its states, in `precision` bf16."
+    )
     examples: str | None = Field(None, description="The rewrite folder of another run, to train on its examples.")
     iw_sft: IwSft = IwSft()
     psft: Psft = Psft()

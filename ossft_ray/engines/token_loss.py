@@ -31,6 +31,7 @@ class LossInputs:
     response_N: Tensor | None = None
     progress: float = 1.0
     behavior_logprob_N: Tensor | None = None
+    weight_N: Tensor | None = None  # multiplies the coefficient; no loss looks at it
 
     def check(self, loss: Loss) -> None:
         """Check that these inputs have what `loss` needs of them.
@@ -42,6 +43,10 @@ class LossInputs:
         missing = [name for name in names if getattr(self, name) is None and f"{name[:-1]}T" in loss.needs]
         if missing:
             raise InputError(f"the loss needs {' and '.join(missing)}; pass LossInputs with them")
+
+    def weighted(self, coefficient_T: Tensor, chunk: slice) -> Tensor:
+        """The coefficients of a chunk of the tokens, times their weights."""
+        return coefficient_T if self.weight_N is None else coefficient_T * self.weight_N[chunk].to(coefficient_T.dtype)
 
     def stats(
         self, chunk: slice, logprob_T: Tensor, entropy_T: Tensor | None = None, top_entropy_T: Tensor | None = None
@@ -147,14 +152,16 @@ class _TokenLoss(torch.autograd.Function):
         if needs_whole_responses:  # every token is needed before the first gradient, hence an extra pass
             for chunk in chunks.slices:
                 logprob_N[chunk] = chunks.statistics(chunk).logprob_T
-            coefficient_N = loss.coefficient(chunks.inputs.stats(slice(None), logprob_N))
+            everything = slice(None)
+            coefficient_N = loss.coefficient(chunks.inputs.stats(everything, logprob_N))
+            coefficient_N = chunks.inputs.weighted(coefficient_N, everything)
 
         for chunk in chunks.slices:
             stats = chunks.statistics(chunk)
             assert stats.entropy_T is not None
             logprob_N[chunk], entropy_N[chunk] = stats.logprob_T, stats.entropy_T
             if not needs_whole_responses:
-                coefficient_N[chunk] = loss.coefficient(stats)
+                coefficient_N[chunk] = chunks.inputs.weighted(loss.coefficient(stats), chunk)
             if not (needs_hidden or needs_head):
                 continue
             # ∂loss/∂logits = c · (p - onehot); c multiplies the thin matrices, not the one of vocabulary width

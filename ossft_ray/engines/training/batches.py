@@ -6,7 +6,7 @@ Letters in names: B rows, T tokens of a row, N response tokens of the whole micr
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -135,6 +135,20 @@ def global_batch(lengths: np.ndarray, global_batch_size: int, seed: int, step: i
         heaviest = _heaviest(lengths[order], global_batch_size)
         index = {0: heaviest, heaviest: 0}.get(index, index)
     return order[index * global_batch_size : (index + 1) * global_batch_size].tolist(), epoch
+
+
+def example_weights(response_lengths: np.ndarray, mean_over: int | Literal["batch"]) -> np.ndarray | None:
+    """The weight of each example's tokens, as a share of the mean over the batch's tokens; None if all weigh 1.
+
+    With a number, consecutive examples of the batch form groups of so many, the last perhaps smaller, and the loss is
+    the mean over groups of the mean over a group's tokens. The weights' mean over all tokens is 1.
+    """
+    if mean_over == "batch":
+        return None
+    starts = np.arange(0, len(response_lengths), mean_over)
+    tokens_G = np.add.reduceat(response_lengths, starts)
+    share_G = response_lengths.sum() / (len(starts) * np.maximum(tokens_G, 1))
+    return np.asarray(share_G.repeat(mean_over)[: len(response_lengths)])
 
 
 def _heaviest(lengths: np.ndarray, global_batch_size: int) -> int:

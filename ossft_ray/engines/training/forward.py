@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,15 +44,24 @@ class PolicyRunner:
         rows: MicroBatch,
         reference: Tensor | None = None,
         progress: float = 1.0,
+        weight_R: np.ndarray | None = None,
     ) -> ForwardOutput:
-        """One micro-batch; `reference` is log q of all examples' response tokens, in main memory."""
+        """One micro-batch; `reference` is log q of all examples' response tokens, in main memory.
+
+        `weight_R` has a weight for the tokens of each example of the batch; by default all weigh 1.
+        """
         tensors = collate(examples, batch, rows, self.packed)
         index_N = tensors.response_index_N
         logq_N = None if reference is None else reference[index_N].to(self.device)
         behavior = examples.behavior_logprobs
         logb_N = None if behavior is None else torch.from_numpy(behavior[index_N.numpy()]).to(self.device)
+        weight_N = None
+        if weight_R is not None:
+            members = [index for row in rows for index in row]
+            weight_N = torch.from_numpy(weight_R[members])[tensors.response_N].to(self.device, torch.float32)
         tensors = tensors.to(self.device)
-        return ForwardOutput(tensors, self.module(tensors, LossInputs(logq_N, tensors.response_N, progress, logb_N)))
+        inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, weight_N)
+        return ForwardOutput(tensors, self.module(tensors, inputs))
 
     @torch.no_grad()
     def logprobs(self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ossft_ray.config import Policy, Train
-from ossft_ray.engines.training.batches import Examples, global_batch, num_steps
+from ossft_ray.engines.training.batches import Examples, example_weights, global_batch, num_steps
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings, shard_for_training, take_step
 from ossft_ray.engines.training.diagnosis import GradientWatch, explain_out_of_memory, raise_if_not_finite
 from ossft_ray.engines.training.flops import ModelSize, flops_utilization
@@ -106,7 +106,9 @@ class Trainer:
         assigned, pass_tokens = self._runner.assign(self.examples, batch), self._runner.pass_size.tokens
         metrics = self._accumulate_gradients(batch, assigned[self.rank], num_tokens)
         raise_if_not_finite("loss", metrics["loss"], self.step + 1, problem_ids)
-        learning_rate = learning_rate_at(self.step, self.num_steps, settings.learning_rate, settings.warmup_ratio)
+        learning_rate = learning_rate_at(
+            self.step, self.num_steps, settings.learning_rate, settings.warmup_ratio, settings.warmup_from_zero
+        )
         num_passes = len(assigned[self.rank])
         self._on_phase(self.step + 1, num_passes, "step")
         grad_norm = take_step(self.engine, learning_rate)
@@ -139,12 +141,14 @@ class Trainer:
     ) -> dict[str, float]:
         """Forward and backward passes of this worker's share of the batch; returns the whole batch's token metrics."""
         sums = TokenSums(self.engine.device)
+        weight_R = example_weights(self.examples.response_lengths[batch], self.settings.mean_over)
         for number, rows in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
             self._on_phase(self.step + 1, number, "forward")
             num_in_pass = int(sum(self.examples.lengths[batch[index]] for row in rows for index in row))
             with self._runner.pass_size.measured(number, num_in_pass):
-                output = self._runner.forward(self.examples, batch, rows, self.reference, self.step / self.num_steps)
+                progress = self.step / self.num_steps
+                output = self._runner.forward(self.examples, batch, rows, self.reference, progress, weight_R)
                 sums.add(output)
                 self._on_phase(self.step + 1, number, "backward")
                 # the mean over the response tokens of the *global* batch; DeepSpeed averages over workers, which the
