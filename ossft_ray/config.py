@@ -65,7 +65,9 @@ RENAMED_LOSSES = {
     "idft_sg": "it is called idft now, and its hold and ramp are 0 by default",
     "asft_k3": "it is called dft_k3 now, because it is not ASFT; docs/losses.md tells how they differ",
 }
-TemplateName = Literal["qwen25-math-cot", "qwen-boxed", "llama-boxed"]  # the table in common/prompt_templates.py
+TemplateName = Literal[
+    "qwen25-math-cot", "qwen-boxed", "llama-boxed", "llama-steps"
+]  # the table in common/prompt_templates.py
 ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 Temperature = Annotated[NonNegativeFloat, Field(description="Sampling temperature; 0 is greedy.")]
@@ -221,6 +223,12 @@ class Rewrite(Section):
         return self
 
 
+class Score(Section):
+    plain_text: bool = Field(
+        False, description="Also score the text after the bare question, without template, as the authors do."
+    )
+
+
 class VerifyNumber(Section):
     relative_tolerance: NonNegativeFloat = Field(1e-6, description="Tolerance as a share of the gold answer's size.")
     absolute_tolerance: NonNegativeFloat = Field(0.0, description="Tolerance in the answer's own unit.")
@@ -346,9 +354,16 @@ class Train(Section):
         "cross_entropy", description="The holdout figure that decides which is best; `loss` only with the loss `sft`."
     )
     warmup_ratio: BelowOne = Field(0.1, description="Share of the steps with linear warm-up; a cosine to zero follows.")
+    warmup_from_zero: bool = Field(False, description="Let the first step of the warm-up have rate 0; see fidelity.md.")
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's weight decay.")
     betas: tuple[BelowOne, BelowOne] = Field((0.9, 0.95), strict=False, description="AdamW's betas.")
     max_grad_norm: PositiveFloat = Field(1.0, description="Clip the gradient at this norm.")
+    mean_over: PositiveInt | Literal["batch"] = Field(
+        "batch", description="Average over the batch's tokens, or over groups of this many examples, then over groups."
+    )
+    master_weights: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Precision of the weights that AdamW updates, and of its states, in `precision` bf16."
+    )
     examples: str | None = Field(None, description="The rewrite folder of another run, to train on its examples.")
     select: Literal["all", "first", "closest", "rsr", "shortest"] = Field(
         "all", description="Which kept response of a problem to train on; see [choosing](choosing_responses.md)."
@@ -448,6 +463,7 @@ class Experiment(Section):
     prompts: Prompts = Prompts()
     rewrite: Rewrite = Rewrite()
     verify: Verify = Verify()
+    score: Score = Score()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     loop: Loop = Loop()

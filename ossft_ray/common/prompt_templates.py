@@ -49,6 +49,7 @@ Therefore, the final answer is: $\boxed{answer}$. I hope it is correct.
 Where [answer] is just the final number or expression that solves the problem.
 
 Problem: """
+_STEPS = r"Let's think step by step and output the final answer within \boxed{}."
 # A template whose user message asks for the box also asks for it in the guided prompt.
 TEMPLATES = {
     # QwenLM/Qwen2.5-Math, evaluation/utils.py; the paper's
@@ -64,6 +65,8 @@ TEMPLATES = {
         f"{_LLAMA}{GUIDED_PROMPT}",
         r"Therefore, the final answer is: $\boxed{{answer}}$. I hope it is correct.",
     ),
+    # NKU-HLT/Off-Policy-SFT, math_evaluation/math_eval.py: the authors' evaluation of Llama-3.1-8B
+    "llama-steps": PromptTemplate("", f"{SOLVE_PROMPT}\n{_STEPS}", GUIDED_PROMPT.replace("\n\n", f"\n{_STEPS}\n\n", 1)),
 }
 DEFAULT_TEMPLATE: Final = "qwen25-math-cot"
 
@@ -80,6 +83,8 @@ REFERENCE_PHRASES: tuple[str, ...] = (
     "the given solution (gives|says|shows|states|uses)|the solution provided(,|.)|the solution provided (shows|uses)",
     "solution (provided|given) above|solution (you gave|you provided|that was given|that was provided)",
     "the solution above|the above solution|as in the (original|previous) solution|friend's notes",
+    # the guide of prompts that call it a teacher's; two reimplementations of the paper are said to share such a text
+    "(teacher's|instructor's|tutor's) (solution|answer|explanation|approach|reasoning|derivation|method)",
     "= ?|=?|equals ?",  # the hidden answer, copied from the guide
     # a tutor, and the reader's answer
     "your (own |final |)(answer|solution|work|result|calculation|calculations) (is|was|are|were|looks)",

@@ -66,7 +66,9 @@ EXAMPLE_SCHEMA = pa.schema(
     ]
 )
 # Columns that older files lack; they are read as nulls.
-_OPTIONAL = ("kept_index", "verifier", "attempt_answers", "behavior_logprobs", "vote", "reference_ranks")
+_OPTIONAL = (
+    "kept_index", "verifier", "attempt_answers", "behavior_logprobs", "vote", "reference_ranks", "plain_logprobs",
+)  # fmt: skip
 
 # An unsolved problem of a run with [rewrite] fallback = "drop": its attempts, and no example.
 DROPPED_SCHEMA = pa.schema(
@@ -86,6 +88,8 @@ SCORE_SCHEMA = pa.schema(
         ("reference_ranks", pa.list_(pa.int32())),  # of each in that policy's distribution; the likeliest has rank 1
     ]
 )
+# With [score] plain_text: log p of the response's tokens after the bare question, which may be other tokens.
+PLAIN_SCORE_SCHEMA = SCORE_SCHEMA.append(pa.field("plain_logprobs", pa.list_(pa.float32())))
 
 SAMPLE_SCHEMA = pa.schema(
     [

@@ -1,11 +1,14 @@
 """Paired comparison of two models on the same problems. Values are in 0..1, `after` less `before`.
 
-**Difference.** Differences are taken problem by problem. The standard error of their mean is that of independent
-problems. The 95% interval is Student's t with one degree of freedom less than there are problems, cut to -1..1, the
-range of differences between accuracies.
+**Difference.** A problem's difference is a gain, a loss, or zero. The mean difference is the mean gain less the mean
+loss, each with the interval of a mean over problems (`metrics.mean_interval`), and the interval of the difference is
+put together from theirs with their correlation over problems (MOVER: Zou and Donner 2008). So it neither vanishes where
+no problem changed nor misses rare problems that are won or lost as a whole.
 
-**Smallest detectable difference**: what a two-sided test at 5% finds in 80% of all repetitions, (t_.975 + t_.80) times
-the standard error; never less than one sample in all.
+**Smallest detectable difference**: what a two-sided test at 5% finds in 80% of all repetitions, half the width of the
+interval times (z_.975 + z_.80) / z_.975.
+
+Both are about these two models. Another training run with another seed differs by more.
 """
 
 import math
@@ -13,11 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from scipy.special import stdtrit
+import numpy as np
+from scipy.special import ndtri
 
-from ossft_ray.method.metrics import Samples, paired_difference
+from ossft_ray.method.metrics import LEVEL, PRIOR_SQUARES, Samples, mean_interval, paired_difference
 
-LEVEL, POWER = 0.95, 0.80
+POWER = 0.80
+_DETECTABLE = 1 + float(ndtri(POWER) / ndtri((1 + LEVEL) / 2))
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,6 @@ class Comparison:
     low: float  # of the 95% confidence interval
     high: float
     smallest_detectable: float
-    degrees_of_freedom: int  # 0 for a single problem, which says nothing about the error
-    resolution: float  # one sample's share in the difference
 
 
 def compare(before: Samples, after: Samples) -> Comparison:
@@ -39,34 +42,50 @@ def compare(before: Samples, after: Samples) -> Comparison:
     Raises:
         ValueError: there is no sample, or the numbers of problems differ.
     """
-    means = ([fmean(sample.correct for sample in row) for row in samples] for samples in (before, after))
+    means = [[fmean(sample.correct for sample in row) for row in samples] for samples in (before, after)]
     difference, error = paired_difference(*means)
-    num_samples = min(len(row) for row in (*before, *after))
-    return _with_interval(difference, error, len(before) - 1, 1 / (len(before) * num_samples))
+    low, high = difference_interval(np.subtract(means[1], means[0]))
+    return _comparison(difference, error, float(low), float(high))
 
 
 def average(comparisons: Sequence[Comparison]) -> Comparison:
-    """The mean over independent benchmarks, each with the same weight.
-
-    The degrees of freedom are those of Welch and Satterthwaite, rounded down.
-    """
-    num, degrees = len(comparisons), [each.degrees_of_freedom for each in comparisons]
-    variances = [(each.stderr / num) ** 2 for each in comparisons]
-    spread = sum(variance**2 / each for variance, each in zip(variances, degrees, strict=True) if each)
-    effective = int(sum(variances) ** 2 / spread + 1e-9) if spread else sum(degrees)
-    return _with_interval(
-        fmean(each.difference for each in comparisons),
-        math.sqrt(sum(variances)),
-        effective if all(degrees) else 0,
-        min(each.resolution for each in comparisons) / num,
+    """The mean over independent benchmarks, each with the same weight. The distances to the ends add in squares."""
+    difference = fmean(each.difference for each in comparisons)
+    error, below, above = (
+        math.hypot(*distances) / len(comparisons)
+        for distances in zip(
+            *((each.stderr, each.difference - each.low, each.high - each.difference) for each in comparisons),
+            strict=True,
+        )
     )
+    return _comparison(difference, error, difference - below, difference + above)
 
 
-def _with_interval(difference: float, error: float, degrees: int, resolution: float) -> Comparison:
-    """Without degrees of freedom, the interval holds every possible difference."""
-    low, high, detectable = -1.0, 1.0, 1.0
-    if degrees:
-        margin = float(stdtrit(degrees, (1 + LEVEL) / 2)) * error
-        low, high = max(low, difference - margin), min(high, difference + margin)
-        detectable = min(1.0, max(margin + float(stdtrit(degrees, POWER)) * error, resolution))
-    return Comparison(difference, error, low, high, detectable, degrees, resolution)
+def difference_interval(differences_XP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the 95% interval of the mean over problems, the last axis, of differences in -1..1.
+
+    A single problem says nothing about others: -1 to 1.
+    """
+    num_problems = differences_XP.shape[-1]
+    difference_X = differences_XP.mean(-1)
+    if num_problems < 2:
+        return np.full_like(difference_X, -1), np.full_like(difference_X, 1)
+    parts_2XP = np.stack([differences_XP.clip(0), -differences_XP.clip(None, 0)])  # gains, losses
+    means_2X, errors_2X = parts_2XP.mean(-1), parts_2XP.std(-1, ddof=1) / math.sqrt(num_problems)
+    # between them, the two parts have the prior of a mean
+    low_2X, high_2X = mean_interval(means_2X, errors_2X, num_problems, PRIOR_SQUARES / 2)
+    # no problem is both, so the parts' covariance is that of their means
+    covariance_X = -means_2X.prod(0) / (num_problems - 1)
+    scale_X = errors_2X.prod(0)
+    correlation_X = np.divide(covariance_X, scale_X, out=np.zeros_like(scale_X), where=scale_X > 1e-15).clip(-1, 1)
+    below_2X, above_2X = means_2X - low_2X, high_2X - means_2X
+
+    def distance(gain_X: np.ndarray, loss_X: np.ndarray) -> np.ndarray:
+        return np.sqrt(gain_X**2 + loss_X**2 - 2 * correlation_X * gain_X * loss_X)
+
+    low_X = difference_X - distance(below_2X[0], above_2X[1])
+    return low_X.clip(-1, 1), (difference_X + distance(above_2X[0], below_2X[1])).clip(-1, 1)
+
+
+def _comparison(difference: float, error: float, low: float, high: float) -> Comparison:
+    return Comparison(difference, error, max(low, -1.0), min(high, 1.0), min(1.0, _DETECTABLE * (high - low) / 2))

@@ -1,4 +1,10 @@
-"""avg@k, pass@k and maj@k of a model on a benchmark, with standard errors. Values are in 0..1."""
+"""avg@k, pass@k and maj@k of a model on a benchmark, with standard errors and intervals. Values are in 0..1.
+
+**Interval of a mean over problems**, after Korn and Graubard (1998): Clopper and Pearson's exact binomial interval for
+an effective number of problems, those that would all be right or wrong and have the same variance. Samples of one
+problem resemble each other, so this number lies between that of problems and that of samples. Without any spread in
+the results the interval is about the exact one of as many problems, such as 0 to 12.5% for none of 30.
+"""
 
 import math
 from collections import Counter
@@ -6,11 +12,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import betaincinv, ndtri, stdtrit
+
 from ossft_ray.common.verdict import CRASHED, MEMORY, TIMEOUT, Verdict
 
 Compare = Callable[[str, str], Awaitable[Verdict]]
 """(answer, other answer) -> the verifier's verdict on the other one, with the first one as the gold answer."""
 _EXCEEDED_A_LIMIT = (TIMEOUT, MEMORY, CRASHED)
+LEVEL = 0.95  # of all intervals
+TAIL = (1 - LEVEL) / 2
+PRIOR_SQUARES = 1.0  # as of four made-up problems, two right and two wrong, around 1/2 (Agresti and Coull 1998)
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class BenchmarkResult:
 
     avg: float  # avg@k: mean accuracy over problems and samples
     stderr: float  # of avg, clustered by problem
+    low: float  # of avg's 95% confidence interval
+    high: float
     pass_at: dict[int, float]  # pass@k for k = 1, 2, 4, ... up to the number of samples
     maj: float  # accuracy of the majority answer
     problems: int
@@ -59,10 +74,14 @@ def benchmark_result(samples: Samples) -> BenchmarkResult:
     correct = [[sample.correct for sample in row] for row in samples]
     means = [fmean(row) for row in correct]
     num_samples = min(map(len, samples))
+    stderr = standard_error(means)
+    low, high = mean_interval(fmean(means), stderr, len(means))
     ks = [2**power for power in range(num_samples.bit_length()) if 2**power < num_samples] + [num_samples]
     return BenchmarkResult(
         avg=fmean(means),
-        stderr=standard_error(means),
+        stderr=stderr,
+        low=float(low),
+        high=float(high),
         pass_at={k: fmean(pass_at_k(len(row), sum(row), k) for row in correct) for k in ks},
         maj=fmean(majority([s.correct for s in row], [_voted_for(s) for s in row]) for row in samples),
         problems=len(samples),
@@ -80,6 +99,39 @@ def standard_error(values: Sequence[float]) -> float:
     It is 0.0 for a single value, which says nothing about the error.
     """
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def mean_interval(
+    mean: ArrayLike, stderr: ArrayLike, num_problems: int, prior_squares: float = PRIOR_SQUARES
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the 95% interval of a mean over problems, of one or of arrays of the same shape.
+
+    The effective number of problems is `num_problems` times the variance of results that are right or wrong as a
+    whole, over the observed one. Few results hardly show how far problems differ, so both get `prior_squares`, a sum of
+    squared deviations: the fewer problems have told anything, the closer the two are to each other. The ratio of the
+    quantiles of Student's t and of the normal distribution allows for a variance that is estimated.
+
+    A single problem says nothing about others: 0 to 1.
+
+    Args:
+        mean: of values in 0..1, one of each problem.
+        stderr: `standard_error` of the same values.
+
+    Source: Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data", Survey Methodology 24; the prior is ours, chosen with `benchmarks/coverage.py`.
+    """
+    mean_X, stderr_X = np.clip(np.asarray(mean, float), 0, 1), np.asarray(stderr, float)
+    if num_problems < 2:
+        return np.zeros_like(mean_X), np.ones_like(mean_X)
+    squares_X = stderr_X**2 * num_problems * (num_problems - 1)
+    most_X = (num_problems - 1) * mean_X * (1 - mean_X)
+    share_X = np.minimum((squares_X + prior_squares) / (most_X + prior_squares), 1)
+    known = (ndtri(TAIL) / stdtrit(num_problems - 1, TAIL)) ** 2
+    right_X, wrong_X = (part * known * num_problems / share_X for part in (mean_X, 1 - mean_X))
+    # the inverse is not defined for a parameter of 0, where the interval reaches its end
+    low_X = np.where(right_X > 0, betaincinv(np.where(right_X > 0, right_X, 1), wrong_X + 1, TAIL), 0.0)
+    high_X = np.where(wrong_X > 0, betaincinv(right_X + 1, np.where(wrong_X > 0, wrong_X, 1), 1 - TAIL), 1.0)
+    return low_X, high_X
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:

@@ -82,6 +82,17 @@ class Chat:
         """Token ids of a response that the policy did not sample, outside of thinking, with the end-of-turn token."""
         return [*self._encode(self._cut(self.close_thinking(response))), self.end_of_turn_id]
 
+    def encode_plain(self, question: str, response: str) -> tuple[list[int], list[int]]:
+        """Token ids of a question and of the response right after it: no template, no end token.
+
+        The tokenizer adds its special tokens, such as one that begins a text. As in the authors' `get_probability.py`,
+        question and response are encoded together, and the response begins after as many tokens as the question alone
+        has.
+        """
+        num_question = len(self.tokenizer(question)["input_ids"])
+        both = list(self.tokenizer(question + response)["input_ids"])
+        return both[:num_question], both[num_question:]
+
     def close_turn(self, token_ids: list[int]) -> list[int]:
         """Sampled tokens as a training row needs them: an end-of-text token becomes the end-of-turn token."""
         if token_ids and token_ids[-1] in self.stop_token_ids:

@@ -80,7 +80,7 @@ def bars(rows: list[dict[str, Any]], key: str, num_series: int, label: str) -> M
         for row in rows:
             place = names.index(row["benchmark"]) + thickness * (row["series"] - (num_series - 1) / 2)
             axes.barh(place, 100 * row[key], 0.9 * thickness, color=COLOURS[f"s{row['series'] % 6}"])
-            if key == "avg" and row["stderr"]:
+            if key == "avg":
                 low, high = row["interval"]
                 error = [[100 * (row["avg"] - low)], [100 * (high - row["avg"])]]
                 axes.errorbar(100 * row["avg"], place, xerr=error, color=COLOURS["ink"], capsize=2, linewidth=1)

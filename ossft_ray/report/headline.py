@@ -6,20 +6,19 @@ from statistics import fmean
 from typing import Any
 
 from ossft_ray.common.types import ORIGINS
-from ossft_ray.report.tables import TokenGroups
 from ossft_ray.run_folder.names import ACCURACIES, AVERAGE, BASE, MANIFEST, TRAINED
 from ossft_ray.run_folder.reader import RunFolder
 
 
-def headline(run: RunFolder, groups: TokenGroups) -> dict[str, Any]:
+def headline(run: RunFolder, problem_gaps: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of the headline; None for each that the run does not have yet.
 
-    `kept` has the share of problems by origin, `gap` the `before` and `after` of `LogprobSums.figures`, `gain` a
-    comparison of `differences.json` with the two accuracies, all shares in 0..1.
+    `kept` has the share of problems by origin, `gap` the last of `problem_gaps`, that of all
+    origins, `gain` a comparison of `differences.json` with the two accuracies, all shares in 0..1.
     """
     return {
         "kept": _kept_shares(run),
-        "gap": _gap(groups),
+        "gap": problem_gaps[-1] if problem_gaps else None,
         "gain": _gain(run),
         "data": _data_names(run.experiment.get("data", {})),
         "num_problems": run.progress()[0],
@@ -35,13 +34,6 @@ def _kept_shares(run: RunFolder) -> dict[str, float] | None:
     counts["dropped"] = run.rewrite_counts.get("dropped", 0)
     total = sum(counts.values())
     return {name: count / total for name, count in counts.items() if count} if total else None
-
-
-def _gap(groups: TokenGroups) -> dict[str, dict[str, Any]] | None:
-    sources = {"before": ("all", "expert_original"), "after": ("all", "kept")}
-    if not all(source in groups for source in sources.values()):
-        return None
-    return {name: groups[source].figures() for name, source in sources.items()}
 
 
 def _gain(run: RunFolder) -> dict[str, Any] | None:

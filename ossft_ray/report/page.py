@@ -86,6 +86,7 @@ def render(runs: list[RunFolder], previous: dict[str, RunFolder]) -> str:
         "count": _or_dash(lambda value: f"{value:,.0f}"),
         "percent": _or_dash(percent),
         "decimal": _or_dash(lambda value, digits=3: f"{value:z,.{digits}f}".replace("-", MINUS)),
+        "signed": _or_dash(lambda value: f"{value:+z,.2f}".replace("-", MINUS)),
         "significant": _or_dash(significant),
         "spans": spans,
         "duration": _or_dash(duration),
@@ -145,7 +146,7 @@ def spans(num_figures: int) -> list[int]:
 
 def _view(run: RunFolder, previous: RunFolder | None, anchor: str, num_runs: int) -> dict[str, Any]:
     """What the page shows of one run; `anchor` keeps its ids apart from those of other runs."""
-    groups = tables.token_groups(run)
+    groups, problem_gaps = tables.token_groups(run), tables.problem_gaps(run)
     distributions = (figures.distribution(groups, origin, f"{anchor}-gap") for origin in (*ORIGINS, "all"))
     shown_curves = (curves.curve(run.metrics, key, f"{anchor}-curve") for key in curves.CURVES)
     lengths = tables.response_lengths(run)
@@ -157,7 +158,7 @@ def _view(run: RunFolder, previous: RunFolder | None, anchor: str, num_runs: int
         "anchor": anchor,
         "outdated": {name: each.reason for name, each in states.items() if each.state == "outdated"},
         "unfinished": {name: each.state for name, each in states.items() if each.state in _UNFINISHED},
-        "headline": headline(run, groups),
+        "headline": headline(run, problem_gaps),
         "funnel": tables.funnel(run),
         "rewrite_settings": run.experiment.get("rewrite", {}),
         "attempts": tables.attempt_rows(run),
@@ -169,6 +170,7 @@ def _view(run: RunFolder, previous: RunFolder | None, anchor: str, num_runs: int
         "bad_golds": run.rewrite_manifest.get("bad_golds", []),
         "doubts": bool(run.suspects.ranked or run.rewrite_manifest.get("bad_golds")),
         "gap": tables.gap_rows(groups),
+        "problem_gaps": problem_gaps,
         "distributions": [*filter(None, distributions)],
         "curves": [*filter(None, shown_curves)],
         "difference_figures": [

@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA, SCORE_SCHEMA
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.verdict import CORRECT
-from ossft_ray.method.gap import LogprobSums
-from ossft_ray.run_folder.names import BASE, DROPPED_PARTS, PARTS, REJECTED_PARTS, SCORE
-from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
+from ossft_ray.method.gap import LogprobSums, ProblemGaps
+from ossft_ray.method.metrics import mean_interval
+from ossft_ray.run_folder.names import BASE, DROPPED_PARTS, KEPT, PARTS, REJECTED_PARTS, SCORE
+from ossft_ray.run_folder.reader import RunFolder, columns, read_columns, scored_responses
 from ossft_ray.run_folder.stage_folder import differences
 
 SOURCES = {"expert_original": "expert's original", "kept": "kept response"}
 TokenGroups = dict[tuple[str, str], LogprobSums]  # by origin and source
-_INTERVAL = 1.96  # standard errors on either side make a 95% interval
 _NUM_REJECTED = 5  # shown of the rejected rows
 _NUM_SUSPECTS = 20  # shown of the suspect gold answers
 _MAX_VALUE_CHARACTERS = 300
@@ -136,6 +136,22 @@ def token_groups(run: RunFolder) -> TokenGroups:
     return groups
 
 
+def problem_gaps(run: RunFolder) -> list[dict[str, Any]]:
+    """The gap paired by problem, of each origin and of all: `ProblemGaps.figures` with `origin`; empty without scores.
+
+    Raises:
+        InputError: a part of `score/` lacks a column or cannot be read.
+    """
+    if (found := run.score_manifest.get("gap")) is None:  # scoring is under way, or an older version scored
+        gaps = ProblemGaps()
+        for name in (run.folder / SCORE).names(PARTS):
+            schema = columns(SCORE_SCHEMA, "problem_id", "origin", "source", "reference_logprobs")
+            gaps.update(scored_responses(read_columns(run.folder / SCORE, name, schema), "reference_logprobs"))
+        found = {origin: gaps.figures(origin) for origin in ORIGINS} | {KEPT: gaps.figures()}
+    names = {origin: origin for origin in ORIGINS} | {KEPT: "all"}
+    return [{"origin": names[name], **figures} for name, figures in found.items() if figures]
+
+
 def gap_rows(groups: TokenGroups) -> list[dict[str, Any]]:
     """The policy gap by origin, before and after rewriting."""
     return [
@@ -163,9 +179,9 @@ def benchmark_rows(by_model: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         for number, (model, results) in enumerate(by_model.items()):
             if (result := results.get(benchmark)) is None:
                 continue
-            margin = _INTERVAL * result["stderr"]
             row = {"benchmark": benchmark, "model": model, "series": number, **result}
-            row["interval"] = (max(0.0, result["avg"] - margin), min(1.0, result["avg"] + margin))
+            # computed again, because older runs have no interval or another one
+            row["interval"] = tuple(map(float, mean_interval(result["avg"], result["stderr"], result["problems"])))
             row["pass"] = result["pass"][str(result["samples"])]
             rows.append(row)
     return rows

@@ -24,6 +24,9 @@ DROPPED_PARTS, REJECTED_PARTS = "dropped-*.parquet", "rejected-*.parquet"
 UNFINISHED = "unfinished"  # logs of the attempts at parts in progress, one for each worker
 BEFORE = "before"  # parts set aside to be extended, because more samples may be drawn now
 
+# score/
+KEPT, EXPERT_ORIGINAL = "kept", "expert_original"  # a score's source
+
 # train/
 METRICS = "metrics.jsonl"
 CHECKPOINTS, COMPLETE = "checkpoints", "complete.json"  # the second marks a checkpoint as whole

@@ -8,7 +8,9 @@ from functools import cached_property
 from itertools import count, takewhile
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 from pydantic import ValidationError
@@ -254,6 +256,26 @@ def read_columns(folder: Folder, name: str, schema: pa.Schema) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{source}: cannot be read: {brief(error)}") from error
     return check_table(table, schema, source)
+
+
+def list_values(lists: pa.ChunkedArray) -> list[np.ndarray]:
+    """The values of each list of a column, as views; the column has no nulls."""
+    lengths = pc.list_value_length(lists).to_numpy()
+    return np.split(pc.list_flatten(lists).to_numpy(), np.cumsum(lengths)[:-1]) if len(lengths) else []
+
+
+def scored_responses(table: pa.Table, logprobs: str) -> Iterator[tuple[str, str, bool, np.ndarray]]:
+    """Problem id, origin, whether it is the kept response, and log p, of the rows whose column `logprobs` is not null.
+
+    `table` has SCORE columns; see `gap.ProblemGaps`.
+    """
+    rows = table.filter(pc.is_valid(table[logprobs]))
+    fields = (
+        rows["problem_id"].to_pylist(),
+        rows["origin"].to_pylist(),
+        pc.equal(rows["source"], names.KEPT).to_pylist(),
+    )
+    return zip(*fields, list_values(rows[logprobs]), strict=True)
 
 
 def _paths(field: pa.Field) -> list[str]:

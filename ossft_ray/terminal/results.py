@@ -12,6 +12,7 @@ from ossft_ray.common.durations import duration
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
+from ossft_ray.method.metrics import mean_interval
 from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REWRITE, SCORE, TRAIN
 from ossft_ray.terminal.bars import print_lines, wrapped
 
@@ -41,7 +42,8 @@ def print_rewriting(experiment: Experiment, manifest: dict[str, Any], following:
 def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
     """The policy gap, and the folder of the log-probabilities; `manifest` is that of `score/`."""
     files = f"log-probabilities: {join(experiment.run.output, SCORE)}"
-    print_lines([gap_table(manifest), files, f"next: {following}"])
+    tables = *problem_gap(manifest), gap_table(manifest), *plain_text_gap(manifest)
+    print_lines([*tables, files, f"next: {following}"])
 
 
 def print_training(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
@@ -130,6 +132,33 @@ def doubtful_answers(run: str, manifest: dict[str, Any]) -> list[str]:
     return lines
 
 
+def problem_gap(manifest: dict[str, Any]) -> list[str]:
+    """The gap paired by problem, in a few lines; empty if no problem has both responses."""
+    if not (gap := manifest.get("gap", {}).get("kept")):
+        return []
+    line = f"policy gap, paired by problem: {_gap_words(gap)}"
+    return [*wrapped(line), "", "weighted by tokens:"]
+
+
+def plain_text_gap(manifest: dict[str, Any]) -> list[str]:
+    """The authors' figures, if `[score] plain_text` asked for them."""
+    if not (plain := manifest.get("plain_text")):
+        return []
+    kept, original = plain["kept"], plain["expert_originals"]
+    line = f"without the chat template, averaged over responses: mean log p {kept['mean_logprob']:.3f} kept"
+    if original["responses"]:
+        line += f", {original['mean_logprob']:.3f} experts' originals"
+    if plain["gap"]:
+        line += f"; paired by problem: {_gap_words(plain['gap'])}"
+    return wrapped(line)
+
+
+def _gap_words(gap: dict[str, Any]) -> str:
+    interval = "" if gap["low"] is None else f" (95% interval {gap['low']:+.2f} to {gap['high']:+.2f})"
+    problems = "1 problem" if gap["problems"] == 1 else f"{gap['problems']:,} problems"
+    return f"{gap['difference']:+.2f} nats a token{interval}, {gap['before']:.2f} to {gap['after']:.2f}, {problems}"
+
+
 def gap_table(manifest: dict[str, Any]) -> Table:
     """The probability of kept responses and expert solutions under the policy, from `score/manifest.json`."""
     table = plain_table("responses", "number", "tokens", "mean\nlog p", "perplexity", "effective\nsample size")
@@ -152,14 +181,19 @@ def gap_table(manifest: dict[str, Any]) -> Table:
 
 
 def accuracy_table(results: Results) -> Table:
-    """avg@k of each model on each benchmark, with standard errors."""
+    """avg@k of each model on each benchmark, with 95% intervals."""
     benchmarks = next(iter(results.values()))
     num_samples = next(iter(benchmarks.values()))["samples"]
-    table = plain_table(f"avg@{num_samples} ± standard error, %", *results)
+    table = plain_table(f"avg@{num_samples} (95% interval), %", *results)
     for benchmark in benchmarks:
         cells = [of_model[benchmark] for of_model in results.values()]
-        table.add_row(benchmark, *(f"{100 * cell['avg']:.1f} ± {100 * cell['stderr']:.1f}" for cell in cells))
+        table.add_row(benchmark, *map(_accuracy, cells))
     return table
+
+
+def _accuracy(cell: dict[str, Any]) -> str:
+    low, high = mean_interval(cell["avg"], cell["stderr"], cell["problems"])
+    return f"{100 * cell['avg']:.1f} ({100 * float(low):.1f} to {100 * float(high):.1f})"
 
 
 def differences_table(results: Results, model: str, differences: dict[str, dict[str, Any]]) -> Table:

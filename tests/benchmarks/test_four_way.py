@@ -37,6 +37,21 @@ def test_intervals_cover(seed_deviation: float, problem_deviation: float) -> Non
     assert np.mean(covered) > 0.9
 
 
+@pytest.mark.parametrize("seed_deviation, problem_deviation", [(0.02, 0.3), (0.1, 0.3), (0.3, 0.1), (0.02, 0.05)])
+def test_two_seeds_cover_with_a_wider_interval(seed_deviation: float, problem_deviation: float) -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        values_SLP = rng.normal(0, seed_deviation, (2, 1, 1)) + rng.normal(0, problem_deviation, (1, 2, 40))
+        covered.append(not estimate(values_SLP + rng.normal(0, 0.1, (2, 2, 40))).is_clear)
+    assert np.mean(covered) >= 0.93
+
+
+def test_values_that_are_all_the_same_are_not_certain() -> None:
+    found = estimate(np.full((3, 2, 30), 0.5))
+    assert found.mean == 0.5 and found.half_width is not None and 0.05 < found.half_width < 0.2
+
+
 def scores(accuracy: float, num_samples: int) -> dict[str, dict[str, dict[str, list]]]:
     right = round(accuracy * num_samples)
     answers = {"correct": [True] * right + [False] * (num_samples - right), "tokens": [10] * num_samples}

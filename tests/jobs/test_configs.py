@@ -95,3 +95,16 @@ def test_paper_experiments_run_as_jobs(name: str, model: str) -> None:
     assert experiment.policy.model == model
     for path in (experiment.run.output, experiment.data.path, experiment.evaluate.data_dir):
         assert isinstance(path, str) and Path(path).is_absolute()
+
+
+@pytest.mark.parametrize(
+    "name, template", [("qwen2.5-math-7b", "qwen-boxed"), ("llama-3.1-8b-instruct", "llama-steps")]
+)
+def test_authors_settings_differ_from_the_papers_where_their_code_does(name: str, template: str) -> None:
+    """github.com/NKU-HLT/Off-Policy-SFT: train_dft.sh, fsdp_dft_trainer.py and math_eval.py; see docs/fidelity.md."""
+    authors, main = (load_experiment(JOBS / "configs" / f"{name}{ending}.toml") for ending in ("-authors", ""))
+    theirs = {"mean_over": 4, "max_grad_norm": 1 / 32, "warmup_from_zero": True, "master_weights": "bf16"}
+    assert authors.train == main.train.model_copy(update=theirs | {"examples": f"{main.run.output}/rewrite"})
+    assert authors.evaluate == main.evaluate.model_copy(update={"template": template})
+    for section in ("data", "prompts", "rewrite", "verify", "loop", "resources"):
+        assert getattr(authors, section) == getattr(main, section)

@@ -1,14 +1,20 @@
 """Differences of models against values worked out by hand, and intervals against simulated evaluations."""
 
 import math
-import random
 
+import numpy as np
 import pytest
+from scipy.stats import beta
 
-from ossft_ray.method.comparison import Comparison, average, compare
+from ossft_ray.method.comparison import Comparison, average, compare, difference_interval
 from ossft_ray.method.metrics import Sample
 
 RIGHT, WRONG = Sample(True, "1"), Sample(False, "2")
+
+
+def exact_end(num_problems: int, student: float) -> float:
+    """The upper end for none of `num_problems` right: 1 - 0.025^(1/n), n less by the ratio of quantiles squared."""
+    return 1 - 0.025 ** (1 / (num_problems * (1.959964 / student) ** 2))
 
 
 def test_a_difference_worked_out_by_hand() -> None:
@@ -17,73 +23,76 @@ def test_a_difference_worked_out_by_hand() -> None:
     found = compare(before, after)
     # differences 1/2, 0, 0: mean 1/6, standard deviation sqrt(1/12), over sqrt(3) problems: 1/6
     assert (found.difference, found.stderr) == (pytest.approx(1 / 6), pytest.approx(1 / 6))
-    # two degrees of freedom: t_.975 = 4.302653, t_.80 = 1.060660
-    assert (found.low, found.high) == (pytest.approx((1 - 4.302653) / 6), pytest.approx((1 + 4.302653) / 6))
-    assert found.smallest_detectable == pytest.approx((4.302653 + 1.060660) / 6)
+    # gains have 1/6 and squares 1/6, of at most 2 · 5/36; with the prior of 1/2, the effective problems are
+    # n = 3 · (5/18 + 1/2) / (1/6 + 1/2) · (1.96 / 4.3027)² = 0.72624. Losses are none of 0.62247: 0 to 1 - 0.025^(1/n).
+    n = 3 * (5 / 18 + 1 / 2) / (1 / 6 + 1 / 2) * (1.959964 / 4.302653) ** 2
+    low, high = beta.ppf(0.025, n / 6, n * 5 / 6 + 1), beta.ppf(0.975, n / 6 + 1, n * 5 / 6)
+    assert found.low == pytest.approx(1 / 6 - math.hypot(1 / 6 - low, exact_end(3, 4.302653)), abs=1e-5)
+    assert found.high == pytest.approx(high, abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    "before, after, low, high, detectable",
-    [
-        # every problem gains 1/2: no error, and one sample of four is the least that can be detected
-        ([[RIGHT, WRONG]] * 2, [[RIGHT, RIGHT]] * 2, 0.5, 0.5, 1 / 4),
-        # one problem says nothing about the error
-        ([[RIGHT, WRONG]], [[RIGHT, RIGHT]], -1.0, 1.0, 1.0),
-        # two problems: 1/2 ± 12.7 · 1/2, cut to -1..1
-        ([[WRONG], [WRONG]], [[RIGHT], [WRONG]], -1.0, 1.0, 1.0),
-    ],
+    "num_problems, student, detectable", [(30, 2.04523, 0.179), (200, 1.97196, 0.0264), (500, 1.96473, 0.0106)]
 )
-def test_intervals_at_the_edge(
-    before: list[list[Sample]], after: list[list[Sample]], low: float, high: float, detectable: float
-) -> None:
-    found = compare(before, after)
-    assert (found.low, found.high, found.smallest_detectable) == (low, high, detectable)
+def test_identical_answers_leave_room_for_a_difference(num_problems: int, student: float, detectable: float) -> None:
+    """No difference seen: rare ones may exist. Some 500 problems tell a gain of one point, not of 0.2."""
+    found = compare([[RIGHT, WRONG]] * num_problems, [[RIGHT, WRONG]] * num_problems)
+    assert (found.difference, found.stderr) == (0.0, 0.0)
+    assert (found.low, found.high) == (
+        pytest.approx(-found.high),
+        pytest.approx(exact_end(num_problems, student), rel=1e-4),
+    )
+    assert found.smallest_detectable == pytest.approx(found.high * (1.959964 + 0.841621) / 1.959964, rel=1e-4)
+    assert found.smallest_detectable == pytest.approx(detectable, rel=0.01)
 
 
-def comparison(difference: float, stderr: float, degrees: int) -> Comparison:
-    return Comparison(difference, stderr, -1.0, 1.0, 1.0, degrees, 0.01)
+def test_the_same_gain_everywhere_has_an_interval() -> None:
+    found = compare([[RIGHT, WRONG]] * 40, [[RIGHT, RIGHT]] * 40)
+    assert (found.difference, found.stderr) == (0.5, 0.0)
+    assert 0.35 < found.low < 0.45 and 0.52 < found.high < 0.65
+
+
+def test_one_problem_says_nothing_about_the_error() -> None:
+    found = compare([[RIGHT, WRONG]], [[RIGHT, RIGHT]])
+    assert (found.low, found.high, found.smallest_detectable) == (-1.0, 1.0, 1.0)
+
+
+def test_gains_and_losses_change_places_with_the_models() -> None:
+    first, second = [[RIGHT, WRONG]] * 9 + [[WRONG, WRONG]], [[RIGHT, RIGHT]] * 6 + [[WRONG, WRONG]] * 4
+    found, turned = compare(first, second), compare(second, first)
+    assert (found.low, found.high) == (pytest.approx(-turned.high), pytest.approx(-turned.low))
 
 
 def test_average_of_independent_benchmarks() -> None:
-    found = average([comparison(0.1, 0.03, 29), comparison(0.3, 0.04, 39)])
+    found = average([Comparison(0.1, 0.03, 0.04, 0.18, 0.1), Comparison(0.3, 0.04, 0.27, 0.36, 0.1)])
     assert (found.difference, found.stderr) == (pytest.approx(0.2), pytest.approx(0.05 / 2))
-    # Welch and Satterthwaite: (0.0009 + 0.0016)² / (0.0009² / 29 + 0.0016² / 39) = 66.8; t_.975 with 66 is 1.99656
-    assert found.degrees_of_freedom == 66
-    assert found.high == pytest.approx(0.2 + 1.99656 * 0.025, abs=1e-6)
+    # below: 0.06 and 0.03; above: 0.08 and 0.06
+    assert found.low == pytest.approx(0.2 - math.hypot(0.06, 0.03) / 2)
+    assert found.high == pytest.approx(0.2 + 0.10 / 2)
+    assert found.smallest_detectable == pytest.approx(1.429406 * (found.high - found.low) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "comparisons, degrees",
-    [
-        ([comparison(0.1, 0.02, 7)], 7),
-        ([comparison(0.1, 0.02, 7), comparison(0.1, 0.02, 7)], 14),
-        ([comparison(0.1, 0.0, 7), comparison(0.1, 0.0, 3)], 10),
-        ([comparison(0.1, 0.02, 7), comparison(0.1, 0.0, 3)], 7),
-        ([comparison(0.1, 0.02, 7), comparison(0.1, 0.0, 0)], 0),
-    ],
-)
-def test_degrees_of_freedom_of_an_average(comparisons: list[Comparison], degrees: int) -> None:
-    assert average(comparisons).degrees_of_freedom == degrees
+@pytest.mark.parametrize("num_samples", [8, 16])
+@pytest.mark.parametrize("num_problems", [30, 500])
+@pytest.mark.parametrize("solved, truth", [(0.0, 0.0), (0.02, 0.0196), (0.2, 0.196)])
+def test_intervals_cover_the_true_difference(num_problems: int, num_samples: int, solved: float, truth: float) -> None:
+    """A base of 2%, all or nothing, and a model that solves a share of the problems: Student's misses half of them."""
+    rng = np.random.default_rng(0)
+    before = (rng.random((2000, num_problems)) < 0.02).astype(float)
+    after = np.where(rng.random(before.shape) < solved, 1.0, before)
+    low, high = difference_interval(rng.binomial(num_samples, after) / num_samples - before)
+    assert np.mean((low <= truth) & (truth <= high)) >= 0.93
 
 
-def test_intervals_cover_the_true_difference_in_95_percent_of_cases() -> None:
-    """400 simulated evaluations of 30 problems, with a true difference of 0.1."""
-    rng = random.Random(1)
-    num_covered = 0
-    for _ in range(400):
-        rates = [rng.uniform(0.1, 0.8) for _ in range(30)]
-        before, after = (
-            [[Sample(rng.random() < rate + more, None) for _ in range(4)] for rate in rates] for more in (0.0, 0.1)
-        )
-        found = compare(before, after)
-        num_covered += found.low <= 0.1 <= found.high
-    assert 0.92 <= num_covered / 400 <= 0.98
+def test_intervals_are_not_wide_where_problems_tell_much() -> None:
+    """With 500 problems of mixed difficulty, within 7% of Student's."""
+    rng = np.random.default_rng(0)
+    rates = rng.beta(1, 1, 500)
+    drawn = (rng.binomial(8, rates) - rng.binomial(8, rates)) / 8
+    low, high = difference_interval(drawn)
+    assert high - low == pytest.approx(2 * 1.9647 * drawn.std(ddof=1) / math.sqrt(500), rel=0.07)
 
 
 def test_models_with_different_numbers_of_problems_are_not_compared() -> None:
     with pytest.raises(ValueError, match="argument 2"):
         compare([[RIGHT]], [[RIGHT], [RIGHT]])
-
-
-def test_degrees_are_not_lost_to_rounding() -> None:
-    assert all(average([comparison(0.0, math.sqrt(n), n)] * 3).degrees_of_freedom == 3 * n for n in range(1, 50))

@@ -6,7 +6,9 @@ import math
 import random
 import statistics
 
+import numpy as np
 import pytest
+from scipy.special import betainc
 
 from ossft_ray.common.verdict import Verdict
 from ossft_ray.method.metrics import (
@@ -14,6 +16,7 @@ from ossft_ray.method.metrics import (
     Sample,
     benchmark_result,
     majority,
+    mean_interval,
     paired_difference,
     pass_at_k,
     share_votes,
@@ -184,6 +187,39 @@ def test_clustered_error_agrees_with_a_bootstrap_over_problems(seed: int) -> Non
 
 def test_standard_error_is_that_of_the_mean() -> None:
     assert standard_error([1.0, 2.0, 3.0, 4.0]) == pytest.approx(math.sqrt(5 / 3) / 2)
+
+
+def test_an_interval_worked_out_by_hand() -> None:
+    low, high = mean_interval(0.5, 0.05, 40)
+    # squares 0.05² · 40 · 39 = 3.9, of at most 39/4; with the prior of 1, and t_.975 = 2.022691 for 39 degrees
+    half = 40 * (9.75 + 1) / (3.9 + 1) * (1.959964 / 2.022691) ** 2 / 2
+    assert betainc(half, half + 1, low) == pytest.approx(0.025, rel=1e-4)
+    assert high == pytest.approx(1 - low)
+
+
+@pytest.mark.parametrize("right, low, high", [(F, 0.0, 0.12532), (T, 1 - 0.12532, 1.0)])
+def test_none_or_all_of_thirty_problems_leave_an_eighth_open(right: bool, low: float, high: float) -> None:
+    found = result_of([[right] * 4] * 30, [["1"] * 4] * 30)
+    assert found.stderr == 0.0
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-5), pytest.approx(high, abs=1e-5))
+
+
+def test_one_problem_leaves_every_accuracy_open() -> None:
+    found = result_of([[T, F]], [["1", "2"]])
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("num_samples", [8, 16])
+@pytest.mark.parametrize("num_problems", [30, 500])
+@pytest.mark.parametrize("accuracy", [0.005, 0.01, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("spread", [0.02, 0.3, 0.9])
+def test_intervals_cover_the_true_accuracy(num_problems: int, num_samples: int, accuracy: float, spread: float) -> None:
+    """Beta difficulties from nearly alike to nearly all or nothing; `benchmarks/coverage.py` has the whole grid."""
+    rng = np.random.default_rng(0)
+    rates = rng.beta(accuracy * (1 / spread - 1), (1 - accuracy) * (1 / spread - 1), (2000, num_problems))
+    drawn = rng.binomial(num_samples, rates) / num_samples
+    low, high = mean_interval(drawn.mean(1), drawn.std(1, ddof=1) / math.sqrt(num_problems), num_problems)
+    assert np.mean((low <= accuracy) & (accuracy <= high)) >= 0.93
 
 
 @pytest.mark.parametrize("correct", [[], [[]], [[T], []]])

@@ -164,6 +164,7 @@ BOXED = r"Please reason step by step, and put your final answer within \boxed{}.
     [
         ("qwen25-math-cot", BOXED, "1+1?", "1+1?"),
         ("qwen-boxed", "You are a helpful assistant.", "1+1?", f"1+1?\n{BOXED}"),
+        ("llama-steps", "", "1+1?", "1+1?\nLet's think step by step and output the final answer within \\boxed{}."),
         (
             "llama-boxed",
             "",

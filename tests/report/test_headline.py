@@ -1,5 +1,6 @@
 """The headline's figures, and what a run does not have yet."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,21 +8,23 @@ import pytest
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.report.headline import headline
-from ossft_ray.report.tables import token_groups
+from ossft_ray.report.tables import problem_gaps
 from ossft_ray.run_folder.reader import open_rounds
 from tests.report.runs import difference, example, score, write_rewriting, write_run
 
 
 def headline_of(output: str) -> dict[str, Any]:
     run = open_rounds(output)[0]
-    return headline(run, token_groups(run))
+    return headline(run, problem_gaps(run))
 
 
 def test_a_finished_run(tmp_path: Path) -> None:
     found = headline_of(write_run(str(tmp_path)))
     assert found["kept"] == {"self": 0.5, "guided": 0.25, "expert": 0.25}
-    assert found["gap"]["before"]["mean_logprob"] == pytest.approx((-7 - 9 - 34 - 7) / 8)
-    assert found["gap"]["after"]["mean_logprob"] > found["gap"]["before"]["mean_logprob"]
+    # per response: −3.5, −4.5, −17 and −3.5 before; −0.35, −0.69, −17 and −0.35 after
+    assert found["gap"]["before"] == pytest.approx((-3.5 - 4.5 - 17 - 3.5) / 4)
+    assert found["gap"]["after"] == pytest.approx(-(math.log(2) / 2 + math.log(2) + 17 + math.log(2) / 2) / 4)
+    assert (found["gap"]["origin"], found["gap"]["problems"]) == ("all", 4)
     gain = {name: found["gain"][name] for name in ("difference", "low", "before", "after", "benchmark")}
     assert gain == {"difference": 0.25, "low": 0.1, "before": 0.25, "after": 0.5, "benchmark": "arithmetic"}
     assert (found["data"], found["num_problems"], found["model"], found["loss"]) == (

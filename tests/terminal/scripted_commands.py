@@ -15,7 +15,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.distributed.logs import divert_native_stderr
 
 FIGURES = {"tokens": 5, "responses": 1, "mean_logprob": -0.5, "perplexity": 1.65, "effective_sample_size": 0.7}
-ACCURACY = {"avg": 0.5, "stderr": 0.1, "samples": 4}
+ACCURACY = {"avg": 0.5, "stderr": 0.1, "problems": 9, "samples": 4}
 DIFFERENCE = {"difference": 0.0, "low": -0.1, "high": 0.1, "smallest_detectable": 0.2}
 GROUPS = ("self", "guided", "expert", "kept", "expert_originals")
 RESULTS: dict[str, Any] = {

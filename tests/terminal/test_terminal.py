@@ -169,6 +169,33 @@ def test_scoring_shows_parts_rate_and_time_left(totals: dict[str, Any], expected
     assert bars._score({"total": 10, "done_before": 2} | totals).line() == expected
 
 
+def test_the_gap_paired_by_problem_comes_first_with_its_interval() -> None:
+    gap = {
+        "problems": 960,
+        "before": -9.5,
+        "after": -2.16,
+        "difference": 7.34,
+        "stderr": 0.12,
+        "low": 7.1,
+        "high": 7.58,
+    }
+    lines = results.problem_gap({"gap": {"kept": gap}})
+    assert " ".join(lines[: lines.index("")]) == (
+        "policy gap, paired by problem: +7.34 nats a token (95% interval +7.10 to +7.58), -9.50 to -2.16, 960 problems"
+    )
+    assert results.problem_gap({"gap": {"kept": None}}) == results.problem_gap({}) == []
+    one = gap | {"problems": 1, "low": None, "high": None}
+    assert "interval" not in " ".join(results.problem_gap({"gap": {"kept": one}}))
+
+
+def test_plain_text_figures_are_printed_if_asked_for() -> None:
+    figures = {"responses": 3, "mean_logprob": -1.5}
+    plain = {"kept": figures, "expert_originals": figures | {"mean_logprob": -3.25}, "gap": None}
+    words = " ".join(results.plain_text_gap({"plain_text": plain}))
+    assert "mean log p -1.500 kept, -3.250 experts' originals" in words
+    assert results.plain_text_gap({}) == []
+
+
 def test_the_gap_table_shows_groups_with_tokens() -> None:
     none = {"tokens": 0, "responses": 0, "mean_logprob": None, "perplexity": None, "effective_sample_size": None}
     some = {

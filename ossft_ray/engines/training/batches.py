@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -142,6 +142,25 @@ def global_batch(lengths: np.ndarray, global_batch_size: int, seed: int, step: i
         heaviest = _heaviest(lengths[order], global_batch_size)
         index = {0: heaviest, heaviest: 0}.get(index, index)
     return order[index * global_batch_size : (index + 1) * global_batch_size].tolist(), epoch
+
+
+def example_weights(
+    response_lengths: np.ndarray, mean_over: int | Literal["batch"], weight_R: np.ndarray | None = None
+) -> np.ndarray | None:
+    """The weight of each of a batch's examples in the mean over its tokens; None if all weigh 1.
+
+    `weight_R` has weights that hold already. With a number, consecutive examples of the batch form groups of so many,
+    the last perhaps smaller, and the loss is the mean over groups of the mean over a group's tokens. The sum of the
+    weights over all tokens stays as it is.
+    """
+    if mean_over == "batch":
+        return weight_R
+    weight_R = np.ones(len(response_lengths)) if weight_R is None else weight_R
+    weighted_R = weight_R * response_lengths
+    starts = np.arange(0, len(response_lengths), mean_over)
+    sum_G = np.add.reduceat(weighted_R, starts)
+    share_G = weighted_R.sum() / (len(starts) * np.where(sum_G > 0, sum_G, 1))
+    return np.asarray(weight_R * share_G.repeat(mean_over)[: len(response_lengths)])
 
 
 def _heaviest(lengths: np.ndarray, global_batch_size: int) -> int:

@@ -31,6 +31,12 @@ def check_deepspeed_settings(settings: Train) -> None:
         given = settings.deepspeed.get(section, {}) if section else settings.deepspeed
         if isinstance(given, dict) and name in given:
             raise InputError(f"[train.deepspeed] {key}: is decided by {ours}; leave it out here")
+    if settings.master_weights == "bf16" and settings.precision != "bf16":
+        raise InputError('[train] master_weights: "bf16" needs precision = "bf16"; set it, or leave master_weights out')
+    if settings.master_weights == "bf16" and settings.zero_stage in (0, 1):  # DeepSpeed would keep float32
+        raise InputError('[train] master_weights: "bf16" needs zero_stage 2 or 3; set one')
+    if settings.master_weights == "bf16" and settings.offload != "none":
+        raise InputError('[train] master_weights: "bf16" cannot be offloaded; set offload = "none"')
     if settings.offload != "none" and settings.zero_stage == 0:
         raise InputError('[train] offload: needs zero_stage 1, 2 or 3; set one, or offload = "none"')
     if settings.compile is True and settings.zero_stage == 3:
@@ -55,7 +61,7 @@ def deepspeed_config(settings: Train, num_workers: int, load_universal: bool = F
         "gradient_accumulation_steps": 1,
         "train_batch_size": num_workers,
         "gradient_clipping": settings.max_grad_norm,
-        "bf16": {"enabled": bf16},
+        "bf16": {"enabled": bf16, **_master_weights(settings)},
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,  # offloaded or not, the optimizer is torch's
         "steps_per_print": 2**31,
@@ -65,6 +71,12 @@ def deepspeed_config(settings: Train, num_workers: int, load_universal: bool = F
     if load_universal:
         config["checkpoint"] = {"load_universal": True}
     return _merge(config, settings.deepspeed)
+
+
+def _master_weights(settings: Train) -> dict[str, bool]:
+    """What AdamW updates: copies in float32 or, as in the authors' trainer, the weights themselves in bf16."""
+    is_half = settings.master_weights == "bf16"
+    return {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True} if is_half else {}
 
 
 def _merge(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

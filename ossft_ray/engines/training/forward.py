@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ossft_ray.config import Train
 from ossft_ray.engines.token_loss import LossInputs, TokenLosses
-from ossft_ray.engines.training.batches import Examples, MicroBatchTensors, assign_micro_batches, collate, members_of
+from ossft_ray.engines.training.batches import (
+    Examples,
+    MicroBatchTensors,
+    assign_micro_batches,
+    collate,
+    example_weights,
+)
 from ossft_ray.engines.training.pass_size import PassSize
 from ossft_ray.method.packing import MicroBatch
 
@@ -45,26 +52,32 @@ class PolicyRunner:
         rows: MicroBatch,
         reference: Tensor | None = None,
         progress: float = 1.0,
+        weight_R: np.ndarray | None = None,
         with_ranks: bool = False,
     ) -> ForwardOutput:
-        """One micro-batch; `reference` is log q of all examples' response tokens, in main memory."""
+        """One micro-batch; `reference` is log q of all examples' response tokens, in main memory.
+
+        `weight_R` has a weight for the tokens of each example of the batch; by default all weigh 1.
+        """
         tensors = collate(examples, batch, rows, self.packed)
         index_N = tensors.response_index_N
         logq_N = None if reference is None else reference[index_N].to(self.device)
         behavior = examples.behavior_logprobs
         logb_N = None if behavior is None else torch.from_numpy(behavior[index_N.numpy()]).to(self.device)
         weight_N = None
-        if self.settings.weigh == "problems":
-            weight_R = torch.from_numpy(examples.problem_weights[members_of(batch, rows)]).float()
-            weight_N = weight_R[tensors.response_N].to(self.device)
+        if weight_R is not None:
+            members = [index for row in rows for index in row]
+            weight_N = torch.from_numpy(weight_R[members])[tensors.response_N].to(self.device, torch.float32)
         tensors = tensors.to(self.device)
         inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, weight_N, with_ranks)
         return ForwardOutput(tensors, self.module(tensors, inputs), weight_N)
 
-    def total_weight(self, examples: Examples, batch: Sequence[int]) -> float:
-        """Σ w_t over the batch's response tokens: what a mean over them divides by. Their number if all weigh 1."""
-        lengths = examples.response_lengths[batch]
-        return float(lengths @ examples.problem_weights[batch] if self.settings.weigh == "problems" else lengths.sum())
+    def weights(
+        self, examples: Examples, batch: Sequence[int], mean_over: int | Literal["batch"] = "batch"
+    ) -> np.ndarray | None:
+        """The weight of each example of the batch, see `example_weights`; None if all weigh 1."""
+        weight_R = examples.problem_weights[batch] if self.settings.weigh == "problems" else None
+        return example_weights(examples.response_lengths[batch], mean_over, weight_R)
 
     def logprobs(self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None) -> Tensor:
         """log p of the batch's response tokens, in its order, in float32 in main memory; a collective call."""

@@ -51,7 +51,8 @@ def training_memory(counts: ModelCounts, settings: Train, num_workers: int) -> T
     summed = 4 * counts.trained / (num_workers if stage > 1 else 1)  # gradients over passes, in float32
     # in bf16 the gradients of one pass are separate; stage 3 frees them layer by layer
     of_pass = 0.0 if size == 4 or stage == 3 else size * counts.trained / (num_workers if stage == 2 else 1)
-    optimizer = 12 * counts.trained / num_workers if stage else 8.0 * counts.trained
+    of_adam = 6 if settings.master_weights == "bf16" else 12  # the weights that it updates, and two states
+    optimizer = of_adam * counts.trained / num_workers if stage else 8.0 * counts.trained
     gathered = 2 * size * counts.largest_module if stage == 3 else 0  # weights and gradients
     main_memory = 0.0
     if settings.offload != "none":

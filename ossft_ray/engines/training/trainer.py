@@ -106,7 +106,9 @@ class Trainer:
         assigned, pass_tokens = self._runner.assign(self.examples, batch), self._runner.pass_size.tokens
         metrics = self._accumulate_gradients(batch, assigned[self.rank])
         raise_if_not_finite("loss", metrics["loss"], self.step + 1, problem_ids)
-        learning_rate = learning_rate_at(self.step, self.num_steps, settings.learning_rate, settings.warmup_ratio)
+        learning_rate = learning_rate_at(
+            self.step, self.num_steps, settings.learning_rate, settings.warmup_ratio, settings.warmup_from_zero
+        )
         num_passes = len(assigned[self.rank])
         self._on_phase(self.step + 1, num_passes, "step")
         grad_norm = take_step(self.engine, learning_rate)
@@ -136,14 +138,16 @@ class Trainer:
 
     def _accumulate_gradients(self, batch: list[int], micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
         """Forward and backward passes of this worker's share of the batch; returns the whole batch's token metrics."""
-        total_weight = self._runner.total_weight(self.examples, batch)
-        sums = TokenSums(self.engine.device)
+        sums, response_lengths = TokenSums(self.engine.device), self.examples.response_lengths[batch]
+        weight_R = self._runner.weights(self.examples, batch, self.settings.mean_over)
+        total_weight = float(response_lengths.sum() if weight_R is None else response_lengths @ weight_R)
         for number, rows in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
             self._on_phase(self.step + 1, number, "forward")
             num_in_pass = int(sum(self.examples.lengths[batch[index]] for row in rows for index in row))
             with self._runner.pass_size.measured(number, num_in_pass):
-                output = self._runner.forward(self.examples, batch, rows, self.reference, self.step / self.num_steps)
+                progress = self.step / self.num_steps
+                output = self._runner.forward(self.examples, batch, rows, self.reference, progress, weight_R)
                 sums.add(output)
                 self._on_phase(self.step + 1, number, "backward")
                 # the (weighted) mean over the response tokens of the *global* batch; DeepSpeed averages over workers,
@@ -178,8 +182,9 @@ class Trainer:
             batch = range(start, min(start + size, len(holdout)))
             if reference is not None and holdout.reference_logprobs is None:  # psft's q is the policy as it is now
                 reference[holdout.response_index(batch)] = self._runner.logprobs(holdout, batch, reference)
+            weight_R, progress = self._runner.weights(holdout, batch), self.step / self.num_steps
             for rows in self._runner.assign(holdout, batch)[self.rank]:
-                sums.add(self._runner.forward(holdout, batch, rows, reference, self.step / self.num_steps))
+                sums.add(self._runner.forward(holdout, batch, rows, reference, progress, weight_R))
         sums.reduce()
         self.engine.train()
         metrics = sums.metrics()

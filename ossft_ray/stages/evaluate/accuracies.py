@@ -58,6 +58,4 @@ def _compare_on(before: Folder, after: Folder, benchmark: str) -> Comparison:
 
 def _as_json(figures: BenchmarkResult | Comparison) -> dict[str, Any]:
     """The figures under their names in the files; `pass` cannot be the name of a field in Python."""
-    values = {"pass" if name == "pass_at" else name: value for name, value in asdict(figures).items()}
-    values.pop("resolution", None)
-    return values
+    return {"pass" if name == "pass_at" else name: value for name, value in asdict(figures).items()}

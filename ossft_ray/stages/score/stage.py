@@ -8,9 +8,10 @@ a part of SCORE rows, whole or not at all, so a run that was killed resumes with
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
-from ossft_ray.common.schema import SCORE_SCHEMA, check_table
+from ossft_ray.common.schema import PLAIN_SCORE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment
@@ -20,16 +21,16 @@ from ossft_ray.distributed.resources import with_zero_stage
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
-from ossft_ray.method.gap import EDGES, LogprobSums
+from ossft_ray.method.gap import EDGES, LogprobSums, ProblemGaps, sequence_figures
 from ossft_ray.run_folder.activity import recorded
-from ossft_ray.run_folder.names import INPUTS, MANIFEST, PARTS, REWRITE, SCORE
+from ossft_ray.run_folder.names import EXPERT_ORIGINAL, INPUTS, KEPT, MANIFEST, PARTS, REWRITE, SCORE
 from ossft_ray.run_folder.parts import read_counts
 from ossft_ray.run_folder.provenance import write_config
-from ossft_ray.run_folder.reader import examples_folder
+from ossft_ray.run_folder.reader import examples_folder, list_values, scored_responses
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import EXAMPLES_CHANGED, begin_stage, changed_inputs, finish_stage
 from ossft_ray.stages.score.changes import discard_changed_parts
-from ossft_ray.stages.score.worker import EXPERT_ORIGINAL, KEPT, run_worker
+from ossft_ray.stages.score.worker import run_worker
 
 _WORKERS = "workers"  # sub-folder for Ray Train's own state, removed at the end
 
@@ -88,8 +89,10 @@ def _complete(
 
 def score_inputs(run: Run, source: Folder) -> dict[str, Any]:
     """What scores depend on: the examples in `source`, the policy, and how it will be trained on them."""
+    plain_text = {"score": {"plain_text": True}} if run.experiment.score.plain_text else {}
     return {
         "train": run.experiment.train.model_dump(mode="json", include={"max_length", "precision"}),
+        **plain_text,
         "model": run.policy_digest,
         "chat_template": run.experiment.policy.chat_template,
         "chat_template_kwargs": run.experiment.policy.chat_template_kwargs,
@@ -117,18 +120,21 @@ class _PartProgress:
 
 
 def summarise_scores(folder: Folder) -> dict[str, Any]:
-    """The manifest's figures, from the parts themselves, see `LogprobSums`.
+    """The manifest's figures, from the parts themselves, see `method.gap`.
 
-    By group: the kept responses of each origin, all of them (`kept`), and the expert solutions of the same problems
-    (`expert_originals`). `histogram` has each group's tokens by log p, between the `edges`. `too_long` counts the
-    responses that were left out.
+    `gap` is paired by problem, of each origin and of all (`kept`). By group, weighted by tokens: the kept responses of
+    each origin, all of them (`kept`), and the expert solutions of the same problems (`expert_originals`). `histogram`
+    has each group's tokens by log p, between the `edges`. `too_long` counts the responses that were left out. With
+    `[score] plain_text`, `plain_text` has the authors' figures.
     """
     groups = {name: LogprobSums() for name in (*ORIGINS, "kept", "expert_originals")}
+    gaps, plain_gaps = ProblemGaps(), ProblemGaps()
+    plain: dict[str, list[np.ndarray]] = {"kept": [], "expert_originals": []}
     responses: Counter[str] = Counter()
     too_long: Counter[str] = Counter()
     seconds = 0.0
     for part in folder.names(PARTS):
-        table = check_table(folder.read_table(part), SCORE_SCHEMA, f"{folder.path}/{part}")
+        table = check_table(folder.read_table(part), PLAIN_SCORE_SCHEMA, f"{folder.path}/{part}")
         is_kept = pc.equal(table["source"], KEPT)
         masks: dict[str, Any] = {origin: pc.and_(is_kept, pc.equal(table["origin"], origin)) for origin in ORIGINS}
         masks |= {"kept": is_kept, "expert_originals": pc.equal(table["source"], EXPERT_ORIGINAL)}
@@ -136,11 +142,18 @@ def summarise_scores(folder: Folder) -> dict[str, Any]:
             rows = table.filter(mask)
             groups[name] += LogprobSums.of(pc.list_flatten(rows["reference_logprobs"]).to_numpy())
             responses[name] += len(rows)
+            if name in plain:
+                plain[name] += list_values(rows["plain_logprobs"].drop_null())
+        gaps.update(scored_responses(table, "reference_logprobs"))
+        plain_gaps.update(scored_responses(table, "plain_logprobs"))
         counts = read_counts(folder, part)
         too_long.update(counts["too_long"])
         seconds += counts["seconds"]
+    plain_figures = {name: sequence_figures(values) for name, values in plain.items()}
     return {
+        "gap": {name: gaps.figures(None if name == "kept" else name) for name in (*ORIGINS, "kept")},
         **{name: sums.figures() | {"responses": responses[name]} for name, sums in groups.items()},
+        **({"plain_text": plain_figures | {"gap": plain_gaps.figures()}} if plain["kept"] else {}),
         "too_long": {"kept": too_long[KEPT], "expert_originals": too_long[EXPERT_ORIGINAL]},
         "histogram": {"edges": list(EDGES), **{name: sums.histogram.tolist() for name, sums in groups.items()}},
         "seconds": round(seconds, 3),

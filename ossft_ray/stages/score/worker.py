@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, check_table, to_table
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, PLAIN_SCORE_SCHEMA, SCORE_SCHEMA, check_table, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.cluster_metrics import ClusterMetrics
@@ -18,12 +18,11 @@ from ossft_ray.engines.training.diagnosis import explain_out_of_memory
 from ossft_ray.engines.training.scoring import Scorer
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
-from ossft_ray.run_folder.names import PARTS
+from ossft_ray.run_folder.names import EXPERT_ORIGINAL, KEPT, PARTS
 from ossft_ray.run_folder.parts import write_counted
 from ossft_ray.stages.score.changes import EXAMPLES, examples_digest
 
 T = TypeVar("T")
-KEPT, EXPERT_ORIGINAL = "kept", "expert_original"  # a score's source
 _MIN_RESPONSES = 64  # for each worker at once: split over many workers, a small part leaves each almost idle
 
 
@@ -34,6 +33,7 @@ class UnscoredResponse(NamedTuple):
     origin: str  # of the problem's kept response
     source: str
     encoded: EncodedExample
+    plain: tuple[list[int], list[int]] | None = None  # question and response without the template, if wanted
 
 
 class UnscoredPart(NamedTuple):
@@ -70,13 +70,18 @@ def unscored_part(name: str, rows: list[dict[str, Any]], chat: Chat, experiment:
     """The kept responses of EXAMPLE rows, and for each problem the expert's solution as its example would be."""
     responses: list[UnscoredResponse] = []
     has_original = set()  # a problem may have several kept responses
+
+    def add(row: dict[str, Any], source: str, encoded: EncodedExample, text: str) -> None:
+        plain = chat.encode_plain(row["question"], text) if experiment.score.plain_text else None
+        responses.append(UnscoredResponse(row["problem_id"], row["origin"], source, encoded, plain))
+
     for row in rows:
-        problem_id, kept = row["problem_id"], encode_example(row, chat, experiment)
-        responses.append(UnscoredResponse(problem_id, row["origin"], KEPT, kept))
-        if row["expert_solution"] is not None and problem_id not in has_original:
-            has_original.add(problem_id)
-            original = EncodedExample(kept.prompt, chat.encode_response(row["expert_solution"]), True)
-            responses.append(UnscoredResponse(problem_id, row["origin"], EXPERT_ORIGINAL, original))
+        kept, expert_solution = encode_example(row, chat, experiment), row["expert_solution"]
+        add(row, KEPT, kept, row["response"])
+        if expert_solution is not None and row["problem_id"] not in has_original:
+            has_original.add(row["problem_id"])
+            original = EncodedExample(kept.prompt, chat.encode_response(expert_solution), True)
+            add(row, EXPERT_ORIGINAL, original, expert_solution)
     limit = experiment.train.max_length
     too_long = Counter(response.source for response in responses if response.encoded.num_tokens > limit)
     fitting = [response for response in responses if response.encoded.num_tokens <= limit]
@@ -122,31 +127,48 @@ def score_group(scorer: Any, group: list[UnscoredPart], folder: Folder | None) -
             "seconds": seconds_each * len(of_part),
         }
         if folder is not None:
-            write_counted(folder, part.name, to_table(of_part, SCORE_SCHEMA), counts)
+            has_plain = any("plain_logprobs" in row for row in of_part)
+            schema = PLAIN_SCORE_SCHEMA if has_plain else SCORE_SCHEMA
+            write_counted(folder, part.name, to_table(of_part, schema), counts)
     return _count(rows)
 
 
 def _score(scorer: Any, responses: list[UnscoredResponse]) -> list[dict[str, Any]]:
     """SCORE rows. The same tokens of a problem, as of an expert solution that was kept, are computed once."""
-    keys = [(response.problem_id, tuple(response.encoded.response)) for response in responses]
-    distinct = dict(zip(keys, responses, strict=True))
-    if not distinct:
-        return []
-    examples = [
-        TokenizedExample(each.problem_id, each.encoded.prompt, each.encoded.response) for each in distinct.values()
-    ]
-    scores = dict(zip(distinct, scorer.scores(Examples.build(examples)), strict=True))
-    return [
+    scores = _token_scores(
+        scorer, [(each.problem_id, each.encoded.prompt, each.encoded.response) for each in responses]
+    )
+    rows = [
         {
             "problem_id": response.problem_id,
             "origin": response.origin,
             "source": response.source,
             "token_ids": response.encoded.response,
-            "reference_logprobs": scores[key].logprobs,
-            "reference_ranks": scores[key].ranks,
+            "reference_logprobs": of_one.logprobs,
+            "reference_ranks": of_one.ranks,
         }
-        for response, key in zip(responses, keys, strict=True)
+        for response, of_one in zip(responses, scores, strict=True)
     ]
+    # a response that is empty as plain text, or begins the text, has no log p
+    plain = [
+        (row, each) for row, each in zip(rows, responses, strict=True) if each.plain is not None and all(each.plain)
+    ]
+    texts = [(each.problem_id, *(each.plain or ([], []))) for _, each in plain]
+    for (row, _), of_one in zip(plain, _token_scores(scorer, texts), strict=True):
+        row["plain_logprobs"] = of_one.logprobs
+    return rows
+
+
+def _token_scores(scorer: Any, texts: list[tuple[str, list[int], list[int]]]) -> list[TokenScores]:
+    """The scores of each problem id, prompt and response; a collective call, if there is a text."""
+    distinct = {
+        (problem_id, tuple(response)): TokenizedExample(problem_id, prompt, response)
+        for problem_id, prompt, response in texts
+    }
+    if not distinct:
+        return []
+    found = dict(zip(distinct, scorer.scores(Examples.build(list(distinct.values()))), strict=True))
+    return [found[problem_id, tuple(response)] for problem_id, _, response in texts]
 
 
 def _count(rows: list[dict[str, Any]]) -> int:

@@ -5,11 +5,10 @@ from typing import NamedTuple
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import SCORE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
-from ossft_ray.run_folder.names import MANIFEST, PARTS, REWRITE, SCORE
+from ossft_ray.run_folder.names import KEPT, MANIFEST, PARTS, REWRITE, SCORE
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import changed_inputs
 from ossft_ray.stages.score.stage import score_inputs
-from ossft_ray.stages.score.worker import KEPT
 from ossft_ray.stages.train.selection import FROM_SCORES
 
 LOSSES_FROM_SCORES = ("iw_sft", "dft_k3")  # psft refreshes its reference while it trains

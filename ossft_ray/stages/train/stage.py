@@ -35,7 +35,8 @@ from ossft_ray.stages.train.worker import run_worker
 # the keys that decide which model comes out; zero_stage, packing and micro_batch_tokens only decide how
 _LEARNING_KEYS = {
     "loss", "learning_rate", "epochs", "global_batch_size", "max_length", "precision", "warmup_ratio", "weight_decay",
-    "betas", "max_grad_norm", "lora", "deepspeed", "holdout", "keep", "keep_by", "weigh",
+    "betas", "max_grad_norm", "mean_over", "master_weights", "warmup_from_zero",
+    "lora", "deepspeed", "holdout", "keep", "keep_by", "weigh",
 }  # fmt: skip
 
 

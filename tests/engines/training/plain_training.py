@@ -70,12 +70,19 @@ def train_plainly(settings: Train, seed: int, examples: Examples) -> list[dict[s
                     behavior_T,
                 )
                 coefficient_T = loss_of(stats)
-            loss = -weight_of[index] * (coefficient_T * logprob_T).sum() / num_tokens
+            weight = weight_of[index]
+            if settings.mean_over != "batch":  # the mean of the group's tokens, and then of the groups
+                place = batch.index(index) // settings.mean_over * settings.mean_over
+                in_group = int(examples.response_lengths[batch[place : place + settings.mean_over]].sum())
+                weight = num_tokens / in_group / -(-len(batch) // settings.mean_over)
+            loss = -weight * (coefficient_T * logprob_T).sum() / num_tokens
             loss.backward()
             sums["loss"] += loss.item()
-            sums["cross_entropy"] -= weight_of[index] * logprob_T.detach().sum().item() / num_tokens
+            sums["cross_entropy"] -= weight * logprob_T.detach().sum().item() / num_tokens
         sums["grad_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).item()
-        optimizer.param_groups[0]["lr"] = learning_rate_at(step, total, settings.learning_rate, settings.warmup_ratio)
+        optimizer.param_groups[0]["lr"] = learning_rate_at(
+            step, total, settings.learning_rate, settings.warmup_ratio, settings.warmup_from_zero
+        )
         optimizer.step()
         optimizer.zero_grad()
         steps.append(sums)

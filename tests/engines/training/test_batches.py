@@ -1,5 +1,7 @@
 """Examples as arrays, their batches, and the tensors of a micro-batch."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from ossft_ray.engines.training.batches import (
     TokenizedExample,
     assign_micro_batches,
     collate,
+    example_weights,
     global_batch,
     num_steps,
 )
@@ -111,3 +114,22 @@ def test_an_empty_micro_batch_has_no_targets() -> None:
     for packed in (False, True):
         tensors = collate(EXAMPLES, [0], [], packed)
         assert tensors.input_ids_BT.numel() > 0 and tensors.predictor_index_N.numel() == tensors.targets_N.numel() == 0
+
+
+@pytest.mark.parametrize(
+    "lengths, mean_over, expected",
+    [
+        ([1, 3, 4], "batch", None),
+        # groups (1, 3) and (4,): both have 4 of 8 tokens
+        ([1, 3, 4], 2, [1, 1, 1]),
+        # groups (1, 1) and (6,): 8 / (2 * 2) and 8 / (2 * 6)
+        ([1, 1, 6], 2, [2, 2, 2 / 3]),
+        ([2, 6], 1, [2, 2 / 3]),
+        ([5], 4, [1]),
+    ],
+)
+def test_groups_of_examples_weigh_alike(lengths: list[int], mean_over: Any, expected: list[float] | None) -> None:
+    weight_R = example_weights(np.array(lengths), mean_over)
+    assert (weight_R is None and expected is None) or weight_R.tolist() == pytest.approx(expected)
+    if weight_R is not None:
+        assert (weight_R * lengths).sum() == pytest.approx(sum(lengths)), "the mean weight of a token is 1"

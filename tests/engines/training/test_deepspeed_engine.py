@@ -16,6 +16,9 @@ from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
         ({"deepspeed": {"zero_optimization": {"stage": 1}}}, r"zero_optimization\.stage: is decided by train\.zero"),
         ({"offload": "optimizer", "zero_stage": 0}, r"\[train\] offload: needs zero_stage 1, 2 or 3"),
         ({"offload": "all", "zero_stage": 2}, r'\[train\] offload: "all" needs zero_stage 3'),
+        ({"master_weights": "bf16", "precision": "fp32"}, r'\[train\] master_weights: "bf16" needs precision = "bf16"'),
+        ({"master_weights": "bf16", "zero_stage": 1}, r'\[train\] master_weights: "bf16" needs zero_stage 2 or 3'),
+        ({"master_weights": "bf16", "offload": "optimizer"}, r'master_weights: "bf16" cannot be offloaded'),
         ({"compile": True, "zero_stage": 3}, r"\[train\] compile: layers that ZeRO stage 3 shards cannot be compiled"),
     ],
 )

@@ -97,3 +97,8 @@ def test_counts_are_those_of_the_loaded_model(lora: Lora | None) -> None:
     hidden, head = config.hidden_size, config.hidden_size // config.num_attention_heads
     projections = 4 * hidden + 2 * head * (config.num_attention_heads + config.num_key_value_heads)
     assert counts.linear_width == config.num_hidden_layers * (projections + 3 * (hidden + config.intermediate_size))
+
+
+def test_adam_in_half_precision_takes_half_the_memory() -> None:
+    whole, half = (training_memory(COUNTS, Train(zero_stage=2, master_weights=each), 4) for each in ("fp32", "bf16"))
+    assert half.optimizer == whole.optimizer / 2 and half.gradients == whole.gradients

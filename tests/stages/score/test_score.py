@@ -22,7 +22,7 @@ from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, SCORE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS
-from ossft_ray.config import Experiment, Policy, resolve
+from ossft_ray.config import Experiment, Policy, Score, resolve
 from ossft_ray.distributed.progress import ALREADY_COMPLETE
 from ossft_ray.engines.training.scoring import TokenScores
 from ossft_ray.policy.chat import load_chat
@@ -300,6 +300,39 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
         ]
         counts = read_counts(folder, part.name)
         assert (counts["tokens"], counts["too_long"]) == (2 * len(rows), {"kept": len(rows)})
+
+
+def test_plain_text_is_the_question_and_the_response_alone(tmp_path: Path) -> None:
+    """As in the authors' get_probability.py: encoded together, split after the question's tokens, no end token."""
+    chat = load_chat(Policy(model="playground"))
+    [row] = write_examples(str(tmp_path), 1)
+    settings = experiment(tmp_path).model_copy(update={"score": Score(plain_text=True)})
+    part = unscored_part("part-00000.parquet", [row], chat, settings)
+    both = chat.tokenizer(row["question"] + row["response"])["input_ids"]
+    num_question = len(chat.tokenizer(row["question"])["input_ids"])
+    plain = part.responses[0].plain
+    assert plain == (both[:num_question], both[num_question:])
+    assert chat.end_of_turn_id not in plain[1] and plain[0] != part.responses[0].encoded.prompt
+
+    folder = Folder.at(str(tmp_path / "score"))
+    folder.write_json(INPUTS, {})
+    score_group(FakeScorer(), [part], folder)
+    [kept, original] = folder.read_table(part.name).to_pylist()
+    assert kept["plain_logprobs"] == [-1.0] * len(plain[1])
+    assert kept["reference_logprobs"] == [-1.0] * len(row["response_token_ids"])
+    figures = summarise_scores(folder)["plain_text"]
+    assert figures["kept"]["sequence_logprob"] == -len(plain[1])
+    assert figures["expert_originals"]["responses"] == 1 and original["plain_logprobs"]
+    assert figures["gap"]["problems"] == 1
+
+
+def test_scores_have_the_contracts_columns_unless_plain_text_is_asked_for(tmp_path: Path) -> None:
+    folder = Folder.at(str(tmp_path))
+    folder.write_json(INPUTS, {})
+    score_group(FakeScorer(), [make_part("part-00000.parquet", 2)], folder)
+    assert folder.read_table("part-00000.parquet").column_names == SCORE_SCHEMA.names
+    figures = summarise_scores(folder)
+    assert "plain_text" not in figures and figures["gap"]["kept"] is None, "there is no expert solution to pair with"
 
 
 class FakeScorer:
