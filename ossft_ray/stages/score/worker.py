@@ -15,7 +15,7 @@ from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.distributed.train_group import begin_worker
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.training.diagnosis import explain_out_of_memory
-from ossft_ray.engines.training.scoring import Scorer
+from ossft_ray.engines.training.scoring import Scorer, TokenScores
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import EXPERT_ORIGINAL, KEPT, PARTS
