@@ -138,7 +138,7 @@ class Trainer:
         self, batch: list[int], micro_batches: Sequence[MicroBatch], num_tokens: int
     ) -> dict[str, float]:
         """Forward and backward passes of this worker's share of the batch; returns the whole batch's token metrics."""
-        sums = TokenSums(self.engine.device)
+        sums = TokenSums(self.engine.device, self.examples.source_names)
         for number, rows in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
             self._on_phase(self.step + 1, number, "forward")
@@ -170,7 +170,7 @@ class Trainer:
         if holdout is None:
             return {}
         self.engine.eval()
-        sums, reference = TokenSums(self.engine.device), None
+        sums, reference = TokenSums(self.engine.device, holdout.source_names), None
         if holdout.reference_logprobs is not None:
             reference = torch.tensor(holdout.reference_logprobs)  # once, for all micro-batches
         elif self.reference is not None:
