@@ -55,7 +55,8 @@ def mix_inputs(mix: list[Mix]) -> list[dict[str, Any]]:
 def read_mix(chat: Chat, experiment: Experiment, own_tokens: int, held_out: set[str]) -> list[MixedRows]:
     """The rows of every source of `[[train.mix]]`, each until its weight times `own_tokens` is reached.
 
-    Which rows depends on their places in the source and the run's seed alone. A source with too few tokens gives all its rows.
+    Which rows depends on their places in the source and the run's seed alone. A source with too few tokens gives all
+    its rows.
 
     Args:
         own_tokens: response tokens of the run's own training examples.
