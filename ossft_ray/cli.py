@@ -413,14 +413,20 @@ def derive(run: str, output: str | None, ablation: str | None, unsampled: Any) -
         raise click.UsageError("give both NEW and --ablation NAME, or neither for the table")
     from ossft_ray.terminal.derivation import print_ablations, print_derivation
 
-    if output is None or ablation is None:
-        from ossft_ray.stages.derive.comparison import compare_ablations
+    with StageBars() as bars:
+        on_progress = bars.begin("derive")
+        if output is None or ablation is None:
+            from ossft_ray.stages.derive.comparison import compare_ablations
 
-        print_ablations(run, compare_ablations(run, unsampled))
+            compared = compare_ablations(run, unsampled, on_progress)
+        else:
+            from ossft_ray.stages.derive import derive
+
+            manifest = derive(run, output, ablation, unsampled, on_progress)
+    if output is None:
+        print_ablations(run, compared)
     else:
-        from ossft_ray.stages.derive import derive
-
-        print_derivation(output, derive(run, output, ablation, unsampled))
+        print_derivation(output, manifest)
 
 
 def _run(experiment: "Experiment", start_over: bool, verbose: bool) -> None:

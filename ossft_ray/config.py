@@ -319,6 +319,11 @@ class Lora(Section):
     target_modules: list[str] = Field(["all-linear"], description="Adapted layers; `all-linear`: all but the head.")
 
 
+class Mix(Section):
+    examples: str = Field(min_length=1, description="A run's rewrite folder, or a file of chats (`messages`).")
+    weight: PositiveFloat = Field(description="Its response tokens, for each response token of the run's own examples.")
+
+
 class Train(Section):
     loss: LossName = Field("dft", description="The importance-weighted loss; see [losses](losses.md).")
     learning_rate: PositiveFloat = Field(5e-5, description="Highest learning rate, reached after the warm-up.")
@@ -368,6 +373,7 @@ class Train(Section):
     select: Literal["all", "first", "closest", "rsr", "shortest"] = Field(
         "all", description="Which kept response of a problem to train on; see [choosing](choosing_responses.md)."
     )
+    mix: list[Mix] = Field([], description="Rows of other sources to train on as well.")
     iw_sft: IwSft = IwSft()
     psft: Psft = Psft()
     dft_k3: DftK3 = DftK3()

@@ -219,6 +219,10 @@ def _verify(totals: dict[str, Any]) -> Bar:
     return Bar(rows, total, "rows", details)
 
 
+def _derive(totals: dict[str, Any]) -> Bar:
+    return Bar(totals["parts"], totals["total"], "parts", _left(totals["seconds"], totals["parts"], totals["total"]))
+
+
 def _left(seconds: float, done: int, total: int) -> list[Detail]:
     """The time left at the pace so far, once enough is done for it to be known."""
     if done < max(_KNOWN_NUMBER, _KNOWN_SHARE * total):
@@ -230,4 +234,11 @@ def _time_left(seconds: float) -> list[Detail]:
     return [Detail(0, f"{duration(seconds)} left")] if seconds >= 1 else []
 
 
-_DESCRIBE = {"rewrite": _rewrite, "score": _score, "evaluate": _evaluate, "train": _train, "verify": _verify}
+_DESCRIBE = {
+    "rewrite": _rewrite,
+    "score": _score,
+    "evaluate": _evaluate,
+    "train": _train,
+    "verify": _verify,
+    "derive": _derive,
+}

@@ -57,7 +57,16 @@ def print_training(experiment: Experiment, manifest: dict[str, Any], following: 
         f"{manifest['steps']:,} steps on {manifest['examples']:,} examples{aside}, "
         f"cross-entropy {manifest['cross_entropy']:.4f}"
     )
-    print_lines([*wrapped(steps), f"model: {join(experiment.run.output, TRAIN, MODEL)}", f"next: {following}"])
+    mixed = [part for rows in manifest.get("mix", []) for part in wrapped(_mix_line(rows))]
+    print_lines([*wrapped(steps), *mixed, f"model: {join(experiment.run.output, TRAIN, MODEL)}", f"next: {following}"])
+
+
+def _mix_line(rows: dict[str, Any]) -> str:
+    """What one source of `[[train.mix]]` added."""
+    few = f", of {rows['wanted_tokens']:,} wanted" if rows["response_tokens"] < rows["wanted_tokens"] else ""
+    unusable = f"; {rows['unusable']:,} rows could not be used" if rows["unusable"] else ""
+    tokens = f"{rows['response_tokens']:,} response tokens{few}"
+    return f"{rows['name']}: {rows['examples']:,} of these examples, {tokens}, from {rows['source']}{unusable}"
 
 
 def print_evaluation(experiment: Experiment, scores: Results, differences: Results, following: str) -> None:

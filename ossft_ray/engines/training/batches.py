@@ -23,7 +23,7 @@ class TokenizedExample(NamedTuple):
     problem_id: str
     prompt: list[int]
     response: list[int]
-    origin: str = "expert"
+    origin: str = "expert"  # one of ORIGINS, or the name of another source of rows
     reference_logprobs: list[float] | None = None  # one a response token; all examples have them, or none
     behavior_logprobs: list[float] | None = None  # likewise
 
@@ -36,9 +36,10 @@ class Examples:
     token_ids: np.ndarray  # int32, prompt and response of each example in turn
     offsets: np.ndarray  # int64, one more than examples: example i is token_ids[offsets[i] : offsets[i + 1]]
     prompt_lengths: np.ndarray  # int64, tokens
-    origins: np.ndarray  # int8, indices into ORIGINS
+    origins: np.ndarray  # int8, indices into `source_names`
     reference_logprobs: np.ndarray | None = None  # float32, of the response tokens alone, end to end
     behavior_logprobs: np.ndarray | None = None  # likewise; 0 for the tokens of an expert
+    source_names: tuple[str, ...] = ORIGINS  # and the names of other sources
 
     @classmethod
     def build(cls, examples: Sequence[TokenizedExample]) -> "Examples":
@@ -52,15 +53,17 @@ class Examples:
             raise ValueError("at least one example is needed")
         if not all(example.prompt for example in examples):
             raise ValueError("every prompt needs at least one token")
+        source_names = (*ORIGINS, *sorted({each.origin for each in examples} - set(ORIGINS)))
         lengths = np.array([0, *(len(each.prompt) + len(each.response) for each in examples)], dtype=np.int64)
         return cls(
             problem_ids=[each.problem_id for each in examples],
             token_ids=np.concatenate([np.array(each.prompt + each.response, dtype=np.int32) for each in examples]),
             offsets=lengths.cumsum(),
             prompt_lengths=np.array([len(each.prompt) for each in examples], dtype=np.int64),
-            origins=np.array([ORIGINS.index(each.origin) for each in examples], dtype=np.int8),
+            origins=np.array([source_names.index(each.origin) for each in examples], dtype=np.int8),
             reference_logprobs=_join_logprobs(examples, "reference_logprobs"),
             behavior_logprobs=_join_logprobs(examples, "behavior_logprobs"),
+            source_names=source_names,
         )
 
     def __len__(self) -> int:
@@ -117,7 +120,7 @@ class MicroBatchTensors(NamedTuple):
     targets_N: Tensor  # ... these token ids
     response_N: Tensor  # 0 .. R-1
     response_index_N: Tensor  # indices into an array of all examples' response tokens
-    origin_N: Tensor  # indices into ORIGINS
+    origin_N: Tensor  # indices into the examples' `source_names`
 
     def to(self, device: torch.device | str) -> "MicroBatchTensors":
         move = (each.to(device, non_blocking=True) if isinstance(each, Tensor) else each for each in self)

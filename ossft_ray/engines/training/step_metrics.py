@@ -1,8 +1,10 @@
 """Figures of a step's response tokens: sums that workers add up, and their means.
 
 Every figure is over the response tokens of the whole global batch, weighted as in the loss, and again for each origin
-among them.
+or source among them.
 """
+
+from collections.abc import Sequence
 
 import torch
 
@@ -15,8 +17,10 @@ _SUMS = ("tokens", "weight", "loss", "nll", "p", "p_squared", "c", "c_squared", 
 class TokenSums:
     """Sums over tokens by origin, in float64; those of this worker until `reduce`."""
 
-    def __init__(self, device: torch.device | str) -> None:
-        self._sums = torch.zeros(len(ORIGINS), len(_SUMS), dtype=torch.float64, device=device)
+    def __init__(self, device: torch.device | str, source_names: Sequence[str] = ORIGINS) -> None:
+        """`source_names` are those of the examples."""
+        self._names = source_names
+        self._sums = torch.zeros(len(source_names), len(_SUMS), dtype=torch.float64, device=device)
 
     def add(self, output: ForwardOutput) -> None:
         """Add the tokens of one forward pass."""
@@ -35,7 +39,7 @@ class TokenSums:
 
     def metrics(self) -> dict[str, float]:
         """Means over all tokens, and by origin, such as `self/loss`, for the origins that have tokens."""
-        by_origin = dict(zip(ORIGINS, self._sums.tolist(), strict=True))
+        by_origin = dict(zip(self._names, self._sums.tolist(), strict=True))
         metrics = _means([sum(column) for column in zip(*by_origin.values(), strict=True)])
         for origin, sums in by_origin.items():
             if num_tokens := int(sums[0]):

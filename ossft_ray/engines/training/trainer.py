@@ -138,7 +138,8 @@ class Trainer:
 
     def _accumulate_gradients(self, batch: list[int], micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
         """Forward and backward passes of this worker's share of the batch; returns the whole batch's token metrics."""
-        sums, response_lengths = TokenSums(self.engine.device), self.examples.response_lengths[batch]
+        sums = TokenSums(self.engine.device, self.examples.source_names)
+        response_lengths = self.examples.response_lengths[batch]
         weight_R = self._runner.weights(self.examples, batch, self.settings.mean_over)
         total_weight = float(response_lengths.sum() if weight_R is None else response_lengths @ weight_R)
         for number, rows in enumerate(micro_batches):
@@ -173,7 +174,7 @@ class Trainer:
         if holdout is None:
             return {}
         self.engine.eval()
-        sums, reference = TokenSums(self.engine.device), None
+        sums, reference = TokenSums(self.engine.device, holdout.source_names), None
         if holdout.reference_logprobs is not None:
             reference = torch.tensor(holdout.reference_logprobs)  # once, for all micro-batches
         elif self.reference is not None:

@@ -7,6 +7,7 @@ folder like any other.
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from pyarrow import fs
@@ -15,6 +16,7 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, RewriteResult, Stage
 from ossft_ray.config import Experiment
+from ossft_ray.distributed.progress import OnProgress, ignore
 from ossft_ray.distributed.session import check_output
 from ossft_ray.method.acceptance import Verify
 from ossft_ray.method.rewriting import stage_prompt
@@ -34,7 +36,9 @@ from ossft_ray.verification import Verdict, VerifierPool
 DERIVED = "derived"  # in the manifest, and in the inputs of rows that no rewrite could have made
 
 
-def derive(run: str, output: str, ablation: str, unsampled: Unsampled = "fallback") -> dict[str, Any]:
+def derive(
+    run: str, output: str, ablation: str, unsampled: Unsampled = "fallback", on_progress: OnProgress = ignore
+) -> dict[str, Any]:
     """Write the run that an ablation of `run` would have made into the new folder `output`; returns its manifest.
 
     The manifest's `derived` says where it came from, and how many problems needed a stage that was `not_sampled` for
@@ -46,6 +50,7 @@ def derive(run: str, output: str, ablation: str, unsampled: Unsampled = "fallbac
         output: a folder that is new or empty, likewise.
         ablation: one of the names in `stages/derive/ablations.py`.
         unsampled: what becomes of problems that need a stage without samples: `fallback` or `drop`.
+        on_progress: gets the `total` of parts, the `parts` done so far, and the `seconds` they took.
 
     Raises:
         InputError: `run` has no such attempts, `output` is in use, or the policy's tokenizer cannot be loaded.
@@ -65,7 +70,7 @@ def derive(run: str, output: str, ablation: str, unsampled: Unsampled = "fallbac
     folder = _begin(output, inputs_of_derived)
     with recorded(folder):
         input_manifest = _copy_input(source, folder)
-        not_sampled = asyncio.run(_write_parts(source, folder, chosen, experiment, unsampled))
+        not_sampled = asyncio.run(_write_parts(source, folder, chosen, experiment, unsampled, on_progress))
         if not (not_sampled or chosen.verifies_experts or DERIVED in source.inputs):  # as from a fresh run
             inputs_of_derived = inputs
             folder.write_json(INPUTS, inputs)
@@ -104,13 +109,18 @@ def _copy_input(source: Source, folder: Folder) -> InputManifest:
 
 
 async def _write_parts(
-    source: Source, folder: Folder, ablation: Ablation, experiment: Experiment, unsampled: Unsampled
+    source: Source,
+    folder: Folder,
+    ablation: Ablation,
+    experiment: Experiment,
+    unsampled: Unsampled,
+    on_progress: OnProgress,
 ) -> Counter[str]:
     """Replay every part and write it; counts the problems that need a stage without samples, by that stage."""
     not_sampled: Counter[str] = Counter()
     with VerifierPool(experiment.verify) as pool:
         verify = verify_with(pool)
-        for name in source.part_names:
+        for name in with_progress(source.part_names, on_progress):
             started = time.time()
             problems, settings = source.read_part(name), source.experiment.rewrite
             replays = (replay_problem(*each, ablation, settings, verify, unsampled) for each in problems)
@@ -139,6 +149,14 @@ async def _write_part(
     examples, dropped, appended = part_rows(results, chat, experiment)
     counts |= {"answers_appended": appended, "started": started, "ended": time.time()}
     write_part(folder, name, examples, dropped, counts)
+
+
+def with_progress(parts: list[str], on_progress: OnProgress) -> Iterator[str]:
+    """The names of parts; reports how many are done."""
+    started = time.monotonic()
+    for number, part in enumerate(parts):
+        yield part
+        on_progress({"parts": number + 1, "total": len(parts), "seconds": time.monotonic() - started})
 
 
 def verify_with(pool: VerifierPool) -> Verify:

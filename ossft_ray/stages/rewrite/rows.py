@@ -26,9 +26,7 @@ def example_rows(problem: Problem, result: RewriteResult, chat: Chat, experiment
     """
     kept: list[tuple[Response, int | None]] = []
     if result.origin == "expert":
-        completed = complete_solution(str(problem.expert_solution), problem.answer, experiment.prompts)
-        solution = chat.close_thinking(completed)
-        kept.append((Response(solution, chat.encode_response(solution), "stop"), None))
+        kept.append((expert_response(problem, chat, experiment), None))
     for attempt in result.kept:
         assert attempt.response is not None, "a kept attempt holds its response"
         kept.append((attempt.response, attempt.index))
@@ -47,6 +45,13 @@ def example_rows(problem: Problem, result: RewriteResult, chat: Chat, experiment
         }
         for response, index in kept
     ]
+
+
+def expert_response(problem: Problem, chat: Chat, experiment: Experiment) -> Response:
+    """The expert's solution as it is trained on, with its answer in a box."""
+    completed = complete_solution(str(problem.expert_solution), problem.answer, experiment.prompts)
+    solution = chat.close_thinking(completed)
+    return Response(solution, chat.encode_response(solution), "stop")
 
 
 def dropped_row(problem: Problem, result: RewriteResult, experiment: Experiment) -> dict[str, Any]:

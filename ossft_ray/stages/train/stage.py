@@ -27,6 +27,7 @@ from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import EXAMPLES_CHANGED, begin_stage, changed_inputs, finish_stage
 from ossft_ray.stages.train.checkpoints import Checkpoints, make_universal
 from ossft_ray.stages.train.heartbeats import Heartbeats, raise_if_hung
+from ossft_ray.stages.train.mixing import mix_inputs
 from ossft_ray.stages.train.reference_scores import score_folder
 from ossft_ray.stages.train.stopping import StopRequest
 from ossft_ray.stages.train.training_examples import TrainingExamples, load_training_examples
@@ -115,7 +116,9 @@ def _inputs(run: Run, source: Folder, scores: Folder | None) -> dict[str, Any]:
     inputs = {
         "train": settings.model_dump(mode="json", include=_LEARNING_KEYS)
         | ({settings.loss: options} if options else {})
-        | ({"select": settings.select} if settings.select != "all" else {}),  # which older runs lack
+        # which older runs lack
+        | ({"select": settings.select} if settings.select != "all" else {})
+        | ({"mix": mix_inputs(settings.mix)} if settings.mix else {}),
         "seed": run.experiment.run.seed,
         "model": run.policy_digest,
         "chat_template": run.experiment.policy.chat_template,
@@ -186,6 +189,7 @@ def _manifest(experiment: Experiment, folder: Folder, data: TrainingExamples) ->
         "response_tokens": int(examples.response_lengths.sum()),
         "too_long": data.too_long,
         "not_selected": data.num_not_selected,
+        "mix": [rows.as_json() for rows in data.mixed],
         "reencoded": data.num_reencoded,
         "holdout_examples": len(data.holdout) if data.holdout is not None else 0,
         "kept_step": kept["step"],

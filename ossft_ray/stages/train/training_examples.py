@@ -1,4 +1,4 @@
-"""The training examples and the holdout, from a rewrite folder's rows."""
+"""The training examples and the holdout, from a rewrite folder's rows and those that are mixed in."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import PARTS
+from ossft_ray.stages.train.mixing import MixedRows, read_mix
 from ossft_ray.stages.train.reference_scores import LOSSES_FROM_SCORES, ReferenceScores, read_reference_scores
 from ossft_ray.stages.train.selection import Candidate, Select, select_responses
 
@@ -25,7 +26,8 @@ class TrainingExamples:
     holdout: Examples | None  # measured on, not trained on
     too_long: list[str]  # problem ids, set aside
     num_reencoded: int  # responses of a policy with another tokenizer
-    num_not_selected: int = 0  # responses that `train.select` left out
+    num_not_selected: int  # responses that `train.select` left out
+    mixed: list[MixedRows]  # what `train.mix` added to `examples`
 
 
 def load_training_examples(
@@ -73,7 +75,10 @@ def load_training_examples(
         )
     holdout = Examples.build(held_out) if held_out else None
     num_not_selected = len(examples) - len(selected)
-    return TrainingExamples(Examples.build(trained), holdout, too_long, num_reencoded, num_not_selected)
+    own_tokens = sum(len(example.response) for example in trained)
+    mixed = read_mix(chat, experiment, own_tokens, {example.problem_id for example in held_out})
+    trained += [example for rows in mixed for example in rows.examples]
+    return TrainingExamples(Examples.build(trained), holdout, too_long, num_reencoded, num_not_selected, mixed)
 
 
 def _split(
