@@ -66,9 +66,7 @@ TEMPLATES = {
         r"Therefore, the final answer is: $\boxed{{answer}}$. I hope it is correct.",
     ),
     # NKU-HLT/Off-Policy-SFT, math_evaluation/math_eval.py: the authors' evaluation of Llama-3.1-8B
-    "llama-steps": PromptTemplate(
-        "", f"{SOLVE_PROMPT}\n{_STEPS}", GUIDED_PROMPT.replace("\n\n", f"\n{_STEPS}\n\n", 1)
-    ),
+    "llama-steps": PromptTemplate("", f"{SOLVE_PROMPT}\n{_STEPS}", GUIDED_PROMPT.replace("\n\n", f"\n{_STEPS}\n\n", 1)),
 }
 DEFAULT_TEMPLATE: Final = "qwen25-math-cot"
 

@@ -97,7 +97,9 @@ def test_paper_experiments_run_as_jobs(name: str, model: str) -> None:
         assert isinstance(path, str) and Path(path).is_absolute()
 
 
-@pytest.mark.parametrize("name, template", [("qwen2.5-math-7b", "qwen-boxed"), ("llama-3.1-8b-instruct", "llama-steps")])
+@pytest.mark.parametrize(
+    "name, template", [("qwen2.5-math-7b", "qwen-boxed"), ("llama-3.1-8b-instruct", "llama-steps")]
+)
 def test_authors_settings_differ_from_the_papers_where_their_code_does(name: str, template: str) -> None:
     """github.com/NKU-HLT/Off-Policy-SFT: train_dft.sh, fsdp_dft_trainer.py and math_eval.py; see docs/fidelity.md."""
     authors, main = (load_experiment(JOBS / "configs" / f"{name}{ending}.toml") for ending in ("-authors", ""))
