@@ -42,8 +42,8 @@ def print_rewriting(experiment: Experiment, manifest: dict[str, Any], following:
 def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
     """The policy gap, and the folder of the log-probabilities; `manifest` is that of `score/`."""
     files = f"log-probabilities: {join(experiment.run.output, SCORE)}"
-    gaps: list[RenderableType] = [*problem_gap(manifest), gap_table(manifest), *plain_text_gap(manifest)]
-    print_lines([*gaps, files, f"next: {following}"])
+    lines: list[RenderableType] = [*problem_gap(manifest), gap_table(manifest), *plain_text_gap(manifest)]
+    print_lines([*lines, files, f"next: {following}"])
 
 
 def print_training(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
