@@ -152,6 +152,7 @@ def text_of_a_run(tmp_path_factory: pytest.TempPathFactory) -> str:
         "1 h 0 min",
         "25.0 ± 5.0",
         "15.0 to 37.4",
+        "policy gap, paired by problem+2.53 nats a token",
         "5 steps on 4 examples",
         "Shown: 2 of 2 self, 1 of 1 guided, 1 of 1 expert",
         "5,600",
