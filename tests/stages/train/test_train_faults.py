@@ -166,4 +166,4 @@ def test_another_number_of_workers_resumes(undisturbed: list[dict[str, Any]], tm
     for name in ("loss", "cross_entropy"):
         ours, theirs = ([line[name] for line in lines] for lines in (measured, undisturbed))
         assert ours[:10] == pytest.approx(theirs[:10], rel=1e-3), name
-        assert ours == pytest.approx(theirs, rel=5e-2), name
+        assert ours == pytest.approx(theirs, rel=5e-2, abs=5e-2 * theirs[0]), name  # late losses are small
