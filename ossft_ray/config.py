@@ -333,7 +333,7 @@ class Train(Section):
     epochs: PositiveInt = Field(1, description="Passes over the examples.")
     global_batch_size: PositiveInt = Field(256, description="Examples (not packed rows) for each optimiser step.")
     max_length: PositiveInt = Field(2048, description="Longest example, in tokens; longer ones are set aside.")
-    zero_stage: Literal[0, 1, 2, 3] | Auto = Field(
+    zero_stage: Literal[0, 1, 2, 3, "auto"] = Field(
         2, description="DeepSpeed's ZeRO stage; `auto`: the lowest from 1 on that fits the GPUs."
     )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of weights and activations.")

@@ -156,7 +156,7 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("train.learning_rate=0", "'train.learning_rate': should be greater than 0, not 0"),
         ("train.learning_rate=nan", "'train.learning_rate': should be"),
         ("train.betas=[1.5, 0.9]", "'train.betas.0': should be less than 1, not 1.5"),
-        ("train.zero_stage=4", "'train.zero_stage': should be 0, 1, 2 or 3, not 4"),
+        ("train.zero_stage=4", "'train.zero_stage': should be 0, 1, 2, 3 or 'auto', not 4"),
         ("train.precision=fp8", "'train.precision': should be 'bf16' or 'fp32', not \"fp8\""),
         ("train.loss=ppo", "'train.loss': should be 'sft', 'dft', 'iw_sft', 'psft', "),
         ("train.warmup_ratio=1", "'train.warmup_ratio': should be less than 1, not 1"),
@@ -170,8 +170,14 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("resources.gpus_per_policy=-1", "should be greater than or equal to 0 or 'auto', not -1"),
         ("prompts.solve=Solve it", "solve must contain {question}"),
         ("prompts.guided='{question}'", "guided must contain {question} and {expert_solution}"),
-        ("prompts.template=qwen", "'prompts.template': should be 'qwen25-math-cot', 'qwen-boxed' or 'llama-boxed'"),
-        ("evaluate.template=qwen", "'evaluate.template': should be 'qwen25-math-cot', 'qwen-boxed' or 'llama-boxed'"),
+        (
+            "prompts.template=qwen",
+            "'prompts.template': should be 'qwen25-math-cot', 'qwen-boxed', 'llama-boxed' or 'llama-steps'",
+        ),
+        (
+            "evaluate.template=qwen",
+            "'evaluate.template': should be 'qwen25-math-cot', 'qwen-boxed', 'llama-boxed' or 'llama-steps'",
+        ),
         ("evaluate.models={base='x'}", "models must not name one 'base'"),
         ("evaluate.models={'a/b'='x'}", "'evaluate.models': String should match"),
         # no section.key=value

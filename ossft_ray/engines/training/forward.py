@@ -26,7 +26,7 @@ class ForwardOutput(NamedTuple):
 
     tensors: MicroBatchTensors
     losses: TokenLosses
-    weight_N: Tensor | None  # w; None where all are 1
+    weight_N: Tensor | None = None  # w; None where all are 1
 
 
 class PolicyRunner:

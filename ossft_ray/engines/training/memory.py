@@ -81,11 +81,12 @@ def lowest_stage(counts: ModelCounts, settings: Train, num_workers: int, gpu_byt
 
     Stage 1 sums the gradients over the workers once a step, stage 2 after each pass, and stage 3 gathers the weights.
     """
+    lowest = 2 if settings.master_weights == "bf16" else 1  # DeepSpeed has these in stages 2 and 3
     if num_workers == 1:
-        return 1  # there is nothing to shard
+        return lowest  # there is nothing to shard
     if settings.micro_batch_tokens == "auto":
         settings = settings.model_copy(update={"micro_batch_tokens": _ROOM_TO_GROW * settings.max_length})
-    for stage in (1, 2):
+    for stage in range(lowest, 3):
         at_stage = settings.model_copy(update={"zero_stage": stage})
         if training_memory(counts, at_stage, num_workers).gpu <= _USABLE * gpu_bytes:
             return stage

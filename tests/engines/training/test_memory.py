@@ -73,7 +73,9 @@ def test_too_small_a_gpu_is_refused() -> None:
     "settings, num_workers, gigabytes, stage",
     [
         ({}, 1, 24, 1),
+        ({"master_weights": "bf16"}, 1, 24, 2),
         ({}, 8, 141, 1),
+        ({"master_weights": "bf16"}, 8, 141, 2),
         ({}, 8, 80, 2),
         ({"micro_batch_tokens": 100_000}, 8, 141, 3),
         ({}, 8, 40, 3),

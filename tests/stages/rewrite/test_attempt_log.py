@@ -130,6 +130,10 @@ def test_on_an_object_store_the_log_is_written_after_a_while(monkeypatch: pytest
     log = open_log(store)
     log.begin("p", "self", 0)
     log.end(PROBLEM, attempt(0, correct=True))
+    deadline = time.monotonic() + 10
+    while not open_log(store, "w2").attempts(PROBLEM):  # it is written in a thread
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert open_log(store, "w2").attempts(PROBLEM)["self", 0] == attempt(0, correct=True)
     log.delete()
     assert (store / UNFINISHED).names() == []
