@@ -1,6 +1,7 @@
 """A part's log after a kill: it has every attempt that ended and every sample that began, and no torn line."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
