@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -51,12 +52,17 @@ def _require_duration(text: str) -> str:
     return text
 
 
-def _require_date(text: str) -> str:
-    datetime.date.fromisoformat(text)
+def _require_date(value: Any) -> Any:
+    """A date as text; TOML has dates of its own."""
+    text = value.isoformat() if isinstance(value, datetime.date) else value
+    try:
+        datetime.datetime.strptime(text, "%Y-%m-%d")
+    except (TypeError, ValueError):
+        raise ValueError(f"should be a date such as 2026-01-31, not {value}") from None
     return text
 
 
-Date = Annotated[str, AfterValidator(_require_date)]
+Date = Annotated[str, BeforeValidator(_require_date)]
 Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
     "sft", "dft", "iw_sft", "psft", "dft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is"
@@ -287,6 +293,14 @@ class Idft(Section):
     hold: Share = Field(0.0, description="Share of the steps, from the first one, in which γ is 1.")
     ramp: Share = Field(0.0, description="Share of the steps over which γ then moves to its own value.")
 
+    @model_validator(mode="after")
+    def _require_order(self) -> "Idft":
+        if self.min_gamma > self.max_gamma:
+            raise ValueError("min_gamma must not exceed max_gamma")
+        if self.hold + self.ramp > 1:
+            raise ValueError("hold and ramp together must not exceed 1, which is all steps")
+        return self
+
 
 class IdftV1(Idft):
     hold: Share = Field(0.2, description="As for `idft`.")
@@ -398,6 +412,8 @@ class Train(Section):
                 f'keep_by = "loss" finds no best checkpoint with loss = "{self.loss}", whose weights change with the '
                 'model: a lower value need not fit better. Set keep_by = "cross_entropy" or "mean_token_probability"'
             )
+        if self.keep == "best" and not self.holdout:
+            raise ValueError('keep = "best" needs problems to measure on: set holdout, for example to 0.02')
         return self
 
     @property
@@ -441,6 +457,8 @@ class Evaluate(Section):
         for name in ("base", "trained"):
             if name in self.models:
                 raise ValueError(f"models must not name one '{name}': that is the name of a model of the run itself")
+        if twice := next((name for name in self.benchmarks if self.benchmarks.count(name) > 1), None):
+            raise ValueError(f"benchmarks names {twice} twice")
         return self
 
 

@@ -178,6 +178,10 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
             "evaluate.template=qwen",
             "'evaluate.template': should be 'qwen25-math-cot', 'qwen-boxed', ",
         ),
+        ("policy.date=today", "'policy.date': should be a date such as 2026-01-31, not today"),
+        ("train.keep=best", "needs problems to measure on: set holdout"),
+        ("train.idft.min_gamma=3", "min_gamma must not exceed max_gamma"),
+        ("evaluate.benchmarks=['aime24', 'aime24']", "benchmarks names aime24 twice"),
         ("evaluate.models={base='x'}", "models must not name one 'base'"),
         ("evaluate.models={'a/b'='x'}", "'evaluate.models': String should match"),
         # no section.key=value
@@ -230,7 +234,7 @@ def test_a_faulty_experiment_is_refused_with_its_first_fault(settings: dict[str,
     ],
 )
 def test_a_figure_that_decides_nothing_or_measures_fit_is_taken(train: dict[str, Any]) -> None:
-    assert resolve({**LEAST, "train": train}).train.keep_by == train["keep_by"]
+    assert resolve({**LEAST, "train": train | {"holdout": 0.1}}).train.keep_by == train["keep_by"]
 
 
 @pytest.mark.parametrize(
@@ -278,3 +282,8 @@ def test_given_prompts_win_over_the_template(prompts: dict[str, str], expected: 
     found = resolve({**LEAST, "prompts": prompts})
     assert {key: getattr(found.prompts, key) for key in expected} == expected
     assert resolve(found.model_dump()) == found
+
+
+def test_a_date_may_be_one_of_tomls_own() -> None:
+    experiment = load_experiment(None, ["policy.model=playground", "data.path=train.jsonl", "policy.date=2026-01-31"])
+    assert experiment.policy.date == "2026-01-31"

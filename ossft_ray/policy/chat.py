@@ -20,7 +20,7 @@ from ossft_ray.common.errors import InputError, brief
 from ossft_ray.config import Policy
 from ossft_ray.method.thinking import CLOSE, OPEN
 from ossft_ray.policy.hub_models import resolve_commit
-from ossft_ray.policy.model_files import check_weights
+from ossft_ray.policy.model_files import check_complete, check_weights
 from ossft_ray.policy.model_location import model_path
 from ossft_ray.policy.templates import (
     ASSISTANT,
@@ -172,6 +172,7 @@ def prints_todays_date(policy: Policy) -> bool:
 def _check_folders(policy: Policy, path: str) -> None:
     if Path(path).is_dir():
         check_weights(os.listdir(path), policy.model)
+        check_complete(Path(path), policy.model)
     if policy.lora:
         adapter = Path(policy.lora).expanduser()
         if not (adapter / "adapter_config.json").is_file():

@@ -35,6 +35,24 @@ def check_weights(names: list[str], model: str, key: str = "[policy] model") -> 
         )
 
 
+def check_complete(folder: Path, model: str, key: str = "[policy] model") -> None:
+    """Refuse weights of which a part is missing, as after a download that was cut off. Reads the files' headers alone.
+
+    Raises:
+        InputError: a file is shorter than its header says, or no such file at all.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob(f"*{_WEIGHTS}")):
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{key}: {model}: {file.name} is no complete safetensors file ({brief(error)}); copy it again"
+            ) from error
+
+
 def download_model(uri: str, weights: bool) -> str:
     """Download a model folder of an object store, unless this machine has it already; returns the local folder.
 

@@ -1,9 +1,12 @@
 """A run as its stages see it: the experiment, its folder, and what they derive from both, resolved once."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.common.prompt_templates import TEMPLATES
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
@@ -29,6 +32,7 @@ class Run:
     """
 
     experiment: Experiment
+    model_key: str = "[policy] model"  # where the model was named, for messages about it
 
     @classmethod
     def of(cls, run: "Experiment | Run", refresh_revision: bool = False) -> "Run":
@@ -43,8 +47,9 @@ class Run:
         Raises:
             InputError: the model's weights are pickles, or its chat template cannot be read.
         """
-        experiment = pin_date(pin_revision(self.experiment, refresh), refresh)
-        return self if experiment is self.experiment else Run(experiment)
+        with self._naming_the_model():
+            experiment = pin_date(pin_revision(self.experiment, refresh), refresh)
+        return self if experiment is self.experiment else replace(self, experiment=experiment)
 
     def updated(self, **sections: Any) -> "Run":
         """The run with another `[resources]` or `[train]`. No property depends on these, so resolved ones are kept."""
@@ -61,11 +66,20 @@ class Run:
         """The policy's tokenizer and chat template, which can render the run's prompts."""
         policy, evaluate = self.experiment.policy, self.experiment.evaluate
         check_media()
-        chat = load_chat(policy)
-        check_template(chat.tokenizer, policy.model)
-        if self.experiment.prompts.system or (evaluate.template and TEMPLATES[evaluate.template].system):
-            check_system(chat.tokenizer, policy.model)
+        with self._naming_the_model():
+            chat = load_chat(policy)
+            check_template(chat.tokenizer, policy.model)
+            if self.experiment.prompts.system or (evaluate.template and TEMPLATES[evaluate.template].system):
+                check_system(chat.tokenizer, policy.model)
         return chat
+
+    @contextmanager
+    def _naming_the_model(self) -> Iterator[None]:
+        """Messages about `[policy] model` are about the key that named this run's model."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(str(error).replace("[policy] model", self.model_key)) from error
 
     def engine_length(self, longest_problem: int) -> int | None:
         """The number of tokens that an engine must hold for the longest prompt and its response; None if unknown.
@@ -110,7 +124,8 @@ class Run:
     @cached_property
     def other_models(self) -> "dict[str, Run]":
         """The models of `[evaluate] models`, as runs whose `[policy]` differs only in the model."""
-        return {name: self._of_model(model) for name, model in self.experiment.evaluate.models.items()}
+        models = self.experiment.evaluate.models.items()
+        return {name: replace(self._of_model(model), model_key=f"[evaluate] models.{name}") for name, model in models}
 
     @property
     def of_trained_model(self) -> "Run":

@@ -51,6 +51,7 @@ def print_training(experiment: Experiment, manifest: dict[str, Any], following: 
     left_out = [
         *([f"{len(manifest['too_long']):,} set aside as too long"] if manifest["too_long"] else []),
         *([f"{count:,} left out by train.select"] if (count := manifest.get("not_selected", 0)) else []),
+        *([f"{count:,} held out"] if (count := manifest.get("holdout_examples", 0)) else []),
     ]
     aside = f" ({', '.join(left_out)})" if left_out else ""
     steps = (
@@ -58,7 +59,13 @@ def print_training(experiment: Experiment, manifest: dict[str, Any], following: 
         f"cross-entropy {manifest['cross_entropy']:.4f}"
     )
     mixed = [part for rows in manifest.get("mix", []) for part in wrapped(_mix_line(rows))]
-    print_lines([*wrapped(steps), *mixed, f"model: {join(experiment.run.output, TRAIN, MODEL)}", f"next: {following}"])
+    kept = []
+    if manifest.get("kept_step", manifest["steps"]) != manifest["steps"]:
+        figure = f"holdout_{experiment.train.keep_by}"
+        value = f", whose {figure.replace('_', ' ')} is {manifest[figure]:.4f}" if figure in manifest else ""
+        kept = wrapped(f"the model is that of step {manifest['kept_step']:,}{value}")
+    model = f"model: {join(experiment.run.output, TRAIN, MODEL)}"
+    print_lines([*wrapped(steps), *mixed, *kept, model, f"next: {following}"])
 
 
 def _mix_line(rows: dict[str, Any]) -> str:

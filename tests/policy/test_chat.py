@@ -193,3 +193,11 @@ def test_models_of_one_shape_are_told_from_others(tmp_path: Path) -> None:
     assert shape(intermediate_size=64) != base
     assert shape(dtype="float16") != base
     assert shape(rope_parameters={"rope_theta": 5.0, "rope_type": "default"}) != base
+
+
+def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(POLICY_FOLDER, tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"^\[policy\] model: .*: model\.safetensors is no complete safetensors file"):
+        load_chat(Policy(model=str(tmp_path / "model")))

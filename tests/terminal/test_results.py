@@ -23,13 +23,22 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def test_a_training_ends_with_its_model_and_the_next_command(printed: io.StringIO) -> None:
-    manifest = {"steps": 90, "examples": 960, "too_long": ["a", "b"], "cross_entropy": 5.08541}
+    manifest = {"steps": 90, "examples": 960, "too_long": ["a", "b"], "cross_entropy": 5.08541, "kept_step": 90}
     results.print_training(EXPERIMENT, manifest, "ossft evaluate --config 'my e.toml'")
     assert printed.getvalue().splitlines() == [
         "90 steps on 960 examples (2 set aside as too long), cross-entropy 5.0854",
         f"model: {OUTPUT}/train/model",
         "next: ossft evaluate --config 'my e.toml'",
     ]
+
+
+def test_a_training_names_the_checkpoint_that_it_kept(printed: io.StringIO) -> None:
+    manifest = {"steps": 90, "examples": 960, "too_long": [], "cross_entropy": 5.08541, "kept_step": 30}
+    manifest |= {"holdout_examples": 12, "holdout_cross_entropy": 0.003}
+    results.print_training(EXPERIMENT, manifest, "ossft evaluate")
+    first, second, *_ = printed.getvalue().splitlines()
+    assert first == "90 steps on 960 examples (12 held out), cross-entropy 5.0854"
+    assert second == "the model is that of step 30, whose holdout cross entropy is 0.0030"
 
 
 def test_a_rewrite_ends_with_its_examples_and_the_next_command(printed: io.StringIO) -> None:

@@ -27,6 +27,7 @@ from ossft_ray.data.problems import SourceLayout, data_sources, read_layout
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
 from ossft_ray.distributed.resources import check_resources, check_training_memory
 from ossft_ray.distributed.session import check_output
+from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
@@ -79,6 +80,7 @@ def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     found.look(lambda: _check_reachable(run.experiment.run.output))
     found.look(lambda: check_engine_settings(run.experiment.policy.engine))
     found.look(lambda: _check_loss(run.experiment))
+    found.look(lambda: check_deepspeed_settings(run.experiment.train))
     found.look(lambda: check_resources(run.experiment))
     found.read(from_hub=False)
     if not found.faults:

@@ -81,6 +81,14 @@ def derive(
     return manifest
 
 
+def _is_new(target: Folder) -> bool:
+    """Whether there is nothing at this place, or an empty folder."""
+    kind = target.filesystem.get_file_info(target.path).type
+    return kind == fs.FileType.NotFound or (
+        kind == fs.FileType.Directory and not target.filesystem.get_file_info(fs.FileSelector(target.path))
+    )
+
+
 def _begin(output: str, inputs: dict[str, Any]) -> Folder:
     """The new rewrite folder, with its inputs; what a killed call with the same inputs left is replaced.
 
@@ -92,7 +100,7 @@ def _begin(output: str, inputs: dict[str, Any]) -> Folder:
     is_unfinished = folder.exists(INPUTS) and not folder.exists(MANIFEST) and not changed_inputs(folder, inputs)
     if is_unfinished:
         folder.delete()
-    elif target.filesystem.get_file_info(fs.FileSelector(target.path, allow_not_found=True)):
+    elif not _is_new(target):
         raise InputError(f"{output}: exists already; choose another folder for the derived run")
     folder.write_json(INPUTS, inputs)
     return folder

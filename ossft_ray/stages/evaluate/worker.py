@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+from ossft_ray.common.errors import JobError
 from ossft_ray.common.prompt_templates import TEMPLATES, PromptTemplate
 from ossft_ray.common.schema import SAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
@@ -52,8 +53,11 @@ class EvaluateWorker(RolloutWorker):
 
     async def process(self, part: str) -> None:
         model, _, of_benchmark = part.partition(":")
-        async with self._turn(model):
-            await self._sample_part(part, model, *split_part(of_benchmark))
+        try:
+            async with self._turn(model):
+                await self._sample_part(part, model, *split_part(of_benchmark))
+        except JobError as error:
+            raise JobError(f"the model {model} ({self.models[model].experiment.policy.model}): {error}") from error
 
     @asynccontextmanager
     async def _turn(self, model: str) -> AsyncIterator[None]:

@@ -6,7 +6,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.uris import join
 from ossft_ray.config import Experiment
@@ -20,7 +20,7 @@ from ossft_ray.engines.training.saving import PROGRESS, TAG, needs_universal
 from ossft_ray.engines.training.trainer import holdout_value
 from ossft_ray.run_folder.activity import recorded
 from ossft_ray.run_folder.metrics_log import MetricsReader, read_metrics
-from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, REWRITE, SCORE, TRAIN
+from ossft_ray.run_folder.names import CHECKPOINTS, INPUTS, MANIFEST, METRICS, REWRITE, SCORE, TRAIN
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run
@@ -177,6 +177,8 @@ def _fit(
 
 def _manifest(experiment: Experiment, folder: Folder, data: TrainingExamples) -> dict[str, Any]:
     steps, examples, settings = read_metrics(folder), data.examples, experiment.train
+    if not steps:
+        raise JobError(f"{folder.path}/{METRICS} is gone: something else has deleted the output under way")
     measured = [metrics for metrics in steps if holdout_value(metrics, settings.keep_by) is not None]
     kept = measured[-1] if measured else steps[-1]
     if settings.keep == "best":

@@ -62,11 +62,13 @@ def load_training_examples(
     selected = [examples[index] for index in select_responses(candidates, settings.select)]
     trained, held_out = _split(selected, settings.holdout, experiment.run.seed)
     if not trained:
-        reason = (
-            f"{len(too_long)} examples, all longer than train.max_length = {settings.max_length} tokens; raise it"
-            if too_long
-            else "it holds no examples"
-        )
+        reason = "it holds no examples"
+        if held_out:
+            reason = f"train.holdout = {settings.holdout} holds all {len(held_out)} examples out; lower it"
+        elif too_long:
+            reason = (
+                f"{len(too_long)} examples, all longer than train.max_length = {settings.max_length} tokens; raise it"
+            )
         raise InputError(f"{source.path}: nothing to train on: {reason}")
     if settings.keep == "best" and not held_out:
         raise InputError(

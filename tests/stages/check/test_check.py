@@ -195,6 +195,13 @@ def test_a_loss_whose_inputs_rewriting_will_not_record_is_refused(
         assert check(settings).counts.problems == 3
 
 
+def test_settings_that_deepspeed_cannot_have_are_refused(tmp_path: Path) -> None:
+    given = experiment_on(tmp_path)
+    offloaded = given.train.model_copy(update={"zero_stage": 0, "offload": "all"})
+    with pytest.raises(InputError, match=r"\[train\] offload: needs zero_stage 1, 2 or 3"):
+        check(given.model_copy(update={"train": offloaded}))
+
+
 def test_training_memory_is_compared_with_that_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = experiment_on(tmp_path)
     assert check(experiment).training_memory is None  # nothing is refused without a GPU

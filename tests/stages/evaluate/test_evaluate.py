@@ -146,7 +146,7 @@ def test_an_engine_that_cannot_load_other_weights_is_replaced(
         save_file(weights, smaller / "model.safetensors", {"format": "pt"})
     assert shape
     one_policy = settings(folder, "broken", models={"smaller": str(smaller)}) | {"resources": {"num_policies": 1}}
-    with pytest.raises(JobError, match="the engine died 3 times in a row"):
+    with pytest.raises(JobError, match=r"^the model smaller \(.*\): the engine died 3 times in a row"):
         evaluate(resolve(one_policy))
     assert samples_of(resolve(one_policy), "base") == samples_of(experiment, "base")
 
@@ -274,7 +274,7 @@ def test_changed_problems_of_a_benchmark_are_sampled_again(
 
 def test_an_unusable_model_is_refused_before_any_model_is_sampled(folder: Path, tmp_path: Path) -> None:
     experiment = resolve(settings(folder, "refused", models={"other": str(tmp_path / "nowhere")}))
-    with pytest.raises(InputError, match=r"no model folder at .*nowhere"):
+    with pytest.raises(InputError, match=r"^\[evaluate\] models.other: no model folder at .*nowhere"):
         evaluate(experiment)
     assert not Path(experiment.run.output, "evaluate", "base").exists()
 

@@ -340,5 +340,5 @@ def test_the_holdout_is_chosen_by_problem_and_more_data_moves_none() -> None:
 
 def test_best_without_a_holdout_is_refused(tmp_path: Path) -> None:
     write_examples(str(tmp_path), 3)
-    with pytest.raises(InputError, match=r'train\.keep = "best" needs problems .* train\.holdout = 0\.0'):
-        train(experiment(tmp_path, keep="best"))
+    with pytest.raises(InputError, match=r'train\.keep = "best" needs problems .* train\.holdout = 1e-09'):
+        train(experiment(tmp_path, keep="best", holdout=1e-9))
