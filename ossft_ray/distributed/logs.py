@@ -58,7 +58,7 @@ def explain_failure(error: BaseException, experiment: Experiment) -> InputError 
     """What the user reads when Ray work has failed: our own error as is, else the root cause in one line."""
     cause: BaseException = error
     while inner := getattr(cause, "cause", None) or cause.__cause__:  # a RayTaskError has the former
-        if not isinstance(inner, BaseException) or inner is cause:
+        if isinstance(cause, InputError | JobError) or not isinstance(inner, BaseException) or inner is cause:
             break
         cause = inner
     if isinstance(cause, InputError | JobError):

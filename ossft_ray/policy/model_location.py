@@ -1,5 +1,7 @@
 """The places that a model comes from: the playground, a folder, an object store or the Hugging Face Hub."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ossft_ray.common import playground_paths
@@ -35,6 +37,15 @@ def model_path(name: str, weights: bool = False) -> str:
     if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise InputError(f"[policy] model: no model folder at {name}; give a folder, a Hub id, or 'playground'")
     return name
+
+
+@contextmanager
+def naming_model(key: str) -> Iterator[None]:
+    """Let messages about `[policy] model` name the key that named the model in question."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace("[policy] model", key)) from error
 
 
 def fetch_weights(policy: Policy) -> None:

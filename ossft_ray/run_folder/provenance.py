@@ -13,7 +13,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment
 from ossft_ray.policy.chat import prints_todays_date
 from ossft_ray.policy.hub_models import check_hub_weights, resolve_commit
-from ossft_ray.policy.model_location import model_path
+from ossft_ray.policy.model_location import model_path, naming_model
 from ossft_ray.run_folder.names import CONFIG, MANIFEST, REWRITE, SCORE, TRAIN
 
 # The libraries that influence a run's rows and weights
@@ -86,15 +86,23 @@ def pin_date(experiment: Experiment, refresh: bool = False) -> Experiment:
         InputError: a model cannot be used.
     """
     policy = experiment.policy
-    others = [{"model": name, "revision": None} for name in experiment.evaluate.models.values()]
-    models = [policy, *(policy.model_copy(update=other) for other in others)]
-    if policy.date is not None or not any(map(prints_todays_date, models)):
+    if policy.date is not None or not _prints_todays_date(experiment):
         return experiment
     date = None if refresh else recorded_date(experiment)
     if date is None:
         date, folder = datetime.date.today().isoformat(), Folder.at(experiment.run.output)
         folder.write_json(CONFIG, (folder.read_json(CONFIG) if folder.exists(CONFIG) else {}) | {_DATE: date})
     return experiment.model_copy(update={"policy": policy.model_copy(update={"date": date})})
+
+
+def _prints_todays_date(experiment: Experiment) -> bool:
+    """Whether the template of any of the run's models does."""
+    policy, others = experiment.policy, experiment.evaluate.models.items()
+    found = prints_todays_date(policy)
+    for name, model in others:
+        with naming_model(f"[evaluate] models.{name}"):
+            found |= prints_todays_date(policy.model_copy(update={"model": model, "revision": None}))
+    return found
 
 
 def recorded_date(experiment: Experiment) -> str | None:

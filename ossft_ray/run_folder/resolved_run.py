@@ -1,12 +1,9 @@
 """A run as its stages see it: the experiment, its folder, and what they derive from both, resolved once."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ossft_ray.common.errors import InputError
 from ossft_ray.common.prompt_templates import TEMPLATES
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
@@ -18,7 +15,7 @@ from ossft_ray.data.problems import source_digests
 from ossft_ray.engines.installation import check_media
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
 from ossft_ray.policy.chat import Chat, load_chat
-from ossft_ray.policy.model_location import model_digest
+from ossft_ray.policy.model_location import model_digest, naming_model
 from ossft_ray.policy.templates import check_system, check_template
 from ossft_ray.run_folder.names import MODEL, TRAIN
 from ossft_ray.run_folder.provenance import pin_date, pin_revision
@@ -47,7 +44,7 @@ class Run:
         Raises:
             InputError: the model's weights are pickles, or its chat template cannot be read.
         """
-        with self._naming_the_model():
+        with naming_model(self.model_key):
             experiment = pin_date(pin_revision(self.experiment, refresh), refresh)
         return self if experiment is self.experiment else replace(self, experiment=experiment)
 
@@ -66,20 +63,12 @@ class Run:
         """The policy's tokenizer and chat template, which can render the run's prompts."""
         policy, evaluate = self.experiment.policy, self.experiment.evaluate
         check_media()
-        with self._naming_the_model():
+        with naming_model(self.model_key):
             chat = load_chat(policy)
             check_template(chat.tokenizer, policy.model)
             if self.experiment.prompts.system or (evaluate.template and TEMPLATES[evaluate.template].system):
                 check_system(chat.tokenizer, policy.model)
         return chat
-
-    @contextmanager
-    def _naming_the_model(self) -> Iterator[None]:
-        """Messages about `[policy] model` are about the key that named this run's model."""
-        try:
-            yield
-        except InputError as error:
-            raise InputError(str(error).replace("[policy] model", self.model_key)) from error
 
     def engine_length(self, longest_problem: int) -> int | None:
         """The number of tokens that an engine must hold for the longest prompt and its response; None if unknown.

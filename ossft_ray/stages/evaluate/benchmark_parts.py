@@ -25,6 +25,12 @@ def num_parts(problems: list[Problem]) -> int:
     return -(-len(problems) // PART_PROBLEMS)
 
 
+def num_problems(benchmarks: Benchmarks, parts: list[str]) -> int:
+    """The problems in these parts; a benchmark's last part may be smaller than the others."""
+    of_parts = (benchmarks[name][number * PART_PROBLEMS :] for name, number in map(split_part, parts))
+    return sum(min(PART_PROBLEMS, len(problems)) for problems in of_parts)
+
+
 def missing_parts(folder: Folder, benchmarks: Benchmarks) -> list[str]:
     """The parts that a model's folder lacks, benchmark by benchmark."""
     return [

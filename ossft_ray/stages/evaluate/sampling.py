@@ -73,10 +73,6 @@ class ModelSampling:
             cache.store(name, digest, samples, replace=name in changed)
 
     @property
-    def num_parts(self) -> int:
-        return sum(map(benchmark_parts.num_parts, self.benchmarks.values()))
-
-    @property
     def num_problems(self) -> int:
         return sum(map(len, self.benchmarks.values()))
 
@@ -163,7 +159,7 @@ class _Progress:
             own = {name.removeprefix(prefix): count for name, count in totals.items() if name.startswith(prefix)}
             shared = {name: count for name, count in totals.items() if "/" not in name}
             since = {name: count - self._before[name] for name, count in shared.items()}
-            done_before = PART_PROBLEMS * (model.num_parts - len(self._missing[model.name]))
+            done_before = model.num_problems - benchmark_parts.num_problems(model.benchmarks, self._missing[model.name])
             of_all = {"policies": shared.get("policies", 0), "requests": shared.get("requests", 0)}
             state = {"model": model.name, "total": model.num_problems, "done_before": done_before}
             model.report({**state, **since, **of_all, **own})

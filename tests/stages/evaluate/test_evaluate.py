@@ -16,6 +16,7 @@ from ossft_ray.common.prompt_templates import TEMPLATES
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.run_folder.sessions import session_total
 from ossft_ray.run_folder.stage_folder import finish_stage
 from ossft_ray.stages.evaluate.sampling import ModelSampling
 from ossft_ray.stages.evaluate.stage import evaluate, evaluated_models
@@ -116,7 +117,9 @@ def test_one_engine_serves_models_of_one_shape(
     experiment, progress = finished
     logs = list(Path(experiment.run.output, "logs").glob("evaluate-*"))
     assert logs and all(log.name.startswith("evaluate-base-") for log in logs)
-    assert [text.count("Initializing a V1 LLM engine") for text in map(Path.read_text, logs)] == [1] * len(logs)
+    base = Folder.at(experiment.run.output) / "evaluate/base"
+    assert session_total(base, "draws") == 2 * 2 * NUM_PROBLEMS * 4, "of both models, in one session"
+    assert session_total(base, "engine_deaths") == 0, "none was replaced"
     shown = [totals["model"] for totals in progress if "total" in totals]
     assert shown == sorted(shown) and set(shown) == {"base", "flat"}, "one after the other"
     last = {totals["model"]: totals for totals in progress if "total" in totals}
