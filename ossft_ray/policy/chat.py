@@ -123,8 +123,8 @@ class Chat:
         return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def _encode(self, text: str) -> list[int]:
-        pieces = text.split(_SEAM)
-        return [token for piece in pieces for token in self.tokenizer(piece, add_special_tokens=False)["input_ids"]]
+        options = {"add_special_tokens": False, "verbose": False}  # what is too long is counted and set aside later
+        return [token for piece in text.split(_SEAM) for token in self.tokenizer(piece, **options)["input_ids"]]
 
 
 def load_chat(policy: Policy) -> Chat:

@@ -201,3 +201,9 @@ def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(InputError, match=r"^\[policy\] model: .*: model\.safetensors is no complete safetensors file"):
         load_chat(Policy(model=str(tmp_path / "model")))
+
+
+def test_a_long_text_needs_no_warning(capfd: pytest.CaptureFixture[str]) -> None:
+    chat = load_chat(Policy(model="playground"))
+    assert len(chat.encode_response("1 " * 3000)) > chat.context_length
+    assert "Token indices" not in capfd.readouterr().err
