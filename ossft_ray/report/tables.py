@@ -205,7 +205,8 @@ def costs(run: RunFolder) -> list[dict[str, Any]]:
     for stage, (manifest, keys) in stages.items():
         if not manifest:
             continue
-        gpus, seconds = all_gpus, manifest.get("seconds")
+        # rewriting holds its GPUs while engines start, too
+        gpus, seconds = all_gpus, manifest.get("phases", {}).get("rewriting", manifest.get("seconds"))
         num_workers, gpus_per_worker = (resources.get(key, "auto") for key in keys)
         if gpus and "auto" not in (num_workers, gpus_per_worker):
             gpus = num_workers * gpus_per_worker
