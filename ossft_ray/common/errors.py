@@ -3,8 +3,9 @@
 import errno
 import re
 import signal
+import socket
 import threading
-from typing import Any
+from functools import cache
 
 _MAX_SENTENCE = 300  # characters
 # What vLLM and Ray write before each line of a log: "(EngineCore pid=7) ERROR 11-26 23:46:22 [core.py:733] "
@@ -39,29 +40,39 @@ class Stopped(Exception):
     """The job was asked to stop and can be resumed. The message is one line: why, where, how to resume."""
 
 
-_interrupted = threading.Event()
+@cache
+def _signals() -> tuple[socket.socket, socket.socket]:
+    """A socket with the number of each signal that arrived, as a byte, and the one that they are written to."""
+    read, written = socket.socketpair()
+    read.setblocking(False)
+    written.setblocking(False)
+    return read, written
 
 
 def remember_interrupts() -> None:
     """From now on, remember a Ctrl-C besides raising KeyboardInterrupt for it.
 
     Python drops an exception that a signal raises inside a callback, such as that of an import or of an object's end.
+    Ray puts a handler of its own in place for a moment, and drops a Ctrl-C if another error comes then. So the signal's
+    number is read from the socket into which Python writes it whatever the handler does.
     """
-    _interrupted.clear()
+    _read_signals()
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
-        signal.signal(signal.SIGINT, _interrupt)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    _interrupted.set()
-    signal.default_int_handler(number, frame)
+        signal.set_wakeup_fd(_signals()[1].fileno(), warn_on_full_buffer=False)
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if a Ctrl-C came since `remember_interrupts`."""
-    if _interrupted.is_set():
+    """Raise KeyboardInterrupt if a Ctrl-C came since `remember_interrupts`, or since the last call."""
+    if signal.SIGINT in _read_signals():
         raise KeyboardInterrupt
+
+
+def _read_signals() -> bytes:
+    try:
+        return _signals()[0].recv(4096)
+    except BlockingIOError:
+        return b""
 
 
 def brief(error: BaseException) -> str:

@@ -75,19 +75,28 @@ def test_many_workers_report_less_often(num_workers: int, seconds: float) -> Non
     assert wait_seconds == seconds
 
 
-SWALLOWS = """
-import gc, os, signal, threading, time
-from ossft_ray.common.errors import remember_interrupts
-from ossft_ray.distributed.progress import poll_while_running
-
+DROPS = """
 class Ends:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.1)  # here KeyboardInterrupt is raised, and dropped
 
-remember_interrupts()
 del_me = Ends()
 del del_me
+"""
+REPLACES = """
+before = signal.signal(signal.SIGINT, lambda *_: None)
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(0.1)
+signal.signal(signal.SIGINT, before)
+"""
+SWALLOWS = """
+import gc, os, signal, threading, time
+from ossft_ray.common.errors import remember_interrupts
+from ossft_ray.distributed.progress import poll_while_running
+
+remember_interrupts()
+{interrupt}
 print("not interrupted yet", flush=True)
 try:
     poll_while_running(lambda: time.sleep(60), lambda: None)
@@ -97,6 +106,8 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_ctrl_c_that_python_drops_still_ends_the_waiting() -> None:
-    done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("interrupt", [DROPS, REPLACES], ids=["dropped by Python", "met by another handler"])
+def test_a_ctrl_c_that_is_lost_still_ends_the_waiting(interrupt: str) -> None:
+    program = SWALLOWS.format(interrupt=interrupt)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == ["not interrupted yet", "interrupted"], done.stderr
