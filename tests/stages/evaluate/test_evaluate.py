@@ -76,7 +76,9 @@ def finished(folder: Path, ray_cluster: None) -> tuple[Experiment, list[dict[str
     """Both models evaluated, with the reports of progress."""
     experiment = resolve(settings(folder, "run", models={"flat": str(folder / "flat")}))
     progress: list[dict[str, Any]] = []
-    evaluate(experiment, progress.append)
+    with pytest.MonkeyPatch.context() as patch:  # models share engines only where there is a GPU
+        patch.setattr("ossft_ray.stages.evaluate.sampling.num_visible_gpus", lambda: 1)
+        evaluate(experiment, progress.append)
     return experiment, progress
 
 
