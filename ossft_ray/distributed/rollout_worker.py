@@ -7,7 +7,6 @@ replaced, and its requests are sent again.
 """
 
 import asyncio
-import dataclasses
 import socket
 import time
 import traceback
@@ -168,10 +167,6 @@ class RolloutWorker:
             self._num_verdicts -= 1
         self.metrics.count("ossft_verdicts", reason=verdict.reason)
         return verdict
-
-    async def compare_answers(self, problem: Problem, answer: str, other: str) -> Verdict:
-        """The verdict of the problem's verifier on the other answer, with the first one as the gold answer."""
-        return await self.verify(dataclasses.replace(problem, answer=answer), rf"\boxed{{{other}}}")
 
     def num_sampled_tokens(self) -> int:
         """The tokens sampled so far, also of responses under way."""

@@ -14,6 +14,7 @@ Copying is measured in words: runs of letters, numbers (1,000 is 1000), LaTeX co
 without spaces. Case, symbols, punctuation, layout commands and GSM8K's `<<48/2=24>>` notes do not count.
 """
 
+import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
@@ -37,6 +38,12 @@ from ossft_ray.method.thinking import is_unclosed, split_thinking
 
 Verify = Callable[[Problem, str], Awaitable[Verdict]]
 """(problem, response text) -> the verifier's verdict."""
+
+
+async def compare_answers(verify: Verify, problem: Problem, answer: str, other: str) -> Verdict:
+    """The verdict of the problem's verifier on the other answer, with the first one as the gold answer."""
+    return await verify(dataclasses.replace(problem, answer=answer), rf"\boxed{{{other}}}")
+
 
 LONGER_TERMS: tuple[str, ...] = (
     *("set", "space", "curve", "vector", "pair", "interval", "region"),  # after "solution"

@@ -39,7 +39,7 @@ def check_complete(folder: Path, model: str, key: str = "[policy] model") -> Non
     """Refuse weights of which a part is missing, as after a download that was cut off. Reads the files' headers alone.
 
     Raises:
-        InputError: a file is shorter than its header says, or no such file at all.
+        InputError: a file is shorter than its header says, or has no such header.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -15,6 +15,7 @@ from ossft_ray.common.types import Problem, PromptTooLong
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.rollout_worker import RolloutWorker
 from ossft_ray.engines.vllm_policy import Sampling
+from ossft_ray.method.acceptance import compare_answers
 from ossft_ray.method.metrics import share_votes
 from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
@@ -90,7 +91,7 @@ class EvaluateWorker(RolloutWorker):
             num_samples = self.experiment.evaluate.num_samples
             rows = await asyncio.gather(*(self.draw(model, benchmark, problem, index) for index in range(num_samples)))
             verdicts = [Verdict(row["correct"], row["reason"], row.get("extracted")) for row in rows]
-            votes = await share_votes(verdicts, partial(self.compare_answers, problem))
+            votes = await share_votes(verdicts, partial(compare_answers, self.verify, problem))
             rows = [row | {"vote": vote} for row, vote in zip(rows, votes, strict=True)]
             sums = {"correct": sum(row["correct"] for row in rows), "generated_tokens": sum(map(_num_tokens, rows))}
             counts = {"problems": 1, "samples": len(rows), **sums}

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import ORIGINS, Problem, RewriteResult, Stage
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
-from ossft_ray.method.acceptance import Verify
+from ossft_ray.method.acceptance import Verify, compare_answers
 from ossft_ray.method.suspects import find_suspect
 from ossft_ray.run_folder.parts import counts_of_parts
 from ossft_ray.run_folder.sessions import session_phases
@@ -31,7 +31,7 @@ async def part_counts(
     """
 
     async def is_same(problem: Problem, answer: str, other: str) -> bool:
-        return (await verify(replace(problem, answer=answer), rf"\boxed{{{other}}}")).correct
+        return (await compare_answers(verify, problem, answer, other)).correct
 
     counts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
