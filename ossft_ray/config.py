@@ -65,7 +65,7 @@ def _require_date(value: Any) -> Any:
 Date = Annotated[str, BeforeValidator(_require_date)]
 Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
-    "sft", "dft", "iw_sft", "psft", "dft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is"
+    "sft", "dft", "iw_sft", "psft", "dft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "prift_prob", "infosft", "deft", "is"
 ]  # the table in method/coefficients.py
 RENAMED_LOSSES = {
     "idft_sg": "it is called idft now, and its hold and ramp are 0 by default",
@@ -315,6 +315,10 @@ class Power(Section):
     k: PositiveFloat = Field(10.0, description="k, the exponent of p.")
 
 
+class InfoSft(Section):
+    zero_at: float = Field(0.93, gt=0.5, lt=1, description="P: tokens at least this likely have weight 0.")
+
+
 class IsClip(Section):
     low: NonNegativeFloat = Field(0.0, description="Lower limit of the ratio p/b in the loss `is`.")
     high: PositiveFloat = Field(2.0, description="Upper limit of that ratio.")
@@ -396,6 +400,7 @@ class Train(Section):
     idft_v1: IdftV1 = IdftV1()
     eaft: Eaft = Eaft()
     power: Power = Power()
+    infosft: InfoSft = InfoSft()
     is_clip: IsClip = IsClip()
 
     @field_validator("loss", mode="before")
