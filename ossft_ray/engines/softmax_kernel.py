@@ -11,7 +11,9 @@ from torch import Tensor
 _BLOCK, _NUM_WARPS = 1024, 4  # entries of a row at a time; the fastest of six settings on an H100
 
 
-def softmax_statistics(logits_TV: Tensor, targets_T: Tensor, gradient_TV: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def softmax_statistics(
+    logits_TV: Tensor, targets_T: Tensor, gradient_TV: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """log p of the targets, the distribution's entropy in nats, and its concentration Σ p², all float32 of T.
 
     Fills `gradient_TV`, of any floating type, with p - onehot, the gradient of -log p by the logits.
