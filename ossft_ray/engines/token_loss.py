@@ -259,7 +259,9 @@ class _Chunks:
                 finite_TV = logits_TV.clamp_min_(torch.finfo(self.wide).min)
                 mean_logit_T = torch.bmm(probability_TV[:, None], finite_TV[:, :, None]).flatten()
             entropy_T = log_normaliser_T - mean_logit_T
-            concentration_T = torch.bmm(probability_TV[:, None], probability_TV[:, :, None]).flatten()
+            concentration_T = None
+            if "concentration_T" in self.loss.needs:
+                concentration_T = torch.bmm(probability_TV[:, None], probability_TV[:, :, None]).flatten()
         top_entropy_T = _top_entropy(logits_TV) if "top_entropy_T" in self.loss.needs else None
         return self.inputs.stats(chunk, logprob_T, entropy_T, top_entropy_T, concentration_T)
 
