@@ -80,6 +80,7 @@ class Lab:
         self.chat: Chat = load_chat(world.policy)
         self._engine: VllmPolicy | None = None
         self._base = model_path(world.policy.model)
+        self.generated_tokens = 0  # of the attempts that rewriting has needed
 
     async def warm_up(self, problems: list[Problem], loss: str, learning_rate: float) -> None:
         """Train the policy on experts' solutions first; the result is the base of all that follows."""
@@ -265,6 +266,7 @@ class Lab:
                 )
 
             rewritten = await rewrite_problem(problem, sample, _verify, settings, self.world.prompts)
+            self.generated_tokens += sum(attempt.num_tokens for attempt in rewritten.attempts)
             if not rewritten.kept or rewritten.kept[0].response is None:
                 return expert[problem.problem_id]
             tokens = self.chat.close_turn(rewritten.kept[0].response.token_ids)

@@ -11,7 +11,7 @@ from ossft_ray.run_folder.stage_folder import changed_inputs
 from ossft_ray.stages.score.stage import score_inputs
 from ossft_ray.stages.train.selection import FROM_SCORES
 
-LOSSES_FROM_SCORES = ("iw_sft", "dft_k3")  # psft refreshes its reference while it trains
+LOSSES_FROM_SCORES = ("iw_sft", "dft_k3", "prift_prob")  # psft refreshes its reference while it trains
 
 
 class ReferenceScores(NamedTuple):
