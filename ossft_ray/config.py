@@ -65,12 +65,13 @@ def _require_date(value: Any) -> Any:
 Date = Annotated[str, BeforeValidator(_require_date)]
 Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
-    "sft", "dft", "iw_sft", "psft", "dft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is"
+    "sft", "dft", "iw_sft", "psft", "dft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is", "opd"
 ]  # the table in method/coefficients.py
 RENAMED_LOSSES = {
     "idft_sg": "it is called idft now, and its hold and ramp are 0 by default",
     "asft_k3": "it is called dft_k3 now, because it is not ASFT; docs/losses.md tells how they differ",
 }
+NO_TEACHER, GUIDED = "none", "guided"  # values of score.teacher that are no models
 TemplateName = Literal[
     "qwen25-math-cot", "qwen-boxed", "llama-boxed", "llama-steps"
 ]  # the table in common/prompt_templates.py
@@ -233,6 +234,12 @@ class Score(Section):
     plain_text: bool = Field(
         False, description="Also score the text after the bare question, without template, as the authors do."
     )
+    teacher: str = Field(
+        NO_TEACHER,
+        min_length=1,
+        description="Score the policy's attempts under a teacher too: `guided`, the policy with the expert solution in "
+        "view, or another model; see [distillation](distillation.md).",
+    )
 
 
 class VerifyNumber(Section):
@@ -326,6 +333,13 @@ class IsClip(Section):
         return self
 
 
+class Opd(Section):
+    clip: PositiveFloat = Field(5.0, description="Limit of log q − log p, in nats, on either side.")
+    p: Literal["current", "scored"] = Field(
+        "current", description="Whose p: the policy's as it trains, or as `ossft score` found it."
+    )
+
+
 class Lora(Section):
     rank: PositiveInt = Field(16, description="Rank of the adapter matrices.")
     alpha: PositiveFloat = Field(32.0, description="Adapters are scaled by alpha / rank.")
@@ -397,6 +411,7 @@ class Train(Section):
     eaft: Eaft = Eaft()
     power: Power = Power()
     is_clip: IsClip = IsClip()
+    opd: Opd = Opd()
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -412,6 +427,13 @@ class Train(Section):
                 f'keep_by = "loss" finds no best checkpoint with loss = "{self.loss}", whose weights change with the '
                 'model: a lower value need not fit better. Set keep_by = "cross_entropy" or "mean_token_probability"'
             )
+        if self.loss == "opd":
+            others = [name for name in ("examples", "mix") if getattr(self, name)]
+            if others or self.select != "all":
+                raise ValueError(
+                    f'loss = "opd" trains on the attempts of this run that `ossft score` scored, not on examples: leave '
+                    f"out {others[0] if others else 'select'}"
+                )
         if self.keep == "best" and not self.holdout:
             raise ValueError('keep = "best" needs problems to measure on: set holdout, for example to 0.02')
         return self

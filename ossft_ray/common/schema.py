@@ -96,6 +96,19 @@ SCORE_SCHEMA = pa.schema(
 # With [score] plain_text: log p of the response's tokens after the bare question, which may be other tokens.
 PLAIN_SCORE_SCHEMA = SCORE_SCHEMA.append(pa.field("plain_logprobs", pa.list_(pa.float32())))
 
+# A sampled response of the policy, right or wrong, under the plain prompt and under the teacher's; see score.teacher.
+ATTEMPT_SCORE_SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("index", pa.int32()),  # of the attempt within the self stage
+        ("correct", pa.bool_()),
+        ("prompt_token_ids", pa.list_(pa.int32())),  # the plain prompt
+        ("token_ids", pa.list_(pa.int32())),  # of the response, as sampled
+        ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training
+        ("teacher_logprobs", pa.list_(pa.float32())),  # log q of each under the teacher
+    ]
+)
+
 SAMPLE_SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),

@@ -6,6 +6,7 @@ has exactly that gradient. To add a published loss, add a function and a line of
 Letters in names: T tokens, R responses. In formulas: p = p_θ(y_t), H the entropy of p_θ(·) in nats, q the probability
 of y_t under the reference policy (the policy before training, or at its last refresh), r = p / q, and b the probability
 of y_t under the prompt and temperature that it was sampled with.
+q_T is the probability of y_t under a teacher.
 """
 
 import functools
@@ -37,6 +38,7 @@ class TokenStats:
     response_T: Tensor | None = None  # the number of the token's response: 0, 1, ...; every response is here as a whole
     progress: float = 1.0  # the share of all optimiser steps that is done, 0..1
     behavior_logprob_T: Tensor | None = None  # log b, 0 where an expert wrote the token
+    teacher_logprob_T: Tensor | None = None  # log q_T
 
 
 Coefficient = Callable[[TokenStats], Tensor]  # c_T, same shape and dtype as logprob_T
@@ -141,6 +143,19 @@ def importance_sampling(tokens: TokenStats, low: float = 0.0, high: float = 2.0)
     return _exp(tokens.logprob_T - tokens.behavior_logprob_T).clamp(low, high)
 
 
+def opd(tokens: TokenStats, clip: float = 5.0, p: str = "current") -> Tensor:
+    """Distillation of a teacher on the policy's own tokens: c = log q_T - log p within ±clip, negative above q_T.
+
+    Over tokens drawn from p, -Σ c ∇log p has the mean ∇KL(p‖q_T), the reverse KL divergence. p is that of this step, or
+    with `scored` that of the policy before training: then c is a constant of the token, and nothing ends the push once
+    the policy has reached the teacher.
+    """
+    assert tokens.teacher_logprob_T is not None
+    logprob_T = tokens.logprob_T if p == "current" else tokens.reference_logprob_T
+    assert logprob_T is not None
+    return (tokens.teacher_logprob_T - logprob_T).clamp(-clip, clip)
+
+
 _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "sft": (sft, frozenset()),
     "dft": (dft, frozenset()),
@@ -153,6 +168,7 @@ _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "eaft": (eaft, frozenset({"top_entropy_T"})),
     "power": (power, frozenset()),
     "is": (importance_sampling, frozenset({"behavior_logprob_T"})),
+    "opd": (opd, frozenset({"teacher_logprob_T", "reference_logprob_T"})),
 }
 LOSSES = tuple(_TABLE)
 
