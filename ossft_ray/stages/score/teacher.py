@@ -1,4 +1,4 @@
-"""The policy's own attempts, right and wrong, under the plain prompt and under a teacher; the loss `opd` trains on them.
+"""The policy's own attempts, right and wrong, under the plain prompt and a teacher; the loss `opd` trains on them.
 
 The teacher is the policy itself with the expert's solution in view, or another model of the same vocabulary under its
 plain prompt. The attempts are those that rewriting stored: nothing is sampled.
