@@ -33,7 +33,7 @@ from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.method.steps import false_equation
 from ossft_ray.policy.chat import Chat
-from ossft_ray.policy.model_location import model_path
+from ossft_ray.policy.model_location import model_path, naming_model
 from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.resolved_run import Run
@@ -198,7 +198,8 @@ def _shown(problem: Problem, chat: Chat, experiment: Experiment) -> ShownProblem
 
 
 def _is_on_hub(run: Run) -> bool:
-    return not Path(model_path(run.experiment.policy.model)).is_dir()
+    with naming_model(run.model_key):
+        return not Path(model_path(run.experiment.policy.model)).is_dir()
 
 
 def _dated(chat: Chat, experiment: Experiment) -> tuple[Chat, str | None]:

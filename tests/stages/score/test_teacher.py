@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,13 +14,16 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.schema import ATTEMPT_SCORE_SCHEMA, DROPPED_SCHEMA, SCORE_SCHEMA
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment, Policy, resolve
+from ossft_ray.config import Experiment, Policy, Train, resolve
+from ossft_ray.engines.training.batches import Examples
+from ossft_ray.engines.training.scoring import TokenScores
 from ossft_ray.method.prompts import guided_prompt
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.run_folder.names import ATTEMPT_PARTS, INPUTS, MANIFEST
-from ossft_ray.run_folder.parts import read_dropped, write_part
+from ossft_ray.run_folder.parts import write_counted, write_part
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import finish_stage
+from ossft_ray.stages.score import stage, teacher, worker
 from ossft_ray.stages.score.stage import score
 from ossft_ray.stages.score.teacher import check_teacher_settings, check_vocabulary, unscored_attempts
 from ossft_ray.stages.train.stage import train
@@ -30,7 +34,7 @@ Row = dict[str, Any]
 TOLERANCE = 1e-4  # of a token's log p in float32, in nats
 
 
-def experiment(output: Path, teacher: str = "guided", **train_settings: Any) -> Experiment:
+def experiment(output: Path, teacher_name: str = "guided", **train_settings: Any) -> Experiment:
     training = {"precision": "fp32", "global_batch_size": 4, "max_length": 512, "loss": "opd"} | train_settings
     return resolve(
         {
@@ -38,7 +42,7 @@ def experiment(output: Path, teacher: str = "guided", **train_settings: Any) -> 
             "policy": {"model": "playground"},
             "data": {"path": "unused.jsonl"},
             "rewrite": {"keep_attempts": True, "guided_alignment": {"hide_answer": False}},
-            "score": {"teacher": teacher},
+            "score": {"teacher": teacher_name},
             "train": training,
             "resources": {"num_train_workers": 1},
         }
@@ -80,10 +84,10 @@ def chat() -> Chat:
     return load_chat(Policy(model="playground"))
 
 
-@pytest.mark.parametrize("teacher", ["guided", "another"])
-def test_all_self_attempts_are_scored_as_they_were_sampled(tmp_path: Path, chat: Chat, teacher: str) -> None:
+@pytest.mark.parametrize("name", ["guided", "another"])
+def test_all_self_attempts_are_scored_as_they_were_sampled(tmp_path: Path, chat: Chat, name: str) -> None:
     rows = write_attempts(tmp_path, chat, num_parts=1)
-    found = unscored_attempts("part-00000.parquet", rows, chat, chat, experiment(tmp_path, teacher))
+    found = unscored_attempts("part-00000.parquet", rows, chat, chat, experiment(tmp_path, name))
     assert found.name == "attempts-00000.parquet" and found.too_long == 0
     assert [(row["problem_id"], row["index"], row["correct"]) for row in found.responses] == [
         (rows[0]["problem_id"], 0, False),
@@ -95,7 +99,7 @@ def test_all_self_attempts_are_scored_as_they_were_sampled(tmp_path: Path, chat:
     plain = chat.render(rows[0]["prompt"])
     guided = chat.render(guided_prompt(rows[0]["question"], rows[0]["expert_solution"]))
     assert found.responses[0]["prompt_token_ids"] == plain
-    assert found.teacher_prompts[:2] == [guided if teacher == "guided" else plain] * 2
+    assert found.teacher_prompts[:2] == [guided if name == "guided" else plain] * 2
 
 
 def test_attempts_longer_than_training_takes_are_left_out(tmp_path: Path, chat: Chat) -> None:
@@ -142,8 +146,11 @@ def test_a_teacher_without_attempts_is_refused(section: str, changes: Row, messa
 
 @pytest.mark.parametrize(
     "settings, named",
-    [({"examples": "other/rewrite"}, "examples"), ({"select": "first"}, "select")]
-    + [({"mix": [{"examples": "chats.jsonl", "weight": 1.0}]}, "mix")],
+    [
+        ({"examples": "other/rewrite"}, "examples"),
+        ({"select": "first"}, "select"),
+        ({"mix": [{"examples": "chats.jsonl", "weight": 1.0}]}, "mix"),
+    ],
 )
 def test_opd_takes_no_examples(settings: Row, named: str) -> None:
     with pytest.raises(InputError, match=rf"loss = \"opd\" trains on the attempts of this run .* leave out {named}$"):
@@ -151,15 +158,15 @@ def test_opd_takes_no_examples(settings: Row, named: str) -> None:
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    teacher = tmp_path / "teacher"
-    shutil.copytree(POLICY_FOLDER, teacher)
-    check_vocabulary(Run(experiment(tmp_path, str(teacher))))
-    tokenizer = json.loads((teacher / "tokenizer.json").read_text())
+    model = tmp_path / "teacher"
+    shutil.copytree(POLICY_FOLDER, model)
+    check_vocabulary(Run(experiment(tmp_path, str(model))))
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["7"], vocabulary["8"] = vocabulary["8"], vocabulary["7"]
-    (teacher / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(InputError, match=r"\[score\] teacher: .* another vocabulary than playground \(2 of .*'7'"):
-        check_vocabulary(Run(experiment(tmp_path, str(teacher))))
+        check_vocabulary(Run(experiment(tmp_path, str(model))))
 
 
 def write_scored(output: Path, num_problems: int) -> Folder:
@@ -189,72 +196,112 @@ def test_opd_trains_on_all_attempts_and_measures_on_correct_ones(tmp_path: Path,
         assert examples.reference_logprobs.tolist() == [-1.0, -2.0] * len(examples)
 
 
+class FakeScorer:
+    """Each token's log p is minus its prompt's length, plus that of its model's name."""
+
+    num_workers = 1
+
+    def __init__(self, policy: Policy, settings: Train) -> None:
+        self.base = len(policy.model)
+
+    def broadcast(self, names: list[str]) -> list[str]:
+        return names
+
+    def scores(self, examples: Examples) -> list[TokenScores]:
+        lengths = zip(examples.prompt_lengths.tolist(), examples.response_lengths.tolist(), strict=True)
+        return [TokenScores([self.base - prompt] * length, [1] * length) for prompt, length in lengths]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The worker runs in this process with `FakeScorer`; the names of the parts that it writes."""
+    names: list[str] = []
+
+    def write(folder: Folder, name: str, *rest: Any) -> None:
+        names.append(name)
+        write_counted(folder, name, *rest)
+
+    def run(work: Any, config: Row, *others: Any) -> None:
+        names.clear()
+        work(config)
+
+    for module in (worker, teacher):
+        monkeypatch.setattr(module, "write_counted", write)
+    for name, value in {"Scorer": FakeScorer, "ClusterMetrics": Mock(), "check_sees_run": Mock()}.items():
+        monkeypatch.setattr(worker, name, value)
+    monkeypatch.setattr(worker, "begin_worker", lambda *arguments: 0)
+    monkeypatch.setattr(stage, "start_ray", Mock())
+    monkeypatch.setattr(stage, "run_group", run)
+    return names
+
+
+def test_a_teacher_is_added_to_complete_scores_and_resumes_part_by_part(
+    tmp_path: Path, chat: Chat, written: list[str]
+) -> None:
+    write_attempts(tmp_path, chat)
+    settings, without = experiment(tmp_path), experiment(tmp_path, "none")
+    with pytest.raises(InputError, match="no complete scores"):
+        train(settings)
+    assert "attempts" not in score(without) and written == ["part-00000.parquet", "part-00001.parquet"]
+    with pytest.raises(InputError, match=r"no attempts under a teacher.* run `ossft score --teacher guided` first"):
+        train(without)
+    folder = Folder.at(str(tmp_path)) / "score"
+    assert folder.read_table("part-00000.parquet").column_names == SCORE_SCHEMA.names
+
+    manifest = score(settings)
+    assert written == ["attempts-00000.parquet", "attempts-00001.parquet"]
+    figures = manifest["attempts"]
+    assert [figures[name]["responses"] for name in ("correct", "wrong")] == [2, 4] and figures["too_long"] == 0
+    with pytest.raises(InputError, match=r"made with different settings: teacher was .*, is now not set"):
+        score(without)
+
+    for name in (MANIFEST, "attempts-00001.parquet"):  # as a kill leaves it
+        folder.delete_file(name)
+    assert score(settings)["attempts"] | {"seconds": 0} == figures | {"seconds": 0}
+    assert written == ["attempts-00001.parquet"]
+    finish_stage(Folder.at(str(tmp_path)) / "rewrite", {"rows": "others"}, {"problems": 4})
+    score(settings)
+    assert written == ["attempts-00000.parquet", "attempts-00001.parquet"], "attempts may be others now"
+
+
+def test_another_model_scores_the_attempts_under_its_plain_prompt(
+    tmp_path: Path, chat: Chat, written: list[str]
+) -> None:
+    write_attempts(tmp_path, chat)
+    shutil.copytree(POLICY_FOLDER, tmp_path / "teacher")
+    score(experiment(tmp_path, str(tmp_path / "teacher")))
+    for row in (Folder.at(str(tmp_path)) / "score").read_tables(ATTEMPT_PARTS, ATTEMPT_SCORE_SCHEMA).to_pylist():
+        prompt, length = len(row["prompt_token_ids"]), len(row["token_ids"])
+        assert row["reference_logprobs"] == [len("playground") - prompt] * length
+        assert row["teacher_logprobs"] == [len(str(tmp_path / "teacher")) - prompt] * length
+
+
 def logprobs(model: Any, prompt: list[int], response: list[int]) -> list[float]:
     with torch.no_grad():
         logits_TV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
-    return logits_TV.log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0].tolist()
+    found: list[float] = logits_TV.log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0].tolist()
+    return found
 
 
-@pytest.mark.parametrize("teacher", ["guided", "another"])
-def test_scores_are_those_of_transformers_and_reach_training(
-    ray_cluster: None, tmp_path: Path, chat: Chat, teacher: str
-) -> None:
-    """A teacher may be added to complete scores, whose parts stay as they are; a lost part alone is scored again."""
+def test_scores_are_those_of_transformers_and_reach_training(ray_cluster: None, tmp_path: Path, chat: Chat) -> None:
     rows = {row["problem_id"]: row for row in write_attempts(tmp_path, chat)}
-    policy = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32)
-    model, settings = policy, experiment(tmp_path, teacher)
-    if teacher == "another":
-        model = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32)
-        torch.nn.init.normal_(model.model.layers[0].self_attn.q_proj.weight)
-        shutil.copytree(POLICY_FOLDER, tmp_path / "teacher")
-        model.save_pretrained(tmp_path / "teacher")
-        settings = experiment(tmp_path, str(tmp_path / "teacher"))
-    folder = Folder.at(str(tmp_path)) / "score"
-    if teacher == "guided":
-        with pytest.raises(InputError, match="no complete scores"):
-            train(settings)
-        without = score(experiment(tmp_path, "none", loss="dft"))
-        assert "attempts" not in without and not folder.names(ATTEMPT_PARTS)
-        with pytest.raises(InputError, match="no attempts under a teacher.* run `ossft score --teacher guided` first"):
-            train(experiment(tmp_path, "none"))
-        parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "score").glob("part-*.parquet")}
-    manifest = score(settings)
-    if teacher == "guided":
-        assert parts == {path: path.stat().st_mtime_ns for path in (tmp_path / "score").glob("part-*.parquet")}
-        assert folder.read_table("part-00000.parquet").column_names == SCORE_SCHEMA.names
-        with pytest.raises(InputError, match="made with different settings: teacher was .*, is now not set"):
-            score(experiment(tmp_path, "none"))
-
-    scored = folder.read_tables(ATTEMPT_PARTS, ATTEMPT_SCORE_SCHEMA).to_pylist()
+    model, settings = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32), experiment(tmp_path)
+    figures = score(settings)["attempts"]
+    scored = (Folder.at(str(tmp_path)) / "score").read_tables(ATTEMPT_PARTS, ATTEMPT_SCORE_SCHEMA).to_pylist()
     differences, correct = [], []
     for row in scored:
-        of_problem = rows[row["problem_id"]]
-        prompt = guided_prompt(of_problem["question"], of_problem["expert_solution"])
-        read = chat.render(prompt) if teacher == "guided" else row["prompt_token_ids"]
-        expected = logprobs(policy, row["prompt_token_ids"], row["token_ids"]), logprobs(model, read, row["token_ids"])
-        found = row["reference_logprobs"], row["teacher_logprobs"]
-        assert found == tuple(pytest.approx(values, rel=0, abs=TOLERANCE) for values in expected)
-        differences += [taught - plain for plain, taught in zip(*found, strict=True)]
-        correct += [row["teacher_logprobs"]] if row["correct"] else []
-    of_attempts = manifest["attempts"]
+        prompt = guided_prompt(rows[row["problem_id"]]["question"], rows[row["problem_id"]]["expert_solution"])
+        for name, read in (("reference", row["prompt_token_ids"]), ("teacher", chat.render(prompt))):
+            expected = logprobs(model, read, row["token_ids"])
+            assert row[f"{name}_logprobs"] == pytest.approx(expected, rel=0, abs=TOLERANCE)
+        pairs = zip(row["reference_logprobs"], row["teacher_logprobs"], strict=True)
+        differences += [taught - plain for plain, taught in pairs]
+        correct += row["teacher_logprobs"] if row["correct"] else []
     assert len(scored) == 6 and max(map(abs, differences)) > 0.01
-    assert (of_attempts["correct"]["responses"], of_attempts["wrong"]["responses"], of_attempts["too_long"]) == (
-        2,
-        4,
-        0,
-    )
-    mean = sum(map(sum, correct)) / sum(map(len, correct))
-    assert of_attempts["correct"]["teacher_mean_logprob"] == pytest.approx(mean)
-
-    lost, other = tmp_path / "score/attempts-00001.parquet", tmp_path / "score/attempts-00000.parquet"
-    before = other.stat().st_mtime_ns
-    lost.unlink()
-    folder.delete_file(MANIFEST)  # as a kill leaves it
-    assert score(settings)["attempts"] == of_attempts | {"seconds": pytest.approx(0, abs=60)}
-    assert lost.exists() and other.stat().st_mtime_ns == before
+    assert figures["correct"]["teacher_mean_logprob"] == pytest.approx(sum(correct) / len(correct))
 
     train(settings.model_copy(update={"train": settings.train.model_copy(update={"global_batch_size": 6})}))
     step = json.loads((tmp_path / "train/metrics.jsonl").read_text().splitlines()[0])
     clipped = [min(5.0, max(-5.0, value)) for value in differences]
     assert step["coefficient_mean"] == pytest.approx(sum(clipped) / len(clipped), abs=TOLERANCE)
-    assert step["num_tokens"] == len(differences) and step["correct/tokens"] == sum(map(len, correct))
+    assert (step["num_tokens"], step["correct/tokens"]) == (len(differences), len(correct))
