@@ -214,7 +214,7 @@ class Rewrite(Section):
         1,
         description="Maximum number of kept responses (rows) of a problem. Easy ones get more: see `train.weigh`.",
     )
-    keep_attempts: bool = Field(False, description="Store the text of every attempt.")
+    keep_attempts: bool = Field(False, description="Store the text and tokens of every attempt.")
     check_steps: Literal["guided", "all", "off"] = Field(
         "guided", description="Responses in which no equation between numbers may be false; `all`: self ones too."
     )
