@@ -130,13 +130,18 @@ def rewrite(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
     print_rewriting(experiment, manifest, _with_options("ossft score"))
 
 
-@_stage_command
-def score(experiment: "Experiment", start_over: bool, verbose: bool) -> None:
+@ossft.command()
+@click.option("--teacher", metavar="TEACHER", help="Score the attempts too: `guided`, or a model; see [score] teacher.")
+@_options(_config, _set, _start_over, _verbose)
+def score(
+    config_path: str | None, overrides: tuple[str, ...], teacher: str | None, start_over: bool, verbose: bool
+) -> None:
     """Measure the policy gap.
 
     Computes the log-probability of every response token under the policy that will be trained, for the kept responses
     and for the expert solutions.
     """
+    experiment = _load(config_path, (*overrides, *([f"score.teacher={teacher}"] if teacher else [])))
     manifest = _run_stage("score", experiment, start_over, verbose)
     from ossft_ray.terminal.results import print_scoring
 

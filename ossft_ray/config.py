@@ -79,11 +79,13 @@ LossName = Literal[
     "infosft",
     "deft",
     "is",
+    "opd",
 ]  # the table in method/coefficients.py
 RENAMED_LOSSES = {
     "idft_sg": "it is called idft now, and its hold and ramp are 0 by default",
     "asft_k3": "it is called dft_k3 now, because it is not ASFT; docs/losses.md tells how they differ",
 }
+NO_TEACHER, GUIDED = "none", "guided"  # values of score.teacher that are no models
 TemplateName = Literal[
     "qwen25-math-cot", "qwen-boxed", "llama-boxed", "llama-steps"
 ]  # the table in common/prompt_templates.py
@@ -226,7 +228,7 @@ class Rewrite(Section):
         1,
         description="Maximum number of kept responses (rows) of a problem. Easy ones get more: see `train.weigh`.",
     )
-    keep_attempts: bool = Field(False, description="Store the text of every attempt.")
+    keep_attempts: bool = Field(False, description="Store the text and tokens of every attempt.")
     solved_in: str | None = Field(
         None, description="A rewrite folder: its self and guided rows are copied, only its other problems rewritten."
     )
@@ -248,6 +250,12 @@ class Rewrite(Section):
 class Score(Section):
     plain_text: bool = Field(
         False, description="Also score the text after the bare question, without template, as the authors do."
+    )
+    teacher: str = Field(
+        NO_TEACHER,
+        min_length=1,
+        description="Score the policy's attempts under a teacher too: `guided`, the policy with the expert solution in "
+        "view, or another model; see [distillation](distillation.md).",
     )
 
 
@@ -346,6 +354,13 @@ class IsClip(Section):
         return self
 
 
+class Opd(Section):
+    clip: PositiveFloat = Field(5.0, description="Limit of log q − log p, in nats, on either side.")
+    p: Literal["current", "scored"] = Field(
+        "current", description="Whose p: the policy's as it trains, or as `ossft score` found it."
+    )
+
+
 class Lora(Section):
     rank: PositiveInt = Field(16, description="Rank of the adapter matrices.")
     alpha: PositiveFloat = Field(32.0, description="Adapters are scaled by alpha / rank.")
@@ -418,6 +433,7 @@ class Train(Section):
     power: Power = Power()
     infosft: InfoSft = InfoSft()
     is_clip: IsClip = IsClip()
+    opd: Opd = Opd()
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -433,6 +449,13 @@ class Train(Section):
                 f'keep_by = "loss" finds no best checkpoint with loss = "{self.loss}", whose weights change with the '
                 'model: a lower value need not fit better. Set keep_by = "cross_entropy" or "mean_token_probability"'
             )
+        if self.loss == "opd":
+            others = [name for name in ("examples", "mix") if getattr(self, name)]
+            if others or self.select != "all":
+                raise ValueError(
+                    f'loss = "opd" trains on the attempts of this run that `ossft score` scored, not on examples: '
+                    f"leave out {others[0] if others else 'select'}"
+                )
         if self.keep == "best" and not self.holdout:
             raise ValueError('keep = "best" needs problems to measure on: set holdout, for example to 0.02')
         return self

@@ -63,18 +63,23 @@ EXAMPLE_SCHEMA = pa.schema(
         ("verifier", pa.string()),  # as in PROBLEM
         ("attempt_answers", pa.list_(pa.string())),  # the answer read from each of `attempts`, or null
         ("behavior_logprobs", pa.list_(pa.float32())),  # of response_token_ids when sampled; null for expert
+        ("attempt_token_ids", pa.list_(pa.list_(pa.int32()))),  # as sampled, of each of `attempts`; if keep_attempts
     ]
 )
 # Columns that older files lack; they are read as nulls.
 _OPTIONAL = (
     "kept_index", "verifier", "attempt_answers", "behavior_logprobs", "vote", "reference_ranks", "plain_logprobs",
+    "attempt_token_ids",
 )  # fmt: skip
 
 # An unsolved problem of a run with [rewrite] fallback = "drop": its attempts, and no example.
 DROPPED_SCHEMA = pa.schema(
     [
         EXAMPLE_SCHEMA.field(name)
-        for name in (*PROBLEM_SCHEMA.names, "num_attempts", "num_correct", "attempts", "policy", "attempt_answers")
+        for name in (
+            *(*PROBLEM_SCHEMA.names, "num_attempts", "num_correct", "attempts", "policy"),
+            *("attempt_answers", "attempt_token_ids"),
+        )
     ]
 )
 
@@ -90,6 +95,19 @@ SCORE_SCHEMA = pa.schema(
 )
 # With [score] plain_text: log p of the response's tokens after the bare question, which may be other tokens.
 PLAIN_SCORE_SCHEMA = SCORE_SCHEMA.append(pa.field("plain_logprobs", pa.list_(pa.float32())))
+
+# A sampled response of the policy, right or wrong, under the plain prompt and under the teacher's; see score.teacher.
+ATTEMPT_SCORE_SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("index", pa.int32()),  # of the attempt within the self stage
+        ("correct", pa.bool_()),
+        ("prompt_token_ids", pa.list_(pa.int32())),  # the plain prompt
+        ("token_ids", pa.list_(pa.int32())),  # of the response, as sampled
+        ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training
+        ("teacher_logprobs", pa.list_(pa.float32())),  # log q of each under the teacher
+    ]
+)
 
 SAMPLE_SCHEMA = pa.schema(
     [

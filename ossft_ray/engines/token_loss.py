@@ -33,6 +33,7 @@ class LossInputs:
     behavior_logprob_N: Tensor | None = None
     weight_N: Tensor | None = None  # multiplies each token's part of the loss; no coefficient looks at it
     with_ranks: bool = False  # whether `TokenLosses` has each target's rank
+    teacher_logprob_N: Tensor | None = None
 
     def check(self, loss: Loss) -> None:
         """Check that these inputs have what `loss` needs of them.
@@ -40,7 +41,7 @@ class LossInputs:
         Raises:
             InputError: a tensor is missing; the message names all that are.
         """
-        names = ("reference_logprob_N", "response_N", "behavior_logprob_N")
+        names = ("reference_logprob_N", "response_N", "behavior_logprob_N", "teacher_logprob_N")
         missing = [name for name in names if getattr(self, name) is None and f"{name[:-1]}T" in loss.needs]
         if missing:
             raise InputError(f"the loss needs {' and '.join(missing)}; pass LossInputs with them")
@@ -54,13 +55,14 @@ class LossInputs:
         concentration_T: Tensor | None = None,
     ) -> TokenStats:
         """All that a coefficient may look at, for a chunk of the tokens."""
-        reference_T, behavior_T = (
+        reference_T, behavior_T, teacher_T = (
             None if tensor_N is None else tensor_N[chunk].to(logprob_T.dtype)
-            for tensor_N in (self.reference_logprob_N, self.behavior_logprob_N)
+            for tensor_N in (self.reference_logprob_N, self.behavior_logprob_N, self.teacher_logprob_N)
         )
         response_T = None if self.response_N is None else self.response_N[chunk]
-        of_policy = (logprob_T, entropy_T, top_entropy_T)
-        return TokenStats(*of_policy, reference_T, response_T, self.progress, behavior_T, concentration_T)
+        of_policy = logprob_T, entropy_T, top_entropy_T
+        given = reference_T, response_T, self.progress, behavior_T, concentration_T, teacher_T
+        return TokenStats(*of_policy, *given)
 
 
 class TokenLosses(NamedTuple):

@@ -6,6 +6,7 @@ has exactly that gradient. To add a published loss, add a function and a line of
 Letters in names: T tokens, R responses. In formulas: p = p_θ(y_t), H the entropy of p_θ(·) in nats, q the probability
 of y_t under the reference policy (the policy before training, or at its last refresh), r = p / q, and b the probability
 of y_t under the prompt and temperature that it was sampled with.
+q_T is the probability of y_t under a teacher.
 """
 
 import functools
@@ -39,6 +40,7 @@ class TokenStats:
     progress: float = 1.0  # the share of all optimiser steps that is done, 0..1
     behavior_logprob_T: Tensor | None = None  # log b, 0 where an expert wrote the token
     concentration_T: Tensor | None = None  # Σ_v p_θ(v)² over the vocabulary
+    teacher_logprob_T: Tensor | None = None  # log q_T
 
 
 Coefficient = Callable[[TokenStats], Tensor]  # c_T, same shape and dtype as logprob_T
@@ -173,6 +175,19 @@ def deft(tokens: TokenStats) -> Tensor:
     return (tokens.concentration_T * tokens.logprob_T).exp()
 
 
+def opd(tokens: TokenStats, clip: float = 5.0, p: str = "current") -> Tensor:
+    """Distillation of a teacher on the policy's own tokens: c = log q_T - log p within ±clip, negative above q_T.
+
+    Over tokens drawn from p, -Σ c ∇log p has the mean ∇KL(p‖q_T), the reverse KL divergence. p is that of this step, or
+    with `scored` that of the policy before training: then c is a constant of the token, and nothing ends the push once
+    the policy has reached the teacher.
+    """
+    assert tokens.teacher_logprob_T is not None
+    logprob_T = tokens.logprob_T if p == "current" else tokens.reference_logprob_T
+    assert logprob_T is not None
+    return (tokens.teacher_logprob_T - logprob_T).clamp(-clip, clip)
+
+
 _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "sft": (sft, frozenset()),
     "dft": (dft, frozenset()),
@@ -188,6 +203,7 @@ _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "infosft": (infosft, frozenset()),
     "deft": (deft, frozenset({"concentration_T"})),
     "is": (importance_sampling, frozenset({"behavior_logprob_T"})),
+    "opd": (opd, frozenset({"teacher_logprob_T", "reference_logprob_T"})),
 }
 LOSSES = tuple(_TABLE)
 

@@ -26,6 +26,7 @@ BEFORE = "before"  # parts set aside to be extended, because more samples may be
 
 # score/
 KEPT, EXPERT_ORIGINAL = "kept", "expert_original"  # a score's source
+ATTEMPT_PARTS = "attempts-*.parquet"  # the policy's attempts under a teacher; one for each part
 
 # train/
 METRICS = "metrics.jsonl"

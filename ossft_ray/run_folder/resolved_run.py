@@ -8,7 +8,7 @@ from ossft_ray.common.prompt_templates import TEMPLATES
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
 from ossft_ray.common.uris import absolute, join
-from ossft_ray.config import Experiment
+from ossft_ray.config import GUIDED, NO_TEACHER, Experiment
 from ossft_ray.data.benchmarks import read_benchmark
 from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
@@ -115,6 +115,17 @@ class Run:
         """The models of `[evaluate] models`, as runs whose `[policy]` differs only in the model."""
         models = self.experiment.evaluate.models.items()
         return {name: replace(self._of_model(model), model_key=f"[evaluate] models.{name}") for name, model in models}
+
+    @cached_property
+    def teacher(self) -> "Run | None":
+        """The model of `[score] teacher`, as a run whose `[policy]` differs only in the model; None without a teacher.
+
+        The teacher `guided` is this run's own policy.
+        """
+        name = self.experiment.score.teacher
+        if name in (NO_TEACHER, GUIDED):
+            return self if name == GUIDED else None
+        return replace(self._of_model(name), model_key="[score] teacher")
 
     @property
     def of_trained_model(self) -> "Run":

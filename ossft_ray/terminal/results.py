@@ -43,6 +43,8 @@ def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: s
     """The policy gap, and the folder of the log-probabilities; `manifest` is that of `score/`."""
     files = f"log-probabilities: {join(experiment.run.output, SCORE)}"
     lines: list[RenderableType] = [*problem_gap(manifest), gap_table(manifest), *plain_text_gap(manifest)]
+    if "attempts" in manifest:
+        lines += ["", f"attempts under the teacher {experiment.score.teacher}:", attempts_table(manifest["attempts"])]
     print_lines([*lines, files, f"next: {following}"])
 
 
@@ -195,6 +197,18 @@ def gap_table(manifest: dict[str, Any]) -> Table:
     too_long = manifest["too_long"]
     if any(too_long.values()):
         table.add_row("left out as too long", f"{too_long['kept']:,} kept, {too_long['expert_originals']:,} experts'")
+    return table
+
+
+def attempts_table(attempts: dict[str, Any]) -> Table:
+    """The policy's attempts under itself and under the teacher, from `score/manifest.json`."""
+    table = plain_table("attempts", "number", "tokens", "mean\nlog p", "teacher's\nmean log q")
+    for name in ("correct", "wrong"):
+        if (of_group := attempts[name])["tokens"]:
+            means = (f"{of_group[key]:.3f}" for key in ("mean_logprob", "teacher_mean_logprob"))
+            table.add_row(name, f"{of_group['responses']:,}", f"{of_group['tokens']:,}", *means)
+    if attempts["too_long"]:
+        table.add_row("left out as too long", f"{attempts['too_long']:,}")
     return table
 
 

@@ -31,6 +31,7 @@ def _unchunked(
         inputs.progress,
         inputs.behavior_logprob_N,
         logits_NV.detach().softmax(-1).square().sum(-1),
+        inputs.teacher_logprob_N,
     )
     coefficient_N = make_loss(name).coefficient(stats)
     return -(coefficient_N * logprob_N).sum(), stats, coefficient_N
@@ -43,7 +44,8 @@ def _inputs(num_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor
     targets_N = torch.randint(VOCABULARY, (num_tokens,), generator=generator)
     reference_N = -3 * torch.rand(num_tokens, generator=generator, dtype=torch.float64)
     response_N = torch.arange(num_tokens) // 7  # responses that chunks of 5 cut in two
-    inputs = LossInputs(reference_N, response_N, progress=0.27, behavior_logprob_N=reference_N.flip(0))
+    others = {"behavior_logprob_N": reference_N.flip(0), "teacher_logprob_N": 2 * reference_N.flip(0)}
+    inputs = LossInputs(reference_N, response_N, progress=0.27, **others)
     return hidden_NC.to(dtype).requires_grad_(), head_VC.to(dtype).requires_grad_(), targets_N, inputs
 
 
@@ -173,7 +175,12 @@ def test_logits_of_all_tokens_never_exist_at_once(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "name, missing",
-    [("iw_sft", "reference_logprob_N and response_N"), ("psft", "reference_logprob_N"), ("is", "behavior_logprob_N")],
+    [
+        ("iw_sft", "reference_logprob_N and response_N"),
+        ("psft", "reference_logprob_N"),
+        ("is", "behavior_logprob_N"),
+        ("opd", "reference_logprob_N and teacher_logprob_N"),
+    ],
 )
 def test_missing_inputs_are_named(name: str, missing: str) -> None:
     hidden_NC, head_VC, targets_N, _ = _inputs(3)

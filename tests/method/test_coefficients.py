@@ -24,6 +24,7 @@ class Given:
     logq_T: Tensor
     progress: float
     logb_T: Tensor  # 0 for the tokens of an expert
+    log_teacher_T: Tensor
 
     @property
     def p(self) -> Tensor:
@@ -52,6 +53,12 @@ def importance_sampling(g: Given) -> Tensor:
     """The surrogate E_b[p / b], with its ratio truncated at 2 and linear in log p beyond; an expert's b is 1."""
     ratio = (g.logp_T - g.logb_T).exp()
     return -torch.where(ratio <= 2.0, ratio, 2.0 * g.logp_T).sum()
+
+
+def opd(g: Given) -> Tensor:
+    """Half the square of the per-token estimate log p - log q_T of KL(p‖q_T), linear where that is more than 5."""
+    estimate = g.logp_T - g.log_teacher_T
+    return torch.where(estimate.abs() <= 5, estimate.square() / 2, 5 * estimate.abs()).sum()
 
 
 def gamma(g: Given) -> Tensor:
@@ -106,6 +113,7 @@ SOURCES: dict[str, Callable[[Given], Tensor]] = {
     # arXiv 2602.11424: minus a q-logarithm of p whose order is detached
     "deft": lambda g: -((g.p ** concentration(g).detach() - 1) / concentration(g).detach()).sum(),
     "is": importance_sampling,
+    "opd": opd,
 }
 
 
@@ -116,12 +124,14 @@ def given(seed: int, progress: float) -> Given:
     targets_T[:10] = logits_TV[:10].argmax(-1)  # likely tokens too
     logp_T = logits_TV.log_softmax(-1).gather(1, targets_T[:, None])[:, 0]
     logq_T, logb_T = (logp_T.detach() + 1.5 * torch.randn(20, dtype=torch.float64) for _ in range(2))
-    return Given(logits_TV, logp_T, logq_T, progress, logb_T.where(RESPONSES != 2, 0.0))
+    log_teacher_T = logp_T.detach() + 4 * torch.randn(20, dtype=torch.float64)
+    return Given(logits_TV, logp_T, logq_T, progress, logb_T.where(RESPONSES != 2, 0.0), log_teacher_T)
 
 
 def stats(g: Given) -> TokenStats:
     of_policy = (tensor.detach() for tensor in (g.logp_T, g.entropy, top_20_entropy(g)))
-    return TokenStats(*of_policy, g.logq_T, RESPONSES, g.progress, g.logb_T, concentration(g).detach())
+    before = g.logq_T, RESPONSES, g.progress, g.logb_T
+    return TokenStats(*of_policy, *before, concentration(g).detach(), g.log_teacher_T)
 
 
 def test_every_loss_of_the_config_has_a_coefficient_and_a_source() -> None:
@@ -154,14 +164,17 @@ def test_the_config_has_the_sources_hyper_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_no_tokens_have_no_coefficients(name: str) -> None:
     none = torch.zeros(0)
-    assert make_loss(name).coefficient(TokenStats(none, none, none, none, none.long(), 0.5, none, none)).shape == (0,)
+    stats = TokenStats(none, none, none, none, none.long(), 0.5, none, none, none)
+    assert make_loss(name).coefficient(stats).shape == (0,)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("logprob, reference", [(-200.0, 0.0), (0.0, -200.0), (-1e4, -1e4), (0.0, 0.0)])
 def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, reference: float) -> None:
     one = torch.ones(1)
-    tokens = TokenStats(logprob * one, 0 * one, -1e-9 * one, reference * one, one.long(), 1.0, reference * one, one)
+    before = reference * one
+    of_policy = logprob * one, 0 * one, -1e-9 * one
+    tokens = TokenStats(*of_policy, before, one.long(), 1.0, before, one, before)
     assert make_loss(name).coefficient(tokens).isfinite().all()
 
 
@@ -195,13 +208,21 @@ def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, referen
         ("is", {"low": 0.5}, math.log(0.1), math.log(0.9), 0.5),
         ("is", {"high": 9.0}, math.log(0.8), math.log(0.1), 8.0),
         ("is", {}, math.log(0.3), 0.0, 0.3),  # an expert's: DFT's
+        ("opd", {}, math.log(0.2), math.log(0.8), math.log(4)),  # likelier under the teacher: pulled up
+        ("opd", {}, math.log(0.8), math.log(0.2), -math.log(4)),
+        ("opd", {"clip": 0.5}, math.log(0.8), math.log(0.2), -0.5),
+        ("opd", {"p": "scored"}, math.log(0.8), math.log(0.2), 0.0),  # which is also log p of the scores here
     ],
 )
 def test_values(name: str, options: dict[str, float], logprob: float, reference: float | None, expected: float) -> None:
     one = torch.ones(1, dtype=torch.float64)
     before = None if reference is None else reference * one
     tokens = TokenStats(
-        logprob * one, reference_logprob_T=before, response_T=torch.tensor([0]), behavior_logprob_T=before
+        logprob * one,
+        reference_logprob_T=before,
+        response_T=torch.tensor([0]),
+        behavior_logprob_T=before,
+        teacher_logprob_T=before,
     )
     assert make_loss(name, **options).coefficient(tokens).item() == pytest.approx(expected)
 
@@ -264,7 +285,7 @@ def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
 
 
 def test_an_unknown_loss_is_refused_with_the_names_of_all() -> None:
-    with pytest.raises(InputError, match=r"no loss 'nope'; losses: sft, dft, .*, is$"):
+    with pytest.raises(InputError, match=r"no loss 'nope'; losses: sft, dft, .*, opd$"):
         make_loss("nope")
 
 
@@ -280,3 +301,18 @@ def test_an_old_name_is_refused_with_the_new_one(name: str, message: str) -> Non
         make_loss(name)
     with pytest.raises(InputError, match=rf"'train\.loss': {message}"):
         resolve({"policy": {"model": "m"}, "data": {"path": "d"}, "train": {"loss": name}})
+
+
+@pytest.mark.parametrize("p", ["current", "scored"])
+def test_opd_estimates_the_reverse_kl_divergence_and_its_gradient(p: str) -> None:
+    """On average over tokens drawn from the policy; with `scored` as long as the policy is the one that was scored."""
+    torch.manual_seed(3)
+    logits_V = (2 * torch.randn(31, dtype=torch.float64)).requires_grad_()
+    logp_V, log_teacher_V = logits_V.log_softmax(-1), (2 * torch.randn(31, dtype=torch.float64)).log_softmax(-1)
+    p_V = logp_V.exp()
+    divergence = (p_V * (logp_V - log_teacher_V)).sum()
+    tokens = TokenStats(logp_V.detach(), reference_logprob_T=logp_V.detach(), teacher_logprob_T=log_teacher_V)
+    c_V = make_loss("opd", clip=1e9, p=p).coefficient(tokens)
+    torch.testing.assert_close(-(p_V * c_V).sum(), divergence)
+    ours_V = torch.autograd.grad(-(p_V.detach() * c_V * logp_V).sum(), logits_V, retain_graph=True)
+    torch.testing.assert_close(ours_V, torch.autograd.grad(divergence, logits_V))

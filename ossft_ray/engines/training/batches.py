@@ -26,6 +26,7 @@ class TokenizedExample(NamedTuple):
     origin: str = "expert"  # one of ORIGINS, or the name of another source of rows
     reference_logprobs: list[float] | None = None  # one a response token; all examples have them, or none
     behavior_logprobs: list[float] | None = None  # likewise
+    teacher_logprobs: list[float] | None = None  # likewise
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Examples:
     reference_logprobs: np.ndarray | None = None  # float32, of the response tokens alone, end to end
     behavior_logprobs: np.ndarray | None = None  # likewise; 0 for the tokens of an expert
     source_names: tuple[str, ...] = ORIGINS  # and the names of other sources
+    teacher_logprobs: np.ndarray | None = None  # as `reference_logprobs`
 
     @classmethod
     def build(cls, examples: Sequence[TokenizedExample]) -> "Examples":
@@ -64,6 +66,7 @@ class Examples:
             reference_logprobs=_join_logprobs(examples, "reference_logprobs"),
             behavior_logprobs=_join_logprobs(examples, "behavior_logprobs"),
             source_names=source_names,
+            teacher_logprobs=_join_logprobs(examples, "teacher_logprobs"),
         )
 
     def __len__(self) -> int:

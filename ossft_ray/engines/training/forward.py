@@ -62,14 +62,16 @@ class PolicyRunner:
         tensors = collate(examples, batch, rows, self.packed)
         index_N = tensors.response_index_N
         logq_N = None if reference is None else reference[index_N].to(self.device)
-        behavior = examples.behavior_logprobs
-        logb_N = None if behavior is None else torch.from_numpy(behavior[index_N.numpy()]).to(self.device)
+        logb_N, teacher_N = (
+            None if logprobs is None else torch.from_numpy(logprobs[index_N.numpy()]).to(self.device)
+            for logprobs in (examples.behavior_logprobs, examples.teacher_logprobs)
+        )
         weight_N = None
         if weight_R is not None:
             members = [index for row in rows for index in row]
             weight_N = torch.from_numpy(weight_R[members])[tensors.response_N].to(self.device, torch.float32)
         tensors = tensors.to(self.device)
-        inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, weight_N, with_ranks)
+        inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, weight_N, with_ranks, teacher_N)
         return ForwardOutput(tensors, self.module(tensors, inputs), weight_N)
 
     def weights(

@@ -34,11 +34,12 @@ from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.method.rewriting import derive_seed
 from ossft_ray.method.steps import false_equation
 from ossft_ray.policy.chat import Chat
-from ossft_ray.policy.model_location import model_path
+from ossft_ray.policy.model_location import model_path, naming_model
 from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.stages.score.teacher import check_teacher_settings, check_vocabulary
 from ossft_ray.stages.train.mixing import check_mix, mix_inputs
 
 _NUM_SHOWN = 3  # problems, as the policy will see them
@@ -85,6 +86,7 @@ def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     found.look(lambda: _check_training_rows(run.experiment))
     found.look(lambda: check_engine_settings(run.experiment.policy.engine))
     found.look(lambda: _check_loss(run.experiment))
+    found.look(lambda: check_teacher_settings(run.experiment))
     found.look(lambda: check_deepspeed_settings(run.experiment.train))
     found.look(lambda: check_resources(run.experiment))
     found.read(from_hub=False)
@@ -124,10 +126,14 @@ class _Found:
 
     def read(self, from_hub: bool) -> None:
         """Read the models, the first row of each source and the benchmarks that lie here, or those from the Hub."""
-        for run in (self.run, *self.run.other_models.values()):
+        teacher = self.run.teacher
+        others = [*self.run.other_models.values(), *([teacher] if teacher and teacher is not self.run else [])]
+        for run in (self.run, *others):
             with self._noting():
                 if _is_on_hub(run) == from_hub:
                     chat = run.chat
+                    if run is teacher:
+                        check_vocabulary(self.run)
                     if run is self.run:
                         self.chat, self.date = _dated(chat, self.experiment)
                         self.memory = check_training_memory(self.experiment)
@@ -208,7 +214,8 @@ def _check_max_length(shown: list[ShownProblem], experiment: Experiment) -> None
 
 
 def _is_on_hub(run: Run) -> bool:
-    return not Path(model_path(run.experiment.policy.model)).is_dir()
+    with naming_model(run.model_key):
+        return not Path(model_path(run.experiment.policy.model)).is_dir()
 
 
 def _dated(chat: Chat, experiment: Experiment) -> tuple[Chat, str | None]:

@@ -120,14 +120,18 @@ class AttemptLog:
 
 
 def recorded_attempts(rows: list[dict[str, Any]]) -> dict[str, dict[tuple[Stage, int], Attempt]]:
-    """The attempts that EXAMPLE or DROPPED rows record, by problem, stage and index; kept ones have their tokens."""
+    """The attempts that EXAMPLE or DROPPED rows record, by problem, stage and index.
+
+    Kept ones have their tokens, and the others have them if `[rewrite] keep_attempts` stored them.
+    """
     found: dict[str, dict[tuple[Stage, int], Attempt]] = {}
     for row in rows:
         attempts = found.setdefault(row["problem_id"], {})
         answers = row["attempt_answers"] or [None] * len(row["attempts"])  # older rows lack them
-        for values, extracted in zip(row["attempts"], answers, strict=True):
+        tokens = row.get("attempt_token_ids") or [None] * len(row["attempts"])  # likewise
+        for values, extracted, token_ids in zip(row["attempts"], answers, tokens, strict=True):
             text = values["response"]
-            response = Response(text, [], values["finish_reason"]) if text is not None else None
+            response = Response(text, token_ids or [], values["finish_reason"]) if text is not None else None
             attempt = Attempt(**{**values, "response": response}, extracted=extracted)
             attempts.setdefault((attempt.stage, attempt.index), attempt)
         if row.get("kept_index") is not None:

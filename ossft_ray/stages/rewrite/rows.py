@@ -61,15 +61,17 @@ def dropped_row(problem: Problem, result: RewriteResult, experiment: Experiment)
 
 def _attempt_columns(result: RewriteResult, experiment: Experiment) -> dict[str, Any]:
     keep_texts = experiment.rewrite.keep_attempts
-    attempts = []
+    attempts, token_ids = [], []
     for attempt in result.attempts:
         text = attempt.response.text if attempt.response and keep_texts else None
         values = {name: value for name, value in vars(attempt).items() if name != "extracted"}
         attempts.append({**values, "response": text})
+        token_ids.append(attempt.response.token_ids or None if attempt.response else None)
     return {
         "num_attempts": len(result.attempts),
         "num_correct": sum(attempt.correct for attempt in result.attempts),
         "attempts": attempts,
         "attempt_answers": [attempt.extracted for attempt in result.attempts],
+        "attempt_token_ids": token_ids if keep_texts else None,
         "policy": experiment.policy.model,
     }

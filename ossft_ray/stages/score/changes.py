@@ -6,7 +6,7 @@ from typing import Any
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
-from ossft_ray.run_folder.names import MANIFEST, PARTS
+from ossft_ray.run_folder.names import ATTEMPT_PARTS, MANIFEST, PARTS
 from ossft_ray.run_folder.parts import read_counts
 from ossft_ray.run_folder.reader import columns, read_columns
 
@@ -23,10 +23,11 @@ def examples_digest(rows: list[dict[str, Any]]) -> str:
 def discard_changed_parts(folder: Folder, source: Folder) -> int:
     """Delete the manifest and the parts of scores in `folder` whose examples in `source` are others now.
 
-    Returns the number of parts to score. After a kill, the same call finds what is left to discard.
+    Attempts may change without their part's examples, so the scores of all attempts are deleted. Returns the number of
+    parts to score. After a kill, the same call finds what is left to discard.
     """
-    if folder.exists(MANIFEST):
-        folder.delete_file(MANIFEST)
+    for name in (*folder.names(MANIFEST), *folder.names(ATTEMPT_PARTS)):
+        folder.delete_file(name)
     names, schema = source.names(PARTS), columns(EXAMPLE_SCHEMA, *_SCORED)
     kept = 0
     for name in folder.names(PARTS):

@@ -2,7 +2,8 @@
 
 It scores the kept responses and the expert solutions of the same problems, the gap after and before rewriting, with the
 forward pass of training. Losses with a reference policy read its log-probabilities here. Each part of examples becomes
-a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts.
+a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts. With a teacher, each
+also becomes a part of its attempts, see `teacher`.
 """
 
 from collections import Counter
@@ -23,13 +24,14 @@ from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.method.gap import EDGES, LogprobSums, ProblemGaps, sequence_figures
 from ossft_ray.run_folder.activity import recorded
-from ossft_ray.run_folder.names import EXPERT_ORIGINAL, INPUTS, KEPT, MANIFEST, PARTS, REWRITE, SCORE
+from ossft_ray.run_folder.names import ATTEMPT_PARTS, EXPERT_ORIGINAL, INPUTS, KEPT, MANIFEST, PARTS, REWRITE, SCORE
 from ossft_ray.run_folder.parts import read_counts
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder, list_values, scored_responses
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import EXAMPLES_CHANGED, begin_stage, changed_inputs, finish_stage
 from ossft_ray.stages.score.changes import discard_changed_parts
+from ossft_ray.stages.score.teacher import check_teacher_settings, check_vocabulary, summarise_attempts, teacher_inputs
 from ossft_ray.stages.score.worker import run_worker
 
 _WORKERS = "workers"  # sub-folder for Ray Train's own state, removed at the end
@@ -57,15 +59,24 @@ def score(
     check_deepspeed_settings(experiment.train)
     _ = run.chat  # a policy that cannot be used fails here rather than in every worker
     inputs = score_inputs(run, source)
-    if (manifest := begin_stage(folder, inputs, start_over, lambda key, old, new: key == REWRITE)) is not None:
+    if run.teacher is not None:
+        check_teacher_settings(run.experiment)
+        check_vocabulary(run)
+    if (manifest := begin_stage(folder, inputs, start_over, _may_change)) is not None:
         on_progress(ALREADY_COMPLETE)
         return manifest
     with recorded(folder):
-        if changed_inputs(folder, inputs):
+        if changes := changed_inputs(folder, inputs):
             num_changed = discard_changed_parts(folder, source)
             folder.write_json(INPUTS, inputs)
-            announce(on_progress, note=f"score: {EXAMPLES_CHANGED}; parts to score again: {num_changed or 'none'}")
+            if any(change.key == REWRITE for change in changes):
+                announce(on_progress, note=f"score: {EXAMPLES_CHANGED}; parts to score again: {num_changed or 'none'}")
         return _complete(run, source, inputs, on_progress, verbose)
+
+
+def _may_change(key: str, old: Any, new: Any) -> bool:
+    """Whether only some parts have to be scored again: examples have changed, or a teacher was added."""
+    return key == REWRITE or (key == "teacher" and old is None)
 
 
 def _complete(
@@ -73,16 +84,24 @@ def _complete(
 ) -> dict[str, Any]:
     """Score the missing parts, and write the manifest."""
     experiment, folder = run.experiment, run.folder / SCORE
-    progress = _PartProgress(folder, len(source.names(PARTS)))
+    teacher = run.teacher
+    progress = _PartProgress(folder, len(source.names(PARTS)) * (2 if teacher else 1))
     if progress.num_missing:
         announce(on_progress, starting="starting Ray")
         start_ray(experiment, verbose)
         announce(on_progress, starting="loading, then the first part")
-        config = {"experiment": with_zero_stage(experiment), "source": source, "folder": folder, "verbose": verbose}
+        config = {
+            "experiment": with_zero_stage(experiment),
+            "teacher": teacher.experiment.policy if teacher else None,
+            "source": source,
+            "folder": folder,
+            "verbose": verbose,
+        }
         poll, written = lambda: on_progress(progress.totals()), lambda: progress.totals()["parts"]
         run_group(run_worker, config, experiment, folder, _WORKERS, poll, written)
     (folder / _WORKERS).delete()
-    manifest = finish_stage(folder, inputs, summarise_scores(folder))
+    of_attempts = {"attempts": summarise_attempts(folder)} if teacher else {}
+    manifest = finish_stage(folder, inputs, summarise_scores(folder) | of_attempts)
     write_config(experiment)
     return manifest
 
@@ -90,9 +109,11 @@ def _complete(
 def score_inputs(run: Run, source: Folder) -> dict[str, Any]:
     """What scores depend on: the examples in `source`, the policy, and how it will be trained on them."""
     plain_text = {"score": {"plain_text": True}} if run.experiment.score.plain_text else {}
+    teacher = {"teacher": found} if (found := teacher_inputs(run)) else {}
     return {
         "train": run.experiment.train.model_dump(mode="json", include={"max_length", "precision"}),
         **plain_text,
+        **teacher,
         "model": run.policy_digest,
         "chat_template": run.experiment.policy.chat_template,
         "chat_template_kwargs": run.experiment.policy.chat_template_kwargs,
@@ -102,15 +123,15 @@ def score_inputs(run: Run, source: Folder) -> dict[str, Any]:
 
 
 class _PartProgress:
-    """The parts that were written before this session, and those of this session."""
+    """The parts that were written before this session, and those of this session; also those of attempts."""
 
     def __init__(self, folder: Folder, num_parts: int) -> None:
-        self._folder, self._seen = folder, set(folder.names(PARTS))
+        self._folder, self._seen = folder, {*folder.names(PARTS), *folder.names(ATTEMPT_PARTS)}
         self._totals = {"total": num_parts, "done_before": len(self._seen), "parts": 0, "tokens": 0, "seconds": 0.0}
         self.num_missing = num_parts - len(self._seen)
 
     def totals(self) -> dict[str, Any]:
-        for part in set(self._folder.names(PARTS)) - self._seen:
+        for part in {*self._folder.names(PARTS), *self._folder.names(ATTEMPT_PARTS)} - self._seen:
             self._seen.add(part)
             counts = read_counts(self._folder, part)
             self._totals["parts"] += 1

@@ -3,13 +3,13 @@
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, PLAIN_SCORE_SCHEMA, SCORE_SCHEMA, check_table, to_table
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment
+from ossft_ray.config import Experiment, Policy
 from ossft_ray.distributed.cluster_metrics import ClusterMetrics
 from ossft_ray.distributed.shared_output import check_sees_run
 from ossft_ray.distributed.train_group import begin_worker
@@ -19,11 +19,20 @@ from ossft_ray.engines.training.scoring import Scorer, TokenScores
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import EXPERT_ORIGINAL, KEPT, PARTS
-from ossft_ray.run_folder.parts import write_counted
+from ossft_ray.run_folder.parts import read_dropped, write_counted
 from ossft_ray.stages.score.changes import EXAMPLES, examples_digest
+from ossft_ray.stages.score.teacher import attempts_name, score_attempts, unscored_attempts
+
+_MIN_RESPONSES = 64  # for each worker at once: split over many workers, a small part leaves each almost idle
+
+
+class _Part(Protocol):
+    @property
+    def responses(self) -> Sequence[Any]: ...
+
 
 T = TypeVar("T")
-_MIN_RESPONSES = 64  # for each worker at once: split over many workers, a small part leaves each almost idle
+P = TypeVar("P", bound=_Part)
 
 
 class UnscoredResponse(NamedTuple):
@@ -64,6 +73,25 @@ def run_worker(config: dict[str, Any]) -> None:
         num_tokens = score_group(scorer, group, folder if rank == 0 else None)
         if rank == 0:
             metrics.count("ossft_scored_tokens", num_tokens)
+    if (teacher := config["teacher"]) is not None:
+        _score_attempts(scorer, teacher, chat, config, rank)
+
+
+def _score_attempts(scorer: Scorer, teacher: Policy, chat: Chat, config: dict[str, Any], rank: int) -> None:
+    """Score the attempts of the parts that lack them, under the policy and under the teacher."""
+    experiment, source, folder = config["experiment"], config["source"], config["folder"]
+    is_policy = teacher == experiment.policy
+    teacher_chat = chat if is_policy else load_chat(teacher)
+    missing = [name for name in source.names(PARTS) if not folder.exists(attempts_name(name))]
+    names = scorer.broadcast(missing)
+    teacher_scorer = scorer if is_policy or not names else Scorer(teacher, experiment.train)
+    tables = ((name, check_table(source.read_table(name), EXAMPLE_SCHEMA, f"{source.path}/{name}")) for name in names)
+    parts = (
+        unscored_attempts(name, [*table.to_pylist(), *read_dropped(source, name)], chat, teacher_chat, experiment)
+        for name, table in tables
+    )
+    for group in read_ahead(group_parts(parts, _MIN_RESPONSES * scorer.num_workers)):
+        score_attempts(scorer, teacher_scorer, group, folder if rank == 0 else None)
 
 
 def unscored_part(name: str, rows: list[dict[str, Any]], chat: Chat, experiment: Experiment) -> UnscoredPart:
@@ -88,9 +116,9 @@ def unscored_part(name: str, rows: list[dict[str, Any]], chat: Chat, experiment:
     return UnscoredPart(name, fitting, dict(too_long), examples_digest(rows))
 
 
-def group_parts(parts: Iterable[UnscoredPart], min_responses: int) -> Iterator[list[UnscoredPart]]:
+def group_parts(parts: Iterable[P], min_responses: int) -> Iterator[list[P]]:
     """Parts in their order, in groups of at least `min_responses` responses; the last group may be smaller."""
-    group: list[UnscoredPart] = []
+    group: list[P] = []
     for part in parts:
         group.append(part)
         if sum(len(part.responses) for part in group) >= min_responses:

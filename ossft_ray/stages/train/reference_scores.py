@@ -1,17 +1,20 @@
-"""The scores of the kept responses under the policy before training, from the run's `score/` folder."""
+"""The scores that training reads from the run's `score/` folder: of kept responses, or of attempts under a teacher."""
 
 from typing import NamedTuple
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import SCORE_SCHEMA, check_table
+from ossft_ray.common.schema import ATTEMPT_SCORE_SCHEMA, SCORE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
-from ossft_ray.run_folder.names import KEPT, MANIFEST, PARTS, REWRITE, SCORE
+from ossft_ray.engines.training.batches import TokenizedExample
+from ossft_ray.run_folder.names import ATTEMPT_PARTS, KEPT, MANIFEST, PARTS, REWRITE, SCORE
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import changed_inputs
 from ossft_ray.stages.score.stage import score_inputs
 from ossft_ray.stages.train.selection import FROM_SCORES
 
-LOSSES_FROM_SCORES = ("iw_sft", "dft_k3", "prift_prob")  # psft refreshes its reference while it trains
+LOSSES_FROM_SCORES = ("iw_sft", "dft_k3", "prift_prob", "opd")  # psft refreshes its reference while it trains
+
+CORRECT, WRONG = "correct", "wrong"  # sources of attempts, in the metrics
 
 
 class ReferenceScores(NamedTuple):
@@ -32,6 +35,25 @@ def read_reference_scores(scores: Folder) -> dict[tuple[str, tuple[int, ...]], R
     return found
 
 
+def read_scored_attempts(scores: Folder) -> list[TokenizedExample]:
+    """The policy's attempts with their log-probabilities under the policy and the teacher; `correct` or `wrong`."""
+    found = []
+    for name in scores.names(ATTEMPT_PARTS):
+        rows = check_table(scores.read_table(name), ATTEMPT_SCORE_SCHEMA, f"{scores.path}/{name}").to_pylist()
+        found += [
+            TokenizedExample(
+                row["problem_id"],
+                row["prompt_token_ids"],
+                row["token_ids"],
+                CORRECT if row["correct"] else WRONG,
+                row["reference_logprobs"],
+                teacher_logprobs=row["teacher_logprobs"],
+            )
+            for row in rows
+        ]
+    return found
+
+
 def score_folder(run: Run, source: Folder) -> Folder | None:
     """The complete scores of the examples in `source`; None if neither `train.loss` nor `train.select` needs them.
 
@@ -48,9 +70,16 @@ def score_folder(run: Run, source: Folder) -> Folder | None:
         raise InputError(
             f"{folder.path}: no complete scores (no {MANIFEST}), which {need} needs; run `ossft score` first"
         )
-    if changed := changed_inputs(folder, score_inputs(run, source)):
+    changes = changed_inputs(folder, score_inputs(run, source))
+    # `ossft score --teacher` may have added one that this command is not told of
+    if changed := [change for change in changes if change.key != "teacher" or change.new is not None]:
         again = "`ossft score`" if all(change.key == REWRITE for change in changed) else "`ossft score --start-over`"
         raise InputError(
             f"{folder.path} was made with different settings: {'; '.join(map(str, changed))}. Run {again} first."
+        )
+    if loss == "opd" and "attempts" not in folder.read_json(MANIFEST):
+        raise InputError(
+            f'{folder.path}: holds no attempts under a teacher, which train.loss = "opd" trains on; '
+            "run `ossft score --teacher guided` first"
         )
     return folder

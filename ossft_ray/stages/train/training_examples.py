@@ -2,19 +2,25 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment
+from ossft_ray.config import Experiment, Train
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.example_tokens import EncodedExample, encode_example
 from ossft_ray.run_folder.names import PARTS
 from ossft_ray.stages.train.mixing import MixedRows, read_mix
-from ossft_ray.stages.train.reference_scores import LOSSES_FROM_SCORES, ReferenceScores, read_reference_scores
+from ossft_ray.stages.train.reference_scores import (
+    CORRECT,
+    LOSSES_FROM_SCORES,
+    ReferenceScores,
+    read_reference_scores,
+    read_scored_attempts,
+)
 from ossft_ray.stages.train.selection import Candidate, Select, select_responses
 
 
@@ -33,12 +39,45 @@ class TrainingExamples:
 def load_training_examples(
     source: Folder, chat: Chat, experiment: Experiment, scores: Folder | None = None
 ) -> TrainingExamples:
-    """The rows that fit, of each problem those that `train.select` chooses, encoded.
+    """What `train.loss` trains on: the rows of `source`, or for `opd` the attempts in `scores`.
 
-    Each comes with log-probabilities of the reference from `scores`, or those of the sampling, if the loss needs them.
+    A holdout of attempts has only the correct ones: a policy need not fit its own errors.
 
     Raises:
         InputError: nothing is left to train on or to measure on, or a response lacks what the loss needs.
+    """
+    settings = experiment.train
+    if settings.loss == "opd":
+        assert scores is not None
+        read = _Read(read_scored_attempts(scores))
+    else:
+        read = _read_examples(source, chat, experiment, scores)
+    trained, held_out = _split(read.selected, settings.holdout, experiment.run.seed)
+    if settings.loss == "opd":
+        held_out = [example for example in held_out if example.origin == CORRECT]
+    _check_left(source, trained, held_out, len(read.too_long), settings)
+    holdout = Examples.build(held_out) if held_out else None
+    own_tokens = sum(len(example.response) for example in trained)
+    mixed = read_mix(chat, experiment, own_tokens, {example.problem_id for example in held_out})
+    trained += [example for rows in mixed for example in rows.examples]
+    examples = Examples.build(trained)
+    return TrainingExamples(examples, holdout, read.too_long, read.num_reencoded, read.num_not_selected, mixed)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The examples to train or to measure on; the other fields are those of `TrainingExamples`."""
+
+    selected: list[TokenizedExample]
+    too_long: list[str] = field(default_factory=list)
+    num_reencoded: int = 0
+    num_not_selected: int = 0
+
+
+def _read_examples(source: Folder, chat: Chat, experiment: Experiment, scores: Folder | None) -> _Read:
+    """The rows that fit, of each problem those that `train.select` chooses, encoded.
+
+    Each comes with log-probabilities of the reference from `scores`, or those of the sampling, if the loss needs them.
     """
     settings = experiment.train
     references = {} if scores is None else read_reference_scores(scores)
@@ -60,14 +99,24 @@ def load_training_examples(
         tokens = encoded.prompt, encoded.response
         examples.append(TokenizedExample(problem_id, *tokens, row["origin"], logprobs, behavior))
     selected = [examples[index] for index in select_responses(candidates, settings.select)]
-    trained, held_out = _split(selected, settings.holdout, experiment.run.seed)
+    return _Read(selected, too_long, num_reencoded, len(examples) - len(selected))
+
+
+def _check_left(
+    source: Folder,
+    trained: list[TokenizedExample],
+    held_out: list[TokenizedExample],
+    num_too_long: int,
+    settings: Train,
+) -> None:
+    """Raise InputError if nothing is left to train on, or to measure on."""
     if not trained:
         reason = "it holds no examples"
         if held_out:
             reason = f"train.holdout = {settings.holdout} holds all {len(held_out)} examples out; lower it"
-        elif too_long:
+        elif num_too_long:
             reason = (
-                f"{len(too_long)} examples, all longer than train.max_length = {settings.max_length} tokens; raise it"
+                f"{num_too_long} examples, all longer than train.max_length = {settings.max_length} tokens; raise it"
             )
         raise InputError(f"{source.path}: nothing to train on: {reason}")
     if settings.keep == "best" and not held_out:
@@ -75,12 +124,6 @@ def load_training_examples(
             f'{source.path}: train.keep = "best" needs problems to measure on, and train.holdout = '
             f"{settings.holdout} holds none out; raise it"
         )
-    holdout = Examples.build(held_out) if held_out else None
-    num_not_selected = len(examples) - len(selected)
-    own_tokens = sum(len(example.response) for example in trained)
-    mixed = read_mix(chat, experiment, own_tokens, {example.problem_id for example in held_out})
-    trained += [example for rows in mixed for example in rows.examples]
-    return TrainingExamples(Examples.build(trained), holdout, too_long, num_reencoded, num_not_selected, mixed)
 
 
 def _split(

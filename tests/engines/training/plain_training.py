@@ -55,10 +55,11 @@ def train_plainly(settings: Train, seed: int, examples: Examples) -> list[dict[s
                     reference_T = torch.from_numpy(examples.reference_logprobs[offsets[index] : offsets[index + 1]])
                 else:
                     reference_T = None
-                behavior_T = None
-                if examples.behavior_logprobs is not None:
-                    offsets = examples.response_offsets
-                    behavior_T = torch.from_numpy(examples.behavior_logprobs[offsets[index] : offsets[index + 1]])
+                offsets = examples.response_offsets
+                behavior_T, teacher_T = (
+                    None if given is None else torch.from_numpy(given[offsets[index] : offsets[index + 1]])
+                    for given in (examples.behavior_logprobs, examples.teacher_logprobs)
+                )
                 top_TK = logprob_TV.sort(-1, descending=True).values[:, :20].softmax(-1)
                 stats = TokenStats(
                     logprob_T.detach(),
@@ -69,6 +70,7 @@ def train_plainly(settings: Train, seed: int, examples: Examples) -> list[dict[s
                     step / total,
                     behavior_T,
                     logprob_TV.exp().square().sum(-1),
+                    teacher_T,
                 )
                 coefficient_T = loss_of(stats)
             weight = weight_of[index]

@@ -61,6 +61,7 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 3, **PACKED, "loss": "idft_v1"},
         {"zero_stage": 1, **TINY, "loss": "idft", "idft": Idft(max_gamma=1.2)},  # at γ = 2 as for power
         {"zero_stage": 2, **PACKED, "loss": "is"},
+        {"zero_stage": 2, **PACKED, "loss": "opd"},
         {"zero_stage": 2, **PACKED, "loss": "dft", "weigh": "problems"},
         {"zero_stage": 3, **TINY, "loss": "iw_sft", "weigh": "problems"},
         {"zero_stage": 2, **PADDED, "lora": ADAPTERS, "loss": "dft"},
@@ -74,10 +75,10 @@ def make_examples() -> Examples:
     rng = np.random.default_rng(7)
     prompts = [rng.integers(3, 40, int(rng.integers(5, 60))).tolist() for _ in range(22)]
     responses = [rng.integers(3, 40, int(rng.integers(1, 120))).tolist() for _ in range(22)]
-    references, behaviors = ([(-4 * rng.random(len(response))).tolist() for response in responses] for _ in range(2))
+    given = [[(-4 * rng.random(len(response))).tolist() for response in responses] for _ in range(3)]
     origins = [ORIGINS[index % 3] for index in range(22)]
     names = [f"problem-{index % 15 if index < 20 else 0}" for index in range(22)]  # one to four examples each
-    return Examples.build(list(map(TokenizedExample, names, prompts, responses, origins, references, behaviors)))
+    return Examples.build(list(map(TokenizedExample, names, prompts, responses, origins, *given)))
 
 
 def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

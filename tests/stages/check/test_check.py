@@ -10,7 +10,7 @@ import pytest
 from ossft_ray.cli import main
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment, resolve
+from ossft_ray.config import Experiment, Score, resolve
 from ossft_ray.distributed import resources
 from ossft_ray.distributed.resources import with_zero_stage
 from ossft_ray.stages.check.stage import check
@@ -225,6 +225,17 @@ def test_what_would_end_the_run_later_is_refused(
     written = capsys.readouterr()
     assert fault in written.err + written.out
     assert "Traceback" not in written.err and sorted(tmp_path.iterdir()) == before
+
+
+def test_a_loss_without_the_teacher_that_it_needs_is_refused(tmp_path: Path) -> None:
+    plain = experiment_on(tmp_path)
+    settings = plain.model_copy(update={"train": plain.train.model_copy(update={"loss": "opd"})})
+    with pytest.raises(InputError, match=r"\[train\] loss: \"opd\" needs a teacher"):
+        check(settings)
+    keeping = plain.rewrite.model_copy(update={"keep_attempts": True})
+    missing = settings.model_copy(update={"score": Score(teacher="no/such/folder"), "rewrite": keeping})
+    with pytest.raises(InputError, match=r"\[score\] teacher: no model folder at no/such/folder"):
+        check(missing)
 
 
 def test_settings_that_deepspeed_cannot_have_are_refused(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
+from ossft_ray.common.schema import DROPPED_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
-from ossft_ray.common.types import Attempt, Problem, Response
+from ossft_ray.common.types import Attempt, Problem, Response, RewriteResult
+from ossft_ray.config import resolve
 from ossft_ray.run_folder.names import BEFORE, INPUTS, UNFINISHED
 from ossft_ray.run_folder.parts import move_part, write_part
-from ossft_ray.stages.rewrite.attempt_log import AttemptLog
+from ossft_ray.stages.rewrite.attempt_log import AttemptLog, recorded_attempts
 from ossft_ray.stages.rewrite.regrading import GradingKey
+from ossft_ray.stages.rewrite.rows import dropped_row
 
 PART = "part-00003.parquet"
 PROBLEM, OTHER = Problem("p", "q", "1", "s"), Problem("q", "q", "1", "s")
@@ -107,6 +110,25 @@ def test_an_earlier_version_of_the_part_provides_its_attempts(folder: Folder) ->
     assert log.extra_work([])["redone_attempts"] == 5, "work that was redone stays counted"
     log.delete()
     assert (folder / BEFORE).names() == []
+
+
+def test_stored_attempts_keep_the_tokens_that_were_sampled() -> None:
+    """Rows with `keep_attempts` record them, and rows that lack them give attempts with texts alone."""
+    drawn = [
+        Attempt("self", index, False, "wrong", "stop", 2, Response(f"text {index}", [7 + index, 9], "stop"))
+        for index in (0, 1)
+    ]
+    asked, unasked = (
+        resolve({"policy": {"model": "any"}, "data": {"path": "any"}, "rewrite": {"keep_attempts": keep}})
+        for keep in (True, False)
+    )
+    row = dropped_row(PROBLEM, RewriteResult(None, [], drawn), asked)
+    read = to_table([row], DROPPED_SCHEMA).to_pylist()
+    assert read[0]["attempt_token_ids"] == [[7, 9], [8, 9]]
+    assert list(recorded_attempts(read)["p"].values()) == drawn
+    older = recorded_attempts([row | {"attempt_token_ids": None}])["p"]["self", 1].response
+    assert older == Response("text 1", [], "stop")
+    assert dropped_row(PROBLEM, RewriteResult(None, [], drawn), unasked)["attempt_token_ids"] is None
 
 
 @pytest.mark.parametrize(
