@@ -117,7 +117,9 @@ def render_page(figures: dict[str, Any], num_problems: int) -> str:
             for group, words in {"kept": "the kept rows", "expert_originals": "the experts' originals"}.items()
         ),
         *(
-            f"- {model}: {100 * result['avg']:.1f}% ± {100 * result['stderr']:.1f} of {result['problems']} problems"
+            f"- {model}: {100 * result['avg']:.1f}% right ({100 * result['low']:.1f} to {100 * result['high']:.1f}) of "
+            f"{result['problems']} problems, {100 * result['finished']:.0f}% finished, "
+            f"{100 * result['answered']:.0f}% with an answer, {result['mean_tokens']:.0f} tokens each"
             for model, by_benchmark in accuracies.items()
             for result in by_benchmark.values()
         ),

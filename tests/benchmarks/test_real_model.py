@@ -14,6 +14,7 @@ import smollm2
 
 from tests.data_folder import DATA, needs_data
 
+SHARES = {"avg": 0.25, "low": 0.05, "high": 0.625, "finished": 0.5, "answered": 0.75}
 FIGURES: dict[str, Any] = {
     "rewrite": {
         "origins": {"self": 1, "guided": 1, "expert": 2},
@@ -22,7 +23,7 @@ FIGURES: dict[str, Any] = {
         "generated_tokens": 1234,
     },
     "score": {"kept": {"mean_logprob": -1.25}, "expert_originals": {"mean_logprob": -1.5}},
-    "evaluate": {"base": {"heldout": {"avg": 0.25, "stderr": 0.125, "problems": 4}}},
+    "evaluate": {"base": {"heldout": {**SHARES, "mean_tokens": 230.3, "problems": 4}}},
     "seconds": {"rewrite": 12.3, "score": 4.5},
     "guided_rows": {"00000003": "2 + 2 = 4\nThe answer is 4."},
 }
@@ -34,7 +35,7 @@ def test_the_page_says_what_happened_and_shows_the_guided_rows() -> None:
         "1 self, 1 guided, 2 expert; 2 experts' answers put into a box",
         "- attempts, guided: 1 correct, 2 wrong_step",
         "- mean log p of the kept rows: -1.250",
-        "- base: 25.0% ± 12.5 of 4 problems",
+        "- base: 25.0% right (5.0 to 62.5) of 4 problems, 50% finished, 75% with an answer, 230 tokens each",
         "Problem 00000003:\n\n    2 + 2 = 4\n    The answer is 4.",
     ):
         assert words in page
