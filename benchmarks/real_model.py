@@ -53,7 +53,9 @@ ON_A_GPU = {"num_problems": 1000, "num_heldout": 1000, "num_samples": 8, "num_tu
 WARM_UP_PROBLEMS, WARM_UP_RATE = 400, 2e-5
 
 
-def make_experiment(data: Path, output: Path, num_problems: int, num_heldout: int) -> Experiment:
+def make_experiment(
+    data: Path, output: Path, num_problems: int, num_heldout: int, max_tokens: int = MAX_TOKENS
+) -> Experiment:
     """The experiment on the first problems of `data`, evaluated on the last ones, which are written to a file."""
     output.mkdir(parents=True, exist_ok=True)
     with data.open(encoding="utf-8") as file:
@@ -62,7 +64,7 @@ def make_experiment(data: Path, output: Path, num_problems: int, num_heldout: in
         raise SystemExit(f"{data} has {len(rows)} rows; choose fewer than {num_problems} problems")
     heldout = output / "heldout.jsonl"
     heldout.write_text("".join(islice(rows, len(rows) - num_heldout, None)), encoding="utf-8")
-    sampling = {"max_tokens": MAX_TOKENS}
+    sampling = {"max_tokens": max_tokens}
     return resolve(
         {
             "run": {"output": str(output)},
@@ -148,7 +150,7 @@ def run_four_ways(data: Path, options: argparse.Namespace) -> None:
 
 def run_whole_job(options: argparse.Namespace) -> None:
     """All stages once, and their page."""
-    experiment = make_experiment(options.data, options.output, options.problems, options.heldout)
+    experiment = make_experiment(options.data, options.output, options.problems, options.heldout, options.max_tokens)
     figures = run(experiment)
     page = render_page(figures, options.problems)
     (options.page or RESULTS / "real_model.md").write_text(page, encoding="utf-8")
@@ -162,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=48)
     parser.add_argument("--heldout", type=int, default=16)
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help="of a response")
     parser.add_argument("--data", type=Path, default=Path(folder, "gsm8k_train.jsonl") if folder else None)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--page", type=Path)
