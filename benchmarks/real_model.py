@@ -100,11 +100,13 @@ def run(experiment: Experiment) -> dict[str, Any]:
 def render_page(figures: dict[str, Any], num_problems: int) -> str:
     """The page of results, as Markdown."""
     rewriting, scoring, accuracies = figures["rewrite"], figures["score"], figures["evaluate"]
+    num_heldout = max(result["problems"] for of_model in accuracies.values() for result in of_model.values())
     origins = ", ".join(f"{count} {origin}" for origin, count in rewriting["origins"].items())
     lines = [
         "# A real model on real problems",
         "",
-        f"`python benchmarks/real_model.py --problems {num_problems}`: SmolLM2-135M-Instruct on GSM8K, on CPUs.",
+        f"`python benchmarks/real_model.py --problems {num_problems} --heldout {num_heldout}`: SmolLM2-135M-Instruct on "
+        "GSM8K, on CPUs. How the guided rows read is in [guided rows](../../docs/guided_rows.md).",
         "",
         f"- kept solutions: {origins}; {rewriting['answers_appended']} experts' answers put into a box",
         *(
@@ -127,7 +129,10 @@ def render_page(figures: dict[str, Any], num_problems: int) -> str:
         "",
         "## The guided rows that were kept",
         "",
-        *(f"Problem {name}:\n\n    " + text.replace("\n", "\n    ") for name, text in figures["guided_rows"].items()),
+        *(
+            f"Problem {name}:\n\n    " + text.replace("\n", "\n    ") + "\n"
+            for name, text in figures["guided_rows"].items()
+        ),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
