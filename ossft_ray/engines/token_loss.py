@@ -61,8 +61,8 @@ class LossInputs:
         )
         response_T = None if self.response_N is None else self.response_N[chunk]
         of_policy = logprob_T, entropy_T, top_entropy_T
-        given = reference_T, response_T, self.progress, behavior_T, concentration_T, teacher_T
-        return TokenStats(*of_policy, *given)
+        given = behavior_T, concentration_T, teacher_T
+        return TokenStats(*of_policy, reference_T, response_T, self.progress, *given)
 
 
 class TokenLosses(NamedTuple):
