@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import ATTEMPT_SCORE_SCHEMA, PROBLEM_SCHEMA, check_table, to_table
 from ossft_ray.common.storage import Folder
-from ossft_ray.common.types import Problem
+from ossft_ray.common.types import Problem, Stage
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
 from ossft_ray.config import GUIDED, NO_TEACHER, Experiment
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
@@ -68,12 +68,12 @@ def check_vocabulary(run: Run) -> None:
     """
     if run.teacher is None or run.teacher is run:
         return
+    policy, teacher = run.experiment.policy.model, run.experiment.score.teacher
     ours, theirs = (each.chat.tokenizer.get_vocab() for each in (run, run.teacher))
     if different := sorted(text for text, token in ours.items() if theirs.get(text) != token):
         raise InputError(
-            f"[score] teacher: {run.experiment.score.teacher} has another vocabulary than {run.experiment.policy.model} "
-            f"({len(different):,} of {len(ours):,} tokens differ, such as {different[0]!r}); choose a model with the "
-            "policy's tokenizer"
+            f"[score] teacher: {teacher} has another vocabulary than {policy} ({len(different):,} of {len(ours):,} "
+            f"tokens differ, such as {different[0]!r}); choose a model with the policy's tokenizer"
         )
 
 
@@ -105,7 +105,7 @@ def unscored_attempts(
             raise InputError(
                 f"problem {problem_id} was sampled with other [prompts] than the teacher gets; restore them"
             )
-        stage = "guided" if experiment.score.teacher == GUIDED else "self"
+        stage: Stage = "guided" if experiment.score.teacher == GUIDED else "self"
         prompt = chat.render(plain)
         teacher_prompt = teacher_chat.render(stage_prompt(stage, problem, experiment.rewrite, experiment.prompts))
         longest = min(experiment.train.max_length - len(prompt), teacher_chat.context_length - len(teacher_prompt))
