@@ -1,21 +1,31 @@
 """The whole job with a real language model on real problems: SmolLM2-135M-Instruct on GSM8K.
 
     python benchmarks/real_model.py [--problems 48] [--data FILE] [--output runs/real_model] [--page FILE]
+    python benchmarks/real_model.py --experiment [--minutes 180] [--seeds 3]
 
 The first problems of the file are rewritten and trained on, its last ones evaluated. `--data` is GSM8K's training split
 as JSONL, by default `gsm8k_train.jsonl` in the folder that $OSSFT_TEST_DATA names. The model comes from a package (see
 `smollm2.py`). The same command resumes. The page holds the results with all guided rows that were kept, so that they
 can be read; the last line is a JSON object.
+
+`--experiment` trains SFT, DFT, DR+SFT and DR+DFT and the controls of `four_way.py` from one base, as far as `--minutes`
+reach, and writes a page of its own. The base is the model after a warm-up on other problems of GSM8K.
 """
 
 import argparse
+import functools
 import json
 import os
 import time
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import four_way
+import torch
+from fourway.lab import Lab, Size
+from fourway.worlds import Gsm8k
 from smollm2 import smollm2
 
 from ossft_ray.common.storage import Folder
@@ -27,10 +37,25 @@ from ossft_ray.stages.score import score
 from ossft_ray.stages.train import train
 
 MAX_TOKENS = 256
-RESULTS = Path(__file__).parent / "results" / "real_model.md"
+RESULTS = Path(__file__).parent / "results"
+FOUR_WAYS = Size(
+    num_problems=400,
+    mistakes=0.0,  # GSM8K's own solutions
+    epochs=2,
+    batch_size=16,
+    num_heldout=200,
+    num_samples=4,
+    num_tuning=100,
+    learning_rates=(5e-6, 2e-5, 8e-5),
+    tuning_seeds=2,
+)
+ON_A_GPU = {"num_problems": 1000, "num_heldout": 1000, "num_samples": 8, "num_tuning": 500}
+WARM_UP_PROBLEMS, WARM_UP_RATE = 400, 2e-5
 
 
-def make_experiment(data: Path, output: Path, num_problems: int, num_heldout: int) -> Experiment:
+def make_experiment(
+    data: Path, output: Path, num_problems: int, num_heldout: int, max_tokens: int = MAX_TOKENS
+) -> Experiment:
     """The experiment on the first problems of `data`, evaluated on the last ones, which are written to a file."""
     output.mkdir(parents=True, exist_ok=True)
     with data.open(encoding="utf-8") as file:
@@ -39,7 +64,7 @@ def make_experiment(data: Path, output: Path, num_problems: int, num_heldout: in
         raise SystemExit(f"{data} has {len(rows)} rows; choose fewer than {num_problems} problems")
     heldout = output / "heldout.jsonl"
     heldout.write_text("".join(islice(rows, len(rows) - num_heldout, None)), encoding="utf-8")
-    sampling = {"max_tokens": MAX_TOKENS}
+    sampling = {"max_tokens": max_tokens}
     return resolve(
         {
             "run": {"output": str(output)},
@@ -105,24 +130,56 @@ def render_page(figures: dict[str, Any], num_problems: int) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def run_four_ways(data: Path, options: argparse.Namespace) -> None:
+    """SFT, DFT, DR+SFT and DR+DFT from the warmed-up model, then the controls."""
+    world, sizes = Gsm8k(smollm2(), data), asdict(FOUR_WAYS)
+    size = four_way.SMOKE if options.smoke else Size(**sizes | (ON_A_GPU if torch.cuda.is_available() else {}))
+    warm_up = functools.partial(
+        Lab.warm_up,
+        problems=world.warm_up_problems(min(WARM_UP_PROBLEMS, size.num_problems)),
+        loss="sft",
+        learning_rate=WARM_UP_RATE,
+    )
+    # its experts are right, so a placebo of correct solutions is the method on experts' rows
+    controls = {name: method for name, method in four_way.CONTROLS.items() if method.data != "verified"}
+    seeds = range(options.seeds)
+    plan = four_way.Plan(seeds, seeds[:1], four_way.FOUR, controls)
+    page = options.page or RESULTS / "real_model_four_way.md"
+    four_way.experiment(world, str(options.output), size, plan, options.minutes, page, warm_up)
+
+
+def run_whole_job(options: argparse.Namespace) -> None:
+    """All stages once, and their page."""
+    experiment = make_experiment(options.data, options.output, options.problems, options.heldout, options.max_tokens)
+    figures = run(experiment)
+    page = render_page(figures, options.problems)
+    (options.page or RESULTS / "real_model.md").write_text(page, encoding="utf-8")
+    print(page)
+    summary = {name: figures["rewrite"][name] for name in ("origins", "reasons", "generated_tokens")}
+    print(json.dumps(summary | {"accuracies": figures["evaluate"], "seconds": figures["seconds"]}))
+
+
 def main() -> None:
     folder = os.environ.get("OSSFT_TEST_DATA")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=48)
     parser.add_argument("--heldout", type=int, default=16)
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help="of a response")
     parser.add_argument("--data", type=Path, default=Path(folder, "gsm8k_train.jsonl") if folder else None)
-    parser.add_argument("--output", type=Path, default=Path("runs/real_model"))
-    parser.add_argument("--page", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--experiment", action="store_true", help="the four ways and the controls from one base")
+    parser.add_argument("--minutes", type=float, default=180.0, help="of the experiment")
+    parser.add_argument("--seeds", type=int, default=3, help="of the experiment")
+    parser.add_argument("--smoke", action="store_true", help="the experiment with tiny sizes: does it run?")
     options = parser.parse_args()
     if options.data is None:
         parser.error("give GSM8K's training split with --data, or its folder as OSSFT_TEST_DATA")
-    experiment = make_experiment(options.data, options.output, options.problems, options.heldout)
-    figures = run(experiment)
-    page = render_page(figures, options.problems)
-    options.page.write_text(page, encoding="utf-8")
-    print(page)
-    summary = {name: figures["rewrite"][name] for name in ("origins", "reasons", "generated_tokens")}
-    print(json.dumps(summary | {"accuracies": figures["evaluate"], "seconds": figures["seconds"]}))
+    options.output = options.output or Path("runs/real_model_four_way" if options.experiment else "runs/real_model")
+    if options.experiment:
+        run_four_ways(options.data, options)
+    else:
+        run_whole_job(options)
 
 
 if __name__ == "__main__":

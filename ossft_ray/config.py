@@ -65,7 +65,21 @@ def _require_date(value: Any) -> Any:
 Date = Annotated[str, BeforeValidator(_require_date)]
 Duration = Annotated[str, AfterValidator(_require_duration)]
 LossName = Literal[
-    "sft", "dft", "iw_sft", "psft", "dft_k3", "trsft", "idft", "idft_v1", "eaft", "power", "is", "opd"
+    "sft",
+    "dft",
+    "iw_sft",
+    "psft",
+    "dft_k3",
+    "trsft",
+    "idft",
+    "idft_v1",
+    "eaft",
+    "power",
+    "prift_prob",
+    "infosft",
+    "deft",
+    "is",
+    "opd",
 ]  # the table in method/coefficients.py
 RENAMED_LOSSES = {
     "idft_sg": "it is called idft now, and its hold and ramp are 0 by default",
@@ -215,6 +229,9 @@ class Rewrite(Section):
         description="Maximum number of kept responses (rows) of a problem. Easy ones get more: see `train.weigh`.",
     )
     keep_attempts: bool = Field(False, description="Store the text and tokens of every attempt.")
+    solved_in: str | None = Field(
+        None, description="A rewrite folder: its self and guided rows are copied, only its other problems rewritten."
+    )
     check_steps: Literal["guided", "all", "off"] = Field(
         "guided", description="Responses in which no equation between numbers may be false; `all`: self ones too."
     )
@@ -322,6 +339,10 @@ class Power(Section):
     k: PositiveFloat = Field(10.0, description="k, the exponent of p.")
 
 
+class InfoSft(Section):
+    zero_at: float = Field(0.93, gt=0.5, lt=1, description="P: tokens at least this likely have weight 0.")
+
+
 class IsClip(Section):
     low: NonNegativeFloat = Field(0.0, description="Lower limit of the ratio p/b in the loss `is`.")
     high: PositiveFloat = Field(2.0, description="Upper limit of that ratio.")
@@ -410,6 +431,7 @@ class Train(Section):
     idft_v1: IdftV1 = IdftV1()
     eaft: Eaft = Eaft()
     power: Power = Power()
+    infosft: InfoSft = InfoSft()
     is_clip: IsClip = IsClip()
     opd: Opd = Opd()
 
@@ -485,7 +507,14 @@ class Evaluate(Section):
 
 
 class Loop(Section):
-    rounds: PositiveInt = Field(1, description="Number of rounds; round 2 starts from the model that round 1 trained.")
+    rounds: PositiveInt = Field(1, description="Number of rounds; the model that round 1 trains samples in round 2.")
+    start_from: Literal["previous", "base"] = Field(
+        "previous",
+        description="The model that a further round trains: the previous round's, or again `[policy] model`.",
+    )
+    problems: Literal["all", "unsolved"] = Field(
+        "all", description="What a further round rewrites; `unsolved`: problems without a self or guided row so far."
+    )
 
 
 class Resources(Section):

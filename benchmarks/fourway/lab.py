@@ -1,40 +1,40 @@
-"""Data sets, trained models and scores of the playground: each is made once, written whole, and found again later."""
+"""Data sets, trained models and scores of a world: each is made once, written whole, and found again later."""
 
 import asyncio
 import os
-import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fourway.experts import EXPERTS, mixed_problems
-from ossft_ray.common.playground_paths import POLICY
+from fourway.experts import EXPERTS
+from fourway.worlds import TUNING_SEED, Levels, World, shuffled_guides
 from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, Response, Stage
-from ossft_ray.config import GuidedAlignment, Policy, Rewrite, SelfAlignment, Train
+from ossft_ray.config import Rewrite, Train
 from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.vllm_policy import Sampling, VllmPolicy
 from ossft_ray.method.gap import LogprobSums
-from ossft_ray.method.prompts import guided_prompt, solve_prompt
-from ossft_ray.method.rewriting import derive_seed, rewrite_problem
-from ossft_ray.playground.arithmetic import LEVELS, heldout_problems, sample_problem, training_problems
+from ossft_ray.method.rewriting import derive_seed, rewrite_problem, stage_prompt, stage_settings
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.model_location import model_path
 from ossft_ray.verification import Verdict
 from ossft_ray.verification.kinds import number
 
 BASE = "base"
-TUNING_SEED = 1000  # of the problems that learning rates are chosen on
-MAX_TOKENS = 128
 _FROM_BASE = ("iw_sft", "dft_k3")  # losses that need the base's log-probabilities
+_UNCHECKED = {  # settings of guided alignment with which every correct answer is kept, sound or not
+    "require_derivation": False,
+    "reference_phrases": [],
+    "max_copied": 1.0,
+    "max_contained": 1.0,
+}
 Row = dict[str, Any]
 
 
@@ -49,19 +49,22 @@ class Size:
     num_heldout: int = 80  # a level
     num_samples: int = 8
     num_tuning: int = 30  # a level
-    learning_rates: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+    learning_rates: tuple[float, ...] = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+    tuning_seeds: int = 3
 
 
 @dataclass(frozen=True)
 class Method:
-    """What is trained on with which loss."""
+    """What is trained on, with which loss and which other settings of `[train]`."""
 
     data: str
     loss: str
+    train: dict[str, Any] = field(default_factory=dict, hash=False)
+    rate_of: str = ""  # the method whose learning rate it takes, if it has none of its own
 
     @property
     def name(self) -> str:
-        return f"{self.data}-{self.loss}"
+        return "-".join([self.data, self.loss, *(f"{key}={value}" for key, value in self.train.items())])
 
 
 class OutOfTime(Exception):
@@ -71,42 +74,63 @@ class OutOfTime(Exception):
 class Lab:
     """One process group, one vLLM engine whose weights are exchanged, one work folder. Use inside one asyncio loop."""
 
-    def __init__(self, folder: Folder, size: Size, deadline: float) -> None:
+    def __init__(self, world: World, folder: Folder, size: Size, deadline: float) -> None:
         """`deadline` is a time of `time.monotonic()`; work begun before it is finished."""
-        self.folder, self.size, self.deadline = folder, size, deadline
-        self.policy = Policy(model=POLICY, dtype="float32")
-        self.chat: Chat = load_chat(self.policy)
+        self.world, self.folder, self.size, self.deadline = world, folder, size, deadline
+        self.chat: Chat = load_chat(world.policy)
         self._engine: VllmPolicy | None = None
+        self._base = model_path(world.policy.model)
+        self.generated_tokens = 0  # of the attempts that rewriting has needed
 
-    async def scores(self, method: Method | None, seed: int, learning_rate: float | None = None) -> Row:
-        """{"level1": {problem id: {"correct": [...], "tokens": [...]}}, ...} on held-out problems.
+    async def warm_up(self, problems: list[Problem], loss: str, learning_rate: float) -> None:
+        """Train the policy on experts' solutions first; the result is the base of all that follows."""
+        folder = self.folder / "models" / "warm-up"
+        if not folder.exists():
+            self._begin(f"warm up on {len(problems)} problems")
+            assert folder.local_path is not None
+            rows = [self._expert_row(problem) for problem in problems]
+            self._train(rows, Method("warm-up", loss), learning_rate, TUNING_SEED, folder.local_path)
+        self._base = folder.path
+
+    async def scores(self, method: Method | None, seed: int) -> Row:
+        """{level: {problem id: {"correct": [...], "answered": [...], "tokens": [...]}}} on held-out problems.
 
         The base (`method` None) is sampled twice as often: its second half says which problems it can do, the first,
-        with the models' seeds, how well, so that the choice flatters nobody.
+        with the models' seeds, how well, so that the choice flatters nobody. A method whose tuned rate is 0, no
+        training, has the base's first half.
         """
         name = BASE if method is None else f"{method.name}-seed{seed}"
         if (found := self._find("scores", name)) is not None:
             return found
-        model = model_path(POLICY)
-        if method is not None:
-            model = await self.trained(method, seed, learning_rate or await self.tuned(method))
-        problems = {f"level{level}": heldout_problems(level, self.size.num_heldout) for level in LEVELS}
         num_samples = self.size.num_samples * (2 if method is None else 1)
-        return await self._score(name, model, problems, num_samples)
+        rate = await self.tuned(method) if method is not None else 0.0
+        if method is not None and not rate:
+            found = _first_samples(await self.scores(None, 0), num_samples)
+            self._keep("scores", name, found)
+            return found
+        model = self._base if method is None else await self.trained(method, seed, rate)
+        return await self._score(name, model, self.world.heldout_problems(self.size.num_heldout), num_samples)
 
     async def tuned(self, method: Method) -> float:
-        """The learning rate of the grid with the best mean accuracy over levels on the tuning problems."""
-        by_rate = {}
+        """The learning rate with the best mean accuracy over levels and tuning seeds; 0, no training, is among them."""
+        if method.rate_of:
+            found = self._find("tuned", method.rate_of)
+            assert found is not None, f"{method.rate_of} is tuned first"
+            return float(found["rate"])
+        if (found := self._find("tuned", method.name)) is not None:
+            return float(found["rate"])
+        by_rate = {0.0: [_mean_accuracy(await self._tuning_scores("tuning-base", self._base))]}
         for rate in self.size.learning_rates:
-            name = f"tuning-{method.name}-{rate:g}"
-            if (found := self._find("scores", name)) is None:
-                model = await self.trained(method, TUNING_SEED, rate)
-                found = await self._score(name, model, self._tuning_problems(), 4)
-            by_rate[rate] = float(
-                np.mean([[np.mean(answers["correct"]) for answers in level.values()] for level in found.values()])
-            )
-        best = max(by_rate, key=lambda rate: by_rate[rate])
-        self._keep("tuned", method.name, {"rate": best, "accuracy": {f"{rate:g}": by_rate[rate] for rate in by_rate}})
+            by_rate[rate] = []
+            for seed in range(TUNING_SEED, TUNING_SEED + self.size.tuning_seeds):
+                name = f"tuning-{method.name}-{rate:g}-{seed}"
+                scores = self._find("scores", name)
+                if scores is None:
+                    scores = await self._tuning_scores(name, await self.trained(method, seed, rate))
+                by_rate[rate].append(_mean_accuracy(scores))
+        best = max(by_rate, key=lambda rate: float(np.mean(by_rate[rate])))
+        accuracies = {f"{rate:g}": found for rate, found in by_rate.items()}
+        self._keep("tuned", method.name, {"rate": best, "accuracies": accuracies})
         return best
 
     async def trained(self, method: Method, seed: int, learning_rate: float) -> str:
@@ -116,34 +140,71 @@ class Lab:
             rows = await self.data(method.data, seed)
             self._begin(f"train {method.name} at {learning_rate:g}, seed {seed}")
             assert folder.local_path is not None
-            self._train(rows, method.loss, learning_rate, seed, folder.local_path)
+            self._train(rows, method, learning_rate, seed, folder.local_path)
         return folder.path
 
     async def data(self, name: str, seed: int) -> list[Row]:
-        """As many rows as problems: `problem_id`, `question`, `origin`, `response_token_ids`."""
+        """As many rows as problems: `problem_id`, `question`, `origin`, `response_token_ids`.
+
+        Besides experts' names: `expert`; `dr`, the paper's rewriting; and what changes one thing of these:
+
+        - `verified`: experts' solutions whose result is right
+        - `no_guided`, `no_self`: without that stage
+        - `rejection`: self rows alone; `dropped`: `dr` without its expert rows
+        - `placebo`: for each problem that `dr` solves, an expert's correct solution; else as `dr`
+        - `shuffled`: the guide is another problem's solution; `other_guide`: the answer in it hidden if `dr` shows it,
+          shown if `dr` hides it; `unchecked`: every guided response with the right answer is kept
+        """
         if (found := self._find("data", f"{name}-{seed}")) is not None:
             return found["rows"]
+        rows = await self._make_data(name, seed)
+        if not rows:
+            raise SystemExit(f"no rows of {name} for seed {seed}")
+        origins = Counter(row["origin"] for row in rows)
+        rows = [rows[index % len(rows)] for index in range(self.size.num_problems)]  # the same number of steps for all
+        self._keep("data", f"{name}-{seed}", {"origins": origins, "rows": rows})
+        return rows
+
+    async def _make_data(self, name: str, seed: int) -> list[Row]:
         problems = self._problems(seed)
         expert = {problem.problem_id: self._expert_row(problem) for problem in problems}
         if name == "expert":
-            rows = list(expert.values())
-        elif name in EXPERTS:
-            rows = list(expert.values())[EXPERTS.index(name) :: len(EXPERTS)]  # type: ignore[arg-type]
-        elif name == "verified":
-            rows = [expert[p.problem_id] for p in problems if number.grade(p.answer, p.expert_solution or "").correct]
-        elif name == "no_guided":
-            rows = [
-                expert[row["problem_id"]] if row["origin"] == "guided" else row for row in await self.data("dr", seed)
-            ]
-        elif name == "rejection":
-            rows = [row for row in await self.data("dr", seed) if row["origin"] == "self"]
+            return list(expert.values())
+        if name in EXPERTS:
+            return list(expert.values())[EXPERTS.index(name) :: len(EXPERTS)]  # type: ignore[arg-type]
+        if name == "verified":
+            return [expert[p.problem_id] for p in problems if number.grade(p.answer, p.expert_solution or "").correct]
+        settings = self.world.rewriting
+        if name == "dr":
+            return await self._rewritten(problems, settings, seed, expert)
+        if name == "no_self":
+            return await self._rewritten(problems, settings.model_copy(update={"stages": ["guided"]}), seed, expert)
+        ours = await self.data("dr", seed)
+        if name == "no_guided":
+            return [expert[row["problem_id"]] if row["origin"] == "guided" else row for row in ours]
+        if name == "rejection":
+            return [row for row in ours if row["origin"] == "self"]
+        if name == "dropped":
+            return [row for row in ours if row["origin"] != "expert"]
+        if name == "placebo":
+            correct = {each.problem_id: self._expert_row(each) for each in self._problems(seed, mistakes=0.0)}
+            return [row if row["origin"] == "expert" else correct[row["problem_id"]] for row in ours]
+        # what follows changes only the guided stage, so the self rows are those of `dr`
+        unsolved = {row["problem_id"] for row in ours if row["origin"] != "self"}
+        guided = settings.guided_alignment
+        changed, guides = settings.model_copy(update={"stages": ["guided"]}), problems
+        if name == "shuffled":
+            guides = shuffled_guides(problems)
+        elif name == "other_guide":
+            other = guided.model_copy(update={"hide_answer": not guided.hide_answer})
+            changed = changed.model_copy(update={"guided_alignment": other})
         else:
-            stages: list[Stage] = ["guided"] if name == "no_self" else ["self", "guided"]
-            rows = await self._rewritten(problems, stages, seed, expert)
-        origins = Counter(row["origin"] for row in rows)
-        rows = [rows[index % len(rows)] for index in range(len(problems))]  # the same number of steps for all
-        self._keep("data", f"{name}-{seed}", {"origins": origins, "rows": rows})
-        return rows
+            assert name == "unchecked", name
+            unchecked = guided.model_copy(update=_UNCHECKED)
+            changed = changed.model_copy(update={"guided_alignment": unchecked, "check_steps": "off"})
+        rows = await self._rewritten([each for each in guides if each.problem_id in unsolved], changed, seed, expert)
+        made = {row["problem_id"]: row for row in rows}
+        return [made.get(row["problem_id"], row) for row in ours]
 
     async def gap(self, name: str, seed: int) -> Row:
         """What the base thinks of a data set: mean log p in nats, perplexity, effective sample size, Var(p)."""
@@ -182,31 +243,30 @@ class Lab:
             raise OutOfTime(what)
         print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)
 
-    def _problems(self, seed: int) -> list[Problem]:
-        rows = mixed_problems(self.size.num_problems, seed, self.size.mistakes)
-        return [Problem(row["id"], row["question"], row["answer"], row["expert_solution"]) for row in rows]
+    def _problems(self, seed: int, mistakes: float | None = None) -> list[Problem]:
+        share = self.size.mistakes if mistakes is None else mistakes
+        return self.world.problems(seed, self.size.num_problems, share)
 
     def _expert_row(self, problem: Problem) -> Row:
         tokens = self.chat.encode_response(problem.expert_solution or "")
         return _row(problem, "expert", tokens)
 
     async def _rewritten(
-        self, problems: list[Problem], stages: list[Stage], seed: int, expert: dict[str, Row]
+        self, problems: list[Problem], settings: Rewrite, seed: int, expert: dict[str, Row]
     ) -> list[Row]:
-        self._begin(f"rewrite {'+'.join(stages)}, seed {seed}")
-        settings = _rewriting(stages)
-        policy = await self._sampler(model_path(POLICY))
+        self._begin(f"rewrite {len(problems)} problems, {'+'.join(settings.stages)}, seed {seed}")
+        policy = await self._sampler(self._base)
 
         async def rewrite(problem: Problem) -> Row:
             async def sample(stage: Stage, prompt: list[Message], index: int) -> Response:
-                of_stage = settings.self_alignment if stage == "self" else settings.guided_alignment
-                sampling = Sampling.of(of_stage, settings.max_repeats)
+                sampling = Sampling.of(stage_settings(stage, settings), settings.max_repeats)
                 draw = (problem.problem_id, stage, index)
                 return await policy.sample(
                     self.chat.render(prompt), sampling, derive_seed(seed, *draw), "/".join(map(str, draw))
                 )
 
-            rewritten = await rewrite_problem(problem, sample, _verify, settings)
+            rewritten = await rewrite_problem(problem, sample, _verify, settings, self.world.prompts)
+            self.generated_tokens += sum(attempt.num_tokens for attempt in rewritten.attempts)
             if not rewritten.kept or rewritten.kept[0].response is None:
                 return expert[problem.problem_id]
             tokens = self.chat.close_turn(rewritten.kept[0].response.token_ids)
@@ -214,24 +274,24 @@ class Lab:
 
         return list(await asyncio.gather(*map(rewrite, problems)))
 
-    def _train(self, rows: list[Row], loss: str, learning_rate: float, seed: int, target: Path) -> None:
+    def _train(self, rows: list[Row], method: Method, learning_rate: float, seed: int, target: Path) -> None:
         from ossft_ray.engines.training.saving import export_model
         from ossft_ray.engines.training.trainer import Trainer
 
         _join_group()
-        settings = Train(
-            loss=loss,  # type: ignore[arg-type]
-            learning_rate=learning_rate,
-            epochs=self.size.epochs,
-            global_batch_size=self.size.batch_size,
-            max_length=512,
-            micro_batch_tokens=4096,
-            precision="fp32",
-            zero_stage=0,
+        settings = Train.model_validate(
+            {
+                "loss": method.loss,
+                "learning_rate": learning_rate,
+                "epochs": self.size.epochs,
+                "global_batch_size": self.size.batch_size,
+                **self.world.training,
+                **method.train,
+            }
         )
         none = [None] * len(rows)
-        references = self._base_logprobs(self._solve_prompts(rows), rows) if loss in _FROM_BASE else none
-        behaviors = self._behavior_logprobs(rows, seed) if loss == "is" else none
+        references = self._base_logprobs(self._solve_prompts(rows), rows) if method.loss in _FROM_BASE else none
+        behaviors = self._behavior_logprobs(rows, seed) if method.loss == "is" else none
         examples = Examples.build(
             [
                 TokenizedExample(
@@ -245,73 +305,72 @@ class Lab:
                 for row, reference, behavior in zip(rows, references, behaviors, strict=True)
             ]
         )
-        trainer = Trainer(Policy(model=POLICY), settings, seed, examples)
+        policy = self.world.policy.model_copy(update={"model": self._base})
+        trainer = Trainer(policy, settings, seed, examples)
         for _ in trainer.steps():
             pass
         partial = target.with_name(f".{target.name}.partial")
         export_model(trainer, partial, self.chat)
         partial.rename(target)
 
-    async def _score(self, name: str, model: str, problems: dict[str, list[Row]], num_samples: int) -> Row:
+    async def _tuning_scores(self, name: str, model: str) -> Row:
+        if (found := self._find("scores", name)) is not None:
+            return found
+        return await self._score(name, model, self.world.tuning_problems(self.size.num_tuning), 4)
+
+    async def _score(self, name: str, model: str, problems: Levels, num_samples: int) -> Row:
         self._begin(f"score {name}")
         policy = await self._sampler(model)
-        sampling = Sampling(1.0, 1.0, MAX_TOKENS)
+        sampling = Sampling(1.0, 1.0, self.world.max_tokens)
 
-        async def answers(row: Row) -> Row:
-            prompt = self._prompt(row["question"])
+        async def answers(problem: Problem) -> Row:
+            prompt, name = self._prompt(problem.question), problem.problem_id
             drawn = await asyncio.gather(
                 *(
-                    policy.sample(prompt, sampling, derive_seed("four_way", row["id"], index), f"{row['id']}/{index}")
+                    policy.sample(prompt, sampling, derive_seed("four_way", name, index), f"{name}/{index}")
                     for index in range(num_samples)
                 )
             )
+            verdicts = [number.grade(problem.answer, response.text) for response in drawn]
             return {
-                "correct": [number.grade(row["answer"], response.text).correct for response in drawn],
+                "correct": [verdict.correct for verdict in verdicts],
+                "answered": [verdict.extracted is not None for verdict in verdicts],
                 "tokens": [len(response.token_ids) for response in drawn],
             }
 
         scores = {}
-        for level, rows in problems.items():
-            found = await asyncio.gather(*map(answers, rows))
-            scores[level] = {row["id"]: of_one for row, of_one in zip(rows, found, strict=True)}
+        for level, of_level in problems.items():
+            found = await asyncio.gather(*map(answers, of_level))
+            scores[level] = {each.problem_id: of_one for each, of_one in zip(of_level, found, strict=True)}
         self._keep("scores", name, scores)
         return scores
 
     async def _sampler(self, model: str) -> VllmPolicy:
         if self._engine is None:
-            self._engine = VllmPolicy(self.policy, self.chat)
+            self._engine = VllmPolicy(self.world.policy, self.chat)
         await self._engine.load_weights(model)
         return self._engine
 
     def _prompt(self, question: str) -> list[int]:
-        return self.chat.render(solve_prompt(question))
-
-    def _tuning_problems(self) -> dict[str, list[Row]]:
-        """Of the training split, none of them trained on while tuning."""
-        rng = random.Random("four_way tuning")
-        known = {row["question"] for row in training_problems(self.size.num_problems, TUNING_SEED)}
-        return {f"level{level}": list(_new_problems(level, self.size.num_tuning, rng, known)) for level in LEVELS}
+        problem = Problem("", question, "", None)
+        return self.chat.render(stage_prompt("self", problem, self.world.rewriting, self.world.prompts))
 
     def _solve_prompts(self, rows: list[Row]) -> list[list[int]]:
         return [self._prompt(row["question"]) for row in rows]
 
     def _behavior_logprobs(self, rows: list[Row], seed: int) -> list[list[float]]:
         """log p under the prompt and the temperature that wrote each response; 0 where an expert wrote it."""
-        settings, problems = _rewriting(["self", "guided"]), {one.problem_id: one for one in self._problems(seed)}
+        settings, problems = self.world.rewriting, {one.problem_id: one for one in self._problems(seed)}
         found = [[0.0] * len(row["response_token_ids"]) for row in rows]
-        for origin, temperature in (
-            ("self", settings.self_alignment.temperature),
-            ("guided", settings.guided_alignment.temperature),
-        ):
-            of_origin = [index for index, row in enumerate(rows) if row["origin"] == origin]
+        stages: tuple[Stage, ...] = ("self", "guided")
+        for stage in stages:
+            of_origin = [index for index, row in enumerate(rows) if row["origin"] == stage]
             written = [rows[index] for index in of_origin]
-            prompts = self._solve_prompts(written)
-            if origin == "guided":
-                guides = [problems[row["problem_id"]].expert_solution or "" for row in written]
-                prompts = [
-                    self.chat.render(guided_prompt(row["question"], guide))
-                    for row, guide in zip(written, guides, strict=True)
-                ]
+            prompts = [
+                self.chat.render(stage_prompt(stage, problems[row["problem_id"]], settings, self.world.prompts))
+                for row in written
+            ]
+            temperature = stage_settings(stage, settings).temperature
             for index, logprobs in zip(of_origin, self._base_logprobs(prompts, written, temperature), strict=True):
                 found[index] = logprobs
         return found
@@ -321,7 +380,7 @@ class Lab:
         """log p of each response token after its prompt under the base, in float32."""
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(model_path(POLICY), dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(self._base, dtype=torch.float32).eval()
         found = []
         for prompt, row in zip(prompts, rows, strict=True):
             response = row["response_token_ids"]
@@ -331,16 +390,23 @@ class Lab:
         return found
 
 
-def _rewriting(stages: list[Stage]) -> Rewrite:
-    return Rewrite(
-        stages=stages,
-        self_alignment=SelfAlignment(max_tokens=MAX_TOKENS),
-        guided_alignment=GuidedAlignment(max_tokens=MAX_TOKENS, hide_answer=False),  # as in pre-training
-    )
-
-
 async def _verify(problem: Problem, response: str) -> Verdict:
     return number.grade(problem.answer, response)
+
+
+def _mean_accuracy(scores: Row) -> float:
+    """The mean over levels of the mean accuracy over their problems."""
+    return float(np.mean([[np.mean(answers["correct"]) for answers in level.values()] for level in scores.values()]))
+
+
+def _first_samples(scores: Row, num_samples: int) -> Row:
+    return {
+        level: {
+            problem: {key: values[:num_samples] for key, values in answers.items()}
+            for problem, answers in of_level.items()
+        }
+        for level, of_level in scores.items()
+    }
 
 
 def _row(problem: Problem, origin: str, token_ids: list[int]) -> Row:
@@ -350,14 +416,6 @@ def _row(problem: Problem, origin: str, token_ids: list[int]) -> Row:
         "origin": origin,
         "response_token_ids": token_ids,
     }
-
-
-def _new_problems(level: int, num_problems: int, rng: random.Random, known: set[str]) -> Iterator[Row]:
-    for index in range(num_problems):
-        while (problem := sample_problem(level, "train", rng)).question in known:
-            pass
-        known.add(problem.question)
-        yield {"id": f"tuning-level{level}-{index}", "question": problem.question, "answer": problem.answer}
 
 
 def _join_group() -> None:

@@ -1,15 +1,14 @@
 """The tables of the four-way experiment, from the files of its work folder alone."""
 
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from fourway.statistics import estimate
+from fourway.statistics import estimate, holm
 from ossft_ray.method.metrics import pass_at_k
 
-LEVELS = [f"level{level}" for level in range(1, 6)]
 KNOWN = 7  # of 8 samples right: what the base can do already
+BASE = "base"
 Scores = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -17,42 +16,68 @@ def accuracies(scores: list[Scores], samples: slice = slice(None)) -> np.ndarray
     """values_SLP: each problem's mean accuracy over `samples`, a model of `scores` a seed."""
     return np.array(
         [
-            [[np.mean(found["correct"][samples]) for found in model[level].values()] for level in LEVELS]
+            [[np.mean(found["correct"][samples]) for found in problems.values()] for problems in model.values()]
             for model in scores
         ]
     )
 
 
+def differences(by_method: dict[str, list[Scores]], base: Scores, later: str, earlier: str) -> np.ndarray | None:
+    """values_SLP of `later` less `earlier`, paired by problem, and by seed as far as both have run; None if not run."""
+    num_samples = len(next(iter(next(iter(base.values())).values()))["correct"]) // 2
+    after = by_method.get(later, [])
+    before = [base] * len(after) if earlier == BASE else by_method.get(earlier, [])
+    num_seeds = min(len(before), len(after))
+    if not num_seeds:
+        return None
+    samples = slice(num_samples) if earlier == BASE else slice(None)  # the base's first half has the models' seeds
+    return accuracies(after[:num_seeds]) - accuracies(before[:num_seeds], samples)
+
+
 def accuracy_table(by_method: dict[str, list[Scores]], base: Scores, num_samples: int) -> list[str]:
-    lines = ["| | seeds | 1 | 2 | 3 | 4 | 5 | all |", "|---|---|---|---|---|---|---|---|"]
-    rows = {"base": (accuracies([base]), "–")}
+    levels = list(base)
+    shown = levels if len(levels) > 1 else []
+    lines = [f"| | seeds | {' | '.join([*shown, 'all'])} |", "|---|---|" + "---|" * (len(shown) + 1)]
+    rows = {BASE: (accuracies([base]), "–")}
     rows |= {name: (accuracies(found), str(len(found))) for name, found in by_method.items() if found}
     for name, (values_SLP, seeds) in rows.items():
-        cells = [estimate(values_SLP[:, [level]]).percent for level in range(len(LEVELS))]
-        lines.append(f"| {name} | {seeds} | {' | '.join(cells)} | {estimate(values_SLP).percent} |")
-    lines += [f"| {name} | not run | | | | | | |" for name, found in by_method.items() if not found]
-    return [f"Accuracy by level, % (avg@{num_samples}; the base avg@{2 * num_samples}):", "", *lines, ""]
+        cells = [estimate(values_SLP[:, [level]]).percent for level in range(len(shown))]
+        lines.append(f"| {name} | {seeds} | {' | '.join([*cells, estimate(values_SLP).percent])} |")
+    lines += [
+        f"| {name} | not run | {' | '.join([''] * (len(shown) + 1))} |"
+        for name, found in by_method.items()
+        if not found
+    ]
+    return [f"Accuracy, % (avg@{num_samples}; the base avg@{2 * num_samples}):", "", *lines, ""]
 
 
-def difference_table(by_method: dict[str, list[Scores]], base: Scores) -> list[str]:
-    """Paired by problem, and by seed as far as both methods have run."""
-    lines = ["| | seeds | 1 | 2 | 3 | 4 | 5 | all |", "|---|---|---|---|---|---|---|---|"]
-    pairs = [("base", name) for name in by_method] + list(combinations(by_method, 2))
-    for before, after in pairs:
-        later = by_method[after]
-        earlier = [base] * len(later) if before == "base" else by_method[before]
-        num_seeds = min(len(earlier), len(later))
-        if num_seeds:
-            values_SLP = accuracies(later[:num_seeds]) - accuracies(earlier[:num_seeds])
-            cells = [estimate(values_SLP[:, [level]]).signed_percent for level in range(len(LEVELS))]
-            whole = estimate(values_SLP)
-            mark = " *" if whole.is_clear else ""
-            lines.append(f"| {after} − {before} | {num_seeds} | {' | '.join(cells)} | {whole.signed_percent}{mark} |")
-    return ["Paired differences, points (`*`: the interval leaves out zero):", "", *lines, ""]
+def contrast_table(
+    title: str, contrasts: list[tuple[str, str]], by_method: dict[str, list[Scores]], base: Scores, adjust: bool
+) -> list[str]:
+    """Paired differences; with `adjust`, p-values of those that have run, adjusted by Holm for the whole list."""
+    found = {}
+    for later, earlier in contrasts:
+        values_SLP = differences(by_method, base, later, earlier)
+        found[f"{later} − {earlier}"] = None if values_SLP is None else (len(values_SLP), estimate(values_SLP))
+    # one that has not run, or whose values are all alike, counts with p = 1, so that no other gains from its absence
+    p_values = {name: 1.0 if one is None or one[1].p_value is None else one[1].p_value for name, one in found.items()}
+    adjusted = holm(p_values)
+    lines = [
+        "| | seeds | difference, points |" + (" p | p, Holm |" if adjust else ""),
+        "|---" * (5 if adjust else 3) + "|",
+    ]
+    for name, one in found.items():
+        if one is None:
+            lines.append(f"| {name} | not run | |" + (" | |" if adjust else ""))
+            continue
+        num_seeds, difference = one
+        tests = f" {p_values[name]:.4f} | {adjusted[name]:.4f} |" if adjust else ""
+        lines.append(f"| {name} | {num_seeds} | {difference.signed_percent} |{tests}")
+    return [title, "", *lines, ""]
 
 
 def other_table(by_method: dict[str, list[Scores]], base: Scores, num_samples: int) -> list[str]:
-    """pass@k over all levels, response length, and accuracy on what the base can do already.
+    """pass@k, share of responses with an answer, length, and accuracy on what the base can do already.
 
     The base's second half of samples says what it can do. A model draws with the seeds of the first, and one that has
     hardly moved would repeat the very samples by which its problems were chosen.
@@ -60,27 +85,38 @@ def other_table(by_method: dict[str, list[Scores]], base: Scores, num_samples: i
     ks = [k for k in (1, 2, 4, 8) if k <= num_samples]
     known = {
         (level, problem)
-        for level in LEVELS
-        for problem, found in base[level].items()
+        for level, problems in base.items()
+        for problem, found in problems.items()
         if sum(found["correct"][num_samples:]) * 8 >= KNOWN * num_samples
     }
     lines = [
-        f"| | {' | '.join(f'pass@{k}' for k in ks)} | tokens | on the {len(known)} known problems |",
-        "|" + "---|" * (len(ks) + 3),
+        f"| | {' | '.join(f'pass@{k}' for k in ks)} | with an answer | tokens | on the {len(known)} known problems "
+        "| less the base |",
+        "|" + "---|" * (len(ks) + 5),
     ]
-    for name, models in {"base": [base], **by_method}.items():
-        found = [answers for model in models for level in LEVELS for answers in model[level].values()]
+    for name, models in {BASE: [base], **by_method}.items():
+        found = [answers for model in models for problems in model.values() for answers in problems.values()]
         if not found:
             continue
         passes = [100 * np.mean([pass_at_k(len(a["correct"]), sum(a["correct"]), k) for a in found]) for k in ks]
         length = np.mean([count for answers in found for count in answers["tokens"]])
-        samples = slice(num_samples) if name == "base" else slice(None)
-        kept = ""
+        answered = 100 * np.mean([flag for answers in found for flag in answers.get("answered", [])] or [np.nan])
+        samples = slice(num_samples) if name == BASE else slice(None)
+        kept = lost = ""
         if known:
-            values = np.array([[[np.mean(m[lv][p]["correct"][samples]) for lv, p in sorted(known)]] for m in models])
+            values = _of_problems(models, known, samples)
             kept = estimate(values).percent
-        lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in passes)} | {length:.1f} | {kept} |")
-    return ["pass@k over all levels (%), length, forgetting (%):", "", *lines, ""]
+            if name != BASE:
+                lost = estimate(values - _of_problems([base], known, slice(num_samples))).signed_percent
+        cells = [*(f"{value:.1f}" for value in passes), f"{answered:.1f}%", f"{length:.1f}", kept, lost]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return ["pass@k over all levels (%), form, length, forgetting (%):", "", *lines, ""]
+
+
+def _of_problems(models: list[Scores], known: set[tuple[str, str]], samples: slice) -> np.ndarray:
+    return np.array(
+        [[[np.mean(m[level][problem]["correct"][samples]) for level, problem in sorted(known)]] for m in models]
+    )
 
 
 def gap_table(gaps: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -104,10 +140,15 @@ def gap_table(gaps: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def tuning_table(tuned: dict[str, dict[str, Any]]) -> list[str]:
-    rates = sorted({rate for found in tuned.values() for rate in found["accuracy"]}, key=float)
+    """The mean accuracy at each learning rate, with the lowest and the highest of its seeds."""
+    rates = sorted({rate for found in tuned.values() for rate in found["accuracies"]}, key=float)
     lines = [f"| | {' | '.join(rates)} | chosen |", "|" + "---|" * (len(rates) + 2)]
     for name, found in tuned.items():
-        cells = [f"{100 * found['accuracy'][rate]:.1f}" if rate in found["accuracy"] else "" for rate in rates]
-        edge = " (edge)" if f"{found['rate']:g}" in (rates[0], rates[-1]) else ""
+        cells = []
+        for rate in rates:
+            values = [100 * value for value in found["accuracies"].get(rate, [])]
+            spread = f" ({min(values):.1f}–{max(values):.1f})" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{spread}" if values else "")
+        edge = " (edge)" if f"{found['rate']:g}" == rates[-1] else ""
         lines.append(f"| {name} | {' | '.join(cells)} | {found['rate']:g}{edge} |")
-    return ["Accuracy on the tuning problems by learning rate, %:", "", *lines, ""]
+    return ["Accuracy on the tuning problems by learning rate, % (0: no training):", "", *lines, ""]

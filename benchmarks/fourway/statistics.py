@@ -4,21 +4,26 @@ Letters in names: S seeds, L levels, P problems of a level. A value is the mean 
 difference of two such means.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from ossft_ray.method.comparison import difference_interval
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with half the width of its 95% interval, in the unit of the values; `half_width` is None for one value."""
+    """A mean with half the width of its 95% interval, in the unit of the values; `half_width` is None for one value.
+
+    `p_value` is that of the two-sided test of a mean of 0, where the interval is Student's; else None.
+    """
 
     mean: float
     half_width: float | None
+    p_value: float | None = None
 
     @property
     def percent(self) -> str:
@@ -53,7 +58,7 @@ def estimate(values_SLP: np.ndarray) -> Estimate:
     of_problems = float(problems_LP.var(axis=1, ddof=1).sum()) / num_problems / num_levels**2
     problem_freedom = num_levels * (num_problems - 1)
     if num_seeds == 1:
-        return Estimate(mean, student_quantile(problem_freedom) * math.sqrt(of_problems))
+        return _student(mean, of_problems, problem_freedom)
     of_seeds = float(values_SLP.mean((1, 2)).var(ddof=1)) / num_seeds
     level_means_SL1 = values_SLP.mean(2, keepdims=True)
     residual_SLP = values_SLP - problems_LP[None] - level_means_SL1 + level_means_SL1.mean(0, keepdims=True)
@@ -67,7 +72,28 @@ def estimate(values_SLP: np.ndarray) -> Estimate:
         return Estimate(mean, math.sqrt(sum(margins)))
     variance = max(of_problems + of_seeds - residual, of_problems, of_seeds)
     freedom_of_sum = (of_problems + of_seeds) ** 2 / (of_seeds**2 / (num_seeds - 1) + of_problems**2 / problem_freedom)
-    return Estimate(mean, student_quantile(freedom_of_sum) * math.sqrt(variance))
+    return _student(mean, variance, freedom_of_sum)
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """p-values adjusted for their number by Holm's step-down method, which holds the family-wise error rate.
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    ordered = sorted(p_values, key=lambda name: p_values[name])
+    factors = range(len(ordered), 0, -1)
+    steps = itertools.accumulate(
+        (min(1.0, factor * p_values[name]) for factor, name in zip(factors, ordered, strict=True)), max
+    )
+    adjusted = dict(zip(ordered, steps, strict=True))
+    return {name: adjusted[name] for name in p_values}
+
+
+def _student(mean: float, variance: float, freedom: float) -> Estimate:
+    error = math.sqrt(variance)
+    p_value = 2 * float(stdtr(freedom, -abs(mean) / error)) if error else None
+    return Estimate(mean, student_quantile(freedom) * error, p_value)
 
 
 def student_quantile(freedom: float) -> float:

@@ -47,7 +47,12 @@ class LossInputs:
             raise InputError(f"the loss needs {' and '.join(missing)}; pass LossInputs with them")
 
     def stats(
-        self, chunk: slice, logprob_T: Tensor, entropy_T: Tensor | None = None, top_entropy_T: Tensor | None = None
+        self,
+        chunk: slice,
+        logprob_T: Tensor,
+        entropy_T: Tensor | None = None,
+        top_entropy_T: Tensor | None = None,
+        concentration_T: Tensor | None = None,
     ) -> TokenStats:
         """All that a coefficient may look at, for a chunk of the tokens."""
         reference_T, behavior_T, teacher_T = (
@@ -55,8 +60,9 @@ class LossInputs:
             for tensor_N in (self.reference_logprob_N, self.behavior_logprob_N, self.teacher_logprob_N)
         )
         response_T = None if self.response_N is None else self.response_N[chunk]
-        given = reference_T, response_T, self.progress, behavior_T, teacher_T
-        return TokenStats(logprob_T, entropy_T, top_entropy_T, *given)
+        of_policy = logprob_T, entropy_T, top_entropy_T
+        given = reference_T, response_T, self.progress, behavior_T, concentration_T, teacher_T
+        return TokenStats(*of_policy, *given)
 
 
 class TokenLosses(NamedTuple):
@@ -242,7 +248,7 @@ class _Chunks:
         if self._uses_kernel:
             from ossft_ray.engines.softmax_kernel import softmax_statistics  # Triton is not on every machine
 
-            logprob_T, entropy_T = softmax_statistics(logits_TV, targets_T, probability_TV)
+            logprob_T, entropy_T, concentration_T = softmax_statistics(logits_TV, targets_T, probability_TV)
         else:
             assert probability_TV is not None
             torch.softmax(logits_TV, -1, out=probability_TV)
@@ -255,8 +261,11 @@ class _Chunks:
                 finite_TV = logits_TV.clamp_min_(torch.finfo(self.wide).min)
                 mean_logit_T = torch.bmm(probability_TV[:, None], finite_TV[:, :, None]).flatten()
             entropy_T = log_normaliser_T - mean_logit_T
+            concentration_T = None
+            if "concentration_T" in self.loss.needs:
+                concentration_T = torch.bmm(probability_TV[:, None], probability_TV[:, :, None]).flatten()
         top_entropy_T = _top_entropy(logits_TV) if "top_entropy_T" in self.loss.needs else None
-        return self.inputs.stats(chunk, logprob_T, entropy_T, top_entropy_T)
+        return self.inputs.stats(chunk, logprob_T, entropy_T, top_entropy_T, concentration_T)
 
     def _multiply(self, hidden_TC: Tensor, logits_TV: Tensor) -> None:
         """The logits, which rounding to half precision would move by up to 0.1 nats."""

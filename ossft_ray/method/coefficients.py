@@ -10,6 +10,7 @@ q_T is the probability of y_t under a teacher.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ class TokenStats:
     response_T: Tensor | None = None  # the number of the token's response: 0, 1, ...; every response is here as a whole
     progress: float = 1.0  # the share of all optimiser steps that is done, 0..1
     behavior_logprob_T: Tensor | None = None  # log b, 0 where an expert wrote the token
+    concentration_T: Tensor | None = None  # Σ_v p_θ(v)² over the vocabulary
     teacher_logprob_T: Tensor | None = None  # log q_T
 
 
@@ -143,6 +145,36 @@ def importance_sampling(tokens: TokenStats, low: float = 0.0, high: float = 2.0)
     return _exp(tokens.logprob_T - tokens.behavior_logprob_T).clamp(low, high)
 
 
+def prift_prob(tokens: TokenStats) -> Tensor:
+    """Prior-support guided fine-tuning by probability: c = q, which does not follow the training.
+
+    arXiv 2606.09396, as in its authors' code (`prift_prob_weights`).
+    """
+    assert tokens.reference_logprob_T is not None
+    return tokens.reference_logprob_T.exp()
+
+
+def infosft(tokens: TokenStats, zero_at: float = 0.93) -> Tensor:
+    """InfoSFT: c = p · max(0, 1 - logit(p) / logit(P)), largest for tokens of middling p and 0 from P on.
+
+    P is `zero_at`, and logit(p) = log(p / (1 - p)). arXiv 2605.14967, as in its authors' code
+    (`infosft_normalized_loss`, with the P of its training script).
+    """
+    logprob_T = tokens.logprob_T
+    logit_T = logprob_T - (-torch.expm1(logprob_T)).log()  # ∞ where p is 1
+    return logprob_T.exp() * (1 - logit_T / math.log(zero_at / (1 - zero_at))).clamp_min(0)
+
+
+def deft(tokens: TokenStats) -> Tensor:
+    """Dynamic entropy fine-tuning: c = p^α, the gradient of (1 - p^α) / α with α = Σ_v p_v² detached.
+
+    It is near SFT where the distribution is flat and near DFT where it is sharp. arXiv 2602.11424; its authors' code
+    divides by α + 10⁻⁶.
+    """
+    assert tokens.concentration_T is not None
+    return (tokens.concentration_T * tokens.logprob_T).exp()
+
+
 def opd(tokens: TokenStats, clip: float = 5.0, p: str = "current") -> Tensor:
     """Distillation of a teacher on the policy's own tokens: c = log q_T - log p within ±clip, negative above q_T.
 
@@ -167,6 +199,9 @@ _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "idft_v1": (idft_v1, frozenset({"entropy_T"})),
     "eaft": (eaft, frozenset({"top_entropy_T"})),
     "power": (power, frozenset()),
+    "prift_prob": (prift_prob, frozenset({"reference_logprob_T"})),
+    "infosft": (infosft, frozenset()),
+    "deft": (deft, frozenset({"concentration_T"})),
     "is": (importance_sampling, frozenset({"behavior_logprob_T"})),
     "opd": (opd, frozenset({"teacher_logprob_T", "reference_logprob_T"})),
 }

@@ -211,7 +211,7 @@ def is_derived(text: str, answer: str, question: str = "", guide: str = "") -> b
     value = number_value(answer)
     if value is None:
         return True
-    known = _known_numbers(question) if question else None
+    known = _known_numbers(question, guide) if question else None
     has_equations = False
     for pair in _pairs(text):
         sides = [side for side in (pair.left, pair.right) if side is not None]
@@ -252,12 +252,26 @@ def _operands(pair: _Pair) -> set[Fraction]:
     return {number for side in sides if side is not None and side.computes for number in numbers(side.text)}
 
 
-def _known_numbers(question: str) -> set[Fraction]:
-    """The numbers of a question, in figures and words and as percents, and small, round and common ones."""
+def _known_numbers(question: str, guide: str) -> set[Fraction]:
+    """The numbers of a question, in figures and words and as percents, and small, round and common ones.
+
+    A common number that the guide computes before it uses it is the guide's.
+    """
     words = {word.removesuffix("s") for word in re.findall(r"[a-z]+", question.casefold())}
     stated = {*numbers(question), *(Fraction(number) for word, number in _NUMBER_WORDS.items() if word in words)}
-    common = (*_SMALL, *_MEASURES) if _TIME_OR_MEASURE.search(question) else _SMALL
-    return _with_shares(stated) | set(map(Fraction, common))
+    measures = set(map(Fraction, _MEASURES)) if _TIME_OR_MEASURE.search(question) else set()
+    return _with_shares(stated) | set(map(Fraction, _SMALL)) | (measures - _results(guide))
+
+
+def _results(guide: str) -> set[Fraction]:
+    """The numbers that a solution computes before it uses them."""
+    used: set[Fraction] = set()
+    computed: set[Fraction] = set()
+    for pair in _pairs(guide):
+        used |= _operands(pair) - computed
+        if pair.right is not None and not pair.right.computes:
+            computed |= set(pair.right.values) - used
+    return computed
 
 
 def _rounds_to(result: Fraction, value: Fraction) -> bool:

@@ -105,6 +105,7 @@ def render(runs: list[RunFolder], previous: dict[str, RunFolder]) -> str:
         gap_groups={row["origin"] for view in views for row in view["gap"]},
         curve_lines=list(dict.fromkeys(line for view in views for curve in view["curves"] for line in curve.lines)),
         example_origins={row["origin"] for view in views for row in view["examples"].rows},
+        rounds=[tables.round_row(view["run"], view["gap"], view["problem_gaps"]) for view in views] if previous else [],
         models=list(by_model),
         results=results,
         result_figures=_result_figures(results, len(by_model)),

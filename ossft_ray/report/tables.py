@@ -14,7 +14,7 @@ from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.verdict import CORRECT
 from ossft_ray.method.gap import LogprobSums, ProblemGaps
 from ossft_ray.method.metrics import mean_interval
-from ossft_ray.run_folder.names import BASE, DROPPED_PARTS, KEPT, PARTS, REJECTED_PARTS, SCORE
+from ossft_ray.run_folder.names import BASE, DROPPED_PARTS, KEPT, PARTS, REJECTED_PARTS, SCORE, TRAINED
 from ossft_ray.run_folder.reader import RunFolder, columns, read_columns, scored_responses
 from ossft_ray.run_folder.stage_folder import differences
 
@@ -160,6 +160,23 @@ def gap_rows(groups: TokenGroups) -> list[dict[str, Any]]:
         for source, words in SOURCES.items()
         if (origin, source) in groups
     ]
+
+
+def round_row(run: RunFolder, gap: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> dict[str, Any]:
+    """A round next to others, from its `gap_rows` and `problem_gaps` too; None for each figure it does not have yet."""
+    kept = next((row for row in gap if (row["origin"], row["source"]) == ("all", SOURCES[KEPT])), {})
+    counts = run.rewrite_counts
+    return {
+        "name": run.name,
+        "kept": {**counts["origins"], "dropped": counts.get("dropped", 0)},
+        "copied": counts.get("copied", 0),
+        "gap": gaps[-1]["difference"] if gaps else None,
+        "mean_logprob": kept.get("mean_logprob"),
+        "effective_sample_size": kept.get("effective_sample_size"),
+        "generated": counts.get("generated_tokens"),
+        "steps": run.train_manifest.get("steps"),
+        "accuracies": {name: result["avg"] for name, result in run.accuracies.get(TRAINED, {}).items()},
+    }
 
 
 def results_by_model(runs: list[RunFolder]) -> dict[str, dict[str, Any]]:

@@ -96,7 +96,7 @@ class RunFolder:
                 reasons.setdefault(stage, Counter()).update(by_reason)
         return {
             "origins": {origin: totals[origin] for origin in ORIGINS},
-            **{name: totals[name] for name in ("dropped", "attempts", "generated_tokens")},
+            **{name: totals[name] for name in ("dropped", "copied", "attempts", "generated_tokens")},
             "reasons": {stage: dict(by_reason.most_common()) for stage, by_reason in reasons.items()},
         }
 

@@ -1,8 +1,9 @@
-"""`ossft run`: rewrite, score, train, evaluate and report, `[loop] rounds` times, each from the last round's model."""
+"""`ossft run`: rewrite, score, train, evaluate and report, `[loop] rounds` times, each with the last round's model."""
 
 import os
+from typing import Any
 
-from ossft_ray.common.uris import join
+from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnStage, ignore_stages
 from ossft_ray.distributed.resources import check_training_memory
@@ -13,6 +14,7 @@ from ossft_ray.run_folder.reader import read_json
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.evaluate.stage import evaluate
+from ossft_ray.stages.rewrite.inputs import rewrite_inputs
 from ossft_ray.stages.rewrite.stage import rewrite
 from ossft_ray.stages.score.stage import score
 from ossft_ray.stages.train.stage import train
@@ -41,34 +43,65 @@ def run(
         InputError: the experiment cannot run as it is; says why.
         JobError: a stage failed; the same command resumes.
     """
-    this_round = Run(experiment)
-    check(this_round)
+    sampler = learner = first = Run(experiment)
+    check(learner)
     if os.environ.get("RAY_ADDRESS"):  # the cluster's GPUs are known only there
         start_ray(experiment, verbose)
         check_training_memory(experiment)
     for number in range(1, experiment.loop.rounds + 1):
         if number > 1:
-            this_round = next_round(experiment, this_round, number)
-        pinned = this_round.pinned(refresh=start_over)
-        again = {stage: start_over or (number > 1 and _is_of_other_model(pinned, stage)) for stage in _BASE_MODEL}
-        rewrite(pinned, on_stage(REWRITE), again[REWRITE], verbose)
-        score(pinned, on_stage(SCORE), again[SCORE], verbose)
-        train(pinned, on_stage(TRAIN), again[TRAIN], verbose, redo_outdated=True)
-        evaluate(pinned, on_stage(EVALUATE), again[EVALUATE], verbose)
-        report(this_round.experiment)
+            sampler, learner = next_round(first, learner, number)
+        sampling = sampler.pinned(refresh=start_over)
+        learning = sampling if learner is sampler else learner.pinned(refresh=start_over)
+        if number == 1:
+            first = learning
+        runs = {stage: sampling if stage == REWRITE else learning for stage in _BASE_MODEL}
+        again = {
+            stage: start_over or (number > 1 and _is_outdated(run_of_stage, stage, first))
+            for stage, run_of_stage in runs.items()
+        }
+        rewrite(sampling, on_stage(REWRITE), again[REWRITE], verbose)
+        score(learning, on_stage(SCORE), again[SCORE], verbose)
+        train(learning, on_stage(TRAIN), again[TRAIN], verbose, redo_outdated=True)
+        evaluate(learning, on_stage(EVALUATE), again[EVALUATE], verbose)
+        report(learner.experiment)
     if experiment.loop.rounds > 1:
         report(experiment)  # the first round's page, now with all rounds side by side
-    return this_round.experiment
+    return learner.experiment
 
 
-def _is_of_other_model(run: Run, stage: str) -> bool:
-    """Whether a stage's output was made with another model than the one the previous round trained."""
+def _is_outdated(run: Run, stage: str, first: Run) -> bool:
+    """Whether a later round's output was made with a model, or copied from rows, that have been made again since.
+
+    Output that another `[loop] start_from` made is not: its stage refuses it.
+    """
     folder, key = _BASE_MODEL[stage]
     recorded = read_json(run.folder, f"{folder}/{INPUTS}")
-    return bool(recorded) and recorded.get(key) != run.policy_digest
+    if not recorded or (stage != REWRITE and run.experiment.loop.start_from == "base"):
+        return False
+    if recorded.get(key) not in (run.policy_digest, first.policy_digest):
+        return True
+    copied_from = recorded.get("rewrite", {}).get("solved_in") if stage == REWRITE else None
+    return copied_from is not None and copied_from != rewrite_inputs(run)["rewrite"].get("solved_in", copied_from)
 
 
-def next_round(first: Experiment, previous: Run, number: int) -> Run:
-    """Round `number` of a run: it lives in `round-N/` and starts from the model that the previous round trained."""
-    settings = first.run.model_copy(update={"output": join(first.run.output, round_name(number))})
-    return Run(previous.of_trained_model.experiment.model_copy(update={"run": settings}))
+def next_round(first: Run, previous: Run, number: int) -> tuple[Run, Run]:
+    """Round `number` of a run, in `round-N/`: the run that rewrites, and the run that scores, trains and evaluates.
+
+    The previous round's model always rewrites; it is also the one that is trained, unless `[loop] start_from` says that
+    each round trains the base. With `problems = "unsolved"`, what the rounds before solved is copied. The previous
+    round's rewrite folder holds that of all of them: the newest row of every problem.
+    """
+    loop, output = first.experiment.loop, first.experiment.run.output
+    changes: dict[str, Any] = {
+        "run": first.experiment.run.model_copy(update={"output": join(output, round_name(number))})
+    }
+    if loop.problems == "unsolved":
+        solved_in = absolute(join(previous.experiment.run.output, REWRITE))
+        changes["rewrite"] = first.experiment.rewrite.model_copy(update={"solved_in": solved_in})
+    sampler = Run(previous.of_trained_model.experiment.model_copy(update=changes))
+    if loop.start_from == "previous":
+        return sampler, sampler
+    # the base at the commit of round 1, and the date that this round's prompts get
+    policy = first.experiment.policy.model_copy(update={"date": previous.experiment.policy.date})
+    return sampler, Run(sampler.experiment.model_copy(update={"policy": policy}))

@@ -109,6 +109,8 @@ def origins_table(manifest: dict[str, Any]) -> Table:
 def rewriting_costs(manifest: dict[str, Any]) -> str:
     """The cost of a rewrite and the reasons of its attempts, in a few lines."""
     lines = [f"{manifest['attempts']:,} attempts, {manifest['generated_tokens']:,} tokens generated"]
+    if copied := manifest.get("copied"):
+        lines.append(f"{copied:,} problems copied from an earlier rewrite, which solved them")
     extra = {"redone": "repeated after an interruption", "speculative": "begun early and not needed"}
     others = {words: manifest.get(f"{kind}_attempts", 0) for kind, words in extra.items()}
     if any(others.values()):

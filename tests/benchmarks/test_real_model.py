@@ -67,7 +67,7 @@ def test_without_the_package_the_reason_says_how_to_get_it(monkeypatch: pytest.M
 @pytest.mark.skipif(smollm2.missing() is not None, reason=str(smollm2.missing()))
 def test_the_whole_job_on_twelve_problems(tmp_path: Path) -> None:
     assert DATA is not None
-    command = [sys.executable, real_model.__file__, "--problems", "12", "--heldout", "4"]
+    command = [sys.executable, real_model.__file__, "--problems", "12", "--heldout", "4", "--max-tokens", "96"]
     places = [
         "--data",
         str(DATA / "gsm8k_train.jsonl"),

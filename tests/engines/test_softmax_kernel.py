@@ -22,15 +22,16 @@ for vocabulary in (5, 1024, 3000):
     targets_T[0] = 0
     logprob_TV, gradient_TV = logits_TV.double().log_softmax(-1), torch.full_like(logits_TV, 7.0)
     before_TV = logits_TV.clone()
-    logprob_T, entropy_T = softmax_statistics(logits_TV, targets_T, gradient_TV)
+    logprob_T, entropy_T, concentration_T = softmax_statistics(logits_TV, targets_T, gradient_TV)
     assert logits_TV.equal(before_TV), "ranks are read from them afterwards"
     expected_TV = logprob_TV.exp()
-    entropy = torch.special.entr(expected_TV).sum(-1)
+    entropy, concentration = torch.special.entr(expected_TV).sum(-1), expected_TV.square().sum(-1)
     expected_TV[range(7), targets_T] -= 1
     logprob = logprob_TV.gather(1, targets_T[:, None])[:, 0]
     pairs = [(logprob_T, logprob), (entropy_T, entropy), (gradient_TV, expected_TV)]
+    pairs.append((concentration_T, concentration))
     errors += [(found - expected).abs().max().item() for found, expected in pairs]
-    alone_T, _ = softmax_statistics(logits_TV, targets_T, None)
+    alone_T, *_ = softmax_statistics(logits_TV, targets_T, None)
     assert alone_T.equal(logprob_T) and softmax_statistics(logits_TV[:0], targets_T[:0], None)[0].shape == (0,)
 print(json.dumps(errors))
 """
@@ -41,4 +42,4 @@ def test_the_kernel_equals_plain_pytorch_also_with_impossible_tokens() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout)
-    assert len(errors) == 9 and max(errors) < 5e-5
+    assert len(errors) == 12 and max(errors) < 5e-5

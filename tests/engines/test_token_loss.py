@@ -30,6 +30,7 @@ def _unchunked(
         inputs.response_N,
         inputs.progress,
         inputs.behavior_logprob_N,
+        logits_NV.detach().softmax(-1).square().sum(-1),
         inputs.teacher_logprob_N,
     )
     coefficient_N = make_loss(name).coefficient(stats)

@@ -76,6 +76,17 @@ def top_20_entropy(g: Given) -> Tensor:
     return torch.special.entr(top).sum(-1)
 
 
+def concentration(g: Given) -> Tensor:
+    return g.logits_TV.softmax(-1).square().sum(-1)
+
+
+def infosft(g: Given) -> Tensor:
+    """`infosft_normalized_loss` of the authors' repository (arXiv 2605.14967), before its division by the tokens."""
+    p = g.p.detach()
+    margin = torch.relu(1 - (p / (1 - p)).log() / math.log(0.93 / 0.07))
+    return -(p * margin * g.logp_T).sum()
+
+
 def k3(g: Given) -> Tensor:
     """Schulman's estimator of KL(p‖q), with the gradient of its bounded part stopped as a bounded ratio stops it."""
     inverse = (g.logq_T - g.logp_T).exp()
@@ -97,6 +108,10 @@ SOURCES: dict[str, Callable[[Given], Tensor]] = {
     "idft_v1": lambda g: -(g.p ** first_gamma(g) * g.logp_T).sum(),  # its first commit
     "eaft": lambda g: -((top_20_entropy(g) / math.log(20)).detach() * g.logp_T).sum(),  # arXiv 2601.02151
     "power": lambda g: ((1 - g.p**10) / 10).sum(),  # arXiv 2510.00526
+    "prift_prob": lambda g: -(g.logq_T.exp() * g.logp_T).sum(),  # arXiv 2606.09396
+    "infosft": infosft,
+    # arXiv 2602.11424: minus a q-logarithm of p whose order is detached
+    "deft": lambda g: -((g.p ** concentration(g).detach() - 1) / concentration(g).detach()).sum(),
     "is": importance_sampling,
     "opd": opd,
 }
@@ -114,8 +129,9 @@ def given(seed: int, progress: float) -> Given:
 
 
 def stats(g: Given) -> TokenStats:
-    given = g.logq_T, RESPONSES, g.progress, g.logb_T, g.log_teacher_T
-    return TokenStats(g.logp_T.detach(), g.entropy.detach(), top_20_entropy(g).detach(), *given)
+    of_policy = (tensor.detach() for tensor in (g.logp_T, g.entropy, top_20_entropy(g)))
+    before = g.logq_T, RESPONSES, g.progress, g.logb_T
+    return TokenStats(*of_policy, *before, concentration(g).detach(), g.log_teacher_T)
 
 
 def test_every_loss_of_the_config_has_a_coefficient_and_a_source() -> None:
@@ -148,7 +164,8 @@ def test_the_config_has_the_sources_hyper_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_no_tokens_have_no_coefficients(name: str) -> None:
     none = torch.zeros(0)
-    assert make_loss(name).coefficient(TokenStats(none, none, none, none, none.long(), 0.5, none, none)).shape == (0,)
+    stats = TokenStats(none, none, none, none, none.long(), 0.5, none, none, none)
+    assert make_loss(name).coefficient(stats).shape == (0,)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -156,7 +173,8 @@ def test_no_tokens_have_no_coefficients(name: str) -> None:
 def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, reference: float) -> None:
     one = torch.ones(1)
     before = reference * one
-    tokens = TokenStats(logprob * one, 0 * one, -1e-9 * one, before, one.long(), 1.0, before, before)
+    of_policy = logprob * one, 0 * one, -1e-9 * one
+    tokens = TokenStats(*of_policy, before, one.long(), 1.0, before, one, before)
     assert make_loss(name).coefficient(tokens).isfinite().all()
 
 
@@ -180,6 +198,11 @@ def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, referen
         ("trsft", {}, math.log(0.3), None, 1.0),
         ("power", {}, math.log(0.5), None, 0.5**10),
         ("power", {"k": 1.0}, math.log(0.5), None, 0.5),
+        ("prift_prob", {}, math.log(0.5), math.log(0.3), 0.3),
+        ("infosft", {}, math.log(0.5), None, 0.5),
+        ("infosft", {}, math.log(0.93), None, 0.0),
+        ("infosft", {}, 0.0, None, 0.0),
+        ("infosft", {"zero_at": 0.75}, math.log(0.25), None, 0.5),
         ("is", {}, math.log(0.5), math.log(0.4), 1.25),
         ("is", {}, math.log(0.5), math.log(0.1), 2.0),
         ("is", {"low": 0.5}, math.log(0.1), math.log(0.9), 0.5),

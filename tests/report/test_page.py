@@ -181,6 +181,9 @@ def test_rounds_are_shown_side_by_side(tmp_path: Path) -> None:
     write_run(str(tmp_path / "round-2"), trained=0.7)
     report_runs([str(tmp_path)])
     assert f"trained ({tmp_path}, round 2)" in page_of(str(tmp_path))
+    assert 'id="rounds"' in page_of(str(tmp_path))
+    report_runs([str(tmp_path / "round-2")])
+    assert 'id="rounds"' not in page_of(str(tmp_path / "round-2"))
 
 
 def test_a_run_in_progress_shows_its_results_so_far(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The report's figures against runs written by hand."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,23 @@ def test_histogram_counts_every_token_once(run: RunFolder) -> None:
     counts = tables.token_groups(run)["expert", "kept"].histogram
     assert counts.sum() == 2
     assert [EDGES[bin] for bin in np.flatnonzero(counts)] == [-20.0, -4.0], "the first bin holds −30 too"
+
+
+def test_a_round_next_to_others_has_the_figures_of_its_stages(tmp_path: Path) -> None:
+    run = open_rounds(write_run(str(tmp_path)))[0]
+    manifest = Folder.at(str(tmp_path)) / "rewrite"
+    manifest.write_json("manifest.json", manifest.read_json("manifest.json") | {"copied": 3})
+    assert tables.round_row(run, tables.gap_rows(tables.token_groups(run)), tables.problem_gaps(run)) == {
+        "name": str(tmp_path),
+        "kept": {"self": 2, "guided": 1, "expert": 1, "dropped": 0},
+        "copied": 3,
+        "gap": pytest.approx((2 * (-math.log(2) / 2 + 3.5) + 4.5 - math.log(2)) / 4),
+        "mean_logprob": pytest.approx((-4 * math.log(2) - 34) / 8),
+        "effective_sample_size": pytest.approx((4 + math.exp(-4)) ** 2 / (8 * (3 + math.exp(-8)))),
+        "generated": 5600,
+        "steps": 5,
+        "accuracies": {"arithmetic": 0.5},
+    }
 
 
 def test_benchmarks_have_intervals_and_a_shared_base_model_is_listed_once(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ together.
 import datetime
 import heapq
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -36,8 +37,10 @@ from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.model_location import model_path, naming_model
 from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
+from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.score.teacher import check_teacher_settings, check_vocabulary
+from ossft_ray.stages.train.mixing import check_mix, mix_inputs
 
 _NUM_SHOWN = 3  # problems, as the policy will see them
 _NUM_LOOKED_INTO = 100  # sources whose first row is read before anything else
@@ -49,6 +52,7 @@ class ShownProblem:
 
     problem: Problem
     prompt: str
+    num_tokens: int  # of the prompt
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     run = run if isinstance(run, Run) else Run(run)  # not pinned, because that writes the commit
     found = _Found(run)
     found.look(lambda: check_output(run.experiment.run.output))
-    found.look(lambda: _check_reachable(run.experiment.run.output))
+    found.look(lambda: _check_writable(run.experiment.run.output))
+    found.look(lambda: _check_training_rows(run.experiment))
     found.look(lambda: check_engine_settings(run.experiment.policy.engine))
     found.look(lambda: _check_loss(run.experiment))
     found.look(lambda: check_teacher_settings(run.experiment))
@@ -154,6 +159,7 @@ class _Found:
         if self.chat is not None and self.sources is not None and len(self.layouts) == len(self.sources):
             with self._noting():
                 sample, shown = self._screen(self.chat, counts, num_sampled)
+                _check_max_length(shown, self.experiment)
         if self.faults or self.chat is None:
             raise Faults.of(self.faults)
         return Findings(
@@ -194,7 +200,17 @@ class _Found:
 
 def _shown(problem: Problem, chat: Chat, experiment: Experiment) -> ShownProblem:
     prompt = chat.render(solve_prompt(problem.question, experiment.prompts.system, experiment.prompts.solve))
-    return ShownProblem(problem, str(chat.tokenizer.decode(prompt)))
+    return ShownProblem(problem, str(chat.tokenizer.decode(prompt)), len(prompt))
+
+
+def _check_max_length(shown: list[ShownProblem], experiment: Experiment) -> None:
+    """Refuse a length that not even the prompts of the first problems fit."""
+    limit, shortest = experiment.train.max_length, min((each.num_tokens for each in shown), default=0)
+    if shortest >= limit:
+        raise InputError(
+            f"[train] max_length: {limit} tokens leave nothing to train on, as the prompts of the first problems alone "
+            f"have {shortest} or more; raise it"
+        )
 
 
 def _is_on_hub(run: Run) -> bool:
@@ -211,11 +227,23 @@ def _dated(chat: Chat, experiment: Experiment) -> tuple[Chat, str | None]:
     return replace(chat, date=date or today), date or f"the day on which it begins ({today}, if that is today)"
 
 
-def _check_reachable(output: str) -> None:
+def _check_writable(output: str) -> None:
+    folder = Folder.at(output)
     try:
-        Folder.at(output).exists()
+        folder.exists()
+        if folder.local_path is not None:  # nothing is left behind, so that a look makes no run
+            found = next(parent for parent in (folder.local_path, *folder.local_path.parents) if parent.exists())
+            tempfile.TemporaryFile(dir=found).close()
     except OSError as error:
-        raise InputError(f"[run] output: {output} cannot be reached: {brief(error)}") from error
+        raise InputError(f"[run] output: {output} cannot be reached or written: {brief(error)}") from error
+
+
+def _check_training_rows(experiment: Experiment) -> None:
+    """Look for the rows of other runs and files that the run will train on."""
+    if experiment.train.examples is not None:
+        examples_folder(experiment)
+    check_mix(experiment.train)
+    mix_inputs(experiment.train.mix)
 
 
 def _check_loss(experiment: Experiment) -> None:

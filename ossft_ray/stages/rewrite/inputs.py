@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
+from ossft_ray.config import Rewrite
 from ossft_ray.run_folder.names import BEFORE, INPUTS, MANIFEST, PARTS
 from ossft_ray.run_folder.parts import move_part
 from ossft_ray.run_folder.resolved_run import Run
@@ -18,11 +20,15 @@ _SPEED_ONLY = """
 """
 _NUM_SAMPLES = ("rewrite.self_alignment.num_samples", "rewrite.guided_alignment.num_samples")
 _SOURCES = ("data.limit", "data.sources")
-_LATER_OPTIONS = ("behavior_logprobs",)  # older runs lack it; they can be resumed with it off
+_LATER_OPTIONS = ("behavior_logprobs", "solved_in")  # older runs lack them; they can be resumed with them off
 
 
 def rewrite_inputs(run: Run) -> dict[str, Any]:
-    """What the rows depend on; the stage's fingerprint is computed from it."""
+    """What the rows depend on; the stage's fingerprint is computed from it.
+
+    Raises:
+        InputError: an input cannot be used, such as `rewrite.solved_in`.
+    """
     experiment = run.experiment
     # trust_remote_code is a permission, not part of the model.
     policy = experiment.policy.model_dump(mode="json", exclude={"trust_remote_code"})
@@ -32,7 +38,7 @@ def rewrite_inputs(run: Run) -> dict[str, Any]:
     )
     if experiment.data.contamination == "drop":
         data["contamination"] = {"ngram": experiment.data.contamination_ngram, "benchmarks": run.benchmark_digests}
-    rewriting = experiment.rewrite.model_dump(mode="json")
+    rewriting = experiment.rewrite.model_dump(mode="json") | {"solved_in": _solved_fingerprint(experiment.rewrite)}
     return {
         "run": {"seed": experiment.run.seed},
         "policy": policy,
@@ -42,6 +48,19 @@ def rewrite_inputs(run: Run) -> dict[str, Any]:
         "rewrite": {key: value for key, value in rewriting.items() if value or key not in _LATER_OPTIONS},
         "verify": verify_inputs(experiment.verify),
     }
+
+
+def _solved_fingerprint(settings: Rewrite) -> str | None:
+    """That of the rewrite whose solved problems are copied."""
+    if settings.solved_in is None:
+        return None
+    folder = Folder.at(settings.solved_in)
+    if not folder.exists(MANIFEST):
+        raise InputError(
+            f"[rewrite] solved_in: {folder.path} holds no complete examples (no {MANIFEST}); "
+            "name a finished run's rewrite folder"
+        )
+    return str(folder.read_json(MANIFEST)["fingerprint"])
 
 
 def is_extension(key: str, old: Any, new: Any) -> bool:

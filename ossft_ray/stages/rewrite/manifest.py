@@ -1,7 +1,7 @@
 """The figures of a rewrite: the counts of each part, and the manifest that sums them up."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from ossft_ray.common.types import ORIGINS, Problem, RewriteResult, Stage
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
 from ossft_ray.method.acceptance import Verify, compare_answers
 from ossft_ray.method.suspects import find_suspect
-from ossft_ray.run_folder.parts import counts_of_parts
+from ossft_ray.run_folder.parts import Row, counts_of_parts
 from ossft_ray.run_folder.sessions import session_phases
 from ossft_ray.stages.rewrite.attempt_log import EXTRA_WORK
 from ossft_ray.stages.rewrite.ingest import InputManifest
@@ -24,10 +24,12 @@ async def part_counts(
     results: list[tuple[Problem, RewriteResult]],
     prompt_tokens: Callable[[Problem, Stage], Awaitable[int]],
     verify: Verify,
+    copied: Iterable[list[Row]] = (),
 ) -> dict[str, Any]:
     """The counts of a part: kept work (`attempts`, `generated_tokens`, `prompt_tokens`), reasons and suspects.
 
-    `verify` is asked whether two answers that were read from responses are equal.
+    `verify` is asked whether two answers that were read from responses are equal. `copied` has the rows of each problem
+    that an earlier rewrite solved, which cost no work here.
     """
 
     async def is_same(problem: Problem, answer: str, other: str) -> bool:
@@ -36,6 +38,9 @@ async def part_counts(
     counts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"self": Counter(), "guided": Counter()}
     suspects = []
+    for rows in copied:
+        counts.update([rows[0]["origin"]])
+        counts.update(examples=len(rows), copied=1)
     for problem, result in results:
         counts.update([result.origin or "dropped"])
         num_examples = 1 if result.origin == "expert" else len(result.kept)
@@ -70,7 +75,7 @@ def manifest_figures(folder: Folder, input_manifest: InputManifest) -> dict[str,
         **{name: value for name, value in asdict(input_manifest).items() if name not in _NOT_SHOWN},
         "suspects": suspects,
         "origins": {origin: totals[origin] for origin in ORIGINS},
-        **{name: totals[name] for name in ("dropped", "examples", "answers_appended", *_WORK, *EXTRA_WORK)},
+        **{name: totals[name] for name in ("dropped", "examples", "copied", "answers_appended", *_WORK, *EXTRA_WORK)},
         "reasons": {stage: dict(by_reason.most_common()) for stage, by_reason in reasons.items()},
         "verifier_timeouts": sum(by_reason["timeout"] for by_reason in reasons.values()),
         "hosts": dict(hosts),

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections import Counter
+from functools import cached_property
 from typing import Any
 
 from ossft_ray.common.prompt_templates import Message
@@ -13,11 +14,12 @@ from ossft_ray.distributed.rollout_worker import RolloutWorker
 from ossft_ray.engines.vllm_policy import Sampling
 from ossft_ray.method.rewriting import derive_seed, rewrite_problem, stage_prompt, stage_settings
 from ossft_ray.run_folder.names import PROBLEMS, REWRITE
-from ossft_ray.run_folder.parts import write_part
+from ossft_ray.run_folder.parts import Row, write_part
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
 from ossft_ray.stages.rewrite.manifest import part_counts
 from ossft_ray.stages.rewrite.regrading import regrade
 from ossft_ray.stages.rewrite.rows import part_rows
+from ossft_ray.stages.rewrite.solved import SolvedProblems
 
 
 class RewriteWorker(RolloutWorker):
@@ -27,27 +29,43 @@ class RewriteWorker(RolloutWorker):
         super().__init__(**keywords)
         self.folder = Folder.at(self.experiment.run.output) / REWRITE
 
+    @cached_property
+    def solved(self) -> SolvedProblems | None:
+        folder = self.experiment.rewrite.solved_in
+        return SolvedProblems(Folder.at(folder)) if folder else None
+
     def keeps_logprobs(self) -> bool:
         return self.experiment.rewrite.behavior_logprobs
 
     async def process(self, part: str) -> None:
         started = time.time()
         problems, log = await asyncio.to_thread(self.read, part)
+        copied = await asyncio.to_thread(self.solved.rows, problems) if self.solved else {}
         progress = self.progress[part] = Counter()
-        results = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in problems))
-        counts = await part_counts(results, self.prompt_tokens, self.verify)
+        for rows in copied.values():
+            progress.update(["problems", rows[0]["origin"]])
+        unsolved = [problem for problem in problems if problem.problem_id not in copied]
+        results = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in unsolved))
+        counts = await part_counts(results, self.prompt_tokens, self.verify, copied.values())
         counts |= log.extra_work([(each.problem_id, made) for each, result in results for made in result.attempts])
         counts |= {"host": socket.gethostname(), "started": started, "ended": time.time()}
-        await asyncio.to_thread(self.write, part, results, counts)  # other parts are being worked on
+        await asyncio.to_thread(self.write, part, results, copied, counts)  # other parts are being worked on
         await asyncio.to_thread(log.delete)
 
     def read(self, part: str) -> tuple[list[Problem], AttemptLog]:
         problems = [Problem(**row) for row in (self.folder / PROBLEMS).read_table(part).to_pylist()]
         return problems, AttemptLog(self.folder, part, self.worker_id, self.experiment.rewrite.keep_attempts)
 
-    def write(self, part: str, results: list[tuple[Problem, RewriteResult]], counts: dict[str, Any]) -> None:
+    def write(
+        self,
+        part: str,
+        results: list[tuple[Problem, RewriteResult]],
+        copied: dict[str, list[Row]],
+        counts: dict[str, Any],
+    ) -> None:
         """Write the part's rows."""
         examples, dropped, appended = part_rows(results, self.chat, self.experiment)
+        examples += [row for rows in copied.values() for row in rows]
         write_part(self.folder, part, examples, dropped, counts | {"answers_appended": appended})
 
     async def rewrite(self, problem: Problem, log: AttemptLog, progress: Counter[str]) -> tuple[Problem, RewriteResult]:

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.schema import EXAMPLE_SCHEMA
 from ossft_ray.common.storage import Folder
-from ossft_ray.config import Experiment, Mix
+from ossft_ray.config import Experiment, Mix, Train
 from ossft_ray.data.chats import UnusableRow, read_turns
 from ossft_ray.data.records import file_digest, find_files, is_known_kind, read_records
 from ossft_ray.engines.training.batches import TokenizedExample
@@ -65,15 +65,23 @@ def read_mix(chat: Chat, experiment: Experiment, own_tokens: int, held_out: set[
     Raises:
         InputError: the loss needs scores, which these rows do not have, or no row of a source can be used.
     """
-    settings = experiment.train
+    check_mix(experiment.train)
+    return [
+        _read_source(f"mix_{number}", mix.examples, round(mix.weight * own_tokens), chat, experiment, held_out)
+        for number, mix in enumerate(experiment.train.mix, 1)
+    ]
+
+
+def check_mix(settings: Train) -> None:
+    """Refuse a loss that mixed rows lack the scores for.
+
+    Raises:
+        InputError: the loss needs scores.
+    """
     if settings.mix and settings.loss in LOSSES_FROM_SCORES:
         raise InputError(
             f'train.mix: mixed rows have no scores, which train.loss = "{settings.loss}" needs; choose another loss'
         )
-    return [
-        _read_source(f"mix_{number}", mix.examples, round(mix.weight * own_tokens), chat, experiment, held_out)
-        for number, mix in enumerate(settings.mix, 1)
-    ]
 
 
 def _read_source(

@@ -12,7 +12,7 @@ from ossft_ray.run_folder.stage_folder import changed_inputs
 from ossft_ray.stages.score.stage import score_inputs
 from ossft_ray.stages.train.selection import FROM_SCORES
 
-LOSSES_FROM_SCORES = ("iw_sft", "dft_k3", "opd")  # psft refreshes its reference while it trains
+LOSSES_FROM_SCORES = ("iw_sft", "dft_k3", "prift_prob", "opd")  # psft refreshes its reference while it trains
 
 CORRECT, WRONG = "correct", "wrong"  # sources of attempts, in the metrics
 

@@ -69,6 +69,7 @@ def train_plainly(settings: Train, seed: int, examples: Examples) -> list[dict[s
                     torch.zeros(len(logprob_T), dtype=torch.long),
                     step / total,
                     behavior_T,
+                    logprob_TV.exp().square().sum(-1),
                     teacher_T,
                 )
                 coefficient_T = loss_of(stats)

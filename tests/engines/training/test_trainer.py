@@ -45,6 +45,9 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 2, **PACKED, "offload": "optimizer", "loss": "trsft"},
         {"zero_stage": 0, **PACKED, "lora": ADAPTERS, "loss": "dft"},
         {"zero_stage": 2, **PADDED, "loss": "dft", "weigh": "problems"},
+        {"zero_stage": 2, **PACKED, "loss": "prift_prob"},
+        {"zero_stage": 2, **TINY, "loss": "infosft"},
+        {"zero_stage": 0, **PADDED, "loss": "deft"},
     ],
     2: [
         {"zero_stage": 0, **PADDED},

@@ -9,6 +9,7 @@ import pytest
 
 from ossft_ray.cli import main
 from ossft_ray.common.errors import InputError
+from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, Score, resolve
 from ossft_ray.distributed import resources
 from ossft_ray.distributed.resources import with_zero_stage
@@ -182,6 +183,9 @@ def test_a_loss_whose_inputs_rewriting_will_not_record_is_refused(
     tmp_path: Path, rewrite: dict[str, object], examples: str | None, is_refused: bool
 ) -> None:
     plain = experiment_on(tmp_path)
+    if examples is not None:
+        examples = str(tmp_path / examples)
+        Folder.at(examples).write_json("manifest.json", {})
     settings = plain.model_copy(
         update={
             "train": plain.train.model_copy(update={"loss": "is", "examples": examples}),
@@ -193,6 +197,34 @@ def test_a_loss_whose_inputs_rewriting_will_not_record_is_refused(
             check(settings)
     else:
         assert check(settings).counts.problems == 3
+
+
+@pytest.mark.parametrize(
+    "overrides, fault",
+    [
+        (["run.output=x.jsonl"], r"[run] output: x.jsonl cannot be reached or written: "),
+        (["run.output=/proc/none/run"], r"[run] output: /proc/none/run cannot be reached or written: "),
+        (["train.examples=none"], "none: no complete examples (no manifest.json); [train] examples must be a finished"),
+        (['train.mix=[{examples="none", weight=1}]'], "none"),
+        (['train.mix=[{examples="x.jsonl", weight=1}]', "train.loss=iw_sft"], "train.mix: mixed rows have no scores"),
+        (["train.max_length=5"], "[train] max_length: 5 tokens leave nothing to train on, as the prompts"),
+    ],
+)
+def test_what_would_end_the_run_later_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overrides: list[str],
+    fault: str,
+) -> None:
+    experiment_on(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = ["policy.model=playground", "data.path=x.jsonl", "evaluate.benchmarks=[]", *overrides]
+    before = sorted(tmp_path.iterdir())
+    assert run_check(monkeypatch, *settings) == 2
+    written = capsys.readouterr()
+    assert fault in written.err + written.out
+    assert "Traceback" not in written.err and sorted(tmp_path.iterdir()) == before
 
 
 def test_a_loss_without_the_teacher_that_it_needs_is_refused(tmp_path: Path) -> None:
