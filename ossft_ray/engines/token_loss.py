@@ -60,9 +60,8 @@ class LossInputs:
             for tensor_N in (self.reference_logprob_N, self.behavior_logprob_N, self.teacher_logprob_N)
         )
         response_T = None if self.response_N is None else self.response_N[chunk]
-        of_policy = logprob_T, entropy_T, top_entropy_T
         given = reference_T, response_T, self.progress, behavior_T, concentration_T, teacher_T
-        return TokenStats(*of_policy, *given)
+        return TokenStats(logprob_T, entropy_T, top_entropy_T, *given)
 
 
 class TokenLosses(NamedTuple):
