@@ -453,8 +453,8 @@ class Train(Section):
             others = [name for name in ("examples", "mix") if getattr(self, name)]
             if others or self.select != "all":
                 raise ValueError(
-                    f'loss = "opd" trains on the attempts of this run that `ossft score` scored, not on examples: '
-                    f"leave out {others[0] if others else 'select'}"
+                    'loss = "opd" trains on the scored attempts of this run, not on examples: leave out '
+                    + (others[0] if others else "select")
                 )
         if self.keep == "best" and not self.holdout:
             raise ValueError('keep = "best" needs problems to measure on: set holdout, for example to 0.02')

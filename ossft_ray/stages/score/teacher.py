@@ -68,12 +68,12 @@ def check_vocabulary(run: Run) -> None:
     """
     if run.teacher is None or run.teacher is run:
         return
+    policy, teacher = run.experiment.policy.model, run.experiment.score.teacher
     ours, theirs = (each.chat.tokenizer.get_vocab() for each in (run, run.teacher))
     if different := sorted(text for text, token in ours.items() if theirs.get(text) != token):
         raise InputError(
-            f"[score] teacher: {run.experiment.score.teacher} has another vocabulary than "
-            f"{run.experiment.policy.model} ({len(different):,} of {len(ours):,} tokens differ, such as "
-            f"{different[0]!r}); choose a model with the policy's tokenizer"
+            f"[score] teacher: {teacher} has another vocabulary than {policy} ({len(different):,} of {len(ours):,} "
+            f"tokens differ, such as {different[0]!r}); choose a model with the policy's tokenizer"
         )
 
 

@@ -153,7 +153,9 @@ def test_a_teacher_without_attempts_is_refused(section: str, changes: Row, messa
     ],
 )
 def test_opd_takes_no_examples(settings: Row, named: str) -> None:
-    with pytest.raises(InputError, match=rf"loss = \"opd\" trains on the attempts of this run .* leave out {named}$"):
+    with pytest.raises(
+        InputError, match=rf"loss = \"opd\" trains on the scored attempts of this run, .* leave out {named}$"
+    ):
         experiment(Path("unused"), **settings)
 
 
