@@ -105,8 +105,8 @@ def render_page(figures: dict[str, Any], num_problems: int) -> str:
     lines = [
         "# A real model on real problems",
         "",
-        f"`python benchmarks/real_model.py --problems {num_problems} --heldout {num_heldout}`: SmolLM2-135M-Instruct on "
-        "GSM8K, on CPUs. How the guided rows read is in [guided rows](../../docs/guided_rows.md).",
+        f"`python benchmarks/real_model.py --problems {num_problems} --heldout {num_heldout}`: SmolLM2-135M-Instruct "
+        "on GSM8K, on CPUs. How the guided rows read is in [guided rows](../../docs/guided_rows.md).",
         "",
         f"- kept solutions: {origins}; {rewriting['answers_appended']} experts' answers put into a box",
         *(
