@@ -40,6 +40,7 @@ from ossft_ray.common.prompt_templates import (
     TEMPLATES,
 )
 from ossft_ray.common.secrets import HINT, find_secret
+from ossft_ray.tasks import DEFAULT_TASK, read_task, with_task
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -91,6 +92,10 @@ class Section(BaseModel):
 class RunSettings(Section):
     output: str = Field("runs/first", min_length=1, description="The run's folder: a path or an object-store URI.")
     seed: int = Field(0, ge=0, description="Every random choice derives from it.")
+    task: str = Field(
+        DEFAULT_TASK,
+        description="`math`, `choice`, `quantity` or a .toml file: defaults of [prompts] and [verify].",
+    )
 
 
 class Policy(Section):
@@ -512,16 +517,22 @@ def load_verify(path: str | Path | None, overrides: Sequence[str] = ()) -> Verif
     settings = _read_settings(path, overrides)
     if other := next((text for text in overrides if not text.strip().startswith("verify.")), None):
         raise InputError(f"--set {other}: only keys of [verify] matter here, such as verify.kind=number")
-    verify = {"verify": settings.get("verify", {})}
+    verify = {name: settings[name] for name in ("run", "verify") if name in settings}
     return resolve({"policy": {"model": "any"}, "data": {"path": "any"}, **verify}, str(path or "--set")).verify
 
 
-def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experiment:
+def resolve(settings: dict[str, Any], source: str = "the experiment", *, apply_task: bool = True) -> Experiment:
     """Validate plain settings into an `Experiment`.
 
+    Without `apply_task`, the settings are those of a resolved experiment, which hold the task's already.
+
     Raises:
-        InputError: a key is faulty (the message names the first one and counts the others), or holds a secret.
+        InputError: a key is faulty (the message names the first one and counts the others), or holds a secret; or the
+            task cannot be used.
     """
+    run = settings.get("run")
+    if apply_task and isinstance(run, dict) and isinstance(name := run.get("task"), str):
+        settings, source = with_task(settings, read_task(name)), f"{source} with the task {name}"
     if (key := find_secret(settings)) is not None:
         raise InputError(f"{source}: '{key}' holds a secret, which would be written into files and logs; {HINT}")
     try:
