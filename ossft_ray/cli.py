@@ -283,7 +283,7 @@ def selftest(install: bool) -> None:
 @ossft.command()
 @click.argument("file", metavar="FILE")
 @click.option("--output", metavar="FILE", help="Where to write; the suffix chooses JSONL or Parquet.")
-@click.option("--kind", metavar="KIND", help="math, choice, number, text, python, or your own.  [default: math]")
+@click.option("--kind", metavar="KIND", help="math, choice, number, text, judge, python, or your own.  [default: math]")
 @click.option("--answer-column", "answer", default="answer", show_default=True, metavar="NAME", help="Gold answers.")
 @click.option("--response-column", "response", default="response", show_default=True, metavar="NAME", help="Responses.")
 @click.option("--question-column", "question", default="question", metavar="NAME", help="Questions; optional.")

@@ -94,7 +94,7 @@ class RunSettings(Section):
     seed: int = Field(0, ge=0, description="Every random choice derives from it.")
     task: str = Field(
         DEFAULT_TASK,
-        description="`math`, `choice`, `quantity` or a .toml file: defaults of [prompts] and [verify].",
+        description="`math`, `choice`, `quantity`, `open` or a .toml file: defaults of [prompts] and [verify].",
     )
 
 
@@ -125,6 +125,7 @@ class Columns(Section):
     expert_solution: str = Field("solution", description="Column of expert solutions.")
     messages: str = Field("messages", description="Column of chats, for files without a question column.")
     verifier: str = Field("verifier", description="Column of each row's kind of verifier; else `verify.kind`.")
+    tools: str = Field("tools", description="Column of the tools that the chat template describes to the policy.")
 
 
 class Data(Section):
@@ -256,7 +257,7 @@ class VerifyPython(Section):
 
 
 class Verify(Section):
-    kind: str = Field("math", description="`math`, `choice`, `number`, `text`, `python`, or another package's kind.")
+    kind: str = Field("math", description="`math`, `choice`, `number`, `text`, `judge`, `python`, or another package's.")
     timeout_seconds: PositiveFloat = Field(5.0, description="Processor time allowed for one verdict.")
     memory_mib: PositiveInt = Field(1024, description="Memory allowed for one verdict.")
     num_workers: PositiveInt = Field(2, description="Verifier processes for each policy.")

@@ -14,6 +14,8 @@ from ossft_ray.data.contamination import benchmark_digests
 from ossft_ray.data.problems import source_digests
 from ossft_ray.engines.installation import check_media
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
+from ossft_ray.verification.kinds.judge import KIND as JUDGE
+from ossft_ray.verification.kinds.judge import judge_prompt
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.model_location import model_digest, naming_model
 from ossft_ray.policy.templates import check_system, check_template
@@ -88,6 +90,8 @@ class Run:
         longest_prompt = max(len(self.chat.render(prompt)) for prompt in empty_prompts) + 2 * longest_problem
         sampled = (settings.self_alignment, settings.guided_alignment, evaluate)
         length = longest_prompt + max(stage.max_tokens for stage in sampled)
+        if self.experiment.verify.kind == JUDGE:  # which reads the response, next to the question and the answer
+            length += len(self.chat.render(judge_prompt("", "", ""))) + longest_problem
         return min(self.chat.context_length, 1 << (length - 1).bit_length())
 
     @cached_property
@@ -129,4 +133,5 @@ class Run:
 
 def num_bytes(problem: Problem) -> int:
     """The size of the texts that a prompt may show."""
-    return len(problem.question.encode()) + len((problem.expert_solution or "").encode())
+    texts = problem.question, problem.expert_solution or "", problem.conversation or ""
+    return sum(len(text.encode()) for text in texts)
