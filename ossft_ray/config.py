@@ -509,17 +509,18 @@ def load_experiment(path: str | Path | None, overrides: Sequence[str] = ()) -> E
     return resolve(_read_settings(path, overrides), source=str(path) if path is not None else "the experiment")
 
 
-def load_verify(path: str | Path | None, overrides: Sequence[str] = ()) -> Verify:
-    """Read only the `[verify]` section of an experiment file, for grading a file of answers.
+def load_verify(path: str | Path | None, overrides: Sequence[str] = ()) -> tuple[Verify, Policy | None]:
+    """Read only the `[verify]` section of an experiment file, for grading a file of answers, and the `[policy]` if any.
 
     Raises:
         InputError: as `load_experiment`; or an override is of another section.
     """
     settings = _read_settings(path, overrides)
-    if other := next((text for text in overrides if not text.strip().startswith("verify.")), None):
-        raise InputError(f"--set {other}: only keys of [verify] matter here, such as verify.kind=number")
-    verify = {name: settings[name] for name in ("run", "verify") if name in settings}
-    return resolve({"policy": {"model": "any"}, "data": {"path": "any"}, **verify}, str(path or "--set")).verify
+    if other := next((text for text in overrides if not text.strip().startswith(("verify.", "policy."))), None):
+        raise InputError(f"--set {other}: only keys of [verify] and [policy] matter here, such as verify.kind=number")
+    given = {name: settings[name] for name in ("run", "verify", "policy") if name in settings}
+    found = resolve({"policy": {"model": "any"}, "data": {"path": "any"}, **given}, str(path or "--set"))
+    return found.verify, found.policy if "policy" in given else None
 
 
 def resolve(settings: dict[str, Any], source: str = "the experiment", *, apply_task: bool = True) -> Experiment:

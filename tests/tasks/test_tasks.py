@@ -51,7 +51,7 @@ def test_own_settings_win_over_those_of_the_task(own: dict[str, Any], expected: 
 def test_grading_a_file_uses_the_task_too(tmp_path: Path) -> None:
     config = tmp_path / "experiment.toml"
     config.write_text('[run]\ntask = "quantity"\n')
-    assert load_verify(config).number.relative_tolerance == read_task("quantity")["verify"]["number"]["relative_tolerance"]
+    assert load_verify(config)[0].number.relative_tolerance == read_task("quantity")["verify"]["number"]["relative_tolerance"]
 
 
 @pytest.mark.parametrize(
