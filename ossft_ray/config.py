@@ -257,7 +257,9 @@ class VerifyPython(Section):
 
 
 class Verify(Section):
-    kind: str = Field("math", description="`math`, `choice`, `number`, `text`, `judge`, `python`, or another package's.")
+    kind: str = Field(
+        "math", description="`math`, `choice`, `number`, `text`, `judge`, `python`, or another package's."
+    )
     timeout_seconds: PositiveFloat = Field(5.0, description="Processor time allowed for one verdict.")
     memory_mib: PositiveInt = Field(1024, description="Memory allowed for one verdict.")
     num_workers: PositiveInt = Field(2, description="Verifier processes for each policy.")

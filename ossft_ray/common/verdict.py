@@ -27,7 +27,14 @@ NO_DERIVATION: Final = "no_derivation"  # its answer follows from nothing in it
 CONTRADICTION: Final = "contradiction"  # it announces another answer as well
 PROMPT_TOO_LONG: Final = "prompt_too_long"
 
-NO_VERDICT: Final = (TOO_COMPLEX, TIMEOUT, MEMORY, CRASHED, UNJUDGED, VERIFIER_ERROR)  # it is unknown whether it is right
+NO_VERDICT: Final = (
+    TOO_COMPLEX,
+    TIMEOUT,
+    MEMORY,
+    CRASHED,
+    UNJUDGED,
+    VERIFIER_ERROR,
+)  # it is unknown whether it is right
 NEVER_GRADED: Final = (TRUNCATED, REPETITION, PROMPT_TOO_LONG)  # they hold whatever the gold answer is
 UNSOUND: Final = (MENTIONS_REFERENCE, COPIES_REFERENCE, CONTAINS_REFERENCE, WRONG_STEP, NO_DERIVATION, CONTRADICTION)
 """The answer is right, but the response is no sound re-solving."""

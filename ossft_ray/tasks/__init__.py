@@ -34,7 +34,9 @@ def read_task(name: str) -> dict[str, dict[str, Any]]:
         raise InputError(f"[run] task: {name}: {reason}") from error
     for key, value in tables.items():
         if key not in _TABLES or not isinstance(value, dict):
-            raise InputError(f"[run] task: {name}: '{key}' does not belong here; a task has [prompts] and [verify] only")
+            raise InputError(
+                f"[run] task: {name}: '{key}' does not belong here; a task has [prompts] and [verify] only"
+            )
     return tables
 
 

@@ -77,7 +77,11 @@ def read(row: dict[str, Any], **columns: str) -> ProblemTexts:
         ({"query": "1+1?", "response": BOX, "type": "t", "original_question": "?"}, {}, ProblemTexts("1+1?", BOX, "2")),
         ({"system_prompt": "s", "question": "1+1?", "response": BOX}, {}, ProblemTexts("1+1?", BOX, "2")),
         ({"prompt": "1+1?", "completion": BOX}, {}, ProblemTexts("1+1?", BOX, "2")),
-        ({"prompt": [SYSTEM, USER], "completion": [ASSISTANT], "origin": "self"}, {}, ProblemTexts("1+1?", BOX, "2", THINKING)),
+        (
+            {"prompt": [SYSTEM, USER], "completion": [ASSISTANT], "origin": "self"},
+            {},
+            ProblemTexts("1+1?", BOX, "2", THINKING),
+        ),
         ({"input": "1+1?", "output": BOX, "expected_answer": "3"}, {}, ProblemTexts("1+1?", BOX, "3")),
         # our own names
         ({"question": "1+1?", "expert_solution": "add", "answer": "2"}, {}, ProblemTexts("1+1?", "add", "2")),

@@ -64,9 +64,7 @@ class Worker(RolloutWorker):
 @pytest.mark.parametrize(
     "kind, verifier, reason", [("judge", "", "correct"), ("math", "judge", "correct"), ("judge", "math", "wrong")]
 )
-def test_the_kind_decides_who_grades(
-    kind: str, verifier: str, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kind_decides_who_grades(kind: str, verifier: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "num_engines", 0)
     monkeypatch.setattr("ossft_ray.distributed.rollout_worker.current_processes", lambda: None)
 

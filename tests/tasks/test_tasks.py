@@ -1,4 +1,4 @@
-"""Tasks: defaults under an experiment's own settings; and the worked examples, whose solutions their verifiers accept."""
+"""Tasks: defaults under an experiment's own settings; and worked examples, whose solutions their verifiers accept."""
 
 from contextlib import closing
 from pathlib import Path
@@ -39,7 +39,9 @@ def test_mathematics_is_the_task_of_an_experiment_without_one() -> None:
         ({"prompts": {"template": "qwen-boxed"}}, (TEMPLATES["qwen-boxed"].system, "number", 0.25, 1.5)),
     ],
 )
-def test_own_settings_win_over_those_of_the_task(own: dict[str, Any], expected: tuple[Any, ...], tmp_path: Path) -> None:
+def test_own_settings_win_over_those_of_the_task(
+    own: dict[str, Any], expected: tuple[Any, ...], tmp_path: Path
+) -> None:
     file = tmp_path / "mine.toml"
     numbers = "number = { relative_tolerance = 0.25, absolute_tolerance = 1.5 }"
     file.write_text(f'[prompts]\nsystem = "letter"\n[verify]\nkind = "number"\n{numbers}\n')
@@ -51,7 +53,10 @@ def test_own_settings_win_over_those_of_the_task(own: dict[str, Any], expected: 
 def test_grading_a_file_uses_the_task_too(tmp_path: Path) -> None:
     config = tmp_path / "experiment.toml"
     config.write_text('[run]\ntask = "quantity"\n')
-    assert load_verify(config)[0].number.relative_tolerance == read_task("quantity")["verify"]["number"]["relative_tolerance"]
+    assert (
+        load_verify(config)[0].number.relative_tolerance
+        == read_task("quantity")["verify"]["number"]["relative_tolerance"]
+    )
 
 
 @pytest.mark.parametrize(

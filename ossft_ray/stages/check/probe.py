@@ -62,7 +62,7 @@ def probe(
             "another run; leave the key out for the probe"
         )
     small = probe_experiment(experiment)
-    rows = [json.dumps(_row(problem)) + "\n" for problem in findings.sample]
+    rows = [json.dumps(sample_row(problem)) + "\n" for problem in findings.sample]
     try:
         folder.write_bytes(_PROBLEMS, "".join(rows).encode())
     except OSError as error:
@@ -96,7 +96,7 @@ def probe_experiment(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update=sections)
 
 
-def _row(problem: Problem) -> dict[str, Any]:
+def sample_row(problem: Problem) -> dict[str, Any]:
     """A problem as a row of the sample's file."""
     asked = {}
     if problem.conversation:

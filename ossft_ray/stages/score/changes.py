@@ -11,7 +11,16 @@ from ossft_ray.run_folder.parts import read_counts
 from ossft_ray.run_folder.reader import columns, read_columns
 
 EXAMPLES = "examples"  # in the counts of a part of scores: the digest of its examples
-_SCORED = ("problem_id", "origin", "prompt", "conversation", "response", "response_token_ids", "expert_solution", "policy")
+_SCORED = (
+    "problem_id",
+    "origin",
+    "prompt",
+    "conversation",
+    "response",
+    "response_token_ids",
+    "expert_solution",
+    "policy",
+)
 
 
 def examples_digest(rows: list[dict[str, Any]]) -> str:

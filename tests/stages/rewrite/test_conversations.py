@@ -17,12 +17,14 @@ from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
 from ossft_ray.method.rewriting import stage_prompt
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.example_tokens import encode_example
+from ossft_ray.stages.check.probe import sample_row
 from ossft_ray.stages.rewrite.rows import example_rows
 
 # As in Qwen's template, tools and calls are JSON.
 TEMPLATE = """{% if tools %}<|im_start|>tools {{ tools | tojson }}<|im_end|>{% endif %}\
 {% for m in messages %}{% if m.role == 'critic' %}{{ raise_exception('no critics') }}{% endif %}\
-<|im_start|>{{ m.role }} {{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}<|im_end|>{% endfor %}\
+<|im_start|>{{ m.role }} {{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}<|im_end|>\
+{% endfor %}\
 {% if add_generation_prompt %}<|im_start|>assistant {% endif %}"""
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "adds <|im_end|>", "parameters": {}}}]
 CALL = [{"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": 2}}}]
@@ -39,14 +41,16 @@ Screen = Callable[..., tuple[Experiment, Chat, list[UsableProblem | Rejection]]]
 def screen(tmp_path: Path) -> Screen:
     """The experiment, its chat and what becomes of rows, with prompts of four short texts."""
 
-    def screened(*rows: dict[str, Any], template: str = TEMPLATE, **prompts: str) -> Any:
+    def screened(
+        *rows: dict[str, Any], template: str = TEMPLATE, columns: dict[str, str] | None = None, **prompts: str
+    ) -> Any:
         path = tmp_path / "chats.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         texts = {"system": "", "solve": "{question}", "guided": "{question} GUIDE {expert_solution}", **prompts}
         experiment = resolve(
             {
                 "policy": {"model": "playground", "chat_template": template},
-                "data": {"path": str(path), "contamination": "ignore", "bad_golds": "ignore"},
+                "data": {"path": str(path), "contamination": "ignore", "bad_golds": "ignore", "columns": columns or {}},
                 "prompts": texts,
             }
         )
@@ -62,7 +66,7 @@ def screen(tmp_path: Path) -> Screen:
     [
         ({"messages": [QUESTION, SOLUTION]}, "", "user 1+2?|assistant "),
         ({"messages": [SYSTEM, QUESTION, SOLUTION]}, "", "system You are brief.|user 1+2?|assistant "),
-        ({"messages": [SYSTEM, QUESTION, SOLUTION]}, "Box it.", "system You are brief.\n\nBox it.|user 1+2?|assistant "),
+        ({"messages": [SYSTEM, QUESTION, SOLUTION]}, "Box.", "system You are brief.\n\nBox.|user 1+2?|assistant "),
         ({"messages": [SYSTEM, QUESTION, SOLUTION]}, "brief", "system You are brief.|user 1+2?|assistant "),
         ({"messages": [*EARLIER, QUESTION, SOLUTION]}, "", "user 1+1?|assistant 2|user 1+2?|assistant "),
         ({"messages": [*EARLIER, QUESTION, SOLUTION]}, "S", "system S|user 1+1?|assistant 2|user 1+2?|assistant "),
@@ -72,7 +76,11 @@ def screen(tmp_path: Path) -> Screen:
             "S",
             f"tools {json.dumps(TOOLS)}|system S|user 1+2?|assistant {json.dumps(CALL)}|tool 3|assistant ",
         ),
-        ({"messages": [QUESTION, SOLUTION], "tools": json.dumps(TOOLS)}, "", f"tools {json.dumps(TOOLS)}|user 1+2?|assistant "),
+        (
+            {"messages": [QUESTION, SOLUTION], "tools": json.dumps(TOOLS)},
+            "",
+            f"tools {json.dumps(TOOLS)}|user 1+2?|assistant ",
+        ),
     ],
 )  # fmt: skip
 def test_a_conversation_is_sampled_and_trained_on_whole(
@@ -86,7 +94,9 @@ def test_a_conversation_is_sampled_and_trained_on_whole(
     sampled = chat.render(stage_prompt("self", problem, experiment.rewrite, experiment.prompts))
     text = chat.tokenizer.decode(sampled).replace("<|im_end|><|im_start|>", "|").removeprefix("<|im_start|>")
     assert text == rendered
-    assert sampled.count(chat.end_of_turn_id) == rendered.replace("<|im_end|>", "").count("|"), "only the template writes control tokens"
+    assert sampled.count(chat.end_of_turn_id) == rendered.replace("<|im_end|>", "").count("|"), (
+        "only the template writes control tokens"
+    )
     (example,) = example_rows(problem, RewriteResult("expert", [], []), chat, experiment)
     (trained,) = to_table([example], EXAMPLE_SCHEMA).to_pylist()
     assert encode_example(trained, chat, experiment).prompt == sampled
@@ -123,6 +133,14 @@ def test_a_conversation_that_cannot_be_used_is_set_aside(
     usable = {"messages": [QUESTION, SOLUTION]}
     _, _, (_, item) = screen(usable, row, template=template)
     assert isinstance(item, Rejection) and item.reason.startswith(reason)
+
+
+def test_a_probe_reads_its_problems_back(screen: Screen) -> None:
+    row = {"messages": [SYSTEM, *EARLIER, QUESTION, SOLUTION], "tools": TOOLS, "answer": "3"}
+    _, _, (item,) = screen(row)
+    columns = {"question": "question", "expert_solution": "expert_solution"}
+    _, _, (again,) = screen(sample_row(item.problem), columns=columns)
+    assert again.problem == item.problem
 
 
 def test_equal_questions_of_different_conversations_are_different_questions(screen: Screen) -> None:

@@ -81,7 +81,9 @@ def test_a_judge_sees_the_whole_conversation() -> None:
         asked.append(prompt[1]["content"])
         return VERDICTS[0]
 
-    problem = Problem("p", "And in winter?", "Cold.", None, conversation='[{"role": "user", "content": "Is Oslo hot?"}]')
+    problem = Problem(
+        "p", "And in winter?", "Cold.", None, conversation='[{"role": "user", "content": "Is Oslo hot?"}]'
+    )
     asyncio.run(judge(problem, "It is cold.", ask))
     assert "Is Oslo hot?" in asked[0]
 

@@ -39,7 +39,9 @@ def test_the_kinds_of_this_package() -> None:
 
 
 def test_an_unknown_kind_is_an_error_that_lists_the_kinds() -> None:
-    with pytest.raises(InputError, match="no verification kind 'maths'; kinds: choice, judge, math, number, python, text"):
+    with pytest.raises(
+        InputError, match="no verification kind 'maths'; kinds: choice, judge, math, number, python, text"
+    ):
         VerifierPool(Verify(kind="maths"))
 
 
