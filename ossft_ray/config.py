@@ -520,7 +520,7 @@ def load_verify(path: str | Path | None, overrides: Sequence[str] = ()) -> tuple
     settings = _read_settings(path, overrides)
     if other := next((text for text in overrides if not text.strip().startswith(("verify.", "policy."))), None):
         raise InputError(f"--set {other}: only keys of [verify] and [policy] matter here, such as verify.kind=number")
-    given = {name: settings[name] for name in ("run", "verify", "policy") if name in settings}
+    given: dict[str, Any] = {name: settings[name] for name in ("run", "verify", "policy") if name in settings}
     found = resolve({"policy": {"model": "any"}, "data": {"path": "any"}, **given}, str(path or "--set"))
     return found.verify, found.policy if "policy" in given else None
 

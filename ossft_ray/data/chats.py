@@ -17,7 +17,7 @@ _ROLES = {
     "observation": "tool",
 }
 _SPEAKERS = ("system", "user", "assistant", "tool")
-_CALLS = ("tool_calls", "tool_call_id", "name")
+_CALLS = {"assistant": ("tool_calls",), "tool": ("tool_call_id", "name")}  # what templates read about tools, by role
 
 
 class UnusableRow(Exception):
@@ -80,7 +80,7 @@ def conversation_text(asked: list[Turn], tools: Any = None) -> str:
     """
     if isinstance(tools, str):
         try:
-            tools = json.loads(tools)
+            tools = json.loads(tools or "[]")
         except (ValueError, RecursionError):
             raise UnusableRow("broken_chat: the tools are no JSON") from None
     if tools and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
@@ -118,8 +118,9 @@ def _turn(message: dict[str, Any]) -> Turn:
     role = str(message.get("role") or message.get("from") or "").lower()
     content = next((message[name] for name in ("content", "value", "text") if message.get(name) is not None), None)
     info = message.get("info")
-    calls = {name: message[name] for name in _CALLS if message.get(name)}
-    return Turn(_ROLES.get(role, role), message_text(content), info if isinstance(info, dict) else {}, calls)
+    role = _ROLES.get(role, role)
+    calls = {name: message[name] for name in _CALLS.get(role, ()) if message.get(name)}
+    return Turn(role, message_text(content), info if isinstance(info, dict) else {}, calls)
 
 
 def _missing(reason: str, role: str, roles: list[str]) -> str:

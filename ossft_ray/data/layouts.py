@@ -166,7 +166,10 @@ def read_question(values: dict[str, Any], layout: Layout) -> tuple[str, str]:
     if isinstance(_value(values, name), list) and (turns := read_turns(_value(values, name))) is not None:
         question, conversation = _asked(split_chat(turns, needs_solution=False)[0], layout, values, name)
     else:
-        question, conversation = _asked([Turn("user", _text(_value(values, name)))], layout, values, name)
+        question = _required(_text(_value(values, name)), "no_question", name, _value(values, name))
+        is_configured = "tools" in layout.configured.model_fields_set  # else the column may hold anything
+        tools = layout.value("tools", values) if is_configured else None
+        conversation = conversation_text([Turn("user", question)], tools)
     context_name = layout.columns.get("context", "")
     context = _cell_text(_value(values, context_name), "user") if context_name else None
     if not context or not context.strip():
@@ -223,8 +226,7 @@ def _question_and_solution(values: dict[str, Any], layout: Layout) -> tuple[str,
 
 def _asked(asked: list[Turn], layout: Layout, values: dict[str, Any], name: str) -> tuple[str, str]:
     """The question and the conversation of the turns that a column holds."""
-    value = None if len(asked) > 1 or asked[0].text else _value(values, name)
-    question = _required(_last_question(asked).text, "no_question", name, value)
+    question = _required(_last_question(asked).text, "no_question", name)
     return question, conversation_text(asked, layout.value("tools", values))
 
 

@@ -76,6 +76,8 @@ def screen(tmp_path: Path) -> Screen:
             "S",
             f"tools {json.dumps(TOOLS)}|system S|user 1+2?|assistant {json.dumps(CALL)}|tool 3|assistant ",
         ),
+        ({"messages": [{**QUESTION, "name": "Bo"}, SOLUTION], "tools": ""}, "", "user 1+2?|assistant "),
+        ({"question": "1+2?", "solution": SOLUTION["content"], "tools": "hammer"}, "", "user 1+2?|assistant "),
         (
             {"messages": [QUESTION, SOLUTION], "tools": json.dumps(TOOLS)},
             "",
