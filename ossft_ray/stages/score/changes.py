@@ -26,7 +26,7 @@ _SCORED = (
 def examples_digest(rows: list[dict[str, Any]]) -> str:
     """A digest of all in a part's EXAMPLE rows that their scores depend on."""
     # older digests know no conversation
-    scored = [{name: row[name] for name in _SCORED if row[name] or name != "conversation"} for row in rows]
+    scored = [{name: row[name] for name in _SCORED if row.get(name) or name != "conversation"} for row in rows]
     return hashlib.sha256(json.dumps(scored, ensure_ascii=False).encode()).hexdigest()
 
 
