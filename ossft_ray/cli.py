@@ -288,11 +288,12 @@ def selftest(install: bool) -> None:
 @ossft.command()
 @click.argument("file", metavar="FILE")
 @click.option("--output", metavar="FILE", help="Where to write; the suffix chooses JSONL or Parquet.")
-@click.option("--kind", metavar="KIND", help="math, choice, number, text, python, or your own.  [default: math]")
+@click.option("--kind", metavar="KIND", help="math, choice, number, text, judge, python, or your own.  [default: math]")
 @click.option("--answer-column", "answer", default="answer", show_default=True, metavar="NAME", help="Gold answers.")
 @click.option("--response-column", "response", default="response", show_default=True, metavar="NAME", help="Responses.")
 @click.option("--question-column", "question", default="question", metavar="NAME", help="Questions; optional.")
 @click.option("--verifier-column", "verifier", default="verifier", metavar="NAME", help="Each row's kind; optional.")
+@click.option("--label-column", "label", default="", metavar="NAME", help="Labels to compare with: true or false.")
 @click.option(
     "--timeout", "timeout_seconds", type=float, metavar="SECONDS", help="Processor time for one verdict.  [default: 5]"
 )
@@ -317,7 +318,7 @@ def verify(
     """Grade a JSONL or Parquet file of {answer, response}.
 
     The output has every column of FILE, and `correct`, `reason` and `extracted`. Settings of the kinds come from the
-    [verify] section of --config and from --set.
+    [verify] section of --config and from --set. The kind judge asks the model of [policy].
     """
     from ossft_ray.config import load_verify
     from ossft_ray.stages.verify import FileColumns, verify_file
@@ -327,9 +328,9 @@ def verify(
         overrides = (f"verify.num_workers={len(os.sched_getaffinity(0))}", *overrides)
     options = {"kind": kind, "timeout_seconds": timeout_seconds, "num_workers": num_workers}
     given = [f"verify.{key}={value}" for key, value in options.items() if value is not None]
-    settings = load_verify(config_path, (*given, *overrides))
+    settings, policy = load_verify(config_path, (*given, *overrides))
     reasons = [reason.strip() for reason in (only or "").split(",") if reason.strip()]
-    chosen: dict[str, Any] = {"overwrite": overwrite, "only": reasons, "num_shown": num_shown}
+    chosen: dict[str, Any] = {"overwrite": overwrite, "only": reasons, "num_shown": num_shown, "policy": policy}
     with StageBars() as bars:
         summary = verify_file(file, output, settings, FileColumns(**columns), bars.begin("verify"), **chosen)
     print_verification(summary)

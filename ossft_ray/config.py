@@ -40,6 +40,7 @@ from ossft_ray.common.prompt_templates import (
     TEMPLATES,
 )
 from ossft_ray.common.secrets import HINT, find_secret
+from ossft_ray.tasks import DEFAULT_TASK, read_task, with_task
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -106,6 +107,10 @@ class Section(BaseModel):
 class RunSettings(Section):
     output: str = Field("runs/first", min_length=1, description="The run's folder: a path or an object-store URI.")
     seed: int = Field(0, ge=0, description="Every random choice derives from it.")
+    task: str = Field(
+        DEFAULT_TASK,
+        description="`math`, `choice`, `quantity`, `open` or a .toml file: defaults of [prompts] and [verify].",
+    )
 
 
 class Policy(Section):
@@ -135,6 +140,7 @@ class Columns(Section):
     expert_solution: str = Field("solution", description="Column of expert solutions.")
     messages: str = Field("messages", description="Column of chats, for files without a question column.")
     verifier: str = Field("verifier", description="Column of each row's kind of verifier; else `verify.kind`.")
+    tools: str = Field("tools", description="Column of the tools that the chat template describes to the policy.")
 
 
 class Data(Section):
@@ -275,7 +281,9 @@ class VerifyPython(Section):
 
 
 class Verify(Section):
-    kind: str = Field("math", description="`math`, `choice`, `number`, `text`, `python`, or another package's kind.")
+    kind: str = Field(
+        "math", description="`math`, `choice`, `number`, `text`, `judge`, `python`, or another package's."
+    )
     timeout_seconds: PositiveFloat = Field(5.0, description="Processor time allowed for one verdict.")
     memory_mib: PositiveInt = Field(1024, description="Memory allowed for one verdict.")
     num_workers: PositiveInt = Field(2, description="Verifier processes for each policy.")
@@ -554,25 +562,32 @@ def load_experiment(path: str | Path | None, overrides: Sequence[str] = ()) -> E
     return resolve(_read_settings(path, overrides), source=str(path) if path is not None else "the experiment")
 
 
-def load_verify(path: str | Path | None, overrides: Sequence[str] = ()) -> Verify:
-    """Read only the `[verify]` section of an experiment file, for grading a file of answers.
+def load_verify(path: str | Path | None, overrides: Sequence[str] = ()) -> tuple[Verify, Policy | None]:
+    """Read only the `[verify]` section of an experiment file, for grading a file of answers, and the `[policy]` if any.
 
     Raises:
         InputError: as `load_experiment`; or an override is of another section.
     """
     settings = _read_settings(path, overrides)
-    if other := next((text for text in overrides if not text.strip().startswith("verify.")), None):
-        raise InputError(f"--set {other}: only keys of [verify] matter here, such as verify.kind=number")
-    verify = {"verify": settings.get("verify", {})}
-    return resolve({"policy": {"model": "any"}, "data": {"path": "any"}, **verify}, str(path or "--set")).verify
+    if other := next((text for text in overrides if not text.strip().startswith(("verify.", "policy."))), None):
+        raise InputError(f"--set {other}: only keys of [verify] and [policy] matter here, such as verify.kind=number")
+    given: dict[str, Any] = {name: settings[name] for name in ("run", "verify", "policy") if name in settings}
+    found = resolve({"policy": {"model": "any"}, "data": {"path": "any"}, **given}, str(path or "--set"))
+    return found.verify, found.policy if "policy" in given else None
 
 
-def resolve(settings: dict[str, Any], source: str = "the experiment") -> Experiment:
+def resolve(settings: dict[str, Any], source: str = "the experiment", *, apply_task: bool = True) -> Experiment:
     """Validate plain settings into an `Experiment`.
 
+    Without `apply_task`, the settings are those of a resolved experiment, which hold the task's already.
+
     Raises:
-        InputError: a key is faulty (the message names the first one and counts the others), or holds a secret.
+        InputError: a key is faulty (the message names the first one and counts the others), or holds a secret; or the
+            task cannot be used.
     """
+    run = settings.get("run")
+    if apply_task and isinstance(run, dict) and isinstance(name := run.get("task"), str):
+        settings, source = with_task(settings, read_task(name)), f"{source} with the task {name}"
     if (key := find_secret(settings)) is not None:
         raise InputError(f"{source}: '{key}' holds a secret, which would be written into files and logs; {HINT}")
     try:

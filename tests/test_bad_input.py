@@ -96,7 +96,7 @@ def refuse(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 SETS = [
-    ("verify.kind=maths", "no verification kind 'maths'; kinds: choice, math, number, python, text"),
+    ("verify.kind=maths", "no verification kind 'maths'; kinds: choice, judge, math, number, python, text"),
     ("data.path=missing.jsonl", "missing.jsonl: no such file; give a JSONL or Parquet file"),
     ("data.path=*.json", "*.json: no such file"),
     ("data.path=folder", "folder: is a folder; name its files, for instance folder/*.parquet"),

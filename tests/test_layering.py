@@ -18,6 +18,7 @@ MAX_MODULES = 12  # in one folder
 # From the bottom up. A module may import from its own package and from every layer below it, and from nothing else.
 LAYERS = (
     ("common",),
+    ("tasks",),
     ("config",),
     ("method", "verification"),
     ("policy",),

@@ -1,9 +1,10 @@
 """The prompt texts, and the phrases that show that a response was written with a guide in view."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-Message = dict[str, str]
+Message = dict[str, Any]
+"""`role` and `content`, and in conversations with tools what the chat template reads about them."""
 SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
 SOLVE_PROMPT = "{question}"
 GUIDED_PROMPT = (

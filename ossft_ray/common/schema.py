@@ -15,6 +15,7 @@ PROBLEM_SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("expert_solution", pa.string()),  # null in benchmarks
         ("verifier", pa.string()),  # the kind of verification of this row; empty for the run's own
+        ("conversation", pa.string()),  # JSON of the messages around the question; empty if there are none
     ]
 )
 
@@ -64,12 +65,13 @@ EXAMPLE_SCHEMA = pa.schema(
         ("attempt_answers", pa.list_(pa.string())),  # the answer read from each of `attempts`, or null
         ("behavior_logprobs", pa.list_(pa.float32())),  # of response_token_ids when sampled; null for expert
         ("attempt_token_ids", pa.list_(pa.list_(pa.int32()))),  # as sampled, of each of `attempts`; if keep_attempts
+        ("conversation", pa.string()),  # as in PROBLEM
     ]
 )
 # Columns that older files lack; they are read as nulls.
 _OPTIONAL = (
     "kept_index", "verifier", "attempt_answers", "behavior_logprobs", "vote", "reference_ranks", "plain_logprobs",
-    "attempt_token_ids",
+    "attempt_token_ids", "conversation",
 )  # fmt: skip
 
 # An unsolved problem of a run with [rewrite] fallback = "drop": its attempts, and no example.

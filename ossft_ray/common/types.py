@@ -13,6 +13,8 @@ class Problem:
     """A problem with its gold answer (empty: it has none). Benchmarks come without an expert solution.
 
     `verifier` is the kind of verification that this answer needs; if it is empty, `[verify] kind` applies.
+    `conversation` is empty for a plain question, else the JSON text of all messages up to the response. Its last
+    message of the user is the question, and its first message may hold the `tools`.
     """
 
     problem_id: str
@@ -20,6 +22,7 @@ class Problem:
     answer: str
     expert_solution: str | None
     verifier: str = ""
+    conversation: str = ""
 
 
 @dataclass(frozen=True)

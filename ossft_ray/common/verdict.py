@@ -13,6 +13,7 @@ NO_GOLD: Final = "no_gold"  # the problem has no gold answer to compare with
 TIMEOUT: Final = "timeout"
 MEMORY: Final = "memory"
 CRASHED: Final = "crashed"  # the grading process died for another reason
+UNJUDGED: Final = "unjudged"  # the judge was not asked, could not read it, or gave no verdict
 VERIFIER_ERROR: Final = "verifier_error"  # the verifier failed, for example because a user's function raised
 
 # Reasons of rewriting: the response is unfinished, no re-solving of its own, or could not be sampled
@@ -26,7 +27,14 @@ NO_DERIVATION: Final = "no_derivation"  # its answer follows from nothing in it
 CONTRADICTION: Final = "contradiction"  # it announces another answer as well
 PROMPT_TOO_LONG: Final = "prompt_too_long"
 
-NO_VERDICT: Final = (TOO_COMPLEX, TIMEOUT, MEMORY, CRASHED, VERIFIER_ERROR)  # it is unknown whether it is right
+NO_VERDICT: Final = (
+    TOO_COMPLEX,
+    TIMEOUT,
+    MEMORY,
+    CRASHED,
+    UNJUDGED,
+    VERIFIER_ERROR,
+)  # it is unknown whether it is right
 NEVER_GRADED: Final = (TRUNCATED, REPETITION, PROMPT_TOO_LONG)  # they hold whatever the gold answer is
 UNSOUND: Final = (MENTIONS_REFERENCE, COPIES_REFERENCE, CONTAINS_REFERENCE, WRONG_STEP, NO_DERIVATION, CONTRADICTION)
 """The answer is right, but the response is no sound re-solving."""

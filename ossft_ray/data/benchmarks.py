@@ -119,7 +119,7 @@ def _benchmark_file(name: str, settings: Evaluate) -> str:
 def _problem(values: dict[str, Any], layout: Layout, index: int, kind: str) -> Problem:
     """The problem of one row; raises UnusableRow with the reason if there is none."""
     try:
-        question = read_question(values, layout)
+        question, conversation = read_question(values, layout)
     except UnusableRow as error:
         raise UnusableRow(f"no question ({error})") from error
     verifier = read_verifier(layout.value("verifier", values))
@@ -132,4 +132,4 @@ def _problem(values: dict[str, Any], layout: Layout, index: int, kind: str) -> P
             "nor marked in a solution; name the column in [evaluate] columns.answer"
         )
     problem_id = answer_text(layout.value("id", values)) or f"{index:05d}"
-    return check_unicode(Problem(problem_id, question, answer, None, verifier))
+    return check_unicode(Problem(problem_id, question, answer, None, verifier, conversation))

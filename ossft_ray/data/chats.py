@@ -14,7 +14,10 @@ _ROLES = {
     "model": "assistant",
     "bot": "assistant",
     "developer": "system",
+    "observation": "tool",
 }
+_SPEAKERS = ("system", "user", "assistant", "tool")
+_CALLS = {"assistant": ("tool_calls",), "tool": ("tool_call_id", "name")}  # what templates read about tools, by role
 
 
 class UnusableRow(Exception):
@@ -25,9 +28,10 @@ class UnusableRow(Exception):
 class Turn:
     """One message; `text` is None if it has none."""
 
-    role: str  # system, user, assistant, or any other name
+    role: str  # system, user, assistant, tool, or any other name
     text: str | None
     info: dict[str, Any] = field(default_factory=dict)  # what the message says about itself (AM-Thinking's layout)
+    calls: dict[str, Any] = field(default_factory=dict)  # the calls of tools that it makes, or the one it answers
 
 
 def read_turns(value: Any) -> list[Turn] | None:
@@ -45,21 +49,47 @@ def read_turns(value: Any) -> list[Turn] | None:
     return [_turn(message) for message in value] if is_chat else None
 
 
-def one_turn(turns: list[Turn]) -> tuple[Turn, Turn]:
-    """The user's and the assistant's message of a chat of one turn, after a system message if there is one.
+def split_chat(turns: list[Turn], needs_solution: bool = True) -> tuple[list[Turn], str | None]:
+    """The turns of a chat up to where the assistant answers, and the assistant's last message.
 
     Raises:
-        UnusableRow: `no_question`, `no_expert_solution` or `not_one_turn`.
+        UnusableRow: `no_question`, `no_expert_solution`, or `broken_chat: ...` for a chat that is no conversation.
     """
-    turns = turns[1:] if turns[0].role == "system" else turns
     roles = [turn.role for turn in turns]
     if "user" not in roles:
         raise UnusableRow(_missing("no_question", "user", roles))
-    if "assistant" not in roles:
+    if "assistant" not in roles and needs_solution:
         raise UnusableRow(_missing("no_expert_solution", "assistant", roles))
-    if roles != ["user", "assistant"]:
-        raise UnusableRow("not_one_turn")
-    return turns[0], turns[1]
+    asked, solution = (turns[:-1], turns[-1].text) if roles[-1] == "assistant" else (turns, None)
+    if roles[-1] != "assistant" and needs_solution:
+        raise UnusableRow(f"broken_chat: the last message is the {roles[-1]}'s")
+    if other := next((turn.role for turn in asked if turn.role not in _SPEAKERS), None):
+        raise UnusableRow(f"broken_chat: a message of '{other}'")
+    if any(turn.role == "system" for turn in asked[1:]):
+        raise UnusableRow("broken_chat: a system message that is not the first")
+    if not asked or asked[-1].role not in ("user", "tool"):
+        raise UnusableRow("broken_chat: before the answer there is no message of the user")
+    return asked, solution
+
+
+def conversation_text(asked: list[Turn], tools: Any = None) -> str:
+    """`Problem.conversation` of these turns: empty if there is only the question.
+
+    Raises:
+        UnusableRow: the tools are no list of objects.
+    """
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools or "[]")
+        except (ValueError, RecursionError):
+            raise UnusableRow("broken_chat: the tools are no JSON") from None
+    if tools and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise UnusableRow("broken_chat: the tools are no list of objects")
+    messages = [{"role": turn.role, "content": turn.text or "", **turn.calls} for turn in asked]
+    if tools:
+        messages[0]["tools"] = tools
+    is_plain = len(messages) == 1 and messages[0].keys() == {"role", "content"}
+    return "" if is_plain else json.dumps(messages, ensure_ascii=False)
 
 
 def message_text(value: Any) -> str | None:
@@ -88,7 +118,9 @@ def _turn(message: dict[str, Any]) -> Turn:
     role = str(message.get("role") or message.get("from") or "").lower()
     content = next((message[name] for name in ("content", "value", "text") if message.get(name) is not None), None)
     info = message.get("info")
-    return Turn(_ROLES.get(role, role), message_text(content), info if isinstance(info, dict) else {})
+    role = _ROLES.get(role, role)
+    calls = {name: message[name] for name in _CALLS.get(role, ()) if message.get(name)}
+    return Turn(role, message_text(content), info if isinstance(info, dict) else {}, calls)
 
 
 def _missing(reason: str, role: str, roles: list[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ossft_ray.common.types import Problem
-from ossft_ray.common.verdict import NO_ANSWER, NO_VERDICT, UNPARSED
+from ossft_ray.common.verdict import NO_ANSWER, NO_VERDICT, UNJUDGED, UNPARSED
 from ossft_ray.config import Experiment
 from ossft_ray.data.problems import Rejection
 from ossft_ray.data.records import Record
@@ -31,7 +31,7 @@ class GoldCheck:
 
     @property
     def is_bad(self) -> bool:
-        return self.finding not in (SOUND, NOT_STATED)
+        return self.finding not in (SOUND, NOT_STATED, UNJUDGED)
 
     def __str__(self) -> str:
         return f"bad_gold: {self.finding}" + (f": the solution says {self.stated}" if self.stated else "")

@@ -3,8 +3,8 @@ r"""The layouts of known data sets: which texts of a row are the question, the a
 `docs/data.md` has the table of the layouts. A column that `[data] columns` names is read, and no other in its place.
 For the rest, `NAMES` lists the names that data sets use, in order of preference; a name with a dot is a field of a
 column. If a row has a column for the answer, only that column counts. If it is empty, `proof` or `notfound`, the row
-has no answer, even if its solution has a box, because nobody has checked that box. The system message of a chat is left
-out, because `[prompts] system` replaces it.
+has no answer, even if its solution has a box, because nobody has checked that box. The question of a chat is the user's
+last message; what surrounds it, from the system message on, is its conversation.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import Columns
-from ossft_ray.data.chats import Turn, UnusableRow, one_turn, read_turns
+from ossft_ray.data.chats import Turn, UnusableRow, conversation_text, read_turns, split_chat
 from ossft_ray.verification.answers import answer_text, final_answer
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -28,6 +28,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "messages": ("messages", "conversations", "conversation"),
     "verifier": ("verifier",),
+    "tools": ("tools",),
 }
 """The columns of each text, for training data and benchmarks alike."""
 
@@ -53,6 +54,7 @@ class ProblemTexts:
     question: str
     expert_solution: str
     answer: str
+    conversation: str = ""  # as in `Problem`
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Layout:
 
     def described(self, values: dict[str, Any]) -> dict[str, str]:
         """All columns that are read from a row, by what they hold."""
-        others = {role: self.column(role, values) for role in ("answer", "id", "verifier")}
+        roles = ("answer", "id", "verifier", *(["tools"] if self.value("tools", values) else []))
+        others = {role: self.column(role, values) for role in roles}
         return self.columns | {role: name for role, name in others.items() if name is not None}
 
 
@@ -136,9 +139,9 @@ def read_texts(values: dict[str, Any], layout: Layout, kind: str = "math", strip
     """The texts of one row; `kind` is the kind of verification of its answer. `strip` takes out annotations.
 
     Raises:
-        UnusableRow: `no_question`, `no_expert_solution`, `not_one_turn` or `not_text`.
+        UnusableRow: `no_question`, `no_expert_solution`, `broken_chat` or `not_text`.
     """
-    question, solution, info = _question_and_solution(values, layout)
+    question, conversation, solution, info = _question_and_solution(values, layout)
     answer: str | None
     if (name := layout.column("answer", values)) is not None:
         answer = answer_of_cell(_value(values, name), kind)
@@ -146,27 +149,34 @@ def read_texts(values: dict[str, Any], layout: Layout, kind: str = "math", strip
         stated = next((info[key] for key in _INFO_ANSWERS if info.get(key)), None)
         answer = final_answer(solution) if stated is None else answer_of_cell(stated, kind)
     solution = strip_annotations(solution) if strip else solution
-    return ProblemTexts(question, solution, answer if answer and answer.lower() not in _NO_ANSWERS else "")
+    answer = answer if answer and answer.lower() not in _NO_ANSWERS else ""
+    return ProblemTexts(question, solution, answer, conversation)
 
 
-def read_question(values: dict[str, Any], layout: Layout) -> str:
-    """The question of one row, with its context.
+def read_question(values: dict[str, Any], layout: Layout) -> tuple[str, str]:
+    """The question of one row, with its context, and the conversation that it belongs to.
 
     Raises:
         UnusableRow: see `read_texts`.
     """
     if "messages" in layout.columns:
-        turns = _chat(values, layout.columns["messages"])
-        text = next((turn.text for turn in turns if turn.role == "user"), None)
-        return _required(text, "no_question", layout.columns["messages"])
+        asked, _ = split_chat(_chat(values, layout.columns["messages"]), needs_solution=False)
+        return _asked(asked, layout, values, layout.columns["messages"])
     name = layout.columns["question"]
-    question = _required(_cell_text(_value(values, name), "user"), "no_question", name, _value(values, name))
+    if isinstance(_value(values, name), list) and (turns := read_turns(_value(values, name))) is not None:
+        question, conversation = _asked(split_chat(turns, needs_solution=False)[0], layout, values, name)
+    else:
+        question = _required(_text(_value(values, name)), "no_question", name, _value(values, name))
+        is_configured = "tools" in layout.configured.model_fields_set  # else the column may hold anything
+        tools = layout.value("tools", values) if is_configured else None
+        conversation = conversation_text([Turn("user", question)], tools)
     context_name = layout.columns.get("context", "")
     context = _cell_text(_value(values, context_name), "user") if context_name else None
     if not context or not context.strip():
-        return question
+        return question, conversation
     # Alpaca's `input` is what its instruction works on; any other context is what the question refers to
-    return f"{question}\n\n{context}" if context_name == "input" else f"{context}\n{question}"
+    joined = f"{question}\n\n{context}" if context_name == "input" else f"{context}\n{question}"
+    return joined, conversation
 
 
 def strip_annotations(solution: str) -> str:
@@ -201,16 +211,27 @@ def strip_end_tokens(text: str) -> str:
     return _END_TOKENS.sub("", text) if text.rstrip().endswith(">") else text
 
 
-def _question_and_solution(values: dict[str, Any], layout: Layout) -> tuple[str, str, dict[str, Any]]:
-    """Question, solution, and what the question's message says about itself."""
+def _question_and_solution(values: dict[str, Any], layout: Layout) -> tuple[str, str, str, dict[str, Any]]:
+    """Question, conversation, solution, and what the question's message says about itself."""
     if "messages" in layout.columns:
         name = layout.columns["messages"]
-        user, assistant = one_turn(_chat(values, name))
-        asked = _required(user.text, "no_question", name)
-        return asked, strip_end_tokens(_required(assistant.text, "no_expert_solution", name)), user.info
+        asked, written = split_chat(_chat(values, name))
+        solution = strip_end_tokens(_required(written, "no_expert_solution", name))
+        return *_asked(asked, layout, values, name), solution, _last_question(asked).info
     name = layout.columns["expert_solution"]
-    question, solution = read_question(values, layout), _cell_text(_value(values, name), "assistant")
-    return question, strip_end_tokens(_required(solution, "no_expert_solution", name, _value(values, name))), {}
+    question, conversation = read_question(values, layout)
+    written = _required(_cell_text(_value(values, name), "assistant"), "no_expert_solution", name, _value(values, name))
+    return question, conversation, strip_end_tokens(written), {}
+
+
+def _asked(asked: list[Turn], layout: Layout, values: dict[str, Any], name: str) -> tuple[str, str]:
+    """The question and the conversation of the turns that a column holds."""
+    question = _required(_last_question(asked).text, "no_question", name)
+    return question, conversation_text(asked, layout.value("tools", values))
+
+
+def _last_question(asked: list[Turn]) -> Turn:
+    return next(turn for turn in reversed(asked) if turn.role == "user")
 
 
 def _chat(values: dict[str, Any], name: str) -> list[Turn]:
@@ -227,8 +248,12 @@ def _cell_text(value: Any, role: str) -> str | None:
     if isinstance(value, list) and (turns := read_turns(value)) is not None:
         texts = [turn.text for turn in turns if turn.role == role]
         if len(texts) > 1:
-            raise UnusableRow("not_one_turn")
+            raise UnusableRow("broken_chat: several messages, where one was expected")
         return texts[0] if texts else None
+    return _text(value)
+
+
+def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 

@@ -57,7 +57,7 @@ class ProblemIndex:
         question, gold, in_input = found
         if in_input:
             return "repeated"
-        if question != _digest(problem.question):
+        if question != _asked_digest(problem):
             return "changed"
         return "existing" if gold == _gold_digest(problem) else "corrected"
 
@@ -79,7 +79,7 @@ class ProblemIndex:
         return self._database.execute(query, values).fetchone()
 
     def _write(self, problem: Problem, position: int | None, in_input: bool) -> None:
-        row = (problem.problem_id, _digest(problem.question), _gold_digest(problem), position, in_input)
+        row = (problem.problem_id, _asked_digest(problem), _gold_digest(problem), position, in_input)
         self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?, ?, ?, ?)", row)
         self._database.execute(
             "INSERT OR IGNORE INTO questions VALUES (?, ?)", (_question_digest(problem), problem.problem_id)
@@ -95,8 +95,12 @@ def normalise_question(question: str) -> str:
     return " ".join(question.casefold().split()).strip(_OUTER_PUNCTUATION)
 
 
+def _asked_digest(problem: Problem) -> bytes:
+    return _digest("\x1f".join([problem.question, problem.conversation or ""]))
+
+
 def _question_digest(problem: Problem) -> bytes:
-    return _digest(normalise_question(problem.question))
+    return _digest("\x1f".join([normalise_question(problem.question), problem.conversation or ""]))
 
 
 def _gold_digest(problem: Problem) -> bytes:

@@ -45,7 +45,7 @@ def read_problems(data: Data, kind: str = "math") -> Iterator[tuple[Record, Prob
     """Stream the rows of `[data]`: each with its problem, or as a rejection.
 
     `kind` is the kind of verification for rows that name none. Reasons of rejections: `broken_row: ...`, `no_question`,
-    `no_expert_solution`, `not_one_turn`, `not_text: ...`, `no_answer`, `unknown_verifier: ...`. With
+    `no_expert_solution`, `broken_chat: ...`, `not_text: ...`, `no_answer`, `unknown_verifier: ...`. With
     `no_answer = "expert"`, a row without an answer becomes a problem with an empty answer. Ids may repeat.
 
     Raises:
@@ -155,7 +155,8 @@ def _read_problem(
         texts = read_texts(record.values, layout, verifier or kind, strip=data.annotations == "strip")
         if not texts.answer and data.no_answer == "reject":
             raise UnusableRow("no_answer")
-        problem = Problem(problem_id, texts.question, texts.answer, texts.expert_solution, verifier)
+        solution, conversation = texts.expert_solution, texts.conversation
+        problem = Problem(problem_id, texts.question, texts.answer, solution, verifier, conversation)
         return record, check_unicode(problem)
     except UnusableRow as unusable:
         return Rejection(str(unusable), record, problem_id)

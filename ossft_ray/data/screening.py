@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ossft_ray.common.errors import InputError
+from jinja2 import TemplateError
+
+from ossft_ray.common.errors import InputError, brief
+from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Data, Experiment
 from ossft_ray.data.chats import UnusableRow
@@ -149,11 +152,23 @@ class _Screen:
         return status
 
     def _check_prompt(self, problem: Problem) -> None:
-        num_tokens = len(self.chat.render(solve_prompt(problem.question, self.prompts.system, self.prompts.solve)))
+        prompt = solve_prompt(problem.question, self.prompts.system, self.prompts.solve, problem.conversation)
+        try:
+            num_tokens = len(self.chat.render(prompt))
+        except (TemplateError, TypeError) as error:
+            if not problem.conversation:
+                raise
+            raise UnusableRow(f"chat_template: it cannot render the conversation: {brief(error)}") from error
+        if any("tools" in message for message in prompt) and num_tokens == self._num_tokens_without_tools(prompt):
+            raise UnusableRow("chat_template: it leaves the tools out")
         if num_tokens >= self.chat.context_length:
             raise UnusableRow(
                 f"prompt_too_long: {num_tokens} tokens, and the policy's context is {self.chat.context_length}"
             )
+
+    def _num_tokens_without_tools(self, prompt: list[Message]) -> int:
+        without = [{key: value for key, value in message.items() if key != "tools"} for message in prompt]
+        return len(self.chat.render(without))
 
     def _check_gold(self, problem: Problem, gold: GoldCheck | None) -> list[str]:
         if gold is None:

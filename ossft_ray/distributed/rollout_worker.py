@@ -36,6 +36,7 @@ from ossft_ray.policy.chat import load_chat
 from ossft_ray.policy.model_location import fetch_weights, model_path
 from ossft_ray.policy.rendered_prompts import RenderedPrompts
 from ossft_ray.verification import Verdict, VerifierPool
+from ossft_ray.verification.kinds import judge
 
 MAX_DEATHS = 3  # consecutive deaths of engines or actors, without a response in between
 
@@ -144,29 +145,45 @@ class RolloutWorker:
         """
         with self.in_flight.request():
             prompt_ids = await self.prompts.render(prompt)
-            while True:
-                policy = await self._loaded_policy()
-                try:
-                    with self.in_flight.sampling():
-                        response = await policy.sample(prompt_ids, sampling, seed, request_id)
-                except EngineDied as death:
-                    await self._discard_engine(policy, death)
-                    self.interruptions[request_id] += 1
-                    continue
-                self._deaths = 0
-                self.counts.update(draws=1, generated_tokens=len(response.token_ids))
-                self.metrics.count("ossft_generated_tokens", len(response.token_ids))
-                return response
+            response = await self._ask_engine(prompt_ids, sampling, seed, request_id)
+            self.counts.update(draws=1, generated_tokens=len(response.token_ids))
+            self.metrics.count("ossft_generated_tokens", len(response.token_ids))
+            return response
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
         """The verdict on a response to a problem."""
         self._num_verdicts += 1
         try:
-            verdict = await self.verifiers.verify(problem.answer, response, problem.question, problem.verifier)
+            if (problem.verifier or self.experiment.verify.kind) == judge.KIND:
+                verdict = await judge.judge(problem, response, self._ask_judge)
+            else:
+                verdict = await self.verifiers.verify(problem.answer, response, problem.question, problem.verifier)
         finally:
             self._num_verdicts -= 1
         self.metrics.count("ossft_verdicts", reason=verdict.reason)
         return verdict
+
+    async def _ask_judge(self, prompt: list[Message]) -> str:
+        """The engine's choice between the judge's verdicts."""
+        prompt_ids = await asyncio.to_thread(self.chat.render, prompt)
+        request_id = f"judge/{uuid.uuid4().hex}"
+        response = await self._ask_engine(prompt_ids, Sampling.among(judge.VERDICTS), 0, request_id)
+        self.interruptions.pop(request_id, None)
+        return response.text
+
+    async def _ask_engine(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
+        """One response of the engine, or of the next one if it dies."""
+        while True:
+            policy = await self._loaded_policy()
+            try:
+                with self.in_flight.sampling():
+                    response = await policy.sample(prompt_ids, sampling, seed, request_id)
+            except EngineDied as death:
+                await self._discard_engine(policy, death)
+                self.interruptions[request_id] += 1
+                continue
+            self._deaths = 0
+            return response
 
     def num_sampled_tokens(self) -> int:
         """The tokens sampled so far, also of responses under way."""

@@ -36,7 +36,8 @@ class EngineDied(Exception):
 class Sampling:
     """Sampling settings, as in vLLM; `max_tokens` is capped at the context less the prompt, a `top_k` of 0 allows all.
 
-    A response that repeats 4 to 64 tokens `max_repeats` times in a row is cut off there; 0 never cuts.
+    A response that repeats 4 to 64 tokens `max_repeats` times in a row is cut off there; 0 never cuts. With `choices`,
+    it is one of these texts.
     """
 
     temperature: float
@@ -46,12 +47,18 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     presence_penalty: float = 0.0
+    choices: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, section: SelfAlignment | GuidedAlignment | Evaluate, max_repeats: int = 0) -> "Sampling":
         """The settings of a section of the experiment."""
         names = ("temperature", "top_p", "max_tokens", "top_k", "min_p", "presence_penalty")
         return cls(max_repeats=max_repeats, **{name: getattr(section, name) for name in names})
+
+    @classmethod
+    def among(cls, choices: tuple[str, ...]) -> "Sampling":
+        """The likeliest of a few short texts."""
+        return cls(temperature=0.0, top_p=1.0, max_tokens=32, choices=choices)
 
 
 class VllmPolicy:
@@ -160,7 +167,7 @@ class VllmPolicy:
 
     def _parameters(self, sampling: Sampling, seed: int, max_new_tokens: int) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         if max_new_tokens < 1:
             raise PromptTooLong(f"{-max_new_tokens} tokens more than the engine holds")
@@ -174,6 +181,7 @@ class VllmPolicy:
             seed=seed,
             logprobs=0 if self._keep_logprobs else None,  # of the sampled token alone
             stop_token_ids=self.chat.stop_token_ids,
+            structured_outputs=StructuredOutputsParams(choice=list(sampling.choices)) if sampling.choices else None,
             detokenize=False,  # the text is decoded once, at the end
             output_kind=RequestOutputKind.FINAL_ONLY,
         )

@@ -5,6 +5,7 @@ wording for guided-alignment. The one in `common/prompt_templates.py` follows it
 solution without copying it, use it only where stuck, explain in your own words, end with the boxed answer.
 """
 
+import json
 import re
 from fractions import Fraction
 
@@ -31,9 +32,14 @@ def fill(template: str, **fields: str) -> str:
     return _FIELD.sub(lambda match: fields.get(match[1], match[0]), template)
 
 
-def solve_prompt(question: str, system: str = SYSTEM_PROMPT, template: str = SOLVE_PROMPT) -> list[Message]:
-    """The plain prompt. The model is trained on it, whoever wrote the response, and evaluated with it."""
-    return _messages(system, fill(template, question=question))
+def solve_prompt(
+    question: str, system: str = SYSTEM_PROMPT, template: str = SOLVE_PROMPT, conversation: str = ""
+) -> list[Message]:
+    """The plain prompt. The model is trained on it, whoever wrote the response, and evaluated with it.
+
+    With `conversation`, that of `Problem`, it is the whole conversation, with the question as the template has it.
+    """
+    return _messages(system, fill(template, question=question), conversation)
 
 
 def guided_prompt(
@@ -42,13 +48,14 @@ def guided_prompt(
     system: str = SYSTEM_PROMPT,
     template: str = GUIDED_PROMPT,
     hidden_answer: str | None = None,
+    conversation: str = "",
 ) -> list[Message]:
     """The guided-alignment prompt, with the expert solution in view.
 
     With `hidden_answer`, the problem's answer, the guide shows the way but not the result; see `hide_answer`.
     """
     guide = expert_solution if hidden_answer is None else hide_answer(expert_solution, hidden_answer)
-    return _messages(system, fill(template, question=question, expert_solution=guide))
+    return _messages(system, fill(template, question=question, expert_solution=guide), conversation)
 
 
 def complete_solution(solution: str, answer: str, prompts: Prompts) -> str:
@@ -135,6 +142,14 @@ def _number_words() -> dict[int, str]:
 _WORDS = _number_words()
 
 
-def _messages(system: str, user: str) -> list[Message]:
-    messages = [{"role": "system", "content": system}] if system else []
-    return [*messages, {"role": "user", "content": user}]
+def _messages(system: str, user: str, conversation: str) -> list[Message]:
+    """The messages of a prompt; the system message of a conversation comes before ours, unless it contains ours."""
+    messages: list[Message] = json.loads(conversation) if conversation else [{"role": "user"}]
+    question = max(place for place, message in enumerate(messages) if message["role"] == "user")
+    messages[question] = messages[question] | {"content": user}
+    if not system:
+        return messages
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": system}, *messages]
+    own = messages[0]["content"]
+    return [messages[0] | {"content": own if system in own else f"{own}\n\n{system}".strip()}, *messages[1:]]

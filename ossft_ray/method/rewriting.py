@@ -141,10 +141,11 @@ def stage_settings(stage: Stage, settings: Rewrite) -> SelfAlignment | GuidedAli
 def stage_prompt(stage: Stage, problem: Problem, settings: Rewrite, prompts: Prompts) -> list[Message]:
     """The plain prompt for `self`, the one with the expert solution in view for `guided`."""
     if stage == "self":
-        return solve_prompt(problem.question, prompts.system, prompts.solve)
+        return solve_prompt(problem.question, prompts.system, prompts.solve, problem.conversation)
     assert problem.expert_solution is not None
     hidden_answer = problem.answer if settings.guided_alignment.hide_answer else None
-    return guided_prompt(problem.question, problem.expert_solution, prompts.system, prompts.guided, hidden_answer)
+    texts = problem.question, problem.expert_solution, prompts.system, prompts.guided
+    return guided_prompt(*texts, hidden_answer, problem.conversation)
 
 
 def waves(num_samples: int, exhaustive: bool = False) -> list[range]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ossft_ray.common.errors import InputError, brief
+from ossft_ray.common.prompt_templates import Message
 from ossft_ray.config import Policy
 from ossft_ray.method.thinking import CLOSE, OPEN
 from ossft_ray.policy.hub_models import resolve_commit
@@ -68,11 +69,12 @@ class Chat:
             return "the chat template writes a closed <think> block; responses begin after it"
         return "the chat template writes no <think> block"
 
-    def render(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of the prompt, up to where the assistant's response begins."""
-        return self._encode(
-            self._prompt([message | {"content": self._cut(message["content"])} for message in messages])
-        )
+    def render(self, messages: list[Message]) -> list[int]:
+        """Token ids of the prompt, up to where the assistant's response begins.
+
+        The `tools` that a message holds are those of the whole conversation.
+        """
+        return self._encode(self._prompt([self._cut_message(message) for message in messages]))
 
     def close_thinking(self, response: str) -> str:
         """A response that the policy did not sample, after the end of the thinking that the prompt may have opened."""
@@ -103,8 +105,11 @@ class Chat:
         """Text of a response without its special tokens."""
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
-    def _prompt(self, messages: list[dict[str, str]]) -> str:
-        options = {}
+    def _prompt(self, messages: list[Message]) -> str:
+        options: dict[str, Any] = {}
+        if tools := next((message["tools"] for message in messages if "tools" in message), None):
+            options["tools"] = tools
+            messages = [{key: value for key, value in message.items() if key != "tools"} for message in messages]
         if self.date is not None:  # in place of the function that transformers gives to templates
             options["strftime_now"] = datetime.datetime.fromisoformat(self.date).strftime
         return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options))
@@ -112,6 +117,14 @@ class Chat:
     def _cut(self, text: str) -> str:
         """Text with a seam inside each name of a control token."""
         return self._control.sub(lambda found: found[0][0] + _SEAM + found[0][1:], text)
+
+    def _cut_message(self, value: Any) -> Any:
+        """A message with seams in all its texts but the role."""
+        if isinstance(value, dict):
+            return {key: value[key] if key == "role" else self._cut_message(value[key]) for key in value}
+        if isinstance(value, list):
+            return [self._cut_message(item) for item in value]
+        return self._cut(value) if isinstance(value, str) else value
 
     @cached_property
     def _control(self) -> re.Pattern[str]:

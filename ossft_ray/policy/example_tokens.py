@@ -1,7 +1,9 @@
 """EXAMPLE rows as the token ids that are scored and trained on."""
 
+import json
 from typing import Any, NamedTuple
 
+from ossft_ray.common.prompt_templates import Message
 from ossft_ray.config import Experiment
 from ossft_ray.policy.chat import Chat
 
@@ -18,13 +20,23 @@ class EncodedExample(NamedTuple):
         return len(self.prompt) + len(self.response)
 
 
+def render_prompt(row: dict[str, Any], chat: Chat) -> list[int]:
+    """The token ids of a row's prompt: its messages, with what their conversation says about tools."""
+    prompt: list[Message] = row["prompt"]
+    if row.get("conversation"):
+        about = json.loads(row["conversation"])
+        num_added = len(prompt) - len(about)  # 1 with a system message of `[prompts]`
+        prompt = [*prompt[:num_added], *(old | new for old, new in zip(about, prompt[num_added:], strict=True))]
+    return chat.render(prompt)
+
+
 def encode_example(row: dict[str, Any], chat: Chat, experiment: Experiment) -> EncodedExample:
     """An EXAMPLE row as it is trained on: the prompt through the chat template, the response as it was sampled.
 
     A response is encoded again only if another policy wrote it and its ids do not decode to its text with this
     tokenizer.
     """
-    prompt, response = chat.render(row["prompt"]), chat.close_turn(row["response_token_ids"])
+    prompt, response = render_prompt(row, chat), chat.close_turn(row["response_token_ids"])
     if row["policy"] != experiment.policy.model:
         is_closed = response[-1:] == [chat.end_of_turn_id]
         if not is_closed or chat.decode(response) != row["response"]:

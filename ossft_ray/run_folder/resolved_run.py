@@ -19,6 +19,8 @@ from ossft_ray.policy.model_location import model_digest, naming_model
 from ossft_ray.policy.templates import check_system, check_template
 from ossft_ray.run_folder.names import MODEL, TRAIN
 from ossft_ray.run_folder.provenance import pin_date, pin_revision
+from ossft_ray.verification.kinds.judge import KIND as JUDGE
+from ossft_ray.verification.kinds.judge import judge_prompt
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Run:
         longest_prompt = max(len(self.chat.render(prompt)) for prompt in empty_prompts) + 2 * longest_problem
         sampled = (settings.self_alignment, settings.guided_alignment, evaluate)
         length = longest_prompt + max(stage.max_tokens for stage in sampled)
+        if self.experiment.verify.kind == JUDGE:  # which reads the response, next to the question and the answer
+            length += len(self.chat.render(judge_prompt("", "", ""))) + longest_problem
         return min(self.chat.context_length, 1 << (length - 1).bit_length())
 
     @cached_property
@@ -140,4 +144,5 @@ class Run:
 
 def num_bytes(problem: Problem) -> int:
     """The size of the texts that a prompt may show."""
-    return len(problem.question.encode()) + len((problem.expert_solution or "").encode())
+    texts = problem.question, problem.expert_solution or "", problem.conversation or ""
+    return sum(len(text.encode()) for text in texts)

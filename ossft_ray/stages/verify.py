@@ -21,13 +21,16 @@ import pyarrow.parquet as pq
 
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.verdict import CORRECT, MEMORY, TIMEOUT
-from ossft_ray.config import Verify
+from ossft_ray.config import Policy, Verify
 from ossft_ray.data.chats import UnusableRow, message_text, read_turns
 from ossft_ray.data.layouts import answer_of_cell
 from ossft_ray.data.records import JSONL_SUFFIXES, PARQUET_SUFFIXES, Record, is_known_kind, read_records
+from ossft_ray.stages.agreement import Agreement, read_label
+from ossft_ray.stages.judging import JudgingPool
 from ossft_ray.verification import Task, VerifierPool
 from ossft_ray.verification.answers import answer_text
 from ossft_ray.verification.kinds import kinds
+from ossft_ray.verification.kinds.judge import KIND as JUDGE
 
 BATCH_ROWS = 1024
 VERDICT_SCHEMA = pa.schema([("correct", pa.bool_()), ("reason", pa.string()), ("extracted", pa.string())])
@@ -43,6 +46,7 @@ class FileColumns:
     response: str = "response"
     question: str = "question"
     verifier: str = "verifier"
+    label: str = ""  # whether a response is right, to compare verdicts with; empty for none
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class VerifySummary:
     seconds: float
     only: tuple[str, ...] = ()  # the reasons of the rows that were written; empty for all rows
     shown: list[GradedRow] = field(default_factory=list)
+    agreement: Agreement | None = None  # with the labels, if there are any
 
     @property
     def num_written(self) -> int:
@@ -98,6 +103,7 @@ def verify_file(
     overwrite: bool = False,
     only: Collection[str] = (),
     num_shown: int = 0,
+    policy: Policy | None = None,
 ) -> VerifySummary:
     """Grade each row of a file and write the rows with `correct`, `reason` and `extracted` to `output`.
 
@@ -111,6 +117,7 @@ def verify_file(
         num_shown: the summary holds this many rows, the first ones.
         verify: the kind of verification, its settings and its limits.
         columns: the names of the file's columns.
+        policy: the judge, for the kind `judge`.
         on_progress: called from time to time and at the end, with `total`, `rows`, `correct` and `seconds`.
 
     Raises:
@@ -133,12 +140,15 @@ def verify_file(
     reasons: Counter[str] = Counter()
     only = tuple(dict.fromkeys(only))
     shown: list[GradedRow] = []
+    labelled: Counter[tuple[bool, bool]] = Counter()
 
     def graded_rows() -> Iterator[Row]:
         nonlocal reported
         rows = (record.values for record in read_records(str(source)))
         for row, (verdict,) in pool.map_each(rows, lambda row: [_task(row, columns, verify.kind)]):
             reasons[verdict.reason] += 1
+            if (label := _label(row, columns)) is not None:
+                labelled[label, verdict.correct] += 1
             if not only or verdict.reason in only:
                 if len(shown) < num_shown:
                     task = _task(row, columns, verify.kind)
@@ -152,10 +162,11 @@ def verify_file(
                 totals = {"total": num_rows, "rows": reasons.total(), "correct": reasons[CORRECT]}
                 on_progress(totals | {"seconds": now - started})
 
-    with VerifierPool(verify) as pool:
+    with JudgingPool(verify, policy) if verify.kind == JUDGE else VerifierPool(verify) as pool:
         _write(graded_rows(), target, schema)
     seconds = time.monotonic() - started
-    return VerifySummary(target, num_rows, reasons[CORRECT], dict(reasons.most_common()), seconds, only, shown)
+    by_reason, agreement = dict(reasons.most_common()), Agreement(labelled) if labelled else None
+    return VerifySummary(target, num_rows, reasons[CORRECT], by_reason, seconds, only, shown, agreement)
 
 
 def _task(row: Row, columns: FileColumns, kind: str) -> Task:
@@ -164,6 +175,10 @@ def _task(row: Row, columns: FileColumns, kind: str) -> Task:
     question = row.get(columns.question)
     response = _response_text(row[columns.response]) or ""
     return Task(answer, response, question if isinstance(question, str) else "", verifier)
+
+
+def _label(row: Row, columns: FileColumns) -> bool | None:
+    return read_label(row.get(columns.label)) if columns.label else None
 
 
 def _response_text(value: Any) -> str | None:
@@ -198,7 +213,7 @@ def _check_row(record: Record, columns: FileColumns) -> None:
     place = f"{record.source}:{record.row}"
     if record.broken is not None:
         raise InputError(f"{place}: {record.broken}")
-    for role in ("answer", "response"):
+    for role in ("answer", "response", *(["label"] if columns.label else [])):
         if (name := getattr(columns, role)) not in record.values:
             found = ", ".join(record.values) or "none"
             raise InputError(f"{place}: column '{name}' is missing; found {found}; name it with --{role}-column")
@@ -207,6 +222,10 @@ def _check_row(record: Record, columns: FileColumns) -> None:
         raise InputError(f"{place}: column '{columns.answer}' must hold text or numbers, not {type(answer).__name__}")
     if _response_text(response) is None:
         raise InputError(f"{place}: column '{columns.response}' must hold text, not {type(response).__name__}")
+    try:
+        _label(record.values, columns)
+    except ValueError as error:
+        raise InputError(f"{place}: column '{columns.label}': {error}") from error
     verifier = answer_text(record.values.get(columns.verifier))
     if verifier and verifier not in kinds():
         raise InputError(f"{place}: no verification kind '{verifier}'; kinds: {', '.join(kinds())}")

@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from ossft_ray.common.durations import duration
-from ossft_ray.common.verdict import UNPARSED
+from ossft_ray.common.verdict import UNJUDGED, UNPARSED
 from ossft_ray.config import Data
 from ossft_ray.data.gold_check import CONTRADICTED, NOT_STATED, SOLUTION_UNPARSED, SOUND
 from ossft_ray.data.problems import SourceLayout
@@ -26,6 +26,7 @@ _GOLD_FINDINGS = {
     CONTRADICTED: "contradicted by the solution",
     UNPARSED: "unreadable",
     SOLUTION_UNPARSED: "unreadable in the solution",
+    UNJUDGED: "left to the judge",
 }
 _NUM_LAYOUTS = 3
 _MAX_LINES, _MAX_CHARACTERS = 12, 600  # of each text of a problem

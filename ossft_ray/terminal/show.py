@@ -19,6 +19,7 @@ from ossft_ray.common.schema import DROPPED_SCHEMA, EXAMPLE_SCHEMA
 from ossft_ray.config import Policy
 from ossft_ray.method.suspects import RankedSuspect, Suspects
 from ossft_ray.policy.chat import Chat, load_chat
+from ossft_ray.policy.example_tokens import render_prompt
 from ossft_ray.run_folder.names import DROPPED_PARTS, PARTS
 from ossft_ray.run_folder.reader import RunFolder, columns, open_run
 from ossft_ray.terminal.bars import wrapped
@@ -82,7 +83,7 @@ def show(
             yield from _suspect(next(each for each in found.ranked if each.problem_id == row["problem_id"]))
         yield from _text("expert solution", row["expert_solution"])
         if chat and prompt and "prompt" in row:
-            token_ids = chat.render(row["prompt"])
+            token_ids = render_prompt(row, chat)
             yield from _text("rendered prompt", chat.tokenizer.decode(token_ids))
             yield from _tokens("prompt", token_ids, chat)
         if "response" in row and row["response"] != row["expert_solution"]:

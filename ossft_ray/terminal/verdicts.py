@@ -19,6 +19,8 @@ def print_verification(summary: VerifySummary) -> None:
     total = f"{summary.num_rows:,} rows, {summary.accuracy:.1%} correct, {over_limits} hit the time or memory limit"
     written = f" ({summary.num_written:,} of the rows)" if summary.only else ""
     lines = [f"{total}, {summary.verdicts_per_second:,.0f} verdicts/s", f"verdicts: {summary.output}{written}"]
+    if summary.agreement is not None:
+        lines.insert(0, f"agrees with {summary.agreement}")
     if absent := [reason for reason in summary.only if reason not in summary.reasons]:
         lines.append(f"no row has the verdict {' or '.join(absent)}")
     for row in summary.shown:

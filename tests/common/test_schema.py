@@ -33,7 +33,7 @@ CONTRACT = {
     "num_tokens: int32, response: string>>",
     "policy": "string",
 }
-ROW = {"problem_id": "p", "question": "q", "answer": "1", "expert_solution": "s", "verifier": ""}
+ROW = {"problem_id": "p", "question": "q", "answer": "1", "expert_solution": "s", "verifier": "", "conversation": ""}
 SCORES = {
     "problem_id": "string",
     "origin": "string",

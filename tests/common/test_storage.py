@@ -62,7 +62,14 @@ def test_json_and_tables_round_trip(folder: Folder) -> None:
     folder.write_json("a.json", {"π": [1, 2.5, None, "é"]})
     assert folder.read_json("a.json") == {"π": [1, 2.5, None, "é"]}
     rows = [
-        {"problem_id": str(i), "question": "q", "answer": "1", "expert_solution": None, "verifier": ""}
+        {
+            "problem_id": str(i),
+            "question": "q",
+            "answer": "1",
+            "expert_solution": None,
+            "verifier": "",
+            "conversation": "",
+        }
         for i in range(3)
     ]
     for number, row in enumerate(rows):

@@ -18,6 +18,7 @@ USER, ASSISTANT = {"role": "user", "content": "1+1?"}, {"role": "assistant", "co
 TAIL = {"role": "assistant", "content": GSM8K_SOLUTION}
 SYSTEM = {"role": "system", "content": "Think."}
 TURN = [USER, ASSISTANT]
+THINKING = json.dumps([SYSTEM, USER])
 SHAREGPT = [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": BOX}]
 
 
@@ -59,7 +60,7 @@ def read(row: dict[str, Any], **columns: str) -> ProblemTexts:
         ),
         # chat
         ({"messages": TURN}, {}, ProblemTexts("1+1?", BOX, "2")),
-        ({"messages": [SYSTEM, *TURN]}, {}, ProblemTexts("1+1?", BOX, "2")),
+        ({"messages": [SYSTEM, *TURN]}, {}, ProblemTexts("1+1?", BOX, "2", THINKING)),
         ({"messages": TURN, "answer": "3"}, {}, ProblemTexts("1+1?", BOX, "3")),
         ({"messages": TURN, "answer": "proof"}, {}, ProblemTexts("1+1?", BOX, "")),
         (
@@ -76,7 +77,11 @@ def read(row: dict[str, Any], **columns: str) -> ProblemTexts:
         ({"query": "1+1?", "response": BOX, "type": "t", "original_question": "?"}, {}, ProblemTexts("1+1?", BOX, "2")),
         ({"system_prompt": "s", "question": "1+1?", "response": BOX}, {}, ProblemTexts("1+1?", BOX, "2")),
         ({"prompt": "1+1?", "completion": BOX}, {}, ProblemTexts("1+1?", BOX, "2")),
-        ({"prompt": [SYSTEM, USER], "completion": [ASSISTANT], "origin": "self"}, {}, ProblemTexts("1+1?", BOX, "2")),
+        (
+            {"prompt": [SYSTEM, USER], "completion": [ASSISTANT], "origin": "self"},
+            {},
+            ProblemTexts("1+1?", BOX, "2", THINKING),
+        ),
         ({"input": "1+1?", "output": BOX, "expected_answer": "3"}, {}, ProblemTexts("1+1?", BOX, "3")),
         # our own names
         ({"question": "1+1?", "expert_solution": "add", "answer": "2"}, {}, ProblemTexts("1+1?", "add", "2")),
@@ -133,7 +138,11 @@ def read(row: dict[str, Any], **columns: str) -> ProblemTexts:
         ),
         # ShareGPT, as we export it and as OpenThoughts and others write it
         ({"conversations": SHAREGPT}, {}, ProblemTexts("1+1?", BOX, "2")),
-        ({"conversations": [{"from": "system", "value": "s"}, *SHAREGPT]}, {}, ProblemTexts("1+1?", BOX, "2")),
+        (
+            {"conversations": [{"from": "system", "value": "Think."}, *SHAREGPT]},
+            {},
+            ProblemTexts("1+1?", BOX, "2", THINKING),
+        ),
         ({"chat": SHAREGPT}, {"messages": "chat"}, ProblemTexts("1+1?", BOX, "2")),
         (
             {"system": "s", "conversations": [{"from": "user", "value": "1+1?"}, {"from": "assistant", "value": BOX}]},
@@ -146,8 +155,12 @@ def read(row: dict[str, Any], **columns: str) -> ProblemTexts:
             {},
             ProblemTexts("1+1?", "It is\n\\boxed{2}.", "2"),
         ),
-        ({"messages": json.dumps([SYSTEM, *TURN])}, {}, ProblemTexts("1+1?", BOX, "2")),
-        ({"messages": [{"role": "developer", "content": "d"}, *TURN]}, {}, ProblemTexts("1+1?", BOX, "2")),
+        ({"messages": json.dumps([SYSTEM, *TURN])}, {}, ProblemTexts("1+1?", BOX, "2", THINKING)),
+        (
+            {"messages": [{"role": "developer", "content": "Think."}, *TURN]},
+            {},
+            ProblemTexts("1+1?", BOX, "2", THINKING),
+        ),
         # AM-Thinking: the answer is in what the user's message says about itself
         ({"messages": [{**USER, "info": {"reference_answer": "3"}}, ASSISTANT]}, {}, ProblemTexts("1+1?", BOX, "3")),
         (
@@ -176,12 +189,10 @@ IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 @pytest.mark.parametrize(
     "row, reason",
     [
-        ({"messages": [*TURN, USER]}, "not_one_turn"),
-        ({"messages": [*TURN, USER, ASSISTANT]}, "not_one_turn"),
-        ({"messages": [ASSISTANT, USER]}, "not_one_turn"),
-        ({"messages": [*TURN, {"role": "tool", "content": "2"}]}, "not_one_turn"),
-        ({"messages": [SYSTEM, SYSTEM, *TURN]}, "not_one_turn"),
-        ({"prompt": [USER, ASSISTANT, USER], "completion": BOX}, "not_one_turn"),
+        ({"messages": [*TURN, USER]}, "broken_chat: the last message is the user's"),
+        ({"messages": [ASSISTANT, USER]}, "broken_chat: the last message is the user's"),
+        ({"messages": [*TURN, {"role": "tool", "content": "2"}]}, "broken_chat: the last message is the tool's"),
+        ({"messages": [SYSTEM, SYSTEM, *TURN]}, "broken_chat: a system message that is not the first"),
         ({"messages": [USER]}, "no_expert_solution"),
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "no_expert_solution"),
         ({"messages": [SYSTEM]}, "no_question"),

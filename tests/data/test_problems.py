@@ -103,10 +103,11 @@ def test_each_file_has_its_own_layout(tmp_path: Path) -> None:
     assert [problem.problem_id for problem in problems] == ["00000001", "00000003", "00000005"]
 
 
-def test_a_chat_of_several_turns_is_set_aside(tmp_path: Path) -> None:
-    _, rejection = read(write(tmp_path, CHAT, {"id": "x", "messages": CHAT["messages"] * 2}))
+def test_a_chat_that_does_not_end_with_the_assistant_is_set_aside(tmp_path: Path) -> None:
+    _, rejection = read(write(tmp_path, CHAT, {"id": "x", "messages": [*CHAT["messages"], CHAT["messages"][0]]}))
     assert isinstance(rejection, Rejection)
-    assert (rejection.reason, rejection.problem_id) == ("not_one_turn", "x")
+    expected = "broken_chat: the last message is the user's", "x"
+    assert (rejection.reason, rejection.problem_id) == expected
 
 
 def test_ids_may_repeat(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def example(number: int, origin: str, **changes: Any) -> dict[str, Any]:
         "attempts": attempts,
         "policy": "playground",
         "verifier": "",
+        "conversation": "",
     }
     return row | changes
 

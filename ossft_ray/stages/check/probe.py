@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, to_table
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import Problem
 from ossft_ray.common.uris import join
 from ossft_ray.config import Columns, Experiment
 from ossft_ray.distributed.nodes import alive_nodes
@@ -61,7 +62,7 @@ def probe(
             "another run; leave the key out for the probe"
         )
     small = probe_experiment(experiment)
-    rows = [json.dumps({"id": problem.problem_id, **vars(problem)}) + "\n" for problem in findings.sample]
+    rows = [json.dumps(sample_row(problem)) + "\n" for problem in findings.sample]
     try:
         folder.write_bytes(_PROBLEMS, "".join(rows).encode())
     except OSError as error:
@@ -93,6 +94,15 @@ def probe_experiment(experiment: Experiment) -> Experiment:
     }
     sections = {name: getattr(experiment, name).model_copy(update=update) for name, update in changes.items()}
     return experiment.model_copy(update=sections)
+
+
+def sample_row(problem: Problem) -> dict[str, Any]:
+    """A problem as a row of the sample's file."""
+    asked = {}
+    if problem.conversation:
+        messages = json.loads(problem.conversation)
+        asked = {"question": messages, "tools": messages[0].get("tools")}
+    return {"id": problem.problem_id, **vars(problem), **asked}
 
 
 def plan_run(experiment: Experiment, findings: Findings) -> RunPlan:

@@ -30,8 +30,7 @@ from ossft_ray.distributed.resources import check_resources, check_training_memo
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.engines.vllm_policy import check_engine_settings
-from ossft_ray.method.prompts import solve_prompt
-from ossft_ray.method.rewriting import derive_seed
+from ossft_ray.method.rewriting import derive_seed, stage_prompt
 from ossft_ray.method.steps import false_equation
 from ossft_ray.policy.chat import Chat
 from ossft_ray.policy.model_location import model_path, naming_model
@@ -199,7 +198,7 @@ class _Found:
 
 
 def _shown(problem: Problem, chat: Chat, experiment: Experiment) -> ShownProblem:
-    prompt = chat.render(solve_prompt(problem.question, experiment.prompts.system, experiment.prompts.solve))
+    prompt = chat.render(stage_prompt("self", problem, experiment.rewrite, experiment.prompts))
     return ShownProblem(problem, str(chat.tokenizer.decode(prompt)), len(prompt))
 
 

@@ -55,7 +55,7 @@ class Source:
             "rewrite": inputs["rewrite"],
             "train": {**found.experiment["train"], "examples": None},
         }
-        return cls(run, found, inputs, resolve(settings, f"{run}/{CONFIG}"))
+        return cls(run, found, inputs, resolve(settings, f"{run}/{CONFIG}", apply_task=False))
 
     @cached_property
     def run(self) -> Run:

@@ -49,7 +49,7 @@ def record_benchmarks(folder: Folder, benchmarks: Benchmarks) -> dict[str, str]:
     Raises:
         InputError: a benchmark was sampled before with other problems.
     """
-    digests = {name: fingerprint({"problems": [vars(p) for p in rows]}) for name, rows in benchmarks.items()}
+    digests = {name: fingerprint({"problems": list(map(_as_row, rows))}) for name, rows in benchmarks.items()}
     known = folder.read_json(BENCHMARKS) if folder.exists(BENCHMARKS) else {}
     for name, digest in digests.items():
         if known.get(name, digest) != digest:
@@ -59,3 +59,8 @@ def record_benchmarks(folder: Folder, benchmarks: Benchmarks) -> dict[str, str]:
     sizes = {folder_name(name): {"problems": len(rows), "parts": num_parts(rows)} for name, rows in benchmarks.items()}
     folder.write_json(SIZES, known_sizes | sizes)
     return digests
+
+
+def _as_row(problem: Problem) -> dict[str, str | None]:
+    """A problem's fields; folders of older versions know no conversation."""
+    return {name: value for name, value in vars(problem).items() if value or name != "conversation"}

@@ -102,7 +102,7 @@ class EvaluateWorker(RolloutWorker):
     async def draw(self, model: str, benchmark: str, problem: Problem, index: int) -> dict[str, Any]:
         """One response with its verdict. A problem whose prompt does not fit the context counts as answered wrongly."""
         settings, template = self.experiment.evaluate, solve_template(self.experiment)
-        prompt = solve_prompt(problem.question, template.system, template.solve)
+        prompt = solve_prompt(problem.question, template.system, template.solve, problem.conversation)
         sampling = Sampling.of(settings)
         seed = derive_seed(self.experiment.run.seed, EVALUATE, benchmark, problem.problem_id, index)
         row = {"problem_id": problem.problem_id, "question": problem.question, "answer": problem.answer, "index": index}

@@ -114,7 +114,7 @@ class AttemptLog:
         for problem_id, attempts in recorded_attempts(rows).items():
             self._attempts.setdefault(problem_id, {}).update(attempts)
         for row in rows:
-            key = GradingKey.of(Problem(**{name: row[name] for name in PROBLEM_SCHEMA.names}))
+            key = GradingKey.of(Problem(**{name: row[name] for name in PROBLEM_SCHEMA.names if name in row}))
             for attempt in row["attempts"]:
                 self._keys[row["problem_id"], attempt["stage"], attempt["index"]] = key
 

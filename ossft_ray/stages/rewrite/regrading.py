@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ossft_ray.common.types import Attempt, Problem
-from ossft_ray.common.verdict import CONTRADICTION, NEVER_GRADED, NO_DERIVATION, NO_VERDICT, UNSOUND
+from ossft_ray.common.verdict import CONTRADICTION, NEVER_GRADED, NO_DERIVATION, NO_VERDICT, UNSOUND, WRONG
 from ossft_ray.config import Rewrite
 from ossft_ray.method.acceptance import Verify, judge_finished
 
@@ -66,7 +66,8 @@ async def _grade_again(
     if not same_verifier:
         return None  # another kind of verifier may read another answer from the text
     if attempt.extracted is None:
-        return None if attempt.correct or attempt.reason in NO_VERDICT else attempt
+        # a judge, or a user's function, may find a response wrong without an answer of its own
+        return None if attempt.correct or attempt.reason in (*NO_VERDICT, WRONG) else attempt
     verdict = await verify(problem, rf"\boxed{{{attempt.extracted}}}")
     if not verdict.correct:
         return dataclasses.replace(attempt, correct=False, reason=verdict.reason)

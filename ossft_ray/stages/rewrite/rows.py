@@ -34,7 +34,7 @@ def example_rows(problem: Problem, result: RewriteResult, chat: Chat, experiment
     return [
         {
             **vars(problem),
-            "prompt": solve_prompt(problem.question, prompts.system, prompts.solve),
+            "prompt": solve_prompt(problem.question, prompts.system, prompts.solve, problem.conversation),
             "completion": [{"role": "assistant", "content": response.text}],
             "response": response.text,
             "response_token_ids": response.token_ids,

@@ -11,12 +11,22 @@ from ossft_ray.run_folder.parts import read_counts
 from ossft_ray.run_folder.reader import columns, read_columns
 
 EXAMPLES = "examples"  # in the counts of a part of scores: the digest of its examples
-_SCORED = ("problem_id", "origin", "prompt", "response", "response_token_ids", "expert_solution", "policy")
+_SCORED = (
+    "problem_id",
+    "origin",
+    "prompt",
+    "conversation",
+    "response",
+    "response_token_ids",
+    "expert_solution",
+    "policy",
+)
 
 
 def examples_digest(rows: list[dict[str, Any]]) -> str:
     """A digest of all in a part's EXAMPLE rows that their scores depend on."""
-    scored = [{name: row[name] for name in _SCORED} for row in rows]
+    # older digests know no conversation
+    scored = [{name: row[name] for name in _SCORED if row.get(name) or name != "conversation"} for row in rows]
     return hashlib.sha256(json.dumps(scored, ensure_ascii=False).encode()).hexdigest()
 
 

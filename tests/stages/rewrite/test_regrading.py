@@ -55,6 +55,8 @@ def graded(*attempts: Attempt, old: GradingKey = OLD, new: Problem = NEW, num_ke
         (attempt("truncated"), [(0, "truncated")]),
         (attempt("repetition"), [(0, "repetition")]),
         (attempt("timeout"), []),  # its answer is unknown
+        (attempt("wrong"), []),  # a judge compared it with the old gold answer
+        (attempt("unjudged"), []),
         (attempt("mentions_reference", "2", stage="guided"), [(0, "mentions_reference")]),
         (attempt("copies_reference", "1", stage="guided"), [(0, "wrong")]),
         # guided attempts that become right pass what a fresh one must pass, if their text is stored

@@ -35,11 +35,13 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_kinds_of_this_package() -> None:
-    assert kinds() == ["choice", "math", "number", "python", "text"]
+    assert kinds() == ["choice", "judge", "math", "number", "python", "text"]
 
 
 def test_an_unknown_kind_is_an_error_that_lists_the_kinds() -> None:
-    with pytest.raises(InputError, match="no verification kind 'maths'; kinds: choice, math, number, python, text"):
+    with pytest.raises(
+        InputError, match="no verification kind 'maths'; kinds: choice, judge, math, number, python, text"
+    ):
         VerifierPool(Verify(kind="maths"))
 
 
