@@ -86,7 +86,8 @@ class Run:
             guided_prompt("", "", prompts.system, prompts.guided),
         ]
         longest_prompt = max(len(self.chat.render(prompt)) for prompt in empty_prompts) + 2 * longest_problem
-        sampled = (settings.self_alignment, settings.guided_alignment, evaluate)
+        external = [settings.external_alignment] if "external" in settings.stages else []
+        sampled = (settings.self_alignment, settings.guided_alignment, *external, evaluate)
         length = longest_prompt + max(stage.max_tokens for stage in sampled)
         return min(self.chat.context_length, 1 << (length - 1).bit_length())
 

@@ -64,7 +64,7 @@ def derive(
             "rewrite": chosen.apply(source.experiment.rewrite),
         }
     )
-    inputs = source.inputs | {"rewrite": {**source.inputs["rewrite"], **chosen.changes}}
+    inputs = without_unused(source.inputs | {"rewrite": {**source.inputs["rewrite"], **chosen.changes}})
     origin = {"from": run, "fingerprint": source.run_folder.rewrite_manifest["fingerprint"], "ablation": ablation}
     inputs_of_derived = inputs | {DERIVED: origin | {"unsampled": unsampled}}
     folder = _begin(output, inputs_of_derived)
@@ -153,7 +153,7 @@ async def _write_part(
     async def prompt_tokens(problem: Problem, stage: Stage) -> int:
         return len(chat.render(stage_prompt(stage, problem, experiment.rewrite, experiment.prompts)))
 
-    counts = await part_counts(results, prompt_tokens, verify)
+    counts = await part_counts(results, prompt_tokens, verify, experiment.rewrite.stages)
     examples, dropped, appended = part_rows(results, chat, experiment)
     counts |= {"answers_appended": appended, "started": started, "ended": time.time()}
     write_part(folder, name, examples, dropped, counts)
