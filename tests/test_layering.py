@@ -55,6 +55,7 @@ OWNERS = {
     "datasets": (("data.hub",), True),
     "huggingface_hub": (("policy", "export"), True),
     "peft": (("engines.adapters",), True),
+    "openai": (("stages.rewrite.server",), True),
 }
 
 

@@ -12,9 +12,9 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -37,6 +37,7 @@ from ossft_ray.policy.model_location import fetch_weights, model_path
 from ossft_ray.policy.rendered_prompts import RenderedPrompts
 from ossft_ray.verification import Verdict, VerifierPool
 
+_Answer = TypeVar("_Answer")
 MAX_DEATHS = 3  # consecutive deaths of engines or actors, without a response in between
 
 
@@ -142,21 +143,31 @@ class RolloutWorker:
             PromptTooLong: no token fits into the context after the prompt.
             JobError: `MAX_DEATHS` engines died in a row.
         """
+        prompt_ids = await self.prompts.render(prompt)
+        response = await self._ask(lambda policy: policy.sample(prompt_ids, sampling, seed, request_id), request_id)
+        self.counts.update(draws=1, generated_tokens=len(response.token_ids))
+        self.metrics.count("ossft_generated_tokens", len(response.token_ids))
+        return response
+
+    async def mean_logprob(self, prompt: list[Message], token_ids: list[int], request_id: str) -> float:
+        """Mean log p of these tokens under the policy after a prompt, in nats; raises JobError as `sample`."""
+        prompt_ids = await self.prompts.render(prompt)
+        return await self._ask(lambda policy: policy.mean_logprob(prompt_ids, token_ids, request_id), request_id)
+
+    async def _ask(self, ask: Callable[[VllmPolicy], Awaitable[_Answer]], request_id: str) -> _Answer:
+        """What an engine answers; each that dies meanwhile is replaced, and counts as an interruption."""
         with self.in_flight.request():
-            prompt_ids = await self.prompts.render(prompt)
             while True:
                 policy = await self._loaded_policy()
                 try:
                     with self.in_flight.sampling():
-                        response = await policy.sample(prompt_ids, sampling, seed, request_id)
+                        answer = await ask(policy)
                 except EngineDied as death:
                     await self._discard_engine(policy, death)
                     self.interruptions[request_id] += 1
                     continue
                 self._deaths = 0
-                self.counts.update(draws=1, generated_tokens=len(response.token_ids))
-                self.metrics.count("ossft_generated_tokens", len(response.token_ids))
-                return response
+                return answer
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
         """The verdict on a response to a problem."""
@@ -190,6 +201,10 @@ class RolloutWorker:
         counts = {name: dict(each) for name, each in {self.worker_id: self.counts, **self.progress}.items()}
         self._report_after = await self._tally.report.remote(actor, self.worker_id, counts, self._processes)
 
+    def record_processes(self) -> None:
+        """Let the driver wait at the end for the processes that this one has started so far."""
+        self._processes.append(current_processes())
+
     async def _loaded_policy(self) -> VllmPolicy:
         async with self._loading:  # the engine must be made inside the running loop, once
             while self._policy is None:
@@ -202,7 +217,7 @@ class RolloutWorker:
                     self._record_death(death)
                     continue
                 self.counts["loading_ms"] += round(1000 * (time.monotonic() - began))
-                self._processes.append(current_processes())
+                self.record_processes()
                 await self._report_now()
             return self._policy
 

@@ -106,8 +106,9 @@ def find_fault(response: Response, stage: Stage, problem: Problem, settings: Rew
     if is_checked and false_equation(answer):
         return WRONG_STEP
     max_gap = settings.external_alignment.max_gap
-    is_too_far = None not in (max_gap, response.gap) and response.gap > max_gap
-    return TOO_FAR if is_too_far else None
+    if max_gap is not None and response.gap is not None and response.gap > max_gap:
+        return TOO_FAR
+    return None
 
 
 def _find_leak(parts: Sequence[str], guide: str, settings: GuidedAlignment) -> str | None:

@@ -136,8 +136,9 @@ class _Sampler:
 
 def stage_settings(stage: Stage, settings: Rewrite) -> SelfAlignment | GuidedAlignment | ExternalAlignment:
     """`[rewrite.self_alignment]`, `[rewrite.guided_alignment]` or `[rewrite.external_alignment]`."""
-    sections = {"guided": settings.guided_alignment, "external": settings.external_alignment}
-    return sections.get(stage, settings.self_alignment)
+    if stage == "external":
+        return settings.external_alignment
+    return settings.self_alignment if stage == "self" else settings.guided_alignment
 
 
 def stage_prompt(stage: Stage, problem: Problem, settings: Rewrite, prompts: Prompts) -> list[Message]:

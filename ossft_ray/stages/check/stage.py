@@ -37,6 +37,7 @@ from ossft_ray.policy.model_location import model_path
 from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.stages.rewrite.external import check_external
 
 _NUM_SHOWN = 3  # problems, as the policy will see them
 _NUM_LOOKED_INTO = 100  # sources whose first row is read before anything else
@@ -79,6 +80,7 @@ def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     found.look(lambda: check_output(run.experiment.run.output))
     found.look(lambda: _check_reachable(run.experiment.run.output))
     found.look(lambda: check_engine_settings(run.experiment.policy.engine))
+    found.look(lambda: check_external(run.experiment))
     found.look(lambda: _check_loss(run.experiment))
     found.look(lambda: check_deepspeed_settings(run.experiment.train))
     found.look(lambda: check_resources(run.experiment))

@@ -29,6 +29,7 @@ from ossft_ray.stages.derive.ablations import Ablation, find_ablation
 from ossft_ray.stages.derive.replay import Unsampled, replay_problem
 from ossft_ray.stages.derive.source import Source
 from ossft_ray.stages.rewrite.ingest import InputManifest
+from ossft_ray.stages.rewrite.inputs import without_unused
 from ossft_ray.stages.rewrite.manifest import manifest_figures, part_counts
 from ossft_ray.stages.rewrite.rows import part_rows
 from ossft_ray.verification import Verdict, VerifierPool

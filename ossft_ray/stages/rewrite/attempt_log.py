@@ -43,7 +43,9 @@ class AttemptLog:
             self._read_rows(self._earlier.read_table(part).to_pylist())
             self._read_rows(read_dropped(self._earlier, part))
             counts = read_counts(self._earlier, part)
-            self._earlier_counts = {name: count for name, count in counts.items() if name in (*EXTRA_WORK, *EXTERNAL_COSTS.values())}
+            self._earlier_counts = {
+                name: count for name, count in counts.items() if name in (*EXTRA_WORK, *EXTERNAL_COSTS.values())
+            }
         for name in self._log_names():
             self._read_log(read_lines(self._logs, name))
         self._log = LineLog(self._logs, f"{self._part}.{worker_id}.jsonl")
@@ -89,8 +91,8 @@ class AttemptLog:
         """What was drawn in addition to the attempts that the rows record.
 
         Redone: samples that a kill interrupted, or whose log line it tore, and that were drawn again; their tokens are
-        those of the final attempt. Speculative: samples of later waves that began early and were not needed. Besides, what
-        all answers of the other model cost.
+        those of the final attempt. Speculative: samples of later waves that began early and were not needed.
+        `EXTERNAL_COSTS` are those of all answers of the other model.
         """
         needed = {(problem_id, attempt.stage, attempt.index) for problem_id, attempt in recorded}
         counts = Counter(dict.fromkeys(EXTRA_WORK, 0) | self._earlier_counts)

@@ -29,7 +29,8 @@ async def part_counts(
 ) -> dict[str, Any]:
     """The counts of a part: kept work (`attempts`, `generated_tokens`, `prompt_tokens`), reasons and suspects.
 
-    Tokens are the policy's, so those of the `external` stage do not count. `stages` are the configured ones. `verify` is asked whether two answers that were read from responses are equal.
+    Tokens are the policy's, so those of the `external` stage do not count. `stages` are the configured ones. `verify`
+    is asked whether two answers that were read from responses are equal.
     """
 
     async def is_same(problem: Problem, answer: str, other: str) -> bool:
