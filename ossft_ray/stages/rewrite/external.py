@@ -117,7 +117,7 @@ class LocalModel:
 
 
 def as_response(answer: Answer, chat: Chat, max_tokens: int) -> Response:
-    """The other model's answer without its thinking, in the policy's tokens; unfinished if these exceed `max_tokens`."""
+    """The answer without its thinking, in the policy's tokens; unfinished if these are more than `max_tokens`."""
     text = chat.close_thinking(split_thinking(answer.text)[1].strip())
     token_ids = chat.encode_response(text)
     finish_reason = "length" if len(token_ids) > max_tokens else answer.finish_reason
