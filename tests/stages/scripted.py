@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import shutil
+import uuid
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -180,7 +181,7 @@ class LocalWorker(ScriptedWorker):
     """A scripted worker in this process, without Ray."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.experiment, self.worker_id = experiment, "local"
+        self.experiment, self.worker_id = experiment, uuid.uuid4().hex
         self.folder = Folder.at(experiment.run.output) / "rewrite"
         self.chat = load_chat(experiment.policy)
         self.prompts = RenderedPrompts(self.chat, 200)

@@ -75,7 +75,12 @@ def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
 @pytest.mark.parametrize(
     "reply, error, words, num_requests",
     [
-        (Reply(429, {"error": {"message": "slow down"}}, SOON), JobError, "HTTP 429: .*slow down.*2 retries.*resume", 3),
+        (
+            Reply(429, {"error": {"message": "slow down"}}, SOON),
+            JobError,
+            "HTTP 429: .*slow down.*2 retries.*resume",
+            3,
+        ),
         (Reply(500, "", SOON), JobError, "failed with HTTP 500", 3),
         (Reply(429, {}, {"retry-after": "9999"}), JobError, "failed with HTTP 429", 1),
         (Reply(after_seconds=0.6), JobError, r"gave no answer within timeout_seconds = 0.3; raise it", 3),
@@ -139,7 +144,7 @@ def test_no_more_requests_are_in_flight_than_allowed() -> None:
 
 def test_the_key_and_the_client_are_checked_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TEACHER")
-    with pytest.raises(InputError, match="api_key_env: the variable TEACHER is not set on .*; set it"):
+    with pytest.raises(InputError, match=r"api_key_env: the variable TEACHER is not set on .*; set it"):
         check_server(settings("http://host/v1"))
     monkeypatch.setattr("ossft_ray.stages.rewrite.server.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs the package openai; pip install 'ossft-ray\[server\]'"):
