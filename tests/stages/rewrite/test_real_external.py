@@ -103,8 +103,10 @@ def check_rows(run: Experiment, manifest: dict[str, Any]) -> None:
 def test_a_server_rewrites_with_the_right_key(url: str, tmp_path: Path) -> None:
     run = settings(tmp_path / "run", url=url, model="teacher", api_key_env="TEACHER")
     refused = rewrite_with("another-key-0123", run)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
-    assert f"api_key_env: {url} refuses the key in TEACHER (HTTP 401)" in refused.stderr
+    assert refused.returncode == 2, refused.stderr
+    reason = f"error: [rewrite.external_alignment] api_key_env: {url} refuses the key in TEACHER (HTTP 401)"
+    assert refused.stderr.splitlines()[-1] == reason
+    assert "Traceback" not in refused.stderr
     accepted = rewrite_with(KEY, run)
     assert accepted.returncode == 0, accepted.stderr
     check_rows(run, json.loads((tmp_path / "run/rewrite/manifest.json").read_text()))
