@@ -56,7 +56,7 @@ class ServerModel:
 
         self._settings, self._key = settings, _key(settings)
         self._slots = asyncio.Semaphore(settings.max_in_flight)
-        self._client = AsyncOpenAI(
+        self.client = AsyncOpenAI(
             api_key=self._key,
             base_url=settings.url,
             timeout=settings.timeout_seconds,
@@ -75,7 +75,7 @@ class ServerModel:
 
         try:
             async with self._slots:
-                raw = await self._client.chat.completions.with_raw_response.create(**self._body(prompt, sampling, seed))
+                raw = await self.client.chat.completions.with_raw_response.create(**self._body(prompt, sampling, seed))
         except openai.APIStatusError as error:
             raise self._refusal(error.status_code, str(error.code), error.message) from None
         except openai.APITimeoutError:

@@ -105,10 +105,15 @@ def check_rows(run: Experiment, manifest: dict[str, Any]) -> None:
             assert row["response_token_ids"] == chat.encode_response(row["response"])
 
 
-def ask(url: str, model: str = "teacher", **request: Any) -> Answer:
+def ask(url: str, model: str = "teacher", question: str = "What is 1 + 1?", **request: Any) -> Answer:
     settings = ExternalAlignment(model=model, url=url, api_key_env="TEACHER", request=request)
-    prompt = [{"role": "user", "content": "What is 1 + 1?"}]
-    return asyncio.run(ServerModel(settings).answer(prompt, Sampling(0.0, 1.0, 9), 0, ""))
+
+    async def one() -> Answer:
+        server = ServerModel(settings)
+        async with server.client:
+            return await server.answer([{"role": "user", "content": question}], Sampling(0.0, 1.0, 9), 0, "")
+
+    return asyncio.run(one())
 
 
 def test_a_server_says_what_it_refuses(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +122,8 @@ def test_a_server_says_what_it_refuses(url: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"has no model nobody \(HTTP 404\)"):
         ask(url, "nobody")
     with pytest.raises(PromptTooLong):
+        ask(url, question="1+" * 2000)
+    with pytest.raises(InputError, match=r"refuses a request \(HTTP 400\): .*max_model_len"):
         ask(url, max_completion_tokens=10_000)
     with pytest.raises(InputError, match=r"refuses a request \(HTTP 400\): .*top_k"):
         ask(url, top_k=-9)

@@ -31,7 +31,9 @@ def settings(url: str, **changes: Any) -> ExternalAlignment:
 
 def ask(url: str, sampling: Sampling = SAMPLING, **changes: Any) -> Answer:
     async def one() -> Answer:
-        return await ServerModel(settings(url, **changes)).answer(PROMPT, sampling, 2**62 + 5, "p/external/0")
+        model = ServerModel(settings(url, **changes))
+        async with model.client:
+            return await model.answer(PROMPT, sampling, 2**62 + 5, "p/external/0")
 
     return asyncio.run(one())
 
