@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -224,8 +225,39 @@ class GuidedAlignment(Section):
     copied_ngram: PositiveInt = Field(8, description="Number of consecutive words that count as copied.")
 
 
+class ExternalAlignment(Section):
+    model: str = Field("", description="The other model: a folder or a Hub id, or with `url` its name there.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a Hub model.")
+    engine: dict[str, Any] = Field({}, description="vLLM engine arguments of a model without `url`.")
+    url: str = Field("", description="An OpenAI-compatible server, such as `http://host:8000/v1`; empty: no server.")
+    api_key_env: str = Field("", description="Environment variable that holds the server's key; empty: no key.")
+    request: dict[str, Any] = Field({}, description="Further fields of a request, as the server documents them.")
+    max_in_flight: PositiveInt = Field(32, description="Requests that a policy's worker sends to the server at once.")
+    timeout_seconds: PositiveFloat = Field(600.0, description="Wait this long for an answer of the server.")
+    max_retries: NonNegativeInt = Field(8, description="Retries of a request after a rate limit, timeout or failure.")
+    num_samples: PositiveInt = Field(4, description="Maximum number of samples for each problem.")
+    temperature: Temperature = 0.7
+    top_p: TopP = 1.0
+    top_k: TopK = 0
+    min_p: MinP = 0.0
+    presence_penalty: PresencePenalty = 0.0
+    max_tokens: MaxTokens = 2048
+    max_gap: NonNegativeFloat | None = Field(
+        None, description="Refuse a response whose mean -log p under the policy is larger, in nats a token."
+    )
+
+    @model_validator(mode="after")
+    def _require_server_or_engine(self) -> "ExternalAlignment":
+        parts = urlsplit(self.url)
+        if self.url and not (parts.scheme in ("http", "https") and parts.hostname):
+            raise ValueError(f"url should be one such as http://host:8000/v1, not {self.url}")
+        if self.url and (self.engine or self.revision):
+            raise ValueError("engine and revision are for a model that is loaded here; leave them or url out")
+        return self
+
+
 class Rewrite(Section):
-    stages: list[Literal["self", "guided"]] = Field(
+    stages: list[Literal["self", "guided", "external"]] = Field(
         ["self", "guided"], description="Alignment stages, in this order. [] keeps every expert solution."
     )
     fallback: Literal["expert", "drop"] = Field("expert", description="What becomes of an unsolved problem.")
@@ -245,11 +277,14 @@ class Rewrite(Section):
     max_repeats: NonNegativeInt = Field(16, description="Cut a response that repeats 4-64 tokens this often; 0: never.")
     self_alignment: SelfAlignment = SelfAlignment()
     guided_alignment: GuidedAlignment = GuidedAlignment()
+    external_alignment: ExternalAlignment = ExternalAlignment()
 
     @model_validator(mode="after")
-    def _require_distinct_stages(self) -> "Rewrite":
+    def _require_usable_stages(self) -> "Rewrite":
         if len(set(self.stages)) < len(self.stages):
             raise ValueError("stages must not name a stage twice")
+        if "external" in self.stages and not self.external_alignment.model:
+            raise ValueError("the stage external needs a model: set external_alignment.model")
         return self
 
 

@@ -160,7 +160,7 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("train.precision=fp8", "'train.precision': should be 'bf16' or 'fp32', not \"fp8\""),
         ("train.loss=ppo", "'train.loss': should be 'sft', 'dft', 'iw_sft', 'psft', "),
         ("train.warmup_ratio=1", "'train.warmup_ratio': should be less than 1, not 1"),
-        ("rewrite.stages=['selfie']", "'rewrite.stages.0': should be 'self' or 'guided', not \"selfie\""),
+        ("rewrite.stages=['selfie']", "'rewrite.stages.0': should be 'self', 'guided' or 'external', not \"selfie\""),
         ("rewrite.fallback=keep", "'rewrite.fallback': should be 'expert' or 'drop', not \"keep\""),
         ("rewrite.self_alignment.top_p=0", "'rewrite.self_alignment.top_p': should be greater than 0, not 0"),
         ("rewrite.self_alignment.top_p=1.1", "'rewrite.self_alignment.top_p': should be less than or equal to 1"),

@@ -56,6 +56,7 @@ OWNERS = {
     "datasets": (("data.hub",), True),
     "huggingface_hub": (("policy", "export"), True),
     "peft": (("engines.adapters",), True),
+    "openai": (("stages.rewrite.server",), True),
 }
 
 

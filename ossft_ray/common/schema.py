@@ -31,7 +31,7 @@ REJECTED_SCHEMA = pa.schema(
 
 ATTEMPT = pa.struct(
     [
-        ("stage", pa.string()),  # self | guided
+        ("stage", pa.string()),  # self | guided | external
         ("index", pa.int32()),
         ("correct", pa.bool_()),
         ("reason", pa.string()),
@@ -54,8 +54,8 @@ EXAMPLE_SCHEMA = pa.schema(
         ("prompt", MESSAGES),
         ("completion", MESSAGES),
         ("response", pa.string()),
-        ("response_token_ids", pa.list_(pa.int32())),  # as sampled, end-of-turn token included
-        ("origin", pa.string()),  # self | guided | expert
+        ("response_token_ids", pa.list_(pa.int32())),  # as sampled, or the policy's; end-of-turn token included
+        ("origin", pa.string()),  # self | guided | external | expert
         ("num_attempts", pa.int32()),
         ("num_correct", pa.int32()),
         ("attempts", pa.list_(ATTEMPT)),
@@ -88,7 +88,7 @@ DROPPED_SCHEMA = pa.schema(
 SCORE_SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
-        ("origin", pa.string()),  # self | guided | expert
+        ("origin", pa.string()),  # self | guided | external | expert
         ("source", pa.string()),  # kept | expert_original
         ("token_ids", pa.list_(pa.int32())),  # of the response
         ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training

@@ -14,7 +14,7 @@ MASK = "***"
 HINT = "give it in the environment instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, HF_TOKEN, WANDB_API_KEY, ...)"
 _PASSWORD = re.compile(r"""(?<=://)[^/\s"':@?#]*:[^/\s"'@?#]+(?=@)""")  # user:password@ of a URI
 _OPTION = re.compile(
-    r"""(?i)(?<=[?&])((?:[\w.-]*(?:secret|token|password|signature|credential|access_?key)|sig)=)[^&\s"']+"""
+    r"""(?i)(?<=[?&])((?:[\w.-]*(?:secret|token|password|signature|credential|access_?key|api[_-]?key)|sig)=)[^&\s"']+"""
 )
 _KEY = re.compile(r"(?i)(?:^|[_-])(?:token|secret|password|api_?key|access_key)$")
 _VARIABLE = re.compile(r"(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY|ACCESS_KEY_ID)$")

@@ -1,11 +1,17 @@
 """The values that pass between the layers: problems, responses, attempts and the result of rewriting."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["self", "guided"]  # the paper's two alignment stages
-Origin = Literal["self", "guided", "expert"]
-ORIGINS: tuple[Origin, ...] = ("self", "guided", "expert")
+Stage = Literal["self", "guided", "external"]  # the paper's two alignment stages, and guidance of another model
+Origin = Literal["self", "guided", "external", "expert"]
+ORIGINS: tuple[Origin, ...] = ("self", "guided", "external", "expert")
+
+
+def count_origins(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts by origin; `external` only if it is among them, because few runs have that stage."""
+    return {origin: counts.get(origin, 0) for origin in ORIGINS if origin != "external" or origin in counts}
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,9 @@ class Response:
     `finish_reason` is stop, length or repetition. `in_thinking` means that the prompt ended with an open
     thinking block, so the response starts inside it. `logprobs` are those of the distribution that each token was
     drawn from (stage's prompt, temperature, top_p); they are recorded only on request.
+
+    If another model than the policy wrote the text, the tokens are the policy's for it, and `gap` is their mean
+    -log p under the policy after the plain prompt, in nats; None if `max_gap` is not set.
     """
 
     text: str
@@ -39,6 +48,7 @@ class Response:
     finish_reason: str
     in_thinking: bool = False
     logprobs: list[float] | None = None
+    gap: float | None = None
 
 
 @dataclass(frozen=True)

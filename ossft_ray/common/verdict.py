@@ -26,17 +26,15 @@ WRONG_STEP: Final = "wrong_step"  # an equation in it is false
 NO_DERIVATION: Final = "no_derivation"  # its answer follows from nothing in it
 CONTRADICTION: Final = "contradiction"  # it announces another answer as well
 PROMPT_TOO_LONG: Final = "prompt_too_long"
+NO_RESPONSE: Final = "no_response"  # a server's answer holds no text
+TOO_FAR: Final = "too_far"  # another model's response is too unlikely under the policy
 
-NO_VERDICT: Final = (
-    TOO_COMPLEX,
-    TIMEOUT,
-    MEMORY,
-    CRASHED,
-    UNJUDGED,
-    VERIFIER_ERROR,
-)  # it is unknown whether it is right
-NEVER_GRADED: Final = (TRUNCATED, REPETITION, PROMPT_TOO_LONG)  # they hold whatever the gold answer is
-UNSOUND: Final = (MENTIONS_REFERENCE, COPIES_REFERENCE, CONTAINS_REFERENCE, WRONG_STEP, NO_DERIVATION, CONTRADICTION)
+NO_VERDICT: Final = (TOO_COMPLEX, TIMEOUT, MEMORY, CRASHED, UNJUDGED, VERIFIER_ERROR)
+"""It is unknown whether the response is right."""
+NEVER_GRADED: Final = (TRUNCATED, REPETITION, PROMPT_TOO_LONG, NO_RESPONSE)  # they hold whatever the gold answer is
+UNSOUND: Final = (
+    MENTIONS_REFERENCE, COPIES_REFERENCE, CONTAINS_REFERENCE, WRONG_STEP, NO_DERIVATION, CONTRADICTION, TOO_FAR,
+)  # fmt: skip
 """The answer is right, but the response is no sound re-solving."""
 
 

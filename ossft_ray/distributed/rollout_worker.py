@@ -12,9 +12,9 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -38,6 +38,7 @@ from ossft_ray.policy.rendered_prompts import RenderedPrompts
 from ossft_ray.verification import Verdict, VerifierPool
 from ossft_ray.verification.kinds import judge
 
+_Answer = TypeVar("_Answer")
 MAX_DEATHS = 3  # consecutive deaths of engines or actors, without a response in between
 
 
@@ -143,12 +144,31 @@ class RolloutWorker:
             PromptTooLong: no token fits into the context after the prompt.
             JobError: `MAX_DEATHS` engines died in a row.
         """
+        prompt_ids = await self.prompts.render(prompt)
+        response = await self._ask(lambda policy: policy.sample(prompt_ids, sampling, seed, request_id), request_id)
+        self.counts.update(draws=1, generated_tokens=len(response.token_ids))
+        self.metrics.count("ossft_generated_tokens", len(response.token_ids))
+        return response
+
+    async def mean_logprob(self, prompt: list[Message], token_ids: list[int], request_id: str) -> float:
+        """Mean log p of these tokens under the policy after a prompt, in nats; raises JobError as `sample`."""
+        prompt_ids = await self.prompts.render(prompt)
+        return await self._ask(lambda policy: policy.mean_logprob(prompt_ids, token_ids, request_id), request_id)
+
+    async def _ask(self, ask: Callable[[VllmPolicy], Awaitable[_Answer]], request_id: str) -> _Answer:
+        """What an engine answers; each that dies meanwhile is replaced, and counts as an interruption."""
         with self.in_flight.request():
-            prompt_ids = await self.prompts.render(prompt)
-            response = await self._ask_engine(prompt_ids, sampling, seed, request_id)
-            self.counts.update(draws=1, generated_tokens=len(response.token_ids))
-            self.metrics.count("ossft_generated_tokens", len(response.token_ids))
-            return response
+            while True:
+                policy = await self._loaded_policy()
+                try:
+                    with self.in_flight.sampling():
+                        answer = await ask(policy)
+                except EngineDied as death:
+                    await self._discard_engine(policy, death)
+                    self.interruptions[request_id] += 1
+                    continue
+                self._deaths = 0
+                return answer
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
         """The verdict on a response to a problem."""
@@ -167,23 +187,10 @@ class RolloutWorker:
         """The engine's choice between the judge's verdicts."""
         prompt_ids = await asyncio.to_thread(self.chat.render, prompt)
         request_id = f"judge/{uuid.uuid4().hex}"
-        response = await self._ask_engine(prompt_ids, Sampling.among(judge.VERDICTS), 0, request_id)
+        sampling = Sampling.among(judge.VERDICTS)
+        response = await self._ask(lambda policy: policy.sample(prompt_ids, sampling, 0, request_id), request_id)
         self.interruptions.pop(request_id, None)
         return response.text
-
-    async def _ask_engine(self, prompt_ids: list[int], sampling: Sampling, seed: int, request_id: str) -> Response:
-        """One response of the engine, or of the next one if it dies."""
-        while True:
-            policy = await self._loaded_policy()
-            try:
-                with self.in_flight.sampling():
-                    response = await policy.sample(prompt_ids, sampling, seed, request_id)
-            except EngineDied as death:
-                await self._discard_engine(policy, death)
-                self.interruptions[request_id] += 1
-                continue
-            self._deaths = 0
-            return response
 
     def num_sampled_tokens(self) -> int:
         """The tokens sampled so far, also of responses under way."""
@@ -207,6 +214,10 @@ class RolloutWorker:
         counts = {name: dict(each) for name, each in {self.worker_id: self.counts, **self.progress}.items()}
         self._report_after = await self._tally.report.remote(actor, self.worker_id, counts, self._processes)
 
+    def record_processes(self) -> None:
+        """Let the driver wait at the end for the processes that this one has started so far."""
+        self._processes.append(current_processes())
+
     async def _loaded_policy(self) -> VllmPolicy:
         async with self._loading:  # the engine must be made inside the running loop, once
             while self._policy is None:
@@ -219,7 +230,7 @@ class RolloutWorker:
                     self._record_death(death)
                     continue
                 self.counts["loading_ms"] += round(1000 * (time.monotonic() - began))
-                self._processes.append(current_processes())
+                self.record_processes()
                 await self._report_now()
             return self._policy
 

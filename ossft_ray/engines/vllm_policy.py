@@ -11,11 +11,12 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ossft_ray.common.errors import InputError, JobError, brief
 from ossft_ray.common.types import PromptTooLong, Response
-from ossft_ray.config import Evaluate, GuidedAlignment, Policy, SelfAlignment
+from ossft_ray.config import Evaluate, ExternalAlignment, GuidedAlignment, Policy, SelfAlignment
 from ossft_ray.engines.installation import check_media
 from ossft_ray.engines.orphans import end_engines_with_this_process
 from ossft_ray.engines.repetition import repetition_end, seems_to_repeat
@@ -50,7 +51,9 @@ class Sampling:
     choices: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, section: SelfAlignment | GuidedAlignment | Evaluate, max_repeats: int = 0) -> "Sampling":
+    def of(
+        cls, section: SelfAlignment | GuidedAlignment | ExternalAlignment | Evaluate, max_repeats: int = 0
+    ) -> "Sampling":
         """The settings of a section of the experiment."""
         names = ("temperature", "top_p", "max_tokens", "top_k", "min_p", "presence_penalty")
         return cls(max_repeats=max_repeats, **{name: getattr(section, name) for name in names})
@@ -121,20 +124,13 @@ class VllmPolicy:
             PromptTooLong: the prompt fills the context, so that not one token could be sampled.
             EngineDied: the engine's process has ended.
         """
-        from vllm import TokensPrompt
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         parameters = self._parameters(sampling, seed, max_new_tokens=self._max_length - len(prompt_ids))
-        prompt = TokensPrompt(prompt_token_ids=prompt_ids)
         if sampling.max_repeats:
             self._max_repeats[request_id] = sampling.max_repeats
             if self._watch is None or self._watch.done():
                 self._watch = asyncio.create_task(self._end_repetitions())
         try:
-            outputs = self._engine.generate(prompt, parameters, request_id, lora_request=self._lora)
-            (output,) = [output async for output in outputs]
-        except EngineDeadError as error:
-            raise EngineDied(brief(error)) from error
+            output = await self._generate(prompt_ids, parameters, request_id)
         except asyncio.CancelledError:  # it was begun early and is not needed
             self._num_ended += _num_tokens(self._states.pop(request_id, None))
             raise
@@ -154,6 +150,38 @@ class VllmPolicy:
             logprobs = [0.0 if certain else float(of_token[token].logprob) for token, of_token in candidates]
         text = self.chat.decode(token_ids)
         return Response(text, token_ids, finish_reason, self.chat.opens_thinking, logprobs)
+
+    async def mean_logprob(self, prompt_ids: list[int], response_ids: list[int], request_id: str) -> float:
+        """Mean log p of a response's tokens after a prompt, in nats; together they must leave room for one more token.
+
+        Raises:
+            EngineDied: the engine's process has ended.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = SamplingParams(
+            max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        try:
+            output = await self._generate([*prompt_ids, *response_ids], parameters, request_id)
+        finally:
+            self._states.pop(request_id, None)
+        candidates = output.prompt_logprobs[len(prompt_ids) :]
+        return fmean(each[token].logprob for each, token in zip(candidates, response_ids, strict=True))
+
+    async def _generate(self, token_ids: list[int], parameters: Any, request_id: str) -> Any:
+        """vLLM's output for a request; raises EngineDied."""
+        from vllm import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        prompt = TokensPrompt(prompt_token_ids=token_ids)
+        try:
+            outputs = self._engine.generate(prompt, parameters, request_id, lora_request=self._lora)
+            (output,) = [output async for output in outputs]
+        except EngineDeadError as error:
+            raise EngineDied(brief(error)) from error
+        return output
 
     def num_sampled_tokens(self) -> int:
         """The tokens that the engine has sampled so far, also of responses under way and of those that were given up.
@@ -268,17 +296,17 @@ def engine_settings(
     return settings | policy.engine
 
 
-def check_engine_settings(settings: dict[str, Any]) -> None:
-    """Check `[policy.engine]` against the arguments of vLLM's engine.
+def check_engine_settings(settings: dict[str, Any], section: str = "policy.engine") -> None:
+    """Check the settings of a `section` such as `[policy.engine]` against the arguments of vLLM's engine.
 
     Raises:
         InputError: vLLM has no such argument (names the nearest valid one), or it would load code or pickles unasked.
     """
     if "trust_remote_code" in settings:
-        raise InputError("[policy.engine] trust_remote_code: set [policy] trust_remote_code, which training uses too")
+        raise InputError(f"[{section}] trust_remote_code: set [policy] trust_remote_code, which training uses too")
     if settings.get("load_format") in _PICKLE_FORMATS:
         raise InputError(
-            f"[policy.engine] load_format: '{settings['load_format']}' loads pickles, which may run any code; "
+            f"[{section}] load_format: '{settings['load_format']}' loads pickles, which may run any code; "
             "leave it out, and give a model with .safetensors files"
         )
     if not settings:
@@ -290,7 +318,7 @@ def check_engine_settings(settings: dict[str, Any]) -> None:
     if unknown := next((name for name in settings if name not in valid), None):
         near = difflib.get_close_matches(unknown, valid, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise InputError(f"[policy.engine] vLLM has no engine argument '{unknown}'{hint}")
+        raise InputError(f"[{section}] vLLM has no engine argument '{unknown}'{hint}")
 
 
 def _num_tokens(state: Any) -> int:

@@ -93,6 +93,7 @@ def _funnel(facts: CardFacts) -> dict[str, int | None]:
         "problems": problems,
         "the policy's own solution (`self`)": origins.get("self"),
         "written with the expert's solution in view (`guided`)": origins.get("guided"),
+        "written by another model (`external`)": origins.get("external"),
         "the expert's solution (`expert`)": origins.get("expert"),
         "dropped: no correct solution": manifest.get("dropped"),
         "attempts": manifest.get("attempts"),
@@ -118,6 +119,7 @@ def _settings(facts: CardFacts) -> dict[str, Any]:
         "source": ", ".join(map(_without_folders, [sources] if isinstance(sources, str) else sources)),
         "self-alignment": _sampling(rewrite, "self"),
         "guided-alignment": _sampling(rewrite, "guided"),
+        **_external(rewrite),
         "fallback": rewrite.get("fallback"),
         "overlap with benchmarks": overlaps and f"{overlaps} ({data.get('contamination')})",
         "correct means": f"verified as {experiment.get('verify', {}).get('kind')}",
@@ -134,6 +136,14 @@ def _sampling(rewrite: dict[str, Any], stage: str) -> str:
     names = [name for name in _SAMPLING_KEYS if name in settings]
     names += [name for name in _RARE_SAMPLING_KEYS if settings.get(name)]
     return ", ".join(f"{name} {json.dumps(settings[name])}" for name in names)
+
+
+def _external(rewrite: dict[str, Any]) -> dict[str, str]:
+    """The other model and its sampling, in a run that has one."""
+    if "external" not in rewrite.get("stages", ()):
+        return {}
+    model = _without_folders(rewrite["external_alignment"]["model"])
+    return {"external-alignment": f"{model}, {_sampling(rewrite, 'external')}"}
 
 
 def _without_folders(path: str) -> str:

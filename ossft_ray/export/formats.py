@@ -53,7 +53,7 @@ def _to_sharegpt(row: Row) -> Row:
 _LAST_FIELDS = [EXAMPLE_SCHEMA.field("problem_id"), EXAMPLE_SCHEMA.field("origin")]
 COMMON_COLUMNS = {
     "problem_id": "the problem, as in the run",
-    "origin": "the author of the response: `self`, `guided` or `expert`",
+    "origin": "the author of the response: `self`, `guided`, `external` or `expert`",
 }
 FORMATS = {
     "trl": ExportFormat(

@@ -27,7 +27,9 @@ from ossft_ray.common.verdict import (
     COPIES_REFERENCE,
     MENTIONS_REFERENCE,
     NO_DERIVATION,
+    NO_RESPONSE,
     REPETITION,
+    TOO_FAR,
     TRUNCATED,
     WRONG_STEP,
     Verdict,
@@ -59,15 +61,16 @@ _WORD = re.compile(
     rf"|(\\[A-Za-z]+|[{_NO_SPACES}]|[^\W\d_{_NO_SPACES}]+|\d+(?:,\d{{3}})*(?:\.\d+)?)"
 )
 _BETWEEN_WORDS = re.compile(r"[\s*_\"“”]+")
+_UNFINISHED = {"repetition": REPETITION, NO_RESPONSE: NO_RESPONSE}  # by finish reason; any other is truncation
 
 
 async def judge(response: Response, stage: Stage, problem: Problem, verify: Verify, settings: Rewrite) -> Verdict:
-    """Whether a response may be kept: it is finished, correct and, in the guided stage, a sound re-solving.
+    """Whether a response may be kept: it is finished, correct and, with a guide in view, a sound re-solving.
 
     An unfinished response is never verified.
     """
     if not is_finished(response):
-        return Verdict(False, REPETITION if response.finish_reason == "repetition" else TRUNCATED)
+        return Verdict(False, _UNFINISHED.get(response.finish_reason, TRUNCATED))
     return await judge_finished(response, stage, problem, verify, settings)
 
 
@@ -89,7 +92,8 @@ def is_finished(response: Response) -> bool:
 def find_fault(response: Response, stage: Stage, problem: Problem, settings: Rewrite) -> str | None:
     """Why a response with the right answer is no sound solution, as a verdict's reason; or None."""
     thinking, answer = split_thinking(response.text)
-    if stage == "guided":
+    has_guide = stage != "self"
+    if has_guide:
         guided, guide = settings.guided_alignment, str(problem.expert_solution)
         if leak := _find_leak([thinking, answer], guide, guided):
             return leak
@@ -98,8 +102,13 @@ def find_fault(response: Response, stage: Stage, problem: Problem, settings: Rew
         if guided.require_derivation and announces_another(answer, problem.answer):
             return CONTRADICTION
     # Thinking may try what is false; the answer may not.
-    is_checked = settings.check_steps == "all" or (settings.check_steps == "guided" and stage == "guided")
-    return WRONG_STEP if is_checked and false_equation(answer) else None
+    is_checked = settings.check_steps == "all" or (settings.check_steps == "guided" and has_guide)
+    if is_checked and false_equation(answer):
+        return WRONG_STEP
+    max_gap = settings.external_alignment.max_gap
+    if max_gap is not None and response.gap is not None and response.gap > max_gap:
+        return TOO_FAR
+    return None
 
 
 def _find_leak(parts: Sequence[str], guide: str, settings: GuidedAlignment) -> str | None:

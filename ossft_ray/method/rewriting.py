@@ -14,7 +14,7 @@ from typing import Any
 from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.types import Attempt, Problem, PromptTooLong, Response, RewriteResult, Stage
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
-from ossft_ray.config import GuidedAlignment, Prompts, Rewrite, SelfAlignment
+from ossft_ray.config import ExternalAlignment, GuidedAlignment, Prompts, Rewrite, SelfAlignment
 from ossft_ray.method.acceptance import Verify, judge
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
 
@@ -98,7 +98,8 @@ class _Sampler:
                 wave_tasks = [begin(index) for index in wave]
                 # Known attempts may be all that is needed, so nothing begins early until a new one is made.
                 is_known = all((stage, index) in self.known_attempts for index in wave)
-                if self.spare_capacity and early is None and not is_known:
+                is_free = stage != "external"  # another model's samples may have a price
+                if self.spare_capacity and early is None and not is_known and is_free:
                     early = asyncio.create_task(begin_early(self.spare_capacity))
                 attempts += await asyncio.gather(*wave_tasks)
                 if sum(attempt.correct for attempt in attempts) >= self.settings.keep_per_problem:
@@ -133,13 +134,15 @@ class _Sampler:
         return attempt
 
 
-def stage_settings(stage: Stage, settings: Rewrite) -> SelfAlignment | GuidedAlignment:
-    """`[rewrite.self_alignment]` or `[rewrite.guided_alignment]`."""
+def stage_settings(stage: Stage, settings: Rewrite) -> SelfAlignment | GuidedAlignment | ExternalAlignment:
+    """`[rewrite.self_alignment]`, `[rewrite.guided_alignment]` or `[rewrite.external_alignment]`."""
+    if stage == "external":
+        return settings.external_alignment
     return settings.self_alignment if stage == "self" else settings.guided_alignment
 
 
 def stage_prompt(stage: Stage, problem: Problem, settings: Rewrite, prompts: Prompts) -> list[Message]:
-    """The plain prompt for `self`, the one with the expert solution in view for `guided`."""
+    """The plain prompt for `self`, the one with the expert solution in view for the other stages."""
     if stage == "self":
         return solve_prompt(problem.question, prompts.system, prompts.solve, problem.conversation)
     assert problem.expert_solution is not None

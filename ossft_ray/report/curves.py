@@ -26,7 +26,13 @@ CURVES = {
 SMOOTHED_SHARE = 1 / 15  # of the steps: the span of the exponential mean
 _MIN_SMOOTHED = 20  # fewer steps are drawn as they are
 _MAX_POINTS = 300  # of a curve
-_DASHES: dict[str, Any] = {"self": "-", "guided": (0, (5, 1.5)), "expert": (0, (1.5, 1.2)), "all": "-"}
+_DASHES: dict[str, Any] = {
+    "self": "-",
+    "guided": (0, (5, 1.5)),
+    "external": (0, (4, 1, 1, 1)),
+    "expert": (0, (1.5, 1.2)),
+    "all": "-",
+}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import escape
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA
-from ossft_ray.common.types import ORIGINS
+from ossft_ray.common.types import count_origins
 from ossft_ray.report.word_difference import mark_differences
 from ossft_ray.run_folder.names import PARTS
 from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
@@ -39,7 +39,7 @@ def choose_examples(run: RunFolder, num_examples: int, max_bytes: int = MAX_BYTE
     Raises:
         InputError: a part cannot be read, or lacks a column.
     """
-    places: dict[str, list[tuple[str, int]]] = {origin: [] for origin in ORIGINS}
+    places: dict[str, list[tuple[str, int]]] = {origin: [] for origin in count_origins({})}
     for part in run.rewrite.names(PARTS):
         origins = read_columns(run.rewrite, part, columns(EXAMPLE_SCHEMA, "origin"))["origin"].to_pylist()
         for index, origin in enumerate(origins):

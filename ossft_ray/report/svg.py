@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 # matplotlib wants real colours: each stands for the CSS variable of its name, and occurs nowhere else.
-NAMES = ("ink", "faint", "grid", "self", "guided", "expert", "original", "s0", "s1", "s2", "s3", "s4", "s5")
+NAMES = ("ink", "faint", "grid", "self", "guided", "external", "expert", "original", "s0", "s1", "s2", "s3", "s4", "s5")
 COLOURS = {name: f"#0102{number:02x}" for number, name in enumerate(NAMES, start=16)}
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: found by search, read aloud, in the page's font

@@ -39,6 +39,7 @@ def funnel(run: RunFolder) -> list[dict[str, Any]]:
     ends = [
         ("self: solved alone", "self", counts["origins"]["self"]),
         ("guided: re-solved after the expert solution", "guided", counts["origins"]["guided"]),
+        ("external: re-solved by another model", "external", counts["origins"].get("external", 0)),
         ("expert: expert solution kept", "expert", counts["origins"]["expert"]),
         ("dropped: unsolved, no example", "faint", counts.get("dropped", 0)),
         ("rejected: input row not usable", "faint", rejected),
@@ -46,7 +47,7 @@ def funnel(run: RunFolder) -> list[dict[str, Any]]:
     ]
     steps, before, percent = [], 0, 100 / max(1, num_problems + rejected)
     for name, colour, count in ends:
-        if count or colour in ORIGINS:
+        if count or colour in counts["origins"]:
             step = {"name": name, "colour": colour, "count": count}
             steps.append(step | {"start_percent": before * percent, "percent": count * percent})
         before += count

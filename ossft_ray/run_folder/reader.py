@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.schema import ATTEMPT_FIGURES_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
-from ossft_ray.common.types import ORIGINS
+from ossft_ray.common.types import count_origins
 from ossft_ray.config import Experiment, Policy
 from ossft_ray.method.suspects import Suspects, rank_suspects
 from ossft_ray.run_folder import names
@@ -95,7 +95,7 @@ class RunFolder:
             for stage, by_reason in counts.get("reasons", {}).items():
                 reasons.setdefault(stage, Counter()).update(by_reason)
         return {
-            "origins": {origin: totals[origin] for origin in ORIGINS},
+            "origins": count_origins(totals),
             **{name: totals[name] for name in ("dropped", "copied", "attempts", "generated_tokens")},
             "reasons": {stage: dict(by_reason.most_common()) for stage, by_reason in reasons.items()},
         }

@@ -88,8 +88,10 @@ class Run:
             guided_prompt("", "", prompts.system, prompts.guided),
         ]
         longest_prompt = max(len(self.chat.render(prompt)) for prompt in empty_prompts) + 2 * longest_problem
-        sampled = (settings.self_alignment, settings.guided_alignment, evaluate)
-        length = longest_prompt + max(stage.max_tokens for stage in sampled)
+        max_tokens = [each.max_tokens for each in (settings.self_alignment, settings.guided_alignment, evaluate)]
+        if "external" in settings.stages:
+            max_tokens.append(settings.external_alignment.max_tokens)
+        length = longest_prompt + max(max_tokens)
         if self.experiment.verify.kind == JUDGE:  # which reads the response, next to the question and the answer
             length += len(self.chat.render(judge_prompt("", "", ""))) + longest_problem
         return min(self.chat.context_length, 1 << (length - 1).bit_length())

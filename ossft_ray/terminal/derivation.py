@@ -42,13 +42,14 @@ def print_ablations(run: str, compared: Sequence[AblationFigures]) -> None:
 
 def ablations_table(compared: Sequence[AblationFigures]) -> Table:
     """Rows, origins, and the gap of each ablation."""
+    origins = [origin for origin in ORIGINS if origin != "external" or any(_count(each, origin) for each in compared)]
     optional = [name for name in ("dropped", "not sampled") if any(_count(each, name) for each in compared)]
     has_gap = any(figures.scored for figures in compared)
     gap = ("mean\nlog p", "effective\nsample\nsize") if has_gap else ()
-    table = plain_table("ablation", "rows", *ORIGINS, *(name.replace(" ", "\n") for name in optional), *gap)
+    table = plain_table("ablation", "rows", *origins, *(name.replace(" ", "\n") for name in optional), *gap)
     table.padding, table.columns[0].no_wrap = (0, 1, 0, 0), True  # so that it fits 80 columns
     for figures in compared:
-        counts = [figures.rows, *(_count(figures, name) for name in (*ORIGINS, *optional))]
+        counts = [figures.rows, *(_count(figures, name) for name in (*origins, *optional))]
         cells = [f"{count:,}" for count in counts]
         if has_gap:
             sums = figures.gap.figures()

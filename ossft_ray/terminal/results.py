@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KEPT = {
     "self": "the policy's own (self)",
     "guided": "re-solved with guidance (guided)",
+    "external": "re-solved by another model (external)",
     "expert": "the expert's (expert)",
     "dropped": "none (dropped)",
 }
@@ -115,6 +116,9 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     others = {words: manifest.get(f"{kind}_attempts", 0) for kind, words in extra.items()}
     if any(others.values()):
         lines += [f"plus {count:,} attempts {words}" for words, count in others.items() if count]
+    if external := manifest.get("external"):
+        costs = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in external.items())
+        lines.append(f"the other model: {costs}")
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {counts_text(reasons)}")
@@ -184,8 +188,8 @@ def gap_table(manifest: dict[str, Any]) -> Table:
     table = plain_table("responses", "number", "tokens", "mean\nlog p", "perplexity", "effective\nsample size")
     groups: dict[str, str] = {origin: f"kept, {origin}" for origin in ORIGINS}
     for group, words in (groups | {"kept": "all kept", "expert_originals": "experts' originals"}).items():
-        figures = manifest[group]
-        if figures["tokens"]:
+        figures = manifest.get(group)  # older scores have no group `external`
+        if figures and figures["tokens"]:
             table.add_row(
                 words,
                 f"{figures['responses']:,}",

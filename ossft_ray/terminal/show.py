@@ -47,7 +47,7 @@ def show(
 
     Args:
         run: a run's folder, a local path or an object-store URI; the run may be under way.
-        origin: only rows of this one of `self`, `guided`, `expert`, or problems that were `dropped`.
+        origin: only rows of this one of `self`, `guided`, `external`, `expert`, or problems that were `dropped`.
         num_rows: at most this many.
         problem: only rows of this problem.
         attempts, prompt, tokens: what to show of each row besides its texts.

@@ -7,7 +7,7 @@ import pytest
 
 from ossft_ray.common.types import Problem, Response, Stage
 from ossft_ray.common.verdict import Verdict
-from ossft_ray.config import GuidedAlignment, Rewrite
+from ossft_ray.config import ExternalAlignment, GuidedAlignment, Rewrite
 from ossft_ray.method.acceptance import judge
 
 EXPERT = "We add the two numbers forty and two with care, carry nothing at all, and so get 42."
@@ -15,12 +15,18 @@ PROBLEM = Problem("p1", "What is 40 + 2?", "42", EXPERT)
 
 
 def verdict_on(
-    response: Response, stage: Stage = "guided", right: bool = True, steps: Any = "guided", **guided: Any
+    response: Response,
+    stage: Stage = "guided",
+    right: bool = True,
+    steps: Any = "guided",
+    external: ExternalAlignment | None = None,
+    **guided: Any,
 ) -> Verdict:
     async def verify(problem: Problem, text: str) -> Verdict:
         return Verdict(right, "correct" if right else "wrong", "42")
 
-    settings = Rewrite(check_steps=steps, guided_alignment=GuidedAlignment(**guided))
+    sections = {"guided_alignment": GuidedAlignment(**guided), "external_alignment": external or ExternalAlignment()}
+    settings = Rewrite(check_steps=steps, **sections)
     return asyncio.run(judge(response, stage, PROBLEM, verify, settings))
 
 
@@ -48,6 +54,7 @@ def verdict_on(
         (EXPERT, "stop", False, {"copied_ngram": 50}, "copies_reference"),
         ("It is plainly 42.", "stop", False, {}, "no_derivation"),
         ("It is plainly 42.", "stop", False, {"require_derivation": False}, "correct"),
+        ("", "no_response", False, {}, "no_response"),
         ("40 + 2 = 43, no, 40 + 2 = 42.", "stop", False, {}, "wrong_step"),
         ("<think>40 + 2 = 43? No.</think>40 + 2 = 42.", "stop", False, {}, "correct"),
     ],
@@ -57,7 +64,7 @@ def test_which_guided_responses_are_kept(
 ) -> None:
     verdict = verdict_on(Response(text, [1], finish_reason, in_thinking), **guided)
     assert (verdict.reason, verdict.correct) == (reason, reason == "correct")
-    assert verdict.extracted == (None if reason in ("repetition", "truncated") else "42")
+    assert verdict.extracted == (None if reason in ("repetition", "truncated", "no_response") else "42")
 
 
 def test_a_wrong_response_is_wrong_whatever_it_copies() -> None:
@@ -70,6 +77,23 @@ def test_a_self_response_may_contain_anything() -> None:
 
 
 @pytest.mark.parametrize(
+    "text, gap, max_gap, reason",
+    [
+        ("40 and 2 make 42.", 1.5, None, "correct"),
+        ("40 and 2 make 42.", None, 1.0, "correct"),
+        ("40 and 2 make 42.", 1.0, 1.0, "correct"),
+        ("40 and 2 make 42.", 1.5, 1.0, "too_far"),
+        (EXPERT, 1.5, 1.0, "copies_reference"),
+    ],
+)
+def test_an_external_response_is_a_sound_re_solving_within_the_limit(
+    text: str, gap: float | None, max_gap: float | None, reason: str
+) -> None:
+    response = Response(text, [1], "stop", gap=gap)
+    assert verdict_on(response, "external", external=ExternalAlignment(max_gap=max_gap)).reason == reason
+
+
+@pytest.mark.parametrize(
     "steps, stage, reason",
     [
         ("guided", "self", "correct"),
@@ -78,6 +102,7 @@ def test_a_self_response_may_contain_anything() -> None:
         ("guided", "guided", "wrong_step"),
         ("all", "guided", "wrong_step"),
         ("off", "guided", "correct"),
+        ("guided", "external", "wrong_step"),
     ],
 )
 def test_whose_steps_are_checked(steps: str, stage: Stage, reason: str) -> None:

@@ -247,6 +247,15 @@ def test_early_draws_shorten_the_wait(spare_capacity: Any, num_rounds: int) -> N
     assert script.elapsed == num_rounds
 
 
+def test_another_model_is_asked_for_no_sample_that_may_not_be_needed() -> None:
+    script = Script({"external": "-+------"}, seconds=dict.fromkeys(range(8), 1.0))
+    settings = {"stages": ["external"], "external_alignment": {"model": "teacher", "num_samples": 8}}
+    result = script.run(spare_capacity=always_spare, **settings)
+    assert (result.origin, script.drawn) == ("external", [("external", 0), ("external", 1)])
+    assert PROBLEM.expert_solution is not None
+    assert PROBLEM.expert_solution[:9] in script.prompts["external"][-1]["content"]
+
+
 def test_samples_that_are_no_longer_needed_are_cancelled() -> None:
     """An early sample must not delay the result once a lower index is correct."""
     script = Script({"self": "+-------"}, seconds={0: 1.0} | dict.fromkeys(range(1, 8), 60.0))

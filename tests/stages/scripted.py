@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import shutil
+import uuid
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
 from ossft_ray.stages.evaluate.worker import EvaluateWorker
+from ossft_ray.stages.rewrite.external import external_model
 from ossft_ray.stages.rewrite.ingest import shard_input
 from ossft_ray.stages.rewrite.inputs import rewrite_inputs
 from ossft_ray.stages.rewrite.manifest import manifest_figures
@@ -179,13 +181,14 @@ class LocalWorker(ScriptedWorker):
     """A scripted worker in this process, without Ray."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.experiment, self.worker_id = experiment, "local"
+        self.experiment, self.worker_id = experiment, uuid.uuid4().hex
         self.folder = Folder.at(experiment.run.output) / "rewrite"
         self.chat = load_chat(experiment.policy)
         self.prompts = RenderedPrompts(self.chat, 200)
         self.in_flight, self.policy = InFlight(100), self.start_policy()
         self.progress, self.interruptions = {}, Counter()
-        self.metrics = MagicMock()
+        self.metrics, self.counts, self.max_length = MagicMock(), Counter(), None
+        self.external = external_model(experiment, 0, lambda: None)
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
         """As a scripted worker, but no answer is read, which real verifiers would then have to compare."""
@@ -195,17 +198,22 @@ class LocalWorker(ScriptedWorker):
         response: Response = await self.policy.sample([], sampling, seed, request_id)
         return response
 
+    async def mean_logprob(self, prompt: Any, token_ids: list[int], request_id: str) -> float:
+        """As many nats a token as the response has tokens, so that longer ones are less likely."""
+        return -float(len(token_ids))
+
 
 def rewrite_locally(experiment: Experiment) -> dict[str, Any]:
     """Rewrite with a scripted policy in this process, and return the manifest."""
     run = Run(experiment)
     folder = run.folder / "rewrite"
-    begin_stage(folder, rewrite_inputs(run))
+    if (complete := begin_stage(folder, rewrite_inputs(run))) is not None:
+        return complete
     manifest = shard_input(run, folder)
 
     async def process() -> None:
         worker = LocalWorker(experiment)
-        for part in manifest.part_names:
+        for part in sorted(set(manifest.part_names) - set(folder.names("part-*.parquet"))):
             await worker.process(part)
 
     asyncio.run(process())

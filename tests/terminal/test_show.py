@@ -228,7 +228,7 @@ def test_control_characters_are_written_out(text: str, expected: str) -> None:
         (["configured"], "configured: holds no rewrite/, so no examples; run `ossft rewrite` first"),
         (["run", "--origin", "dropped"], "run: has no row of origin dropped"),
         (["run", "--problem", "p9", "--origin", "self"], "run: has no row of origin self for problem p9"),
-        (["run", "--origin", "mine"], "'mine' is not one of 'self', 'guided', 'expert', 'dropped'"),
+        (["run", "--origin", "mine"], "'mine' is not one of 'self', 'guided', 'external', 'expert', 'dropped'"),
         (["run", "-n", "0"], "0 is not in the range x>=1"),
         (["begun"], "begun: has no row so far"),
         (["broken"], "part-00000.parquet: cannot be read"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
-from ossft_ray.common.types import ORIGINS
+from ossft_ray.common.types import count_origins
 from ossft_ray.config import Train
 
 DROPPED = "dropped"  # the fate of a problem that keeps no solution at all
@@ -129,7 +129,7 @@ def funnel(fates: Mapping[str, int]) -> dict[str, tuple[float, float]]:
     It takes the sample as one of endlessly many problems, so it is too wide where most problems were sampled.
     """
     num = sum(fates.values())
-    tests = {fate: binomtest(fates.get(fate, 0), num) for fate in (*ORIGINS, DROPPED)}
+    tests = {fate: binomtest(fates.get(fate, 0), num) for fate in (*count_origins(fates), DROPPED)}
     intervals = {fate: test.proportion_ci(confidence_level=0.95, method="wilson") for fate, test in tests.items()}
     return {fate: (float(interval.low), float(interval.high)) for fate, interval in intervals.items()}
 

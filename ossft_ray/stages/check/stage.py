@@ -38,6 +38,7 @@ from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.stages.rewrite.external import check_external
 from ossft_ray.stages.score.teacher import check_teacher_settings, check_vocabulary
 from ossft_ray.stages.train.mixing import check_mix, mix_inputs
 
@@ -84,6 +85,7 @@ def check(run: Experiment | Run, num_sampled: int = 0) -> Findings:
     found.look(lambda: _check_writable(run.experiment.run.output))
     found.look(lambda: _check_training_rows(run.experiment))
     found.look(lambda: check_engine_settings(run.experiment.policy.engine))
+    found.look(lambda: check_external(run.experiment))
     found.look(lambda: _check_loss(run.experiment))
     found.look(lambda: check_teacher_settings(run.experiment))
     found.look(lambda: check_deepspeed_settings(run.experiment.train))

@@ -34,22 +34,23 @@ def ablations(settings: Rewrite) -> dict[str, Ablation]:
     |----------------------|---------------------------------------------------------------------------------|
     | `full`               | what the run itself kept                                                        |
     | `self_N`             | as `full` with at most N samples in the self stage                              |
-    | `no_guided`          | self responses, else the fallback                                               |
-    | `no_self`            | guided responses, else the fallback                                             |
+    | `no_guided`          | as `full` without the guided stage                                              |
+    | `no_self`            | as `full` without the self stage; likewise `no_external`                        |
     | `rejection_sampling` | self responses; unsolved problems are dropped                                   |
     | `experts`            | every expert solution                                                           |
     | `verified_experts`   | the expert solutions that the verifier takes as correct; the others are dropped |
     """
     found = [Ablation(FULL)] if settings.stages else []
-    has_self, has_guided = "self" in settings.stages, "guided" in settings.stages
+    has_self = "self" in settings.stages
     if has_self:
         most = settings.self_alignment.num_samples
         numbers = [*range(1, min(most, _FEW) + 1)]
         while numbers[-1] < most:
             numbers.append(min(2 * numbers[-1], most))
         found += [_with_self_samples(number, settings) for number in numbers]
-    if has_self and has_guided:
-        found += [Ablation("no_guided", {"stages": ["self"]}), Ablation("no_self", {"stages": ["guided"]})]
+    if len(settings.stages) > 1:
+        others = {stage: [each for each in settings.stages if each != stage] for stage in reversed(settings.stages)}
+        found += [Ablation(f"no_{stage}", {"stages": left}) for stage, left in others.items()]
     if has_self:
         found.append(Ablation("rejection_sampling", {"stages": ["self"], "fallback": "drop"}))
     found.append(Ablation("experts", {"stages": [], "fallback": "expert"}))

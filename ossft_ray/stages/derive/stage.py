@@ -29,6 +29,7 @@ from ossft_ray.stages.derive.ablations import Ablation, find_ablation
 from ossft_ray.stages.derive.replay import Unsampled, replay_problem
 from ossft_ray.stages.derive.source import Source
 from ossft_ray.stages.rewrite.ingest import InputManifest
+from ossft_ray.stages.rewrite.inputs import without_unused
 from ossft_ray.stages.rewrite.manifest import manifest_figures, part_counts
 from ossft_ray.stages.rewrite.rows import part_rows
 from ossft_ray.verification import Verdict, VerifierPool
@@ -64,7 +65,7 @@ def derive(
             "rewrite": chosen.apply(source.experiment.rewrite),
         }
     )
-    inputs = source.inputs | {"rewrite": {**source.inputs["rewrite"], **chosen.changes}}
+    inputs = without_unused(source.inputs | {"rewrite": {**source.inputs["rewrite"], **chosen.changes}})
     origin = {"from": run, "fingerprint": source.run_folder.rewrite_manifest["fingerprint"], "ablation": ablation}
     inputs_of_derived = inputs | {DERIVED: origin | {"unsampled": unsampled}}
     folder = _begin(output, inputs_of_derived)
@@ -153,7 +154,7 @@ async def _write_part(
     async def prompt_tokens(problem: Problem, stage: Stage) -> int:
         return len(chat.render(stage_prompt(stage, problem, experiment.rewrite, experiment.prompts)))
 
-    counts = await part_counts(results, prompt_tokens, verify)
+    counts = await part_counts(results, prompt_tokens, verify, experiment.rewrite.stages)
     examples, dropped, appended = part_rows(results, chat, experiment)
     counts |= {"answers_appended": appended, "started": started, "ended": time.time()}
     write_part(folder, name, examples, dropped, counts)

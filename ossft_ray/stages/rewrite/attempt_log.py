@@ -18,6 +18,12 @@ from ossft_ray.run_folder.names import BEFORE, UNFINISHED
 from ossft_ray.run_folder.parts import delete_part, read_counts, read_dropped
 from ossft_ray.stages.rewrite.regrading import GradingKey
 
+EXTERNAL_COSTS = {
+    "requests": "external_requests",
+    "prompt_tokens": "external_prompt_tokens",
+    "completion_tokens": "external_completion_tokens",
+}
+"""What the other model was asked and answered, whatever became of it: names in the manifest, and in a part's counts."""
 EXTRA_WORK = ("redone_attempts", "redone_tokens", "speculative_attempts", "speculative_tokens")
 
 
@@ -32,11 +38,14 @@ class AttemptLog:
         self._attempts: dict[str, dict[tuple[Stage, int], Attempt]] = {}
         self._keys: dict[tuple[str, Stage, int], GradingKey] = {}
         self._earlier_counts: dict[str, int] = {}
+        self._external_costs: Counter[str] = Counter()
         if self._earlier is not None:
             self._read_rows(self._earlier.read_table(part).to_pylist())
             self._read_rows(read_dropped(self._earlier, part))
             counts = read_counts(self._earlier, part)
-            self._earlier_counts = {name: count for name, count in counts.items() if name in EXTRA_WORK}
+            self._earlier_counts = {
+                name: count for name, count in counts.items() if name in (*EXTRA_WORK, *EXTERNAL_COSTS.values())
+            }
         for name in self._log_names():
             self._read_log(read_lines(self._logs, name))
         self._log = LineLog(self._logs, f"{self._part}.{worker_id}.jsonl")
@@ -73,11 +82,17 @@ class AttemptLog:
             }
         )
 
+    def pay(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Record an answer of the other model, in its own tokens."""
+        self._external_costs.update(_costs(prompt_tokens, completion_tokens))
+        self._log.append({"paid": [prompt_tokens, completion_tokens]})
+
     def extra_work(self, recorded: Iterable[tuple[str, Attempt]]) -> dict[str, int]:
         """What was drawn in addition to the attempts that the rows record.
 
         Redone: samples that a kill interrupted, or whose log line it tore, and that were drawn again; their tokens are
         those of the final attempt. Speculative: samples of later waves that began early and were not needed.
+        `EXTERNAL_COSTS` are those of all answers of the other model.
         """
         needed = {(problem_id, attempt.stage, attempt.index) for problem_id, attempt in recorded}
         counts = Counter(dict.fromkeys(EXTRA_WORK, 0) | self._earlier_counts)
@@ -87,6 +102,7 @@ class AttemptLog:
             counts.update(redone_attempts=times - 1, redone_tokens=(times - 1) * num_tokens)
             if (problem_id, stage, index) not in needed:
                 counts.update(speculative_attempts=1, speculative_tokens=num_tokens)
+        counts.update(self._external_costs)
         return dict(counts)
 
     def delete(self) -> None:
@@ -104,6 +120,8 @@ class AttemptLog:
         for line in lines:
             if "begin" in line:
                 self._begun[tuple(line["begin"])] += 1
+            elif "paid" in line:
+                self._external_costs.update(_costs(*line["paid"]))
             else:
                 values, response = line["attempt"], line["response"]
                 attempt = Attempt(**values, response=Response(**response) if response else None)
@@ -117,6 +135,10 @@ class AttemptLog:
             key = GradingKey.of(Problem(**{name: row[name] for name in PROBLEM_SCHEMA.names if name in row}))
             for attempt in row["attempts"]:
                 self._keys[row["problem_id"], attempt["stage"], attempt["index"]] = key
+
+
+def _costs(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    return dict(zip(EXTERNAL_COSTS.values(), (1, prompt_tokens, completion_tokens), strict=True))
 
 
 def recorded_attempts(rows: list[dict[str, Any]]) -> dict[str, dict[tuple[Stage, int], Attempt]]:

@@ -1,14 +1,17 @@
 """The inputs that a rewrite's rows depend on, and the changes of them that only add to a finished run."""
 
-from typing import Any
+from typing import Any, get_args
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
+from ossft_ray.common.types import Stage
 from ossft_ray.config import Rewrite
+from ossft_ray.policy.model_location import model_digest
 from ossft_ray.run_folder.names import BEFORE, INPUTS, MANIFEST, PARTS
 from ossft_ray.run_folder.parts import move_part
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import differences
+from ossft_ray.stages.rewrite.external import external_policy
 from ossft_ray.verification.fingerprint import verify_inputs
 
 # vLLM arguments that affect how fast a policy samples and on how many GPUs, but not what it samples.
@@ -18,7 +21,10 @@ _SPEED_ONLY = """
     enable_prefix_caching gpu_memory_utilization kv_cache_memory_bytes swap_space cpu_offload_gb block_size
     enforce_eager compilation_config load_format download_dir max_parallel_loading_workers disable_log_stats
 """
-_NUM_SAMPLES = ("rewrite.self_alignment.num_samples", "rewrite.guided_alignment.num_samples")
+_NUM_SAMPLES = tuple(f"rewrite.{stage}_alignment.num_samples" for stage in get_args(Stage))
+_EXTERNAL, _EXTERNAL_FILES = "external_alignment", "external_files"
+# How another model is reached, but not which one it is
+_CONNECTION = ("url", "api_key_env", "max_in_flight", "timeout_seconds", "max_retries")
 _SOURCES = ("data.limit", "data.sources")
 _LATER_OPTIONS = ("behavior_logprobs", "solved_in")  # older runs lack them; they can be resumed with them off
 
@@ -32,14 +38,16 @@ def rewrite_inputs(run: Run) -> dict[str, Any]:
     experiment = run.experiment
     # trust_remote_code is a permission, not part of the model.
     policy = experiment.policy.model_dump(mode="json", exclude={"trust_remote_code"})
-    policy["engine"] = {name: v for name, v in policy["engine"].items() if name not in _SPEED_ONLY.split()}
+    policy["engine"] = _without_speed_only(policy["engine"])
     data = experiment.data.model_dump(
         mode="json", exclude={"path", "max_broken", "contamination", "contamination_ngram"}
     )
     if experiment.data.contamination == "drop":
         data["contamination"] = {"ngram": experiment.data.contamination_ngram, "benchmarks": run.benchmark_digests}
-    rewriting = experiment.rewrite.model_dump(mode="json") | {"solved_in": _solved_fingerprint(experiment.rewrite)}
-    return {
+    rewriting = experiment.rewrite.model_dump(mode="json", exclude={_EXTERNAL: set(_CONNECTION)})
+    rewriting["solved_in"] = _solved_fingerprint(experiment.rewrite)
+    rewriting[_EXTERNAL]["engine"] = _without_speed_only(rewriting[_EXTERNAL]["engine"])
+    inputs = {
         "run": {"seed": experiment.run.seed},
         "policy": policy,
         "policy_files": run.policy_digest,
@@ -48,6 +56,21 @@ def rewrite_inputs(run: Run) -> dict[str, Any]:
         "rewrite": {key: value for key, value in rewriting.items() if value or key not in _LATER_OPTIONS},
         "verify": verify_inputs(experiment.verify),
     }
+    external = external_policy(experiment)
+    files = {_EXTERNAL_FILES: model_digest(external)} if external is not None else {}
+    return without_unused(inputs | files)
+
+
+def without_unused(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs without those of the external stage, if that is not configured."""
+    if "external" in inputs["rewrite"]["stages"]:
+        return inputs
+    rewriting = {key: value for key, value in inputs["rewrite"].items() if key != _EXTERNAL}
+    return {key: value for key, value in inputs.items() if key != _EXTERNAL_FILES} | {"rewrite": rewriting}
+
+
+def _without_speed_only(engine: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in engine.items() if name not in _SPEED_ONLY.split()}
 
 
 def _solved_fingerprint(settings: Rewrite) -> str | None:

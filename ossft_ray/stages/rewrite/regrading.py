@@ -2,15 +2,16 @@
 
 An attempt is judged like a fresh one if its text is stored, else graded by the answer that was read from it. It must be
 sampled again only where the stored attempt is not enough: a wrong attempt that is now right but whose tokens were not
-kept, a guided attempt whose guide has changed, and one without its text whose derivation the answer decides.
+kept, an attempt with a guide that has changed, and one without its text whose derivation the answer decides.
 """
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ossft_ray.common.types import Attempt, Problem
+from ossft_ray.common.types import Attempt, Problem, Stage
 from ossft_ray.common.verdict import CONTRADICTION, NEVER_GRADED, NO_DERIVATION, NO_VERDICT, UNSOUND, WRONG
 from ossft_ray.config import Rewrite
 from ossft_ray.method.acceptance import Verify, judge_finished
@@ -37,9 +38,9 @@ async def regrade(
     """
     key = GradingKey.of(problem)
     regraded: list[Attempt] = []
-    num_with_tokens = {"self": 0, "guided": 0}
+    num_with_tokens: Counter[Stage] = Counter()
     for attempt, before in sorted(attempts, key=lambda pair: (pair[0].stage, pair[0].index)):
-        if attempt.stage == "guided" and before.guide != key.guide:
+        if attempt.stage != "self" and before.guide != key.guide:
             continue
         now: Attempt | None = attempt
         if attempt.reason not in NEVER_GRADED:
@@ -71,7 +72,7 @@ async def _grade_again(
     verdict = await verify(problem, rf"\boxed{{{attempt.extracted}}}")
     if not verdict.correct:
         return dataclasses.replace(attempt, correct=False, reason=verdict.reason)
-    is_derivation_open = attempt.stage == "guided" and settings.guided_alignment.require_derivation
+    is_derivation_open = attempt.stage != "self" and settings.guided_alignment.require_derivation
     if is_derivation_open and (attempt.correct or attempt.reason in (NO_DERIVATION, CONTRADICTION)):
         return None  # whether the text derives this answer is unknown
     return attempt if attempt.reason in UNSOUND else dataclasses.replace(attempt, correct=True, reason=verdict.reason)

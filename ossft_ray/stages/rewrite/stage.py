@@ -19,6 +19,7 @@ from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.sessions import Session
 from ossft_ray.run_folder.stage_folder import begin_stage, finish_stage
+from ossft_ray.stages.rewrite.external import check_external
 from ossft_ray.stages.rewrite.ingest import part_capacity, shard_input
 from ossft_ray.stages.rewrite.inputs import is_extension, record_growth, rewrite_inputs
 from ossft_ray.stages.rewrite.manifest import manifest_figures
@@ -36,8 +37,8 @@ def rewrite(
     """Rewrite all problems of `[data]` and return the manifest; a complete stage is left as is.
 
     `on_progress` gets running totals: `total`, `done_before`, and for this session `problems`, `self`, `guided`,
-    `expert`, `dropped`, and the counts of `run_workers`. `worker` may be a subclass, for example with a scripted
-    policy.
+    `external`, `expert`, `dropped`, and the counts of `run_workers`. `worker` may be a subclass, for example with a
+    scripted policy.
 
     Raises:
         InputError: the data, the policy or the settings cannot be used, or the folder holds rows of other settings.
@@ -61,6 +62,7 @@ def _complete(
 ) -> dict[str, Any]:
     """Rewrite what is missing, and write the manifest."""
     experiment, folder = run.experiment, run.folder / REWRITE
+    check_external(experiment)
     session = Session(folder)
     announce(on_progress, starting="reading the data")
     input_manifest = shard_input(run, folder)

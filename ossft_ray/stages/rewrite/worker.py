@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections import Counter
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,7 @@ from ossft_ray.method.rewriting import derive_seed, rewrite_problem, stage_promp
 from ossft_ray.run_folder.names import PROBLEMS, REWRITE
 from ossft_ray.run_folder.parts import Row, write_part
 from ossft_ray.stages.rewrite.attempt_log import AttemptLog
+from ossft_ray.stages.rewrite.external import as_response, external_model
 from ossft_ray.stages.rewrite.manifest import part_counts
 from ossft_ray.stages.rewrite.regrading import regrade
 from ossft_ray.stages.rewrite.rows import part_rows
@@ -28,6 +30,7 @@ class RewriteWorker(RolloutWorker):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.folder = Folder.at(self.experiment.run.output) / REWRITE
+        self.external = external_model(self.experiment, self.num_gpus, self.record_processes)
 
     @cached_property
     def solved(self) -> SolvedProblems | None:
@@ -46,7 +49,8 @@ class RewriteWorker(RolloutWorker):
             progress.update(["problems", rows[0]["origin"]])
         unsolved = [problem for problem in problems if problem.problem_id not in copied]
         results = await asyncio.gather(*(self.rewrite(problem, log, progress) for problem in unsolved))
-        counts = await part_counts(results, self.prompt_tokens, self.verify, copied.values())
+        stages = self.experiment.rewrite.stages
+        counts = await part_counts(results, self.prompt_tokens, self.verify, stages, copied.values())
         counts |= log.extra_work([(each.problem_id, made) for each, result in results for made in result.attempts])
         counts |= {"host": socket.gethostname(), "started": started, "ended": time.time()}
         await asyncio.to_thread(self.write, part, results, copied, counts)  # other parts are being worked on
@@ -78,6 +82,8 @@ class RewriteWorker(RolloutWorker):
             seed = derive_seed(self.experiment.run.seed, problem.problem_id, stage, index)
             request_id = f"{problem.problem_id}/{stage}/{index}"
             log.begin(problem.problem_id, stage, index)
+            if stage == "external":
+                return await self.sample_external(problem, prompt, sampling, seed, request_id, log)
             response = await self.sample(prompt, sampling, seed, request_id)
             for _ in range(self.interruptions.pop(request_id, 0)):  # each time the engine died, the sample began again
                 log.begin(problem.problem_id, stage, index)
@@ -100,6 +106,22 @@ class RewriteWorker(RolloutWorker):
             progress.update(["problems", result.origin or "dropped"])
             self.metrics.count("ossft_problems", origin=result.origin or "dropped")
         return problem, result
+
+    async def sample_external(
+        self, problem: Problem, prompt: list[Message], sampling: Sampling, seed: int, request_id: str, log: AttemptLog
+    ) -> Response:
+        """The other model's response in the policy's tokens, with its gap if there is a limit; logs what it cost."""
+        assert self.external is not None, "the stage is configured"
+        answer = await self.external.answer(prompt, sampling, seed, request_id)
+        log.pay(answer.prompt_tokens, answer.completion_tokens)
+        self.counts.update(draws=1)
+        settings = self.experiment.rewrite
+        plain_prompt = stage_prompt("self", problem, settings, self.experiment.prompts)
+        num_left = (self.max_length or self.chat.context_length) - len(await self.prompts.render(plain_prompt))
+        response = as_response(answer, self.chat, num_left - 1)
+        if response.finish_reason != "stop" or settings.external_alignment.max_gap is None:
+            return response
+        return replace(response, gap=-await self.mean_logprob(plain_prompt, response.token_ids, f"{request_id}/gap"))
 
     async def prompt_tokens(self, problem: Problem, stage: Stage) -> int:
         prompt = stage_prompt(stage, problem, self.experiment.rewrite, self.experiment.prompts)

@@ -65,7 +65,7 @@ def write_rewritten(output: Path) -> list[dict[str, Any]]:
     chat = load_chat(Policy(model="playground"))
     rows = write_examples(str(output), NUM_ROWS)
     for number, row in enumerate(rows):
-        row["origin"] = ORIGINS[number % 3]
+        row["origin"] = ORIGINS[number % 4]
         if row["origin"] != "expert":
             row["response"] = rf"\boxed{{{row['answer']}}}"
             row["response_token_ids"] = chat.encode_response(row["response"])
