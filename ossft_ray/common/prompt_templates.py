@@ -16,6 +16,12 @@ GUIDED_PROMPT = (
 )
 
 
+def split_tools(messages: list[Message]) -> tuple[list[Message], list[Any]]:
+    """The messages without the `tools` that one of them may hold, which are those of the whole conversation."""
+    tools: list[Any] = next((message["tools"] for message in messages if message.get("tools")), [])
+    return [{key: value for key, value in message.items() if key != "tools"} for message in messages], tools
+
+
 @dataclass(frozen=True)
 class PromptTemplate:
     """The texts of `[prompts]`."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ossft_ray.common.errors import InputError, brief
-from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.prompt_templates import Message, split_tools
 from ossft_ray.config import Policy
 from ossft_ray.method.thinking import CLOSE, OPEN
 from ossft_ray.policy.hub_models import resolve_commit
@@ -106,10 +106,8 @@ class Chat:
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def _prompt(self, messages: list[Message]) -> str:
-        options: dict[str, Any] = {}
-        if tools := next((message["tools"] for message in messages if "tools" in message), None):
-            options["tools"] = tools
-            messages = [{key: value for key, value in message.items() if key != "tools"} for message in messages]
+        messages, tools = split_tools(messages)
+        options: dict[str, Any] = {"tools": tools} if tools else {}
         if self.date is not None:  # in place of the function that transformers gives to templates
             options["strftime_now"] = datetime.datetime.fromisoformat(self.date).strftime
         return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options))

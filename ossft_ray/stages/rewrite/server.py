@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ossft_ray.common.errors import InputError, JobError, brief
-from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.prompt_templates import Message, split_tools
 from ossft_ray.common.secrets import MASK, mask
 from ossft_ray.common.types import PromptTooLong
 from ossft_ray.common.verdict import NO_RESPONSE
@@ -92,13 +92,15 @@ class ServerModel:
         request = dict(self._settings.request)
         rare = {"presence_penalty": sampling.presence_penalty, "top_k": sampling.top_k, "min_p": sampling.min_p}
         length = {} if _REASONING_LENGTH in request else {"max_tokens": sampling.max_tokens}
+        messages, tools = split_tools(prompt)
         return {
             "model": self._settings.model,
-            "messages": prompt,
+            "messages": messages,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": seed % 2**31,
             **length,
+            **({"tools": tools} if tools else {}),
             "extra_body": {name: value for name, value in rare.items() if value} | request,
         }
 

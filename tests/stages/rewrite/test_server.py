@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ossft_ray.common.errors import InputError, JobError
+from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.types import PromptTooLong
 from ossft_ray.config import ExternalAlignment
 from ossft_ray.engines.vllm_policy import Sampling
@@ -29,11 +30,11 @@ def settings(url: str, **changes: Any) -> ExternalAlignment:
     return ExternalAlignment(**{**values, **changes})
 
 
-def ask(url: str, sampling: Sampling = SAMPLING, **changes: Any) -> Answer:
+def ask(url: str, sampling: Sampling = SAMPLING, prompt: list[Message] = PROMPT, **changes: Any) -> Answer:
     async def one() -> Answer:
         model = ServerModel(settings(url, **changes))
         async with model.client:
-            return await model.answer(PROMPT, sampling, 2**62 + 5, "p/external/0")
+            return await model.answer(prompt, sampling, 2**62 + 5, "p/external/0")
 
     return asyncio.run(one())
 
@@ -55,6 +56,14 @@ def test_a_request_holds_the_settings_and_the_key() -> None:
     wanted = plain | {"top_k": 3, "effort": "low", "max_completion_tokens": 9}
     assert special == {name: value for name, value in wanted.items() if name != "max_tokens"}
     assert server.keys == [f"Bearer {KEY}"] * 2 + ["Bearer none"]
+
+
+def test_the_tools_of_a_conversation_are_a_field_of_the_request() -> None:
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    with serve(lambda body, number: completion("2")) as server:
+        ask(server.url, prompt=[PROMPT[0] | {"tools": tools}])
+    (request,) = server.requests
+    assert (request["messages"], request["tools"]) == (PROMPT, tools)
 
 
 @pytest.mark.parametrize(
