@@ -200,8 +200,9 @@ def is_derived(text: str, answer: str, question: str = "", guide: str = "") -> b
     """Whether the answer follows from something in `text`.
 
     It does if an equation gives it whose numbers are known: from the question, from what stands before, or as small
-    or common numbers. A text without equations needs the numbers from which the guide computes the answer, or any two
-    other numbers if the guide does not compute it. An answer that is not one number always counts as derived.
+    or common numbers. A number that the guide computes is known only once the text computes it. A text without
+    equations needs the numbers from which the guide computes the answer, or any two other numbers if the guide does not
+    compute it. An answer that is not one number always counts as derived.
 
     >>> is_derived("12 + 4 = 16", "16", "3 cats, 2 birds")
     False
@@ -211,14 +212,15 @@ def is_derived(text: str, answer: str, question: str = "", guide: str = "") -> b
     value = number_value(answer)
     if value is None:
         return True
-    known = _known_numbers(question, guide) if question else None
+    of_guide = _results(guide)
+    known = _known_numbers(question, of_guide) if question else None
     has_equations = False
     for pair in _pairs(text):
         sides = [side for side in (pair.left, pair.right) if side is not None]
         has_equations |= any(side is pair.right or side.computes for side in sides)
         values = {abs(each) for side in sides for each in side.values}
         if known is not None:
-            known |= set(pair.before)
+            known |= set(pair.before) - of_guide
             if not _operands(pair) <= known:
                 continue  # its numbers come from nowhere, as from the guide
             known |= _with_shares(values.union(*(numbers(side.text) for side in sides)))
@@ -252,15 +254,15 @@ def _operands(pair: _Pair) -> set[Fraction]:
     return {number for side in sides if side is not None and side.computes for number in numbers(side.text)}
 
 
-def _known_numbers(question: str, guide: str) -> set[Fraction]:
+def _known_numbers(question: str, of_guide: set[Fraction]) -> set[Fraction]:
     """The numbers of a question, in figures and words and as percents, and small, round and common ones.
 
-    A common number that the guide computes before it uses it is the guide's.
+    Common numbers that are the guide's results are left out.
     """
     words = {word.removesuffix("s") for word in re.findall(r"[a-z]+", question.casefold())}
     stated = {*numbers(question), *(Fraction(number) for word, number in _NUMBER_WORDS.items() if word in words)}
     measures = set(map(Fraction, _MEASURES)) if _TIME_OR_MEASURE.search(question) else set()
-    return _with_shares(stated) | set(map(Fraction, _SMALL)) | (measures - _results(guide))
+    return _with_shares(stated) | set(map(Fraction, _SMALL)) | (measures - of_guide)
 
 
 def _results(guide: str) -> set[Fraction]:
