@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Stage = Literal["self", "guided", "external"]  # the paper's two alignment stages, and guidance of another model
 Origin = Literal["self", "guided", "external", "expert"]
@@ -29,6 +29,12 @@ class Problem:
     expert_solution: str | None
     verifier: str = ""
     conversation: str = ""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Problem":
+        """The problem in a row that has its columns; those that older rows lack are empty."""
+        later = {name: row.get(name) or "" for name in ("verifier", "conversation")}
+        return cls(row["problem_id"], row["question"], row["answer"], row["expert_solution"], **later)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ossft_ray.common.schema import PROBLEM_SCHEMA
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Attempt, Problem, Response, Stage
 from ossft_ray.run_folder.line_log import LineLog, read_lines
@@ -132,7 +131,7 @@ class AttemptLog:
         for problem_id, attempts in recorded_attempts(rows).items():
             self._attempts.setdefault(problem_id, {}).update(attempts)
         for row in rows:
-            key = GradingKey.of(Problem(**{name: row[name] for name in PROBLEM_SCHEMA.names if name in row}))
+            key = GradingKey.of(Problem.of(row))
             for attempt in row["attempts"]:
                 self._keys[row["problem_id"], attempt["stage"], attempt["index"]] = key
 

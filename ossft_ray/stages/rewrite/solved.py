@@ -6,7 +6,7 @@ from typing import get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ossft_ray.common.schema import EXAMPLE_SCHEMA, PROBLEM_SCHEMA, check_table
+from ossft_ray.common.schema import EXAMPLE_SCHEMA, check_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, Stage
 from ossft_ray.run_folder.names import PARTS
@@ -36,6 +36,6 @@ class SolvedProblems:
             table = check_table(self._folder.read_table(part), EXAMPLE_SCHEMA, f"{self._folder.path}/{part}")
             for row in table.to_pylist():
                 problem = wanted.get(row["problem_id"])
-                if problem == Problem(**{name: row[name] for name in PROBLEM_SCHEMA.names}):
+                if problem == Problem.of(row):
                     found.setdefault(row["problem_id"], []).append(row)
         return found

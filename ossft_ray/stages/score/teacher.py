@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 
 from ossft_ray.common.errors import InputError
-from ossft_ray.common.schema import ATTEMPT_SCORE_SCHEMA, PROBLEM_SCHEMA, check_table, to_table
+from ossft_ray.common.schema import ATTEMPT_SCORE_SCHEMA, check_table, to_table
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, Stage
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
@@ -99,7 +99,7 @@ def unscored_attempts(
     responses, teacher_prompts, too_long = [], [], 0
     for problem_id, attempts in recorded_attempts(rows).items():
         row = problems[problem_id]
-        problem = Problem(**{name: row[name] for name in PROBLEM_SCHEMA.names})
+        problem = Problem.of(row)
         plain = stage_prompt("self", problem, experiment.rewrite, experiment.prompts)
         if row.get("prompt", plain) != plain:
             raise InputError(

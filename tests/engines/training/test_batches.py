@@ -86,7 +86,7 @@ def test_padded_rows() -> None:
     assert tensors.targets_N.tolist() == [10, 11, 12, 13, 14, 15]
     assert tensors.response_N.tolist() == [0, 0, 0, 1, 1, 2]
     assert tensors.response_index_N.tolist() == [0, 1, 2, 3, 4, 5]
-    assert tensors.origin_N.tolist() == [0, 0, 0, 2, 2, 1]
+    assert [EXAMPLES.source_names[code] for code in tensors.origin_N] == ["self"] * 3 + ["expert"] * 2 + ["guided"]
     assert tensors.cu_seqlens is None
 
 

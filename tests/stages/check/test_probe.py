@@ -109,7 +109,8 @@ def test_the_seed_draws_the_sample_from_all_problems(tmp_path: Path) -> None:
 
 
 def test_a_probe_of_another_runs_examples_is_refused(tmp_path: Path) -> None:
-    experiment = experiment_on(tmp_path, 3, examples="other/rewrite")
+    Folder.at(str(tmp_path / "other")).write_json("manifest.json", {})
+    experiment = experiment_on(tmp_path, 3, examples=str(tmp_path / "other"))
     with pytest.raises(InputError, match=r"\[train\] examples: .* leave the key out"):
         probe(experiment, check(experiment, 2))
 
