@@ -7,6 +7,7 @@ are also the configuration reference (`docs/configuration.md`, which a test comp
 import datetime
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -246,9 +247,25 @@ class ExternalAlignment(Section):
         None, description="Refuse a response whose mean -log p under the policy is larger, in nats a token."
     )
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _require_a_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*|", name):  # the message must not repeat what may be a key
+            raise ValueError("should be the name of an environment variable, such as OPENAI_API_KEY, and not a key")
+        return name
+
+    @field_validator("request")
+    @classmethod
+    def _leave_the_core_alone(cls, request: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted({"model", "messages", "n", "seed", "stream", "tools"} & request.keys()):
+            raise ValueError(f"must not set {', '.join(taken)}, which rewriting sets itself")
+        return request
+
     @model_validator(mode="after")
     def _require_server_or_engine(self) -> "ExternalAlignment":
         parts = urlsplit(self.url)
+        if self.url.rstrip("/").endswith("/completions"):
+            raise ValueError("url should end before /chat/completions, which is added; it usually ends with /v1")
         if self.url and not (parts.scheme in ("http", "https") and parts.hostname):
             raise ValueError(f"url should be one such as http://host:8000/v1, not {self.url}")
         if self.url and (self.engine or self.revision):
@@ -268,7 +285,7 @@ class Rewrite(Section):
     )
     keep_attempts: bool = Field(False, description="Store the text and tokens of every attempt.")
     solved_in: str | None = Field(
-        None, description="A rewrite folder: its self and guided rows are copied, only its other problems rewritten."
+        None, description="A rewrite folder: all but its expert rows are copied, and only the other problems rewritten."
     )
     check_steps: Literal["guided", "all", "off"] = Field(
         "guided", description="Responses in which no equation between numbers may be false; `all`: self ones too."

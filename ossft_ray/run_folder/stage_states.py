@@ -62,7 +62,11 @@ def stage_states(run: RunFolder, now: float | None = None, previous: RunFolder |
 
 def _stage_state(run: RunFolder, name: str, before: dict[str, StageState], now: float) -> StageState:
     if not run.files[name]:
-        return StageState("not needed" if name == names.REWRITE and run.examples_elsewhere else "not started")
+        is_needed = {
+            names.REWRITE: not run.examples_elsewhere,
+            names.EVALUATE: run.experiment.get("evaluate", {}).get("benchmarks") != [],
+        }
+        return StageState("not started" if is_needed.get(name, True) else "not needed")
     newest = max(file.mtime.timestamp() for file in run.files[name])
     activity = read_activity(run.folder / name, newest, now)
     is_interrupted = activity.is_recorded and activity.outcome != "complete"

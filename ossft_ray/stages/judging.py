@@ -1,6 +1,7 @@
 """Grading a file with a judge: a verifier pool that asks an engine of its own for verdicts of the kind `judge`."""
 
 import asyncio
+import gc
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -54,6 +55,7 @@ class JudgingPool(VerifierPool):
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
+            gc.collect()  # vLLM's object ends here, and not while Python unloads the modules that it needs
         self._runner.close()
         super().close()
 

@@ -33,7 +33,8 @@ def run(
 ) -> Experiment:
     """Run the whole job, skipping stages that are complete; returns the last round's experiment.
 
-    What is outdated is done again: scores, models and evaluations of examples that have changed since.
+    What is outdated is done again: scores, models and evaluations of examples that have changed since. Without a
+    benchmark, nothing is evaluated.
 
     Everything is checked before the first stage starts. Each stage ends its actors and their engines' processes before
     the next begins, so that training finds free memory on a single GPU. `on_stage` is called with a stage's name as it
@@ -63,7 +64,8 @@ def run(
         rewrite(sampling, on_stage(REWRITE), again[REWRITE], verbose)
         score(learning, on_stage(SCORE), again[SCORE], verbose)
         train(learning, on_stage(TRAIN), again[TRAIN], verbose, redo_outdated=True)
-        evaluate(learning, on_stage(EVALUATE), again[EVALUATE], verbose)
+        if experiment.evaluate.benchmarks:
+            evaluate(learning, on_stage(EVALUATE), again[EVALUATE], verbose)
         report(learner.experiment)
     if experiment.loop.rounds > 1:
         report(experiment)  # the first round's page, now with all rounds side by side

@@ -157,6 +157,13 @@ def test_what_is_outdated(run: Path, changes: list[Callable[[Path], None]], reas
     assert all(reason in found[name] for name, reason in reasons.items())
 
 
+def test_nothing_is_left_to_evaluate_without_a_benchmark(tmp_path: Path) -> None:
+    for benchmarks, state in ((["playground/level1"], "not started"), ([], "not needed")):
+        config = {"experiment": {"evaluate": {"benchmarks": benchmarks}}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert stage_states(open_rounds(str(tmp_path))[0])["evaluate"].state == state
+
+
 @pytest.mark.parametrize(
     "change, reason",
     [

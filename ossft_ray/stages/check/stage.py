@@ -18,6 +18,7 @@ from typing import Any
 from ossft_ray.common.errors import Faults, InputError, brief
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem
+from ossft_ray.common.verdict import UNPARSED
 from ossft_ray.config import Experiment
 from ossft_ray.data.benchmarks import is_from_hub, read_benchmark
 from ossft_ray.data.contamination import BenchmarkIndex
@@ -39,6 +40,7 @@ from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.stages.rewrite.external import check_external
+from ossft_ray.stages.rewrite.inputs import solved_fingerprint
 from ossft_ray.stages.score.teacher import check_teacher_settings, check_vocabulary
 from ossft_ray.stages.train.mixing import check_mix, mix_inputs
 
@@ -161,6 +163,7 @@ class _Found:
             with self._noting():
                 sample, shown = self._screen(self.chat, counts, num_sampled)
                 _check_max_length(shown, self.experiment)
+                _check_golds(counts)
         if self.faults or self.chat is None:
             raise Faults.of(self.faults)
         return Findings(
@@ -214,6 +217,15 @@ def _check_max_length(shown: list[ShownProblem], experiment: Experiment) -> None
         )
 
 
+def _check_golds(counts: InputCounts) -> None:
+    """Refuse gold answers of which the verifier can read none, so that no response could be right."""
+    num_unreadable = counts.gold_findings[UNPARSED]
+    if num_unreadable and num_unreadable == counts.gold_findings.total():
+        raise InputError(
+            f"[verify] kind: it can read none of the {num_unreadable} gold answers; choose the kind that fits them"
+        )
+
+
 def _is_on_hub(run: Run) -> bool:
     with naming_model(run.model_key):
         return not Path(model_path(run.experiment.policy.model)).is_dir()
@@ -240,9 +252,15 @@ def _check_writable(output: str) -> None:
 
 
 def _check_training_rows(experiment: Experiment) -> None:
-    """Look for the rows of other runs and files that the run will train on."""
+    """Look for the rows of other runs and files that the run will train on, or copy."""
     if experiment.train.examples is not None:
         examples_folder(experiment)
+        if experiment.loop.rounds > 1:
+            raise InputError(
+                "[loop] rounds: with [train] examples every round would train on the same rows of another run; leave "
+                "one of the two out"
+            )
+    solved_fingerprint(experiment.rewrite)
     check_mix(experiment.train)
     mix_inputs(experiment.train.mix)
 

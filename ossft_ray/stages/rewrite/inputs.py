@@ -45,7 +45,7 @@ def rewrite_inputs(run: Run) -> dict[str, Any]:
     if experiment.data.contamination == "drop":
         data["contamination"] = {"ngram": experiment.data.contamination_ngram, "benchmarks": run.benchmark_digests}
     rewriting = experiment.rewrite.model_dump(mode="json", exclude={_EXTERNAL: set(_CONNECTION)})
-    rewriting["solved_in"] = _solved_fingerprint(experiment.rewrite)
+    rewriting["solved_in"] = solved_fingerprint(experiment.rewrite)
     rewriting[_EXTERNAL]["engine"] = _without_speed_only(rewriting[_EXTERNAL]["engine"])
     inputs = {
         "run": {"seed": experiment.run.seed},
@@ -73,8 +73,12 @@ def _without_speed_only(engine: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in engine.items() if name not in _SPEED_ONLY.split()}
 
 
-def _solved_fingerprint(settings: Rewrite) -> str | None:
-    """That of the rewrite whose solved problems are copied."""
+def solved_fingerprint(settings: Rewrite) -> str | None:
+    """That of the rewrite whose solved problems are copied; None if there is none.
+
+    Raises:
+        InputError: it is not complete.
+    """
     if settings.solved_in is None:
         return None
     folder = Folder.at(settings.solved_in)

@@ -22,6 +22,7 @@ from ossft_ray.config import ExternalAlignment
 from ossft_ray.engines.vllm_policy import Sampling
 
 _SECTION = "[rewrite.external_alignment]"
+_RETRIED = (408, 409, 429)  # and all from 500 on, by the client
 _NO_KEY = "none"  # the client insists on one
 _TOO_LONG = ("context_length_exceeded", "context length", "context size", "maximum model length")
 _REASONING_LENGTH = "max_completion_tokens"  # the newer name of `max_tokens`, which some models insist on
@@ -111,15 +112,20 @@ class ServerModel:
             variable = f"the key in {settings.api_key_env}" if settings.api_key_env else "requests without a key"
             return InputError(f"{_SECTION} api_key_env: {settings.url} refuses {variable} (HTTP {status})")
         if status == 404:
-            return InputError(f"{_SECTION} model: {settings.url} has no model {settings.model} (HTTP 404): {reason}")
+            return InputError(
+                f"{_SECTION} url or model: {settings.url} has no such path (it usually ends with /v1), or no model "
+                f"{settings.model} (HTTP 404): {reason}"
+            )
         if status in (400, 413, 422):
             if status == 413 or any(words in f"{code} {message}".lower() for words in _TOO_LONG):
                 return PromptTooLong(reason)
             return InputError(f"{_SECTION} {settings.url} refuses a request (HTTP {status}): {reason}")
+        if status < 500 and status not in _RETRIED:
+            return InputError(f"{_SECTION} {settings.url} refuses a request (HTTP {status}): {reason}")
         return self._failure(f"failed with HTTP {status}: {reason}")
 
     def _failure(self, reason: str) -> JobError:
-        retries = f"after {self._settings.max_retries} retries"
+        retries = f"max_retries = {self._settings.max_retries}"
         return JobError(
             f"the server {self._settings.url} {self._safe(reason)} ({retries}); run the same command again to resume"
         )
@@ -151,5 +157,10 @@ def _key(settings: ExternalAlignment) -> str:
         raise InputError(
             f"{_SECTION} api_key_env: the variable {settings.api_key_env} is not set on {socket.gethostname()}; "
             "set it to the server's key"
+        )
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise InputError(
+            f"{_SECTION} api_key_env: the variable {settings.api_key_env} on {socket.gethostname()} holds a line "
+            "break, a space or another character that no key has; set it to the server's key alone"
         )
     return key

@@ -13,11 +13,11 @@ from ossft_ray.run_folder.names import PARTS
 from ossft_ray.run_folder.parts import Row
 from ossft_ray.run_folder.reader import columns, read_columns
 
-_SOLVED = get_args(Stage)  # the origins of responses that the policy wrote itself
+_SOLVED = get_args(Stage)  # origins of verified responses: all but the expert's
 
 
 class SolvedProblems:
-    """The problems of a finished rewrite folder whose kept responses the policy wrote itself."""
+    """The problems of a finished rewrite folder whose kept responses were sampled and verified."""
 
     def __init__(self, folder: Folder) -> None:
         """Read which part holds each solved problem."""

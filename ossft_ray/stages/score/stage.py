@@ -62,6 +62,9 @@ def score(
     if run.teacher is not None:
         check_teacher_settings(run.experiment)
         check_vocabulary(run)
+    if not start_over and _has_only_a_teacher_more(folder, inputs):
+        on_progress(ALREADY_COMPLETE)
+        return dict(folder.read_json(MANIFEST))
     if (manifest := begin_stage(folder, inputs, start_over, _may_change)) is not None:
         on_progress(ALREADY_COMPLETE)
         return manifest
@@ -72,6 +75,13 @@ def score(
             if any(change.key == REWRITE for change in changes):
                 announce(on_progress, note=f"score: {EXAMPLES_CHANGED}; parts to score again: {num_changed or 'none'}")
         return _complete(run, source, inputs, on_progress, verbose)
+
+
+def _has_only_a_teacher_more(folder: Folder, inputs: dict[str, Any]) -> bool:
+    """Whether these scores are complete, and also hold those of a teacher, which is not asked for now."""
+    if "teacher" in inputs or not folder.exists(MANIFEST):
+        return False
+    return [change.key for change in changed_inputs(folder, inputs)] == ["teacher"]
 
 
 def _may_change(key: str, old: Any, new: Any) -> bool:

@@ -56,8 +56,8 @@ def check_teacher_settings(experiment: Experiment) -> None:
     if experiment.train.examples is not None:
         raise InputError("[score] teacher: it scores this run's own attempts; leave out [train] examples")
     if not settings.keep_attempts or "self" not in settings.stages:
-        key = "stages with self" if settings.keep_attempts else "keep_attempts = true"
-        raise InputError(f"[score] teacher: it scores the policy's stored attempts; set [rewrite] {key}")
+        fix = 'include "self" in [rewrite] stages' if settings.keep_attempts else "set [rewrite] keep_attempts = true"
+        raise InputError(f"[score] teacher: it scores the policy's stored attempts; {fix}")
 
 
 def check_vocabulary(run: Run) -> None:

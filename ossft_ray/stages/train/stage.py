@@ -74,7 +74,9 @@ def train(
     is_new = start_over or not folder.exists(INPUTS)
     # Learning settings are compared on the same examples, in an output of their own.
     examples = experiment.train.examples or join(experiment.run.output, REWRITE)
-    elsewhere = f"Use another [run] output with train.examples={examples}"
+    elsewhere = "Use another [run] output"
+    if experiment.train.loss != "opd":  # which has attempts of its own run only
+        elsewhere += f" with train.examples={examples}"
     if (manifest := begin_stage(folder, inputs, start_over, elsewhere=elsewhere)) is not None:
         on_progress(ALREADY_COMPLETE)
         return manifest

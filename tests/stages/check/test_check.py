@@ -207,6 +207,9 @@ def test_a_loss_whose_inputs_rewriting_will_not_record_is_refused(
         (["train.examples=none"], "none: no complete examples (no manifest.json); [train] examples must be a finished"),
         (['train.mix=[{examples="none", weight=1}]'], "none"),
         (['train.mix=[{examples="x.jsonl", weight=1}]', "train.loss=iw_sft"], "train.mix: mixed rows have no scores"),
+        (["train.examples=done", "loop.rounds=2"], "[loop] rounds: with [train] examples every round would train on"),
+        (["rewrite.solved_in=none"], "none holds no complete examples (no manifest.json); name a finished"),
+        (["verify.kind=choice"], "[verify] kind: it can read none of the 3 gold answers"),
         (["train.max_length=5"], "[train] max_length: 5 tokens leave nothing to train on, as the prompts"),
     ],
 )
@@ -219,6 +222,7 @@ def test_what_would_end_the_run_later_is_refused(
 ) -> None:
     experiment_on(tmp_path)
     monkeypatch.chdir(tmp_path)
+    Folder.at("done").write_json("manifest.json", {})
     settings = ["policy.model=playground", "data.path=x.jsonl", "evaluate.benchmarks=[]", *overrides]
     before = sorted(tmp_path.iterdir())
     assert run_check(monkeypatch, *settings) == 2

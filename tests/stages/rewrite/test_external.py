@@ -163,6 +163,12 @@ def test_an_answer_becomes_a_response_of_the_policy(
     [
         ({"url": "localhost:8000"}, "url should be one such as http://host:8000/v1, not localhost:8000"),
         ({"url": "http://host/v1", "engine": {"dtype": "float32"}}, "engine and revision are for a model .* here"),
+        ({"url": "http://host/v1/chat/completions"}, "url should end before /chat/completions"),
+        (
+            {"api_key_env": "sk-proj-abc"},
+            "api_key_env': should be the name of an environment.* and not a key$",
+        ),
+        ({"request": {"n": 4, "model": "x", "effort": "low"}}, "request': must not set model, n, which rewriting sets"),
         ({"model": ""}, "the stage external needs a model: set external_alignment.model"),
         ({"url": "http://me:word@host/v1"}, "'rewrite.external_alignment.url' holds a secret"),
         ({"url": "http://host/v1?api-key=abcdef"}, "'rewrite.external_alignment.url' holds a secret"),
@@ -181,5 +187,6 @@ def test_check_finds_what_is_wrong_with_it(tmp_path: Path, external: dict[str, A
             evaluate={"benchmarks": []},
         )
 
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as raised:
         check(settings())
+    assert "sk-proj" not in str(raised.value)

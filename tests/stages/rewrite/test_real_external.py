@@ -119,7 +119,7 @@ def ask(url: str, model: str = "teacher", question: str = "What is 1 + 1?", **re
 def test_a_server_says_what_it_refuses(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER", KEY)
     assert ask(url).completion_tokens == 9
-    with pytest.raises(InputError, match=r"has no model nobody \(HTTP 404\)"):
+    with pytest.raises(InputError, match=r"no model nobody \(HTTP 404\)"):
         ask(url, "nobody")
     with pytest.raises(PromptTooLong):
         ask(url, question="1+" * 2000)

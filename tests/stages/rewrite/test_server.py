@@ -89,7 +89,7 @@ def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
         (
             Reply(429, {"error": {"message": "slow down"}}, SOON),
             JobError,
-            "HTTP 429: .*slow down.*2 retries.*resume",
+            "HTTP 429: .*slow down.*max_retries = 2.*resume",
             3,
         ),
         (Reply(500, "", SOON), JobError, "failed with HTTP 500", 3),
@@ -97,8 +97,19 @@ def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
         (Reply(after_seconds=0.6), JobError, r"gave no answer within timeout_seconds = 0.3; raise it", 3),
         (Reply(401, {"error": {"message": f"wrong key {KEY}"}}), InputError, "refuses the key in TEACHER", 1),
         (Reply(403, ""), InputError, r"api_key_env: .*\(HTTP 403\)", 1),
-        (Reply(404, {"error": {"message": "no such model"}}), InputError, "has no model teacher .*no such model", 1),
+        (
+            Reply(404, {"error": {"message": "no such model"}}),
+            InputError,
+            "no such path .*or no model teacher .*no such model",
+            1,
+        ),
         (Reply(400, {"error": {"message": f"no top_p with {KEY}"}}), InputError, r"HTTP 400\): .*no top_p with \*", 1),
+        (
+            Reply(402, {"error": {"message": "no credits"}}),
+            InputError,
+            r"refuses a request \(HTTP 402\): .*no credits",
+            1,
+        ),
         (Reply(400, TOO_LONG), PromptTooLong, "maximum context length", 1),
         (Reply(400, {"error": {"message": "x", "code": "context_length_exceeded"}}), PromptTooLong, "x", 1),
     ],
@@ -117,7 +128,7 @@ def test_other_failures_end_in_one_line_without_the_key(
 def test_a_server_that_is_not_there_ends_the_job() -> None:
     with serve(lambda body, number: completion("")) as server:
         pass
-    with pytest.raises(JobError, match=r"cannot be reached: .*\(after 0 retries\)"):
+    with pytest.raises(JobError, match=r"cannot be reached: .*\(max_retries = 0\)"):
         ask(server.url, max_retries=0)
 
 
@@ -157,6 +168,11 @@ def test_the_key_and_the_client_are_checked_beforehand(monkeypatch: pytest.Monke
     monkeypatch.delenv("TEACHER")
     with pytest.raises(InputError, match=r"api_key_env: the variable TEACHER is not set on .*; set it"):
         check_server(settings("http://host/v1"))
+    for key in ("sk-a\nb", "sk-a b", "“sk-a”"):
+        monkeypatch.setenv("TEACHER", key)
+        with pytest.raises(InputError, match=r"the variable TEACHER on .* holds a line break, a space") as raised:
+            check_server(settings("http://host/v1"))
+        assert "sk-a" not in str(raised.value)
     monkeypatch.setattr("ossft_ray.stages.rewrite.server.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs the package openai; pip install 'ossft-ray\[server\]'"):
         check_server(settings("http://host/v1", api_key_env=""))
