@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from ossft_ray.common.errors import InputError
+from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.config import Experiment, Resources
 from ossft_ray.distributed.logs import divert_native_stderr
 from ossft_ray.distributed.nodes import alive_nodes, node_capacities
@@ -38,6 +38,7 @@ def start_ray(experiment: Experiment, verbose: bool = False) -> None:
 
     Raises:
         InputError: the cluster has several nodes, and one of them does not see the run's folder.
+        JobError: Ray did not start in time.
     """
     if not ray.is_initialized():
         _start(experiment, verbose)
@@ -60,7 +61,15 @@ def _start(experiment: Experiment, verbose: bool) -> None:
     else:
         for name, value in _LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        ray.init(address="local", include_dashboard=False, log_to_driver=verbose, logging_level="ERROR")
+        try:
+            ray.init(address="local", include_dashboard=False, log_to_driver=verbose, logging_level="ERROR")
+        except Exception as error:  # a plain Exception of Ray's, after a time that cannot be set
+            if "timed out during startup" not in str(error):
+                raise
+            raise JobError(
+                "Ray did not start within 30 seconds, as can happen on a very busy machine; run the same command again "
+                "to resume"
+            ) from error
 
 
 def plan_resources(resources: Resources, engine: dict[str, Any] | None = None, num_verifiers: int = 0) -> ResourcePlan:

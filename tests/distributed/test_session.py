@@ -1,9 +1,14 @@
-"""The output of a submitted job must be absolute."""
+"""What is checked and said when a job begins: its output, and a Ray that does not start."""
+
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import ray
 
-from ossft_ray.common.errors import InputError
-from ossft_ray.distributed.session import check_output
+from ossft_ray.common.errors import InputError, JobError
+from ossft_ray.config import resolve
+from ossft_ray.distributed.session import check_output, start_ray
 
 
 @pytest.mark.parametrize(
@@ -26,3 +31,15 @@ def test_a_submitted_job_takes_an_absolute_output(
             check_output(output)
     else:
         check_output(output)
+
+
+def test_a_ray_that_does_not_start_in_time_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    experiment = resolve(
+        {"run": {"output": str(tmp_path)}, "policy": {"model": "playground"}, "data": {"path": "x.jsonl"}}
+    )
+    for message, error in (("The current node timed out during startup.", JobError), ("no disk", Exception)):
+        monkeypatch.setattr(ray, "init", Mock(side_effect=Exception(message)))
+        with pytest.raises(error, match="run the same command again to resume" if error is JobError else message):
+            start_ray(experiment, verbose=True)
