@@ -95,6 +95,7 @@ import gc, os, signal, threading, time
 from ossft_ray.common.errors import remember_interrupts
 from ossft_ray.distributed.progress import poll_while_running
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 remember_interrupts()
 {interrupt}
 print("not interrupted yet", flush=True)
