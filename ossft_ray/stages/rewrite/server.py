@@ -116,13 +116,12 @@ class ServerModel:
                 f"{_SECTION} url or model: {settings.url} has no such path (it usually ends with /v1), or no model "
                 f"{settings.model} (HTTP 404): {reason}"
             )
-        if status in (400, 413, 422):
-            if status == 413 or any(words in f"{code} {message}".lower() for words in _TOO_LONG):
-                return PromptTooLong(reason)
-            return InputError(f"{_SECTION} {settings.url} refuses a request (HTTP {status}): {reason}")
-        if status < 500 and status not in _RETRIED:
-            return InputError(f"{_SECTION} {settings.url} refuses a request (HTTP {status}): {reason}")
-        return self._failure(f"failed with HTTP {status}: {reason}")
+        names_length = any(words in f"{code} {message}".lower() for words in _TOO_LONG)
+        if status == 413 or (status in (400, 422) and names_length):
+            return PromptTooLong(reason)
+        if status >= 500 or status in _RETRIED:
+            return self._failure(f"failed with HTTP {status}: {reason}")
+        return InputError(f"{_SECTION} {settings.url} refuses a request (HTTP {status}): {reason}")
 
     def _failure(self, reason: str) -> JobError:
         retries = f"max_retries = {self._settings.max_retries}"
