@@ -29,7 +29,13 @@ from ossft_ray.run_folder.parts import read_counts
 from ossft_ray.run_folder.provenance import write_config
 from ossft_ray.run_folder.reader import examples_folder, list_values, scored_responses
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.run_folder.stage_folder import EXAMPLES_CHANGED, begin_stage, changed_inputs, finish_stage
+from ossft_ray.run_folder.stage_folder import (
+    EXAMPLES_CHANGED,
+    Difference,
+    begin_stage,
+    changed_inputs,
+    finish_stage,
+)
 from ossft_ray.stages.score.changes import discard_changed_parts
 from ossft_ray.stages.score.teacher import check_teacher_settings, check_vocabulary, summarise_attempts, teacher_inputs
 from ossft_ray.stages.score.worker import run_worker
@@ -62,7 +68,8 @@ def score(
     if run.teacher is not None:
         check_teacher_settings(run.experiment)
         check_vocabulary(run)
-    if not start_over and _has_only_a_teacher_more(folder, inputs):
+    changes = changed_inputs(folder, inputs)
+    if not start_over and changes and not without_dropped_teacher(changes) and folder.exists(MANIFEST):
         on_progress(ALREADY_COMPLETE)
         return dict(folder.read_json(MANIFEST))
     if (manifest := begin_stage(folder, inputs, start_over, _may_change)) is not None:
@@ -77,11 +84,9 @@ def score(
         return _complete(run, source, inputs, on_progress, verbose)
 
 
-def _has_only_a_teacher_more(folder: Folder, inputs: dict[str, Any]) -> bool:
-    """Whether these scores are complete, and also hold those of a teacher, which is not asked for now."""
-    if "teacher" in inputs or not folder.exists(MANIFEST):
-        return False
-    return [change.key for change in changed_inputs(folder, inputs)] == ["teacher"]
+def without_dropped_teacher(changes: list[Difference]) -> list[Difference]:
+    """The changes but for a teacher that is not asked for now: its scores stand next to the others."""
+    return [change for change in changes if change.key != "teacher" or change.new is not None]
 
 
 def _may_change(key: str, old: Any, new: Any) -> bool:

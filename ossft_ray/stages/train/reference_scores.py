@@ -9,7 +9,7 @@ from ossft_ray.engines.training.batches import TokenizedExample
 from ossft_ray.run_folder.names import ATTEMPT_PARTS, KEPT, MANIFEST, PARTS, REWRITE, SCORE
 from ossft_ray.run_folder.resolved_run import Run
 from ossft_ray.run_folder.stage_folder import changed_inputs
-from ossft_ray.stages.score.stage import score_inputs
+from ossft_ray.stages.score.stage import score_inputs, without_dropped_teacher
 from ossft_ray.stages.train.selection import FROM_SCORES
 
 LOSSES_FROM_SCORES = ("iw_sft", "dft_k3", "prift_prob", "opd")  # psft refreshes its reference while it trains
@@ -70,9 +70,8 @@ def score_folder(run: Run, source: Folder) -> Folder | None:
         raise InputError(
             f"{folder.path}: no complete scores (no {MANIFEST}), which {need} needs; run `ossft score` first"
         )
-    changes = changed_inputs(folder, score_inputs(run, source))
     # `ossft score --teacher` may have added one that this command is not told of
-    if changed := [change for change in changes if change.key != "teacher" or change.new is not None]:
+    if changed := without_dropped_teacher(changed_inputs(folder, score_inputs(run, source))):
         again = "`ossft score`" if all(change.key == REWRITE for change in changed) else "`ossft score --start-over`"
         raise InputError(
             f"{folder.path} was made with different settings: {'; '.join(map(str, changed))}. Run {again} first."
