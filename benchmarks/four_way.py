@@ -1,12 +1,12 @@
 """SFT, DFT, DR+SFT and DR+DFT from the same base on the playground; then controls and further losses.
 
-    python benchmarks/four_way.py [--minutes 60] [--output runs/four_way] [--seeds 8] [--page FILE]
+    python benchmarks/four_way.py [--minutes 60] [--output runs/four_way] [--seeds 8] [--page FILE] [--only METHOD ...]
 
 Seeds differ in the problems trained on, in what is drawn for them, and in the order of training. All take the same
 number of optimizer steps. Each method's learning rate is the best of one grid, which holds "no training", on problems
 of their own; controls and further losses take that of DR+DFT. Everything made is kept in `--output`: what did not fit
-into `--minutes` is named as not run, and the same command goes on. `real_model.py --experiment` does the same on a real
-model.
+into `--minutes` is named as not run, and the same command goes on. Several processes with other `--only` may share one
+`--output`; the command without it makes the page. `real_model.py --experiment` does the same on a real model.
 
 The tables stand between two marks of the page; what is written around them stays. The last line is a JSON object.
 """
@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,16 @@ class Plan:
     @property
     def methods(self) -> dict[str, Method]:
         return self.primary | self.others
+
+    def only(self, names: list[str]) -> "Plan":
+        """The plan with these methods alone."""
+        if unknown := set(names) - set(self.methods):
+            raise SystemExit(f"no method {sorted(unknown)[0]!r}; there are {', '.join(map(repr, self.methods))}")
+        primary, others = (
+            {name: method for name, method in methods.items() if name in names}
+            for methods in (self.primary, self.others)
+        )
+        return replace(self, primary=primary, others=others, experts=())
 
     def seeds_of(self, name: str) -> range:
         return self.seeds if name in self.primary else self.control_seeds
@@ -195,8 +205,12 @@ def experiment(
     minutes: float,
     page_path: Path,
     warm_up: Callable[[Lab], Awaitable[None]] | None = None,
+    only: list[str] | None = None,
 ) -> None:
-    """Run the plan as far as `minutes` reach, write the page, and print it with a last line of JSON."""
+    """Run the plan as far as `minutes` reach, write the page, and print it with a last line of JSON.
+
+    With `only`, these methods are run and no page is written.
+    """
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     folder = Folder.at(output)
     settings = json.loads(json.dumps(asdict(size)))
@@ -204,7 +218,10 @@ def experiment(
         raise SystemExit(f"{output} was made with other sizes ({changed[0]}); choose another --output")
     folder.write_json("size.json", settings)
     lab = Lab(world, folder, size, time.monotonic() + 60 * minutes)
-    left = asyncio.run(run(lab, plan, warm_up))
+    left = asyncio.run(run(lab, plan.only(only) if only else plan, warm_up))
+    if only:
+        print(f"next is {left}" if left else "done")
+        return
     lines, figures = tables(folder, size, plan)
     if left:
         lines.append(f"Not all has been run: next is {left}.")
@@ -223,6 +240,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=10, help="seeds 0 to 2 were used by an earlier experiment")
     parser.add_argument("--page", type=Path, default=Path(__file__).with_name("results") / "four_way_preregistered.md")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run?")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="run these, and write no page")
     arguments = parser.parse_args()
     first = arguments.first_seed
     plan = Plan(
@@ -233,7 +251,7 @@ def main() -> None:
         EXPERTS,
     )
     size = SMOKE if arguments.smoke else Size()
-    experiment(Playground(), arguments.output, size, plan, arguments.minutes, arguments.page)
+    experiment(Playground(), arguments.output, size, plan, arguments.minutes, arguments.page, only=arguments.only)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The whole job with a real language model on real problems: SmolLM2-135M-Instruct on GSM8K.
 
     python benchmarks/real_model.py [--problems 48] [--data FILE] [--output runs/real_model] [--page FILE]
-    python benchmarks/real_model.py --experiment [--minutes 180] [--seeds 3]
+    python benchmarks/real_model.py --experiment [--minutes 180] [--seeds 3] [--only METHOD ...]
 
 The first problems of the file are rewritten and trained on, its last ones evaluated. `--data` is GSM8K's training split
 as JSONL, by default `gsm8k_train.jsonl` in the folder that $OSSFT_TEST_DATA names. The model comes from a package (see
@@ -9,7 +9,8 @@ as JSONL, by default `gsm8k_train.jsonl` in the folder that $OSSFT_TEST_DATA nam
 can be read; the last line is a JSON object.
 
 `--experiment` trains SFT, DFT, DR+SFT and DR+DFT and the controls of `four_way.py` from one base, as far as `--minutes`
-reach, and writes a page of its own. The base is the model after a warm-up on other problems of GSM8K.
+reach, and writes a page of its own. The base is the model after a warm-up on other problems of GSM8K. Several processes
+with other `--only` may share one `--output` and one GPU.
 """
 
 import argparse
@@ -23,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import four_way
-import torch
-from fourway.lab import Lab, Size
+from fourway.lab import DEVICE, Lab, Size
 from fourway.worlds import Gsm8k
 from smollm2 import smollm2
 
@@ -49,8 +49,9 @@ FOUR_WAYS = Size(
     learning_rates=(5e-6, 2e-5, 8e-5),
     tuning_seeds=2,
 )
-ON_A_GPU = {"num_problems": 1000, "num_heldout": 1000, "num_samples": 8, "num_tuning": 500}
-WARM_UP_PROBLEMS, WARM_UP_RATE = 400, 2e-5
+ON_A_GPU = {"num_heldout": 1000, "num_tuning": 250}
+WARM_UP_PROBLEMS = {"cpu": 400, "cuda": 2000}
+WARM_UP_EPOCHS, WARM_UP_RATE = 3, 1e-4
 
 
 def make_experiment(
@@ -140,11 +141,12 @@ def render_page(figures: dict[str, Any], num_problems: int) -> str:
 def run_four_ways(data: Path, options: argparse.Namespace) -> None:
     """SFT, DFT, DR+SFT and DR+DFT from the warmed-up model, then the controls."""
     world, sizes = Gsm8k(smollm2(), data), asdict(FOUR_WAYS)
-    size = four_way.SMOKE if options.smoke else Size(**sizes | (ON_A_GPU if torch.cuda.is_available() else {}))
+    size = four_way.SMOKE if options.smoke else Size(**sizes | (ON_A_GPU if DEVICE == "cuda" else {}))
+    num_problems = size.num_problems if options.smoke else WARM_UP_PROBLEMS[DEVICE]
     warm_up = functools.partial(
         Lab.warm_up,
-        problems=world.warm_up_problems(min(WARM_UP_PROBLEMS, size.num_problems)),
-        loss="sft",
+        problems=world.warm_up_problems(num_problems),
+        epochs=1 if options.smoke else WARM_UP_EPOCHS,
         learning_rate=WARM_UP_RATE,
     )
     # its experts are right, so a placebo of correct solutions is the method on experts' rows
@@ -152,7 +154,7 @@ def run_four_ways(data: Path, options: argparse.Namespace) -> None:
     seeds = range(options.seeds)
     plan = four_way.Plan(seeds, seeds[:1], four_way.FOUR, controls)
     page = options.page or RESULTS / "real_model_four_way.md"
-    four_way.experiment(world, str(options.output), size, plan, options.minutes, page, warm_up)
+    four_way.experiment(world, str(options.output), size, plan, options.minutes, page, warm_up, options.only)
 
 
 def run_whole_job(options: argparse.Namespace) -> None:
@@ -178,6 +180,7 @@ def main() -> None:
     parser.add_argument("--experiment", action="store_true", help="the four ways and the controls from one base")
     parser.add_argument("--minutes", type=float, default=180.0, help="of the experiment")
     parser.add_argument("--seeds", type=int, default=3, help="of the experiment")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="run these of the experiment, and write no page")
     parser.add_argument("--smoke", action="store_true", help="the experiment with tiny sizes: does it run?")
     options = parser.parse_args()
     if options.data is None:

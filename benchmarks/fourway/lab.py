@@ -1,19 +1,22 @@
 """Data sets, trained models and scores of a world: each is made once, written whole, and found again later."""
 
 import asyncio
-import os
+import fcntl
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from against_trl import join_group
 
 from fourway.experts import EXPERTS
-from fourway.worlds import TUNING_SEED, Levels, World, shuffled_guides
+from fourway.worlds import ON_GPU, TUNING_SEED, Levels, World, shuffled_guides
 from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.storage import Folder
 from ossft_ray.common.types import Problem, Response, Stage
@@ -35,6 +38,8 @@ _UNCHECKED = {  # settings of guided alignment with which every correct answer i
     "max_copied": 1.0,
     "max_contained": 1.0,
 }
+_ROWS_A_PASS = 16
+DEVICE = "cuda" if ON_GPU else "cpu"
 Row = dict[str, Any]
 
 
@@ -82,14 +87,16 @@ class Lab:
         self._base = model_path(world.policy.model)
         self.generated_tokens = 0  # of the attempts that rewriting has needed
 
-    async def warm_up(self, problems: list[Problem], loss: str, learning_rate: float) -> None:
-        """Train the policy on experts' solutions first; the result is the base of all that follows."""
+    async def warm_up(self, problems: list[Problem], epochs: int, learning_rate: float) -> None:
+        """Train the policy on experts' solutions first, with SFT; the result is the base of all that follows."""
         folder = self.folder / "models" / "warm-up"
-        if not folder.exists():
-            self._begin(f"warm up on {len(problems)} problems")
-            assert folder.local_path is not None
-            rows = [self._expert_row(problem) for problem in problems]
-            self._train(rows, Method("warm-up", loss), learning_rate, TUNING_SEED, folder.local_path)
+        with self._only_one("warm-up"):
+            if not folder.exists():
+                self._begin(f"warm up on {len(problems)} problems")
+                assert folder.local_path is not None
+                rows = [self._expert_row(problem) for problem in problems]
+                method = Method("warm-up", "sft", {"epochs": epochs})
+                self._train(rows, method, learning_rate, TUNING_SEED, folder.local_path)
         self._base = folder.path
 
     async def scores(self, method: Method | None, seed: int) -> Row:
@@ -115,7 +122,8 @@ class Lab:
         """The learning rate with the best mean accuracy over levels and tuning seeds; 0, no training, is among them."""
         if method.rate_of:
             found = self._find("tuned", method.rate_of)
-            assert found is not None, f"{method.rate_of} is tuned first"
+            if found is None:
+                raise SystemExit(f"{method.rate_of} must be tuned before {method.name} can take its learning rate")
             return float(found["rate"])
         if (found := self._find("tuned", method.name)) is not None:
             return float(found["rate"])
@@ -155,14 +163,15 @@ class Lab:
         - `shuffled`: the guide is another problem's solution; `other_guide`: the answer in it hidden if `dr` shows it,
           shown if `dr` hides it; `unchecked`: every guided response with the right answer is kept
         """
-        if (found := self._find("data", f"{name}-{seed}")) is not None:
-            return found["rows"]
-        rows = await self._make_data(name, seed)
-        if not rows:
-            raise SystemExit(f"no rows of {name} for seed {seed}")
-        origins = Counter(row["origin"] for row in rows)
-        rows = [rows[index % len(rows)] for index in range(self.size.num_problems)]  # the same number of steps for all
-        self._keep("data", f"{name}-{seed}", {"origins": origins, "rows": rows})
+        with self._only_one(f"data-{name}-{seed}"):
+            if (found := self._find("data", f"{name}-{seed}")) is not None:
+                return found["rows"]
+            rows = await self._make_data(name, seed)
+            if not rows:
+                raise SystemExit(f"no rows of {name} for seed {seed}")
+            origins = Counter(row["origin"] for row in rows)
+            rows = [rows[index % len(rows)] for index in range(self.size.num_problems)]  # the same number of steps
+            self._keep("data", f"{name}-{seed}", {"origins": origins, "rows": rows})
         return rows
 
     async def _make_data(self, name: str, seed: int) -> list[Row]:
@@ -238,6 +247,16 @@ class Lab:
     def _keep(self, kind: str, name: str, value: Row) -> None:
         (self.folder / kind).write_json(f"{name}.json", value)
 
+    @contextmanager
+    def _only_one(self, name: str) -> Iterator[None]:
+        """Of several processes that share the folder, one at a time makes `name`; the others wait, and find it."""
+        assert self.folder.local_path is not None
+        folder = self.folder.local_path / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def _begin(self, what: str) -> None:
         if time.monotonic() > self.deadline:
             raise OutOfTime(what)
@@ -278,7 +297,8 @@ class Lab:
         from ossft_ray.engines.training.saving import export_model
         from ossft_ray.engines.training.trainer import Trainer
 
-        _join_group()
+        if not torch.distributed.is_initialized():
+            join_group(Path(tempfile.mkdtemp()))
         settings = Train.model_validate(
             {
                 "loss": method.loss,
@@ -314,12 +334,18 @@ class Lab:
         partial.rename(target)
 
     async def _tuning_scores(self, name: str, model: str) -> Row:
-        if (found := self._find("scores", name)) is not None:
-            return found
         return await self._score(name, model, self.world.tuning_problems(self.size.num_tuning), 4)
 
     async def _score(self, name: str, model: str, problems: Levels, num_samples: int) -> Row:
-        self._begin(f"score {name}")
+        with self._only_one(f"scores-{name}"):
+            if (found := self._find("scores", name)) is not None:
+                return found
+            self._begin(f"score {name}")
+            scores = await self._answers(model, problems, num_samples)
+            self._keep("scores", name, scores)
+        return scores
+
+    async def _answers(self, model: str, problems: Levels, num_samples: int) -> Row:
         policy = await self._sampler(model)
         sampling = Sampling(1.0, 1.0, self.world.max_tokens)
 
@@ -342,7 +368,6 @@ class Lab:
         for level, of_level in problems.items():
             found = await asyncio.gather(*map(answers, of_level))
             scores[level] = {each.problem_id: of_one for each, of_one in zip(of_level, found, strict=True)}
-        self._keep("scores", name, scores)
         return scores
 
     async def _sampler(self, model: str) -> VllmPolicy:
@@ -380,13 +405,18 @@ class Lab:
         """log p of each response token after its prompt under the base, in float32."""
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(self._base, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(self._base, dtype=torch.float32).eval().to(DEVICE)
         found = []
-        for prompt, row in zip(prompts, rows, strict=True):
-            response = row["response_token_ids"]
-            logits_TV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / temperature
-            logprob_T = logits_TV.log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
-            found.append(logprob_T.tolist())
+        for start in range(0, len(rows), _ROWS_A_PASS):
+            responses = [row["response_token_ids"] for row in rows[start : start + _ROWS_A_PASS]]
+            whole = [torch.tensor([*prompt, *ids]) for prompt, ids in zip(prompts[start:], responses, strict=False)]
+            # what stands on the right of a row does not change it
+            logits_BTV = model(torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(DEVICE)).logits
+            for logits_TV, ids_T, response in zip(logits_BTV, whole, responses, strict=True):
+                of_response_TV = logits_TV[len(ids_T) - len(response) - 1 : len(ids_T) - 1] / temperature
+                target_T = torch.tensor(response, device=DEVICE)
+                logprob_T = of_response_TV.log_softmax(-1).gather(1, target_T[:, None])[:, 0]
+                found.append(logprob_T.tolist())
         return found
 
 
@@ -416,12 +446,3 @@ def _row(problem: Problem, origin: str, token_ids: list[int]) -> Row:
         "origin": origin,
         "response_token_ids": token_ids,
     }
-
-
-def _join_group() -> None:
-    """A process group of this process alone, once."""
-    if torch.distributed.is_initialized():
-        return
-    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "DS_ACCELERATOR": "cpu"}
-    place = tempfile.mkdtemp()
-    torch.distributed.init_process_group("gloo", init_method=f"file://{place}/group", rank=0, world_size=1)

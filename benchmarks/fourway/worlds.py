@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import torch
+
 from fourway.experts import mixed_problems
 from ossft_ray.common.playground_paths import POLICY
 from ossft_ray.common.types import Problem
@@ -20,6 +22,7 @@ from ossft_ray.playground.arithmetic import LEVELS, heldout_problems, sample_pro
 from ossft_ray.verification.answers import final_answer
 
 TUNING_SEED = 1000  # the first one of the seeds on whose problems learning rates are chosen
+ON_GPU = torch.cuda.is_available()
 Levels = dict[str, list[Problem]]
 
 
@@ -83,8 +86,8 @@ class Playground:
 class Gsm8k:
     """SmolLM2-135M-Instruct on GSM8K. The experts' solutions have no annotations and end with a boxed answer.
 
-    Rows of the training split: the last 2,000 are held out, the 2,000 before them are for tuning, and seeds take theirs
-    from the rest, which is shuffled once.
+    Rows of the training split: the last 1,000 are held out, the 500 before them are for tuning, and seeds take theirs
+    from the rest, which is shuffled once. On a GPU an engine takes 6 GiB for its cache, so that several processes fit.
     """
 
     prompts = Prompts.model_validate({"template": "qwen-boxed"})
@@ -95,18 +98,21 @@ class Gsm8k:
     )
     training: ClassVar[dict[str, Any]] = {
         "max_length": 512,
-        "micro_batch_tokens": 1024,
+        "micro_batch_tokens": 8192 if ON_GPU else 1024,
         "precision": "bf16",
         "zero_stage": 0,
+        "compile": False,  # it would take longer than the few steps
     }
 
     def __init__(self, model: Path, data: Path) -> None:
-        engine = {"max_model_len": 1024}
+        engine: dict[str, Any] = {"max_model_len": 1024}
+        if ON_GPU:
+            engine |= {"gpu_memory_utilization": 0.1, "kv_cache_memory_bytes": 6 << 30, "max_num_seqs": 1024}
         self.policy = Policy(model=str(model), engine=engine)
         with data.open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]
         problems = [self._problem(number, row) for number, row in enumerate(rows)]
-        self._heldout, self._tuning, self._rest = problems[-2000:], problems[-4000:-2000], problems[:-4000]
+        self._heldout, self._tuning, self._rest = problems[-1000:], problems[-1500:-1000], problems[:-1500]
         random.Random("four_way gsm8k").shuffle(self._rest)
 
     def problems(self, seed: int, num_problems: int, mistakes: float = 0.0) -> list[Problem]:

@@ -137,11 +137,21 @@ def test_no_world_tunes_or_evaluates_on_problems_that_it_trains_on(tmp_path: Pat
         heldout = {each.question for level in world.heldout_problems(80).values() for each in level}
         assert not heldout & set().union(tuning, *trained, *tuned_on)
         assert not tuning & set().union(*tuned_on)
+        if isinstance(world, Gsm8k):
+            warm_up = {each.question for each in world.warm_up_problems(2000)}
+            assert not warm_up & set().union(tuning, heldout, *trained, *tuned_on)
+
+
+def test_only_takes_some_methods_and_names_the_others() -> None:
+    plan = a_plan(2).only(["DFT", "rejection sampling"])
+    assert (list(plan.primary), list(plan.others)) == (["DFT"], ["rejection sampling"])
+    with pytest.raises(SystemExit, match="no method 'dft'; there are 'SFT', 'DFT'"):
+        a_plan(2).only(["dft"])
 
 
 def test_gsm8k_experts_have_no_notes_and_end_with_a_box(tmp_path: Path) -> None:
     data = tmp_path / "gsm8k.jsonl"
-    data.write_text('{"question": "6*7?", "answer": "It is 6*7=<<6*7=42>>42.\\n#### 42"}\n' * 4001)
+    data.write_text('{"question": "6*7?", "answer": "It is 6*7=<<6*7=42>>42.\\n#### 42"}\n' * 1501)
     (problem,) = Gsm8k(tmp_path, data).problems(0, 1)
     assert (problem.answer, problem.expert_solution) == ("42", "It is 6*7=42.\nThe answer is \\boxed{42}.")
 
