@@ -273,6 +273,10 @@ def engine_settings(
     if num_gpus:
         # FlashInfer's sampler takes a minute to compile, and serves no request with a seed, which all of ours have.
         os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+        if "RAY_RAYLET_PID" not in os.environ:
+            # vLLM would fork its engine, which fails once this process has called torch.cuda.is_available(). In a Ray
+            # worker it spawns, and passes Ray's address on, unless this variable is set.
+            os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         if policy.batch_invariant:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"
         if num_gpus < 1:

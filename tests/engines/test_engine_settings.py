@@ -95,6 +95,19 @@ def test_flashinfer_samples_only_on_request(given: str | None, expected: str, mo
     assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == expected
 
 
+@pytest.mark.parametrize("in_ray, expected", [(False, "spawn"), (True, None)])
+def test_an_engine_on_a_gpu_is_not_forked(in_ray: bool, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After torch.cuda.is_available() a forked engine ends with "Cannot re-initialize CUDA in forked subprocess"."""
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "")
+    monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD")
+    monkeypatch.setenv("RAY_RAYLET_PID", "1")
+    if not in_ray:
+        monkeypatch.delenv("RAY_RAYLET_PID")
+    policy = Policy(model="playground")
+    vllm_policy.engine_settings(policy, load_chat(policy), num_gpus=1)
+    assert os.environ.get("VLLM_WORKER_MULTIPROC_METHOD") == expected
+
+
 @pytest.mark.parametrize("rank, max_rank", [(4, 8), (16, 16), (100, 128)])
 def test_the_maximum_rank_fits_the_lora_adapter(rank: int, max_rank: int, tmp_path: Path) -> None:
     settings = Policy(model="playground", lora=lora(tmp_path, rank))
