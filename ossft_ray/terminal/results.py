@@ -11,6 +11,7 @@ from rich.table import Table
 from ossft_ray.common.durations import duration
 from ossft_ray.common.types import ORIGINS
 from ossft_ray.common.uris import join
+from ossft_ray.common.verdict import UNJUDGED
 from ossft_ray.config import Experiment
 from ossft_ray.method.metrics import mean_interval
 from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REWRITE, SCORE, TRAIN
@@ -122,6 +123,8 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {counts_text(reasons)}")
+    if any(UNJUDGED in reasons for reasons in manifest.get("reasons", {}).values()):
+        lines.append(f"{UNJUDGED}: the judge's context did not hold the texts; raise policy.engine.max_model_len")
     if phases := manifest.get("phases"):
         lines.append(_time_line(phases))
     return "\n".join(part for line in lines for part in wrapped(line))

@@ -51,6 +51,14 @@ def test_a_rewrite_ends_with_its_examples_and_the_next_command(printed: io.Strin
     assert (files, last) == (f"examples: {OUTPUT}/rewrite", "next: ossft score")
 
 
+def test_unjudged_attempts_come_with_what_to_do() -> None:
+    manifest: dict[str, Any] = {"attempts": 2, "generated_tokens": 9, "reasons": {"self": {"wrong": 2}, "guided": {}}}
+    assert "unjudged" not in results.rewriting_costs(manifest)
+    manifest["reasons"]["guided"] = {"unjudged": 1}
+    hint = results.rewriting_costs(manifest).split("guided: 1 unjudged\n")[1]
+    assert hint.startswith("unjudged: ") and hint.endswith("raise policy.engine.max_model_len")
+
+
 @pytest.mark.parametrize("passed, word", [(True, "passed"), (False, "FAILED"), (None, "skipped")])
 def test_a_finding_of_the_selftest_is_one_line(printed: io.StringIO, passed: bool | None, word: str) -> None:
     results.print_finding(Finding("zero_3_trains", passed, "the detail [1]"))
