@@ -1,7 +1,7 @@
 """The results of finished stages: tables and lines, where the files are, and the next command."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from ossft_ray.common.durations import duration
-from ossft_ray.common.types import ORIGINS
+from ossft_ray.common.types import ORIGINS, PAPERS_STAGES
 from ossft_ray.common.uris import join
 from ossft_ray.common.verdict import UNJUDGED
 from ossft_ray.config import Experiment
@@ -38,7 +38,8 @@ def print_rewriting(experiment: Experiment, manifest: dict[str, Any], following:
     """
     doubtful = [part for line in doubtful_answers(experiment.run.output, manifest) for part in wrapped(line)]
     files = f"examples: {join(experiment.run.output, REWRITE)}"
-    print_lines([origins_table(manifest), rewriting_costs(manifest), *doubtful, files, f"next: {following}"])
+    origins = origins_table(manifest, experiment.rewrite.stages)
+    print_lines([origins, rewriting_costs(manifest), *doubtful, files, f"next: {following}"])
 
 
 def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
@@ -97,11 +98,12 @@ def print_finding(finding: "Finding") -> None:
     print_lines([f"{_WORDS[finding.passed]:<8} {finding.name.replace('_', ' ')}: {finding.detail}"])
 
 
-def origins_table(manifest: dict[str, Any]) -> Table:
-    """The number of problems by whose solution was kept."""
+def origins_table(manifest: dict[str, Any], stages: Sequence[str] = PAPERS_STAGES) -> Table:
+    """The number of problems by whose solution was kept; without those of alignment stages that were left out."""
     table = plain_table("kept solution", "problems", "share")
     for origin, count in manifest["origins"].items():
-        table.add_row(KEPT[origin], str(count), f"{count / manifest['problems']:.0%}")
+        if count or origin in (*stages, "external", "expert"):
+            table.add_row(KEPT[origin], str(count), f"{count / manifest['problems']:.0%}")
     for name in ("dropped", "rejected"):
         if manifest[name]:
             table.add_row(name, str(manifest[name]), "")

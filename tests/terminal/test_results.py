@@ -51,6 +51,21 @@ def test_a_rewrite_ends_with_its_examples_and_the_next_command(printed: io.Strin
     assert (files, last) == (f"examples: {OUTPUT}/rewrite", "next: ossft score")
 
 
+@pytest.mark.parametrize(
+    "stages, guided, shown",
+    [(("self", "guided"), 0, True), (("self",), 0, False), (("self",), 1, True)],  # the last: copied from another run
+)
+def test_a_stage_that_was_left_out_has_no_line(
+    stages: tuple[str, ...], guided: int, shown: bool, printed: io.StringIO
+) -> None:
+    experiment = EXPERIMENT.model_copy(update={"rewrite": EXPERIMENT.rewrite.model_copy(update={"stages": stages})})
+    manifest: dict[str, Any] = {"problems": 4, "origins": {"self": 0, "guided": guided, "expert": 1}}
+    manifest |= {"dropped": 0, "rejected": 0, "attempts": 9, "generated_tokens": 1234}
+    results.print_rewriting(experiment, manifest, "ossft score")
+    assert ("guided" in printed.getvalue()) is shown
+    assert "(self)" in printed.getvalue() and "(expert)" in printed.getvalue()
+
+
 def test_unjudged_attempts_come_with_what_to_do() -> None:
     manifest: dict[str, Any] = {"attempts": 2, "generated_tokens": 9, "reasons": {"self": {"wrong": 2}, "guided": {}}}
     assert "unjudged" not in results.rewriting_costs(manifest)
