@@ -212,7 +212,8 @@ def _load(policy: Policy, path: str) -> tuple[Any, Any]:
 
 def _context_length(policy: Policy, config: Any) -> int:
     text_config = config.get_text_config()
-    stated, given = getattr(text_config, "max_position_embeddings", None), policy.engine.get("max_model_len")
+    stated: Any = getattr(text_config, "max_position_embeddings", None)
+    given = policy.engine.get("max_model_len")
     if given and not re.fullmatch(r"[1-9]\d*", str(given)):
         raise InputError(f"[policy.engine] max_model_len: '{given}' is not a whole number of tokens")
     if not given and not stated:
