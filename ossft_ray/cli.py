@@ -236,7 +236,7 @@ def check(
 
     run = Run(experiment)
     findings = check(run, num_probed or 0)
-    print_lines(findings_lines(findings, experiment.data))
+    print_lines(findings_lines(findings, experiment))
     if cluster:
         _check_cluster(run, verbose)
     if num_probed is not None:

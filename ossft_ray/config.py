@@ -698,9 +698,7 @@ def _first_fault(error: ValidationError) -> str:
     key, (fault, *others) = next(iter(faults.items()))
     _, siblings, children = _locate(fault["loc"])
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key.rpartition(".")[2], siblings, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(siblings)}"
-        message = f"unknown key '{key}'; {hint}"
+        message = f"unknown key '{key}'; {_nearest_keys(key.rpartition('.')[2], list(siblings))}"
     elif fault["type"] == "missing":
         required = next((f".{name}" for name, field in children.items() if field.is_required()), "")
         message = f"'{key}{required}' is required; set it in the experiment file or with --set"
@@ -712,6 +710,14 @@ def _first_fault(error: ValidationError) -> str:
         should_be = "should be " if fault["msg"].startswith("Input should be ") else ""
         message = f"'{key}': {should_be}{' or '.join(wanted)}" + (f", not {shown}" if len(shown) < 80 else "")
     return message + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
+
+
+def _nearest_keys(name: str, valid: list[str]) -> str:
+    if near := difflib.get_close_matches(name, valid, n=1, cutoff=0.5):
+        return f"did you mean '{near[0]}'?"
+    if len(valid) > 15:  # the list would not fit on a line
+        return f"the nearest valid keys: {', '.join(difflib.get_close_matches(name, valid, n=5, cutoff=0))}"
+    return f"valid keys: {', '.join(valid)}"
 
 
 def _locate(location: tuple[int | str, ...]) -> tuple[str, dict[str, FieldInfo], dict[str, FieldInfo]]:

@@ -39,6 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("problems.jsonl").write_text(json.dumps(GOOD) + "\n")
     Path("not.toml").write_text("[run\n")
     Path("binary.toml").write_bytes(b"\xff\xfe\x00")
+    Path("typo.toml").write_text('[verify]\nkind = "chioce"\n')
     Path("empty.jsonl").touch()
     Path("blank.jsonl").write_text("\n\n")
     Path("broken.jsonl").write_text('{"problem": \nnot JSON either\n')
@@ -96,7 +97,8 @@ def refuse(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 SETS = [
-    ("verify.kind=maths", "no verification kind 'maths'; kinds: choice, judge, math, number, python, text"),
+    ("verify.kind=maths", "error: [verify] kind: there is no verification kind 'maths'; did you mean 'math'?"),
+    ("run.task=typo.toml", "error: typo.toml: [verify] kind: there is no verification kind 'chioce'; did you mean"),
     ("data.path=missing.jsonl", "missing.jsonl: no such file; give a JSONL or Parquet file"),
     ("data.path=*.json", "*.json: no such file"),
     ("data.path=folder", "folder: is a folder; name its files, for instance folder/*.parquet"),
@@ -143,8 +145,8 @@ CHECKED = [row for row in SETS if not row[0].startswith("run.output=notes")]
 @pytest.mark.parametrize("command", ["check", "run"])
 @pytest.mark.parametrize(
     "override, words",
-    [row for row in CHECKED if row[0].startswith(("data.path=broken", "policy.model=endless", "run.seed=one"))],
-    ids=["data", "policy", "key"],
+    [row for row in CHECKED if row[0].startswith(("run.task", "data.path=bro", "policy.model=end", "run.seed=o"))],
+    ids=["task", "data", "policy", "key"],
 )
 def test_other_commands_refuse_the_same_settings(refuse: Refuse, command: str, override: str, words: str) -> None:
     benchmarks = ["--set", 'evaluate.benchmarks=["playground/level1"]']

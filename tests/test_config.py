@@ -126,6 +126,10 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("data.columns.questions=q", "unknown key 'data.columns.questions'; did you mean 'question'?"),
         ("run.zzzz=1", "unknown key 'run.zzzz'; valid keys: output, seed"),
         ("policy.models=x", "did you mean 'model'?"),
+        (  # a loss without settings; [train] has some forty keys
+            "train.prift_prob.x=1",
+            "unknown key 'train.prift_prob'; the nearest valid keys: idft_v1, psft, idft, precision, trsft",
+        ),
         # wrong types
         ("run.seed=1.5", "'run.seed': should be a valid integer, not 1.5"),
         ("run.seed=true", "'run.seed': should be a valid integer, not true"),
@@ -199,6 +203,7 @@ def test_a_faulty_override_is_refused_with_its_key_and_reason(override: str, wor
     assert words in message
     assert "more)" not in message, "one fault is one fault"
     assert "\n" not in message
+    assert len(message) < 200
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import pyarrow
 import pytest
 from pydantic_core import PydanticUndefined
 
 from jobs.submit import submit
 from ossft_ray.cli import ossft
+from ossft_ray.common import verdict
 from ossft_ray.common.prompt_templates import GUIDED_PROMPT, REFERENCE_PHRASES, SYSTEM_PROMPT
+from ossft_ray.common.schema import (
+    ATTEMPT,
+    ATTEMPT_SCORE_SCHEMA,
+    DROPPED_SCHEMA,
+    EXAMPLE_SCHEMA,
+    PLAIN_SCORE_SCHEMA,
+)
+from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment, keys_of, load_experiment, resolve
 from tests.test_layering import LAYERS
 
@@ -240,6 +250,15 @@ def test_the_layers_in_contributing_are_those_that_are_tested() -> None:
     (diagram,) = [block.text for block in blocks(ROOT / "CONTRIBUTING.md") if block.text.startswith("cli.py")]
     columns = [re.split(r" {3,}", line)[0] for line in diagram.splitlines()]
     assert [tuple(re.findall(r"\w+(?=/|\.py)", line)) for line in reversed(columns)] == list(LAYERS)
+
+
+def test_columns_origins_and_reasons_are_in_the_page_of_the_run_folder() -> None:
+    schemas = (EXAMPLE_SCHEMA, DROPPED_SCHEMA, PLAIN_SCORE_SCHEMA, ATTEMPT_SCORE_SCHEMA)
+    columns = {name for found in (*schemas, ATTEMPT) for name in pyarrow.schema(list(found)).names}
+    texts = [text for text in vars(verdict).values() if isinstance(text, str)]
+    reasons = {text for text in texts if re.fullmatch(r"[a-z]+(_[a-z]+)*", text)}
+    assert {"correct", "too_far"} < reasons
+    assert sorted((columns | reasons | set(ORIGINS)) - set(inline_code(ROOT / "docs/run_folder.md"))) == []
 
 
 def test_the_readme_is_short() -> None:

@@ -1,17 +1,18 @@
 """The values that pass between the layers: problems, responses, attempts and the result of rewriting."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Stage = Literal["self", "guided", "external"]  # the paper's two alignment stages, and guidance of another model
 Origin = Literal["self", "guided", "external", "expert"]
 ORIGINS: tuple[Origin, ...] = ("self", "guided", "external", "expert")
+PAPERS_STAGES: tuple[Stage, ...] = ("self", "guided")
 
 
-def count_origins(counts: Mapping[str, int]) -> dict[str, int]:
-    """The counts by origin; `external` only if it is among them, because few runs have that stage."""
-    return {origin: counts.get(origin, 0) for origin in ORIGINS if origin != "external" or origin in counts}
+def count_origins(counts: Mapping[str, int], stages: Sequence[str] = PAPERS_STAGES) -> dict[str, int]:
+    """The counts by origin: of these alignment stages, of the expert, and of every other one among `counts`."""
+    return {name: counts.get(name, 0) for name in ORIGINS if name in (*stages, "expert") or name in counts}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ossft_ray.config import Experiment
 from ossft_ray.data.problems import Rejection
 from ossft_ray.data.records import Record
 from ossft_ray.verification import Task, Verdict, VerifierPool
+from ossft_ray.verification.kinds import check_kind
 
 SOUND, NOT_STATED, CONTRADICTED = "sound", "not_stated", "contradicted"
 SOLUTION_UNPARSED = "solution_unparsed"
@@ -48,6 +49,7 @@ def gold_pool(experiment: Experiment) -> AbstractContextManager[VerifierPool | N
     Raises:
         InputError: the kind of verifier is unknown.
     """
+    check_kind(experiment.verify.kind, experiment.run.task)
     return nullcontext() if experiment.data.bad_golds == "ignore" else VerifierPool(experiment.verify)
 
 

@@ -211,12 +211,27 @@ def _load(policy: Policy, path: str) -> tuple[Any, Any]:
 
 
 def _context_length(policy: Policy, config: Any) -> int:
-    length = policy.engine.get("max_model_len") or getattr(config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(length, str) and not length.isdigit():
-        raise InputError(f"[policy.engine] max_model_len: '{length}' is not a whole number of tokens")
-    if not length:
+    text_config = config.get_text_config()
+    stated: Any = getattr(text_config, "max_position_embeddings", None)
+    given = policy.engine.get("max_model_len")
+    if given and not re.fullmatch(r"[1-9]\d*", str(given)):
+        raise InputError(f"[policy.engine] max_model_len: '{given}' is not a whole number of tokens")
+    if not given and not stated:
         raise InputError(f"[policy] model: {policy.model} states no context length; set policy.engine.max_model_len")
-    return int(length)
+    if given and stated and int(given) > stated and not _may_be_extended(policy, text_config):
+        raise InputError(
+            f"[policy.engine] max_model_len: {given} tokens, but {policy.model} holds {stated} "
+            "(max_position_embeddings in its config.json); lower it or leave it out"
+        )
+    return int(given or stated)
+
+
+def _may_be_extended(policy: Policy, config: Any) -> bool:
+    """Whether vLLM may take a context beyond `max_position_embeddings`: the engine decides that when it starts."""
+    values = config.to_dict()
+    scaled = "'factor'" in str(values.get("rope_parameters") or values.get("rope_scaling"))
+    overridden = any(name.startswith("hf_") for name in policy.engine) or "VLLM_ALLOW_LONG_MAX_MODEL_LEN" in os.environ
+    return scaled or overridden or "model_max_length" in values
 
 
 def _shape(config: Any) -> str:

@@ -40,12 +40,12 @@ def model_path(name: str, weights: bool = False) -> str:
 
 
 @contextmanager
-def naming_model(key: str) -> Iterator[None]:
-    """Let messages about `[policy] model` name the key that named the model in question."""
+def naming_model(key: str, engine: str = "[policy.engine]") -> Iterator[None]:
+    """Let messages about `[policy] model` and its engine name the keys that named the model in question."""
     try:
         yield
     except InputError as error:
-        raise InputError(str(error).replace("[policy] model", key)) from error
+        raise InputError(str(error).replace("[policy] model", key).replace("[policy.engine]", engine)) from error
 
 
 def fetch_weights(policy: Policy) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ossft_ray.common.schema import EXAMPLE_SCHEMA, REJECTED_SCHEMA, SCORE_SCHEMA
-from ossft_ray.common.types import ORIGINS
+from ossft_ray.common.types import ORIGINS, PAPERS_STAGES
 from ossft_ray.common.verdict import CORRECT
 from ossft_ray.method.gap import LogprobSums, ProblemGaps
 from ossft_ray.method.metrics import mean_interval
@@ -45,9 +45,10 @@ def funnel(run: RunFolder) -> list[dict[str, Any]]:
         ("rejected: input row not usable", "faint", rejected),
         ("still to do", "grid", num_problems - done),
     ]
+    stages = run.experiment.get("rewrite", {}).get("stages", PAPERS_STAGES)
     steps, before, percent = [], 0, 100 / max(1, num_problems + rejected)
     for name, colour, count in ends:
-        if count or colour in counts["origins"]:
+        if count or colour in (*stages, "expert"):
             step = {"name": name, "colour": colour, "count": count}
             steps.append(step | {"start_percent": before * percent, "percent": count * percent})
         before += count

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from ossft_ray.common.errors import InputError
 from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnStage, ignore_stages
@@ -12,6 +13,7 @@ from ossft_ray.report import report
 from ossft_ray.run_folder.names import BASE, EVALUATE, INPUTS, REWRITE, SCORE, TRAIN, round_name
 from ossft_ray.run_folder.reader import read_json
 from ossft_ray.run_folder.resolved_run import Run
+from ossft_ray.run_folder.stage_folder import Difference
 from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.evaluate.stage import evaluate
 from ossft_ray.stages.rewrite.inputs import rewrite_inputs
@@ -61,6 +63,8 @@ def run(
             stage: start_over or (number > 1 and _is_outdated(run_of_stage, stage, first))
             for stage, run_of_stage in runs.items()
         }
+        if number > 1 and not again[REWRITE]:
+            _check_problems(sampling)
         rewrite(sampling, on_stage(REWRITE), again[REWRITE], verbose)
         score(learning, on_stage(SCORE), again[SCORE], verbose)
         train(learning, on_stage(TRAIN), again[TRAIN], verbose, redo_outdated=True)
@@ -85,6 +89,21 @@ def _is_outdated(run: Run, stage: str, first: Run) -> bool:
         return True
     copied_from = recorded.get("rewrite", {}).get("solved_in") if stage == REWRITE else None
     return copied_from is not None and copied_from != rewrite_inputs(run)["rewrite"].get("solved_in", copied_from)
+
+
+def _check_problems(run: Run) -> None:
+    """Refuse another `[loop] problems` than a later round began with; its stage knows only the rows that it copies."""
+    if not (recorded := read_json(run.folder, f"{REWRITE}/{INPUTS}")):
+        return
+    were, are = (
+        "all" if copied is None else "unsolved"
+        for copied in (recorded["rewrite"].get("solved_in"), run.experiment.rewrite.solved_in)
+    )
+    if were != are:
+        raise InputError(
+            f"{run.folder.path} was made with different settings: {Difference('loop.problems', were, are)}. "
+            "Use another [run] output, or --start-over to redo all rounds."
+        )
 
 
 def next_round(first: Run, previous: Run, number: int) -> tuple[Run, Run]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ossft_ray.common.durations import duration
 from ossft_ray.common.streams import separate_stderr
-from ossft_ray.common.types import count_origins
+from ossft_ray.common.types import PAPERS_STAGES, count_origins
 
 _PLAIN_SECONDS = 60.0  # between lines where there is no terminal to draw a bar on
 _BAR_WIDTHS = (24, 12)  # characters: the usual one, and that of a narrow terminal
@@ -164,8 +164,9 @@ def _assemble(name: str, bar: Bar, bar_width: int, elapsed: str, num_details: in
 
 def _rewrite(totals: dict[str, Any]) -> Bar:
     problems = totals.get("problems", 0)
-    shares = {origin: f"{origin} {count / problems:.0%}" for origin, count in count_origins(totals).items() if problems}
-    return _sampling(totals, [Detail(3 + number, share) for number, share in enumerate(shares.values())])
+    counts = count_origins(totals, totals.get("stages", PAPERS_STAGES)) if problems else {}
+    shares = [f"{origin} {count / problems:.0%}" for origin, count in counts.items()]
+    return _sampling(totals, [Detail(3 + number, share) for number, share in enumerate(shares)])
 
 
 def _evaluate(totals: dict[str, Any]) -> Bar:

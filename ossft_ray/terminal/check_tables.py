@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ossft_ray.common.durations import duration
 from ossft_ray.common.verdict import UNJUDGED, UNPARSED
-from ossft_ray.config import Data
+from ossft_ray.config import Experiment
 from ossft_ray.data.gold_check import CONTRADICTED, NOT_STATED, SOLUTION_UNPARSED, SOUND
 from ossft_ray.data.problems import SourceLayout
 from ossft_ray.run_folder.names import STAGES
@@ -32,9 +32,9 @@ _NUM_LAYOUTS = 3
 _MAX_LINES, _MAX_CHARACTERS = 12, 600  # of each text of a problem
 
 
-def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
+def findings_lines(findings: Findings, experiment: Experiment) -> Iterator[str]:
     """What a sound experiment consists of."""
-    counts = findings.counts
+    counts, data = findings.counts, experiment.data
     yield from _layout_lines(findings.layouts)
     for number, shown in enumerate(findings.shown, start=1):
         yield from _problem_lines(number, shown)
@@ -60,6 +60,10 @@ def findings_lines(findings: Findings, data: Data) -> Iterator[str]:
         yield f"date:              the chat template prints today's date; in this run it is {findings.date}"
     yield f"policy:            context {findings.context_length} tokens, turns end with {findings.end_of_turn}"
     yield f"                   {findings.thinking}"
+    if "external" in experiment.rewrite.stages:
+        other = experiment.rewrite.external_alignment
+        place = f"behind {other.url}" if other.url else "in an engine of each policy's worker"
+        yield f"external:          {other.model} {place}, up to {other.num_samples} samples a problem"
     if findings.training_memory is not None:
         yield f"training memory:   {findings.training_memory}"
     yield f"benchmarks:        {', '.join(f'{name} ({size})' for name, size in findings.benchmarks.items()) or 'none'}"

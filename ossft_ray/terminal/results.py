@@ -1,7 +1,7 @@
 """The results of finished stages: tables and lines, where the files are, and the next command."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,9 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from ossft_ray.common.durations import duration
-from ossft_ray.common.types import ORIGINS
+from ossft_ray.common.types import ORIGINS, PAPERS_STAGES
 from ossft_ray.common.uris import join
+from ossft_ray.common.verdict import UNJUDGED
 from ossft_ray.config import Experiment
 from ossft_ray.method.metrics import mean_interval
 from ossft_ray.run_folder.names import ACCURACIES, BASE, EVALUATE, MANIFEST, MODEL, REWRITE, SCORE, TRAIN
@@ -37,7 +38,8 @@ def print_rewriting(experiment: Experiment, manifest: dict[str, Any], following:
     """
     doubtful = [part for line in doubtful_answers(experiment.run.output, manifest) for part in wrapped(line)]
     files = f"examples: {join(experiment.run.output, REWRITE)}"
-    print_lines([origins_table(manifest), rewriting_costs(manifest), *doubtful, files, f"next: {following}"])
+    origins = origins_table(manifest, experiment.rewrite.stages)
+    print_lines([origins, rewriting_costs(manifest), *doubtful, files, f"next: {following}"])
 
 
 def print_scoring(experiment: Experiment, manifest: dict[str, Any], following: str) -> None:
@@ -96,11 +98,12 @@ def print_finding(finding: "Finding") -> None:
     print_lines([f"{_WORDS[finding.passed]:<8} {finding.name.replace('_', ' ')}: {finding.detail}"])
 
 
-def origins_table(manifest: dict[str, Any]) -> Table:
-    """The number of problems by whose solution was kept."""
+def origins_table(manifest: dict[str, Any], stages: Sequence[str] = PAPERS_STAGES) -> Table:
+    """The number of problems by whose solution was kept; without those of alignment stages that were left out."""
     table = plain_table("kept solution", "problems", "share")
     for origin, count in manifest["origins"].items():
-        table.add_row(KEPT[origin], str(count), f"{count / manifest['problems']:.0%}")
+        if count or origin in (*stages, "external", "expert"):
+            table.add_row(KEPT[origin], str(count), f"{count / manifest['problems']:.0%}")
     for name in ("dropped", "rejected"):
         if manifest[name]:
             table.add_row(name, str(manifest[name]), "")
@@ -122,6 +125,8 @@ def rewriting_costs(manifest: dict[str, Any]) -> str:
     for stage, reasons in manifest.get("reasons", {}).items():
         if reasons:
             lines.append(f"{stage}: {counts_text(reasons)}")
+    if any(UNJUDGED in reasons for reasons in manifest.get("reasons", {}).values()):
+        lines.append(f"{UNJUDGED}: the judge's context did not hold the texts; raise policy.engine.max_model_len")
     if phases := manifest.get("phases"):
         lines.append(_time_line(phases))
     return "\n".join(part for line in lines for part in wrapped(line))

@@ -26,7 +26,7 @@ def print_summary(first: Experiment, last: Experiment) -> None:
     }
     if first.policy.model == "playground":
         files["next"] = "your own data and model: copy one of jobs/configs, then `ossft check`"
-    print_lines(["", origins_table(manifest), "", comparison, ""])
+    print_lines(["", origins_table(manifest, first.rewrite.stages), "", comparison, ""])
     print_lines(f"{name:<9} {text}" for name, text in files.items())
 
 

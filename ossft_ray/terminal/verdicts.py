@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from ossft_ray.common.verdict import UNJUDGED
 from ossft_ray.stages.verify import GradedRow, VerifySummary
-from ossft_ray.terminal.bars import print_lines
+from ossft_ray.terminal.bars import print_lines, wrapped
 from ossft_ray.terminal.results import plain_table
 from ossft_ray.terminal.show import escape_controls
 
@@ -21,6 +22,9 @@ def print_verification(summary: VerifySummary) -> None:
     lines = [f"{total}, {summary.verdicts_per_second:,.0f} verdicts/s", f"verdicts: {summary.output}{written}"]
     if summary.agreement is not None:
         lines.insert(0, f"agrees with {summary.agreement}")
+    if UNJUDGED in summary.reasons:
+        needs = "--kind judge, --set policy.model=MODEL, and a context that holds the texts"
+        lines += wrapped(f"{UNJUDGED}: a judge needs {needs}")
     if absent := [reason for reason in summary.only if reason not in summary.reasons]:
         lines.append(f"no row has the verdict {' or '.join(absent)}")
     for row in summary.shown:

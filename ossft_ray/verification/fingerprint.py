@@ -8,18 +8,19 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from ossft_ray.config import Verify
+from ossft_ray.config import Experiment
 from ossft_ray.verification.kinds import check_kind, version_of
 
 
-def verify_inputs(verify: Verify) -> dict[str, Any]:
+def verify_inputs(experiment: Experiment) -> dict[str, Any]:
     """The inputs that stored verdicts depend on: settings, a plug-in's version, a function's source.
 
     Raises:
         InputError: there is no such kind.
     """
+    verify = experiment.verify
     inputs: dict[str, Any] = verify.model_dump(mode="json", exclude={"num_workers"})  # it changes only the speed
-    if (version := version_of(check_kind(verify.kind))) is not None:
+    if (version := version_of(check_kind(verify.kind, experiment.run.task))) is not None:
         inputs["version"] = version
     if verify.python.function:
         inputs["python"]["source"] = _source_digest(verify.python.function.partition(":")[0])

@@ -20,6 +20,7 @@ CLOSES_WITH_PLAIN_TEXT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'
 CLOSES_WITH_EOS_VARIABLE = "{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
 LEAVES_OUT_THE_ASSISTANT = "{% for m in messages if m['role'] == 'user' %}<|im_start|>{{ m['content'] }}{% endfor %}"
 FAILS = "{{ raise_exception('no system role\\nhere') }}"
+LINEAR = {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}}
 END_OF_TEXT, TURN_START, TURN_END = 0, 1, 2
 
 MakePolicy = Callable[..., Policy]
@@ -122,15 +123,26 @@ def test_a_chat_template_that_is_neither_text_nor_file_is_refused(make_policy: M
         ({}, 2048),
         ({"engine": {"max_model_len": 512}}, 512),
         ({"config": {"max_position_embeddings": 99}}, 99),
+        # vLLM may take more than the config states
+        ({"config": LINEAR, "engine": {"max_model_len": 4096}}, 4096),
+        ({"engine": {"max_model_len": 4096, "hf_overrides": LINEAR}}, 4096),
     ],
 )
 def test_context_length(make_policy: MakePolicy, settings: dict[str, Any], length: int) -> None:
     assert load_chat(make_policy(CLOSES_TURN, None, **settings)).context_length == length
 
 
-def test_a_context_length_that_is_not_a_number_is_refused(make_policy: MakePolicy) -> None:
-    with pytest.raises(InputError, match="max_model_len"):
-        load_chat(make_policy(CLOSES_TURN, None, engine={"max_model_len": "long"}))
+@pytest.mark.parametrize(
+    "length, words",
+    [
+        ("long", "'long' is not a whole number"),
+        (-1, "'-1' is not a whole number"),
+        (2049, "2049 tokens, but .* holds 2048"),
+    ],
+)
+def test_a_context_length_that_cannot_be_is_refused(make_policy: MakePolicy, length: Any, words: str) -> None:
+    with pytest.raises(InputError, match=rf"\[policy.engine\] max_model_len: {words}"):
+        load_chat(make_policy(CLOSES_TURN, None, engine={"max_model_len": length}))
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,54 @@ def test_the_page_contains(text_of_a_run: str, words: str) -> None:
     assert words in text_of_a_run
 
 
+@pytest.fixture(scope="module")
+def text_of_another_run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Another model instead of guidance, and a teacher."""
+    run = write_run(str(tmp_path_factory.mktemp("run")))
+    changes: dict[str, dict[str, Any]] = {
+        "rewrite/manifest.json": {
+            "origins": {"self": 2, "guided": 0, "external": 1, "expert": 1},
+            "external": {"requests": 6, "prompt_tokens": 1234, "completion_tokens": 567},
+            "reasons": {"self": {"wrong": 6, "correct": 2}, "guided": {}, "external": {"correct": 1}},
+        },
+        "score/manifest.json": {
+            "attempts": {
+                "correct": {"responses": 3, "tokens": 21, "mean_logprob": -0.25, "teacher_mean_logprob": -0.125},
+                "wrong": {"responses": 0, "tokens": 0, "mean_logprob": None, "teacher_mean_logprob": None},
+                "too_long": 4,
+            }
+        },
+    }
+    for name, values in changes.items():
+        folder, file = Folder.of_file(f"{run}/{name}")
+        folder.write_json(file, folder.read_json(file) | values)
+    settings = Folder.at(run).read_json("config.json")
+    settings["experiment"]["rewrite"]["stages"] = ["self", "external"]
+    Folder.at(run).write_json("config.json", settings)
+    report_runs([run])
+    return " ".join(Elements(page_of(run)).text.split())
+
+
+@pytest.mark.parametrize(
+    "words, is_there",
+    [
+        ("; the other model: 6 requests, 1,234 prompt tokens, 567 completion tokens.", True),
+        ("external: re-solved by another model", True),
+        ("guided: re-solved after the expert solution", False),
+        ("again with guidance", False),
+        ("attemptsnumbertokensmean log pteacher's mean log q correct321\N{MINUS SIGN}0.250\N{MINUS SIGN}0.125", True),
+        ("4 attempts were left out as too long", True),
+    ],
+)
+def test_another_model_and_a_teacher_have_their_figures(text_of_another_run: str, words: str, is_there: bool) -> None:
+    assert (words in text_of_another_run) is is_there
+
+
+def test_a_run_without_them_does_not_mention_them(text_of_a_run: str) -> None:
+    assert "the other model" not in text_of_a_run and "under the teacher" not in text_of_a_run
+    assert "guided: re-solved after the expert solution" in text_of_a_run
+
+
 def test_runs_side_by_side(tmp_path: Path) -> None:
     runs = [write_run(str(tmp_path / name), loss=name, trained=value) for name, value in (("dft", 0.5), ("sft", 0.4))]
     assert report_runs(runs) == f"{runs[0]}/report.html"

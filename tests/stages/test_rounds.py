@@ -1,6 +1,7 @@
 """The rounds of `ossft run`: where each writes, which model samples and which is trained, and on which rows."""
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, resolve
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.stages.run import _is_outdated, next_round
+from ossft_ray.stages.run import _check_problems, _is_outdated, next_round
 from tests.stages.scripted import experiment, rewrite_locally, rows_by_id
 
 SETTINGS: dict[str, Any] = {
@@ -74,6 +75,26 @@ def test_a_later_round_starts_over_if_the_model_or_rows_before_it_were_made_agai
     if inputs is not None:
         (run.folder / stage).write_json("inputs.json", inputs)
     assert _is_outdated(run, stage.partition("/")[0], first) is expected
+
+
+@pytest.mark.parametrize(
+    "recorded, problems, change",
+    [
+        ({}, "all", None),
+        ({"solved_in": "these rows"}, "unsolved", None),
+        ({}, "unsolved", 'loop.problems was "all", is now "unsolved"'),
+        ({"solved_in": "these rows"}, "all", 'loop.problems was "unsolved", is now "all"'),
+    ],
+)
+def test_a_later_round_with_other_problems_is_refused_by_the_users_key(
+    tmp_path: Path, recorded: dict[str, str], problems: str, change: str | None
+) -> None:
+    first = Run(resolve(SETTINGS | {"run": {"output": str(tmp_path)}, "loop": {"problems": problems}}))
+    sampler, _ = next_round(first, first, 2)
+    _check_problems(sampler)  # nothing is there yet
+    (sampler.folder / "rewrite").write_json("inputs.json", {"rewrite": recorded})
+    with pytest.raises(InputError, match=change) if change else nullcontext():
+        _check_problems(sampler)
 
 
 def test_a_round_of_unsolved_problems_copies_the_rows_of_the_others(tmp_path: Path) -> None:

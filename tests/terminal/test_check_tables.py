@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ossft_ray.config import Train
+from ossft_ray.config import Train, resolve
+from ossft_ray.data.screening import InputCounts
 from ossft_ray.engines.gpus import DriverGpus, TorchGpus
 from ossft_ray.stages.check.forecast import Forecast, Measurement, RunPlan, StageForecast, Timing
 from ossft_ray.stages.check.node_checks import ClusterReport, NodeReport
-from ossft_ray.terminal.check_tables import cluster_lines, forecast_lines
+from ossft_ray.stages.check.stage import Findings
+from ossft_ray.terminal.check_tables import cluster_lines, findings_lines, forecast_lines
 
 GB = 10**9
 FORECAST = Forecast(
@@ -66,6 +68,22 @@ def printed(*parts: object) -> str:
     for part in parts:
         console.print(part, soft_wrap=True, markup=False)
     return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "stages, url, line",
+    [
+        (["self", "guided"], "", None),
+        (["self", "external"], "", "teacher in an engine of each policy's worker, up to 4 samples a problem"),
+        (["self", "external"], "http://host:1/v1", "teacher behind http://host:1/v1, up to 4 samples a problem"),
+    ],
+)
+def test_a_check_names_the_other_model(stages: list[str], url: str, line: str | None) -> None:
+    settings = {"stages": stages, "external_alignment": {"model": "teacher", "url": url}}
+    experiment = resolve({"policy": {"model": "playground"}, "data": {"path": "x.jsonl"}, "rewrite": settings})
+    found = Findings(InputCounts(), {}, 2048, "<|im_end|>", "no thinking", 1.0)
+    lines = [each for each in findings_lines(found, experiment) if each.startswith("external:")]
+    assert lines == ([f"external:          {line}"] if line else [])
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,9 @@ def test_real_commands_end_in_words_and_their_status_says_so(tmp_path: Path) -> 
     assert f"next: ossft evaluate --config {config}" in done.lines
 
     other = tmp_path / "other"
-    options += ["--set", f"run.output={other}", "--set", "policy.engine.max_model_len=1000000"]
+    options += ["--set", f"run.output={other}", "--set", "policy.engine.max_num_batched_tokens=1"]
     failed = run_on_terminal([ossft, "rewrite", *options], 80)
-    reason = "User-specified max_model_len (1000000) is greater than the derived max_model_len"
+    reason = "max_num_batched_tokens (1) is smaller than max_model_len"
     assert failed.code == 1 and reason in words(failed.lines), failed.lines
     assert "run the same command again to resume" not in words(failed.lines)
     assert (state(other, "rewrite").state, reason in state(other, "rewrite").reason) == ("failed", True)

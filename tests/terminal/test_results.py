@@ -51,6 +51,29 @@ def test_a_rewrite_ends_with_its_examples_and_the_next_command(printed: io.Strin
     assert (files, last) == (f"examples: {OUTPUT}/rewrite", "next: ossft score")
 
 
+@pytest.mark.parametrize(
+    "stages, guided, shown",
+    [(("self", "guided"), 0, True), (("self",), 0, False), (("self",), 1, True)],  # the last: copied from another run
+)
+def test_a_stage_that_was_left_out_has_no_line(
+    stages: tuple[str, ...], guided: int, shown: bool, printed: io.StringIO
+) -> None:
+    experiment = EXPERIMENT.model_copy(update={"rewrite": EXPERIMENT.rewrite.model_copy(update={"stages": stages})})
+    manifest: dict[str, Any] = {"problems": 4, "origins": {"self": 0, "guided": guided, "expert": 1}}
+    manifest |= {"dropped": 0, "rejected": 0, "attempts": 9, "generated_tokens": 1234}
+    results.print_rewriting(experiment, manifest, "ossft score")
+    assert ("guided" in printed.getvalue()) is shown
+    assert "(self)" in printed.getvalue() and "(expert)" in printed.getvalue()
+
+
+def test_unjudged_attempts_come_with_what_to_do() -> None:
+    manifest: dict[str, Any] = {"attempts": 2, "generated_tokens": 9, "reasons": {"self": {"wrong": 2}, "guided": {}}}
+    assert "unjudged" not in results.rewriting_costs(manifest)
+    manifest["reasons"]["guided"] = {"unjudged": 1}
+    hint = results.rewriting_costs(manifest).split("guided: 1 unjudged\n")[1]
+    assert hint.startswith("unjudged: ") and hint.endswith("raise policy.engine.max_model_len")
+
+
 @pytest.mark.parametrize("passed, word", [(True, "passed"), (False, "FAILED"), (None, "skipped")])
 def test_a_finding_of_the_selftest_is_one_line(printed: io.StringIO, passed: bool | None, word: str) -> None:
     results.print_finding(Finding("zero_3_trains", passed, "the detail [1]"))

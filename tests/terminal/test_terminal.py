@@ -86,6 +86,20 @@ def test_a_rate_and_the_time_left_are_shown_once_they_are_known(totals: dict[str
     )
 
 
+@pytest.mark.parametrize(
+    "totals, shares",
+    [
+        ({}, "self 0%  guided 0%  expert 100%"),
+        ({"stages": ["self"]}, "self 0%  expert 100%"),
+        ({"stages": ["self", "external"]}, "self 0%  external 0%  expert 100%"),
+        ({"stages": [], "guided": 2}, "guided 100%  expert 100%"),  # copied from another run
+    ],
+)
+def test_only_stages_of_the_run_have_a_share(totals: dict[str, Any], shares: str) -> None:
+    line = bars._rewrite({"total": 9, "done_before": 0, "policies": 1, "problems": 2, "expert": 2} | totals).line()
+    assert line == f"2/9 problems  {shares}"
+
+
 @pytest.mark.parametrize("rows, seconds, words", [(1, 0.1, []), (1, 5.0, ["0 verdicts/s"]), (50, 5.0, ["5 s left"])])
 def test_verification_shows_no_rate_from_its_first_row(rows: int, seconds: float, words: list[str]) -> None:
     text = bars._verify({"rows": rows, "total": 100, "correct": 0, "seconds": seconds}).line()

@@ -25,6 +25,11 @@ def test_a_verification_ends_with_its_file(
     assert file == "verdicts: out/[x].jsonl"
 
 
+def test_unjudged_rows_come_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    print_verification(VerifySummary(Path("o.jsonl"), 4, 3, {"correct": 3, "unjudged": 1}, 1))
+    assert "\nunjudged: a judge needs --kind judge, --set policy.model=MODEL" in capsys.readouterr().out
+
+
 def test_chosen_rows_are_shown_with_what_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     shown = [GradedRow(3, "wrong", "2", "[b]3", "a\x1b[2J\n\\boxed{[b]3}"), GradedRow(4, "no_answer", "", None, "")]
     only = ("wrong", "no_answer", "nope")

@@ -39,7 +39,7 @@ from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run
-from ossft_ray.stages.rewrite.external import check_external
+from ossft_ray.stages.rewrite.external import check_external, check_external_prompts
 from ossft_ray.stages.rewrite.inputs import solved_fingerprint
 from ossft_ray.stages.score.teacher import check_teacher_settings, check_vocabulary
 from ossft_ray.stages.train.mixing import check_mix, mix_inputs
@@ -163,6 +163,7 @@ class _Found:
             with self._noting():
                 sample, shown = self._screen(self.chat, counts, num_sampled)
                 _check_max_length(shown, self.experiment)
+                check_external_prompts(self.experiment, [each.problem for each in shown])
                 _check_golds(counts)
         if self.faults or self.chat is None:
             raise Faults.of(self.faults)

@@ -185,5 +185,5 @@ def sample_inputs(run: Run) -> dict[str, Any]:
         "policy_files": run.policy_digest,
         "prompts": {"system": template.system, "solve": template.solve},
         "evaluate": experiment.evaluate.model_dump(mode="json", exclude=_UNRELATED_KEYS),
-        "verify": verify_inputs(experiment.verify),
+        "verify": verify_inputs(experiment),
     }

@@ -5,22 +5,25 @@ expert's solution is: the policy's tokens for its text, and the policy's end-of-
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import ray
 
-from ossft_ray.common.errors import JobError
+from ossft_ray.common.errors import InputError, JobError
 from ossft_ray.common.prompt_templates import Message
-from ossft_ray.common.types import Response
+from ossft_ray.common.types import Problem, Response
 from ossft_ray.config import Experiment, Policy
 from ossft_ray.distributed.rollout_worker import MAX_DEATHS
 from ossft_ray.engines.gpus import alone_on
 from ossft_ray.engines.vllm_policy import EngineDied, Sampling, VllmPolicy, check_engine_settings
+from ossft_ray.method.rewriting import stage_prompt
 from ossft_ray.method.thinking import is_unclosed, split_thinking
 from ossft_ray.policy.chat import Chat, load_chat
 from ossft_ray.policy.model_location import fetch_weights, naming_model
 from ossft_ray.stages.rewrite.server import Answer, ServerModel, check_server
+
+_ENGINE = "[rewrite.external_alignment.engine]"
 
 
 class ExternalModel(Protocol):
@@ -44,10 +47,30 @@ def check_external(experiment: Experiment) -> None:
         InputError: it cannot be loaded, its engine arguments are unknown, or a server's client or key is missing.
     """
     if (policy := external_policy(experiment)) is not None:
-        check_engine_settings(policy.engine, "rewrite.external_alignment.engine")
+        check_engine_settings(policy.engine, _ENGINE.strip("[]"))
         _load_chat(policy)
     elif "external" in experiment.rewrite.stages:
         check_server(experiment.rewrite.external_alignment)
+
+
+def check_external_prompts(experiment: Experiment, problems: Sequence[Problem]) -> None:
+    """Refuse a second engine whose context holds the prompt of none of these problems.
+
+    As for the policy, a response gets what is left of the context, if that is less than `max_tokens`.
+
+    Raises:
+        InputError: there is no token left for any response.
+    """
+    if (policy := external_policy(experiment)) is None or not problems:
+        return
+    chat = _load_chat(policy)
+    prompts = (stage_prompt("external", each, experiment.rewrite, experiment.prompts) for each in problems)
+    shortest = min(len(chat.render(prompt)) for prompt in prompts)
+    if shortest >= chat.context_length:
+        raise InputError(
+            f"{_ENGINE} max_model_len: {policy.model} holds {chat.context_length} tokens here, and the guided prompts "
+            f"of the first problems alone have {shortest} or more; raise it, or choose another model"
+        )
 
 
 def external_model(experiment: Experiment, num_gpus: float, on_start: Callable[[], None]) -> ExternalModel | None:
@@ -125,5 +148,5 @@ def as_response(answer: Answer, chat: Chat, max_tokens: int) -> Response:
 
 
 def _load_chat(policy: Policy) -> Chat:
-    with naming_model("[rewrite.external_alignment] model"):
+    with naming_model("[rewrite.external_alignment] model", _ENGINE):
         return load_chat(policy)

@@ -167,7 +167,7 @@ def _sources_digest(run: Run) -> str:
             "data": run.experiment.data.model_dump(mode="json", exclude={"path", "max_broken"}),
             "sources": run.source_digests,
             "benchmarks": run.benchmark_digests,
-            "verify": verify_inputs(run.experiment.verify),
+            "verify": verify_inputs(run.experiment),
         }
     )
 

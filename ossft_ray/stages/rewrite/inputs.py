@@ -54,7 +54,7 @@ def rewrite_inputs(run: Run) -> dict[str, Any]:
         "data": data | {"sources": run.source_digests},
         "prompts": experiment.prompts.model_dump(mode="json", exclude={"template"}),  # its texts are keys of their own
         "rewrite": {key: value for key, value in rewriting.items() if value or key not in _LATER_OPTIONS},
-        "verify": verify_inputs(experiment.verify),
+        "verify": verify_inputs(experiment),
     }
     external = external_policy(experiment)
     files = {_EXTERNAL_FILES: model_digest(external)} if external is not None else {}

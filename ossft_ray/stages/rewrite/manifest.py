@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ossft_ray.common.storage import Folder
-from ossft_ray.common.types import Problem, RewriteResult, Stage, count_origins
+from ossft_ray.common.types import PAPERS_STAGES, Problem, RewriteResult, Stage, count_origins
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
 from ossft_ray.method.acceptance import Verify, compare_answers
 from ossft_ray.method.suspects import find_suspect
@@ -16,7 +16,6 @@ from ossft_ray.run_folder.sessions import session_phases
 from ossft_ray.stages.rewrite.attempt_log import EXTERNAL_COSTS, EXTRA_WORK
 from ossft_ray.stages.rewrite.ingest import InputManifest
 
-_OF_POLICY: tuple[Stage, ...] = ("self", "guided")
 _WORK = ("attempts", "generated_tokens", "prompt_tokens")
 _NOT_SHOWN = ("num_parts", "sources", "longest_problem")  # of the input
 
@@ -39,7 +38,7 @@ async def part_counts(
         return (await compare_answers(verify, problem, answer, other)).correct
 
     counts: Counter[str] = Counter(external=0) if "external" in stages else Counter()
-    reasons: dict[str, Counter[str]] = {stage: Counter() for stage in (*_OF_POLICY, *stages)}
+    reasons: dict[str, Counter[str]] = {stage: Counter() for stage in (*PAPERS_STAGES, *stages)}
     suspects = []
     for rows in copied:
         counts.update([rows[0]["origin"]])
@@ -51,7 +50,7 @@ async def part_counts(
         for attempt in result.attempts:
             counts["generated_tokens"] += attempt.num_tokens if attempt.stage != "external" else 0
             reasons[attempt.stage][attempt.reason] += 1
-        for stage in _OF_POLICY:
+        for stage in PAPERS_STAGES:
             num_drawn = sum(a.stage == stage and a.reason != PROMPT_TOO_LONG for a in result.attempts)
             if num_drawn:
                 counts["prompt_tokens"] += num_drawn * await prompt_tokens(problem, stage)
@@ -64,7 +63,7 @@ def manifest_figures(folder: Folder, input_manifest: InputManifest) -> dict[str,
     """The manifest's figures, summed over the parts, so interruptions do not affect the counts of kept work."""
     totals: Counter[str] = Counter()
     hosts: Counter[str] = Counter()
-    reasons: dict[str, Counter[str]] = {stage: Counter() for stage in _OF_POLICY}
+    reasons: dict[str, Counter[str]] = {stage: Counter() for stage in PAPERS_STAGES}
     intervals, suspects = [], []
     for counts in counts_of_parts(folder):
         intervals.append((counts.pop("started"), counts.pop("ended")))

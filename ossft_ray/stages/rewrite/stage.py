@@ -36,9 +36,9 @@ def rewrite(
 ) -> dict[str, Any]:
     """Rewrite all problems of `[data]` and return the manifest; a complete stage is left as is.
 
-    `on_progress` gets running totals: `total`, `done_before`, and for this session `problems`, `self`, `guided`,
-    `external`, `expert`, `dropped`, and the counts of `run_workers`. `worker` may be a subclass, for example with a
-    scripted policy.
+    `on_progress` gets running totals: `total`, `done_before`, the experiment's `stages`, and for this session
+    `problems`, `self`, `guided`, `external`, `expert`, `dropped`, and the counts of `run_workers`. `worker` may be a
+    subclass, for example with a scripted policy.
 
     Raises:
         InputError: the data, the policy or the settings cannot be used, or the folder holds rows of other settings.
@@ -72,7 +72,7 @@ def _complete(
     # Large parts first, because small ones spread better over many policies at the end.
     missing = sorted(set(input_manifest.part_names) - finished, key=lambda part: (-_capacity(part), part))
     num_done = min(input_manifest.problems, sum(map(_capacity, finished)))
-    counts = {"total": input_manifest.problems, "done_before": num_done}
+    counts = {"total": input_manifest.problems, "done_before": num_done, "stages": experiment.rewrite.stages}
     announce(on_progress, starting="starting Ray")
     start_ray(experiment, verbose)
     totals = run_workers(

@@ -14,6 +14,7 @@ Another package adds a kind with an entry point of the group `ossft_ray.verifier
     chess = "my_package.chess:grade"
 """
 
+import difflib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.verdict import Verdict
+from ossft_ray.tasks import read_task
 
 _GROUP = "ossft_ray.verifiers"  # of entry points
 Grade = Callable[..., Verdict]
@@ -41,14 +43,17 @@ def kinds() -> list[str]:
     return list(_entries())
 
 
-def check_kind(kind: str) -> str:
+def check_kind(kind: str, task: str = "") -> str:
     """Return the name of a kind that exists.
 
     Raises:
-        InputError: there is no such kind.
+        InputError: there is no such kind; names the nearest one, and the `task` if it is the file that says so.
     """
     if kind not in kinds():
-        raise InputError(f"there is no verification kind '{kind}'; kinds: {', '.join(kinds())}")
+        near = difflib.get_close_matches(kind, kinds(), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"kinds: {', '.join(kinds())}"
+        file = f"{task}: " if task and read_task(task).get("verify", {}).get("kind") == kind else ""
+        raise InputError(f"{file}[verify] kind: there is no verification kind '{kind}'; {hint}")
     return kind
 
 

@@ -175,6 +175,14 @@ def test_an_answer_becomes_a_response_of_the_policy(
         ({"request": {"api_key": "abcdef"}}, "'rewrite.external_alignment.request.api_key' holds a secret"),
         ({"url": "http://host/v1", "api_key_env": "UNSET"}, "api_key_env: the variable UNSET is not set on"),
         ({"model": "/nowhere"}, r"\[rewrite.external_alignment\] model: no model folder at /nowhere"),
+        (
+            {"engine": {"max_model_len": 4096}},
+            r"^\[rewrite.external_alignment.engine\] max_model_len: 4096 tokens, but playground holds 2048",
+        ),
+        (
+            {"engine": {"max_model_len": 16}},
+            r"^\[rewrite.external_alignment.engine\] max_model_len: playground holds 16 tokens here, and the guided",
+        ),
         ({"engine": {"max_seqs": 1}}, r"\[rewrite.external_alignment.engine\] vLLM has no engine argument 'max_seqs'"),
     ],
 )

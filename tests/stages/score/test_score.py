@@ -2,17 +2,13 @@
 
 import json
 import math
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -42,6 +38,7 @@ from ossft_ray.stages.score.worker import (
 )
 from ossft_ray.stages.train.stage import train
 from tests.stages.rows import write_examples
+from tests.stages.score.killed import kill_once_written, written_at
 
 NUM_ROWS, ROWS_OF_A_PART = 120, 4  # twice as many responses: several groups for each of two workers
 TOLERANCE = 1e-4  # of a token's log p in float32, in nats
@@ -182,30 +179,16 @@ def test_a_killed_run_resumes_with_the_missing_parts(
         f'[run]\noutput = "{tmp_path}/run"\n[policy]\nmodel = "playground"\n[data]\npath = "unused.jsonl"\n'
         f'[train]\nprecision = "fp32"\nmax_length = 512\nexamples = "{source}"\n[resources]\nnum_train_workers = 1\n'
     )
-    with (tmp_path / "output.txt").open("wb") as output:
-        command = [str(Path(sys.executable).with_name("ossft")), "score", "--config", str(config)]
-        driver = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    parts = tmp_path / "run" / "score"
-    deadline = time.monotonic() + 120
-    while not list(parts.glob("part-*.parquet")):
-        assert driver.poll() is None and time.monotonic() < deadline, (tmp_path / "output.txt").read_text()
-        time.sleep(0.001)
-    below = psutil.Process(driver.pid).children(recursive=True)
-    workers = [process for process in below if "RayTrainWorker" in " ".join(process.cmdline())]
-    driver.kill()
-    driver.wait()
-    for process in workers:
-        process.kill()
-    psutil.wait_procs(workers, timeout=60)
-    before = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
-    assert 0 < len(before) < NUM_ROWS // ROWS_OF_A_PART and not (parts / MANIFEST).exists()
+    run, parts = tmp_path / "run", "part-*.parquet"
+    before = kill_once_written(config, run, parts)
+    assert 0 < len(before) < NUM_ROWS // ROWS_OF_A_PART and not (run / "score" / MANIFEST).exists()
 
     seen: list[dict[str, Any]] = []
-    manifest = score(experiment(tmp_path / "run", examples=source), seen.append)
+    manifest = score(experiment(run, examples=source), seen.append)
     assert seen[-1]["done_before"] == len(before)
-    after = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
+    after = written_at(run, parts)
     assert {name: after[name] for name in before} == before and len(after) == NUM_ROWS // ROWS_OF_A_PART
-    undisturbed, resumed = read_scores(scored[0]), read_scores(tmp_path / "run")
+    undisturbed, resumed = read_scores(scored[0]), read_scores(run)
     for theirs, ours in zip(undisturbed, resumed, strict=True):
         assert ours.pop("reference_logprobs") == pytest.approx(theirs.pop("reference_logprobs"), rel=0, abs=1e-5)
         assert ours == theirs

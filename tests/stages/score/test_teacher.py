@@ -29,6 +29,7 @@ from ossft_ray.stages.score.teacher import check_teacher_settings, check_vocabul
 from ossft_ray.stages.train.stage import train
 from ossft_ray.stages.train.training_examples import load_training_examples
 from tests.stages.rows import write_examples
+from tests.stages.score.killed import kill_once_written, written_at
 
 Row = dict[str, Any]
 TOLERANCE = 1e-4  # of a token's log p in float32, in nats
@@ -275,6 +276,40 @@ def test_another_model_scores_the_attempts_under_its_plain_prompt(
         prompt, length = len(row["prompt_token_ids"]), len(row["token_ids"])
         assert row["reference_logprobs"] == [len("playground") - prompt] * length
         assert row["teacher_logprobs"] == [len(str(tmp_path / "teacher")) - prompt] * length
+
+
+@pytest.mark.long
+def test_killed_between_two_parts_the_scores_are_those_of_an_undisturbed_run(
+    ray_cluster: None, tmp_path: Path, chat: Chat
+) -> None:
+    quiet, killed, pattern, num_parts = tmp_path / "quiet", tmp_path / "killed", "attempts-*.parquet", 80
+    for output in (quiet, killed):
+        write_attempts(output, chat, num_parts)
+    config = tmp_path / "killed.toml"
+    config.write_text(
+        f'[run]\noutput = "{killed}"\n[policy]\nmodel = "playground"\n[data]\npath = "unused.jsonl"\n'
+        "[rewrite]\nkeep_attempts = true\nguided_alignment = { hide_answer = false }\n"
+        '[score]\nteacher = "guided"\n[resources]\nnum_train_workers = 1\n'
+        '[train]\nprecision = "fp32"\nmax_length = 512\nloss = "opd"\n'
+    )
+    before = kill_once_written(config, killed, pattern)
+    assert 0 < len(before) < num_parts and not (killed / "score" / MANIFEST).exists()
+
+    seen: list[Row] = []
+    figures = [score(experiment(quiet))["attempts"], score(experiment(killed), seen.append)["attempts"]]
+    assert seen[-1]["done_before"] == num_parts + len(before), "the attempts come after all other parts"
+    assert before.items() <= written_at(killed, pattern).items(), "no part is scored twice"
+    tables = [
+        (Folder.at(str(output)) / "score").read_tables(ATTEMPT_PARTS, ATTEMPT_SCORE_SCHEMA).to_pylist()
+        for output in (quiet, killed)
+    ]
+    for undisturbed, resumed in zip(*tables, strict=True):
+        for name in ("reference_logprobs", "teacher_logprobs"):  # other rows are scored together
+            assert resumed.pop(name) == pytest.approx(undisturbed.pop(name), rel=0, abs=1e-5)
+        assert resumed == undisturbed
+    assert len(tables[0]) == 3 * num_parts
+    for name in ("correct", "wrong"):
+        assert figures[1][name] == pytest.approx(figures[0][name], abs=1e-5)
 
 
 def logprobs(model: Any, prompt: list[int], response: list[int]) -> list[float]:

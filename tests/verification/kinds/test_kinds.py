@@ -1,5 +1,6 @@
 """The kinds of this package, and kinds that another package adds with an entry point."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,11 +39,12 @@ def test_the_kinds_of_this_package() -> None:
     assert kinds() == ["choice", "judge", "math", "number", "python", "text"]
 
 
-def test_an_unknown_kind_is_an_error_that_lists_the_kinds() -> None:
-    with pytest.raises(
-        InputError, match="no verification kind 'maths'; kinds: choice, judge, math, number, python, text"
-    ):
-        VerifierPool(Verify(kind="maths"))
+@pytest.mark.parametrize(
+    "kind, hint", [("maths", "did you mean 'math'?"), ("zzz", "kinds: choice, judge, math, number, python, text")]
+)
+def test_an_unknown_kind_is_an_error_with_the_nearest_one_or_all(kind: str, hint: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"[verify] kind: there is no verification kind '{kind}'; {hint}")):
+        VerifierPool(Verify(kind=kind))
 
 
 def test_a_task_may_name_its_kind() -> None:
