@@ -5,6 +5,8 @@
 python := .venv/bin/python
 ARGS :=
 apart := slow and not gpu and not faults and not long and not multihost
+# Starting Ray, vLLM or DeepSpeed keeps one core busy, so two files of such tests run at a time, each with its own Ray.
+pairs := -n 2 --dist loadfile --no-loadscope-reorder
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -23,17 +25,17 @@ quick test long faults multihost: export RAY_USAGE_STATS_ENABLED = 0
 quick: env ## run the tests that need neither Ray nor an engine, on all cores: the inner loop
 	@$(python) -m pytest -n auto -m "not ray and not engine and not $(apart)" $(ARGS)
 
-# Tests that share a Ray run one after the other, the others first and on all cores.
+# Tests that need neither Ray nor an engine run first and on all cores.
 ifeq ($(strip $(ARGS)),)
 test: quick ## run the tests, except those that take long or need a GPU (ARGS="-m slow" or "-m gpu" runs those)
-	@$(python) -m pytest -m "(ray or engine) and not $(apart)"
+	@$(python) -m pytest $(pairs) -m "(ray or engine) and not $(apart)"
 else
 test: env
 	@$(python) -m pytest -m "not $(apart)" $(ARGS)
 endif
 
 long: env ## run the tests of half a minute or more, which `make test` leaves out
-	@$(python) -m pytest -m long $(ARGS)
+	@$(python) -m pytest $(pairs) -m long $(ARGS)
 
 faults: env ## kill parts of real runs at random moments; takes ten minutes
 	@$(python) -m pytest -m faults --capture=no $(ARGS)

@@ -66,9 +66,9 @@ def test_without_the_package_the_reason_says_how_to_get_it(monkeypatch: pytest.M
 @pytest.mark.engine
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(smollm2.missing() is not None, reason=str(smollm2.missing()))
-def test_the_whole_job_on_twelve_problems(tmp_path: Path) -> None:
+def test_the_whole_job_on_six_problems(tmp_path: Path) -> None:
     assert DATA is not None
-    command = [sys.executable, real_model.__file__, "--problems", "12", "--heldout", "4", "--max-tokens", "96"]
+    command = [sys.executable, real_model.__file__, "--problems", "6", "--heldout", "2", "--max-tokens", "64"]
     places = [
         "--data",
         str(DATA / "gsm8k_train.jsonl"),
@@ -80,8 +80,8 @@ def test_the_whole_job_on_twelve_problems(tmp_path: Path) -> None:
     done = subprocess.run([*command, *places], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
-    assert sum(figures["origins"].values()) == 12
+    assert sum(figures["origins"].values()) == 6
     (trained,) = figures["accuracies"]["trained"].values()
-    assert trained["problems"] == 4 and 0 <= trained["avg"] <= 1
-    assert "12" in (tmp_path / "p").read_text()
+    assert trained["problems"] == 2 and 0 <= trained["avg"] <= 1
+    assert "--problems 6 --heldout 2" in (tmp_path / "p").read_text()
     assert (tmp_path / "run" / "report.html").exists()

@@ -11,6 +11,8 @@ from ray.cluster_utils import Cluster
 from ossft_ray.stages.rewrite.stage import rewrite
 from tests.stages.scripted import ScriptedPolicy, ScriptedWorker, experiment
 
+NUM_PROBLEMS = 60
+
 
 class SlowPolicy(ScriptedPolicy):
     async def sample(self, *arguments: Any) -> Any:
@@ -29,7 +31,7 @@ def main(folder: str) -> None:
     cluster.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = cluster.address
     resources = {"num_policies": 2, "problems_in_flight": 4, "replan_after": "6s"}
-    settings = experiment(f"{folder}/run", 100, resources=resources)
+    settings = experiment(f"{folder}/run", NUM_PROBLEMS, resources=resources)
 
     def watch(totals: dict[str, int]) -> None:
         nonlocal node

@@ -13,6 +13,7 @@ from ossft_ray.config import Resources
 from ossft_ray.distributed.placement import NodeCapacity
 from ossft_ray.distributed.replanning import CapacityWatch, InsufficientCapacity, replanned
 from ossft_ray.run_folder.resolved_run import Run
+from tests.distributed.shrinking_cluster import NUM_PROBLEMS
 from tests.stages.scripted import experiment, rows_by_id
 
 NODE = NodeCapacity(gpus=2, cpus=8)
@@ -75,5 +76,5 @@ def test_rewriting_finishes_after_one_of_two_full_nodes_is_lost(tmp_path: Path) 
     done = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "a node was lost: the cluster now holds 1 of 2 policies; continuing with 1" in done.stderr
-    rows = rows_by_id(experiment(str(tmp_path / "run"), 100))
-    assert len(rows) == 100 and {len(of_problem) for of_problem in rows.values()} == {1}
+    rows = rows_by_id(experiment(str(tmp_path / "run"), NUM_PROBLEMS))
+    assert len(rows) == NUM_PROBLEMS and {len(of_problem) for of_problem in rows.values()} == {1}

@@ -1,6 +1,8 @@
-"""The process group of a test, which its workers join first."""
+"""The process group of a test: workers that begin with DeepSpeed imported, and join the group first."""
 
+import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,12 @@ import torch
 
 from ossft_ray.config import Train
 from ossft_ray.engines.training import deepspeed_engine
+
+
+def run_in_group(work: Callable[..., None], num_workers: int, *arguments: Any) -> None:
+    """Run `work(rank, *arguments)` in new processes, forked from one that imports the libraries once for all tests."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.engines.preloaded"])
+    torch.multiprocessing.start_processes(work, arguments, num_workers, start_method="forkserver")
 
 
 def join_group(rank: int, num_workers: int, folder: Path) -> None:

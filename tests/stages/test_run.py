@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from ossft_ray.common.playground_paths import POLICY_FOLDER
 from ossft_ray.common.schema import EXAMPLE_SCHEMA
-from ossft_ray.config import Experiment, Rewrite, resolve
+from ossft_ray.config import Experiment, resolve
 from ossft_ray.playground.arithmetic import training_problems
 from tests.data_folder import DATA, needs_data
 
@@ -37,14 +38,54 @@ def settings(folder: Path) -> dict[str, Any]:
     }
 
 
+def descendants(name: str) -> list[str]:
+    """Command lines with `name` in them, of this process's descendants."""
+    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
+    parents = {int(pid): int(parent) for pid, parent, _ in rows}
+
+    def is_descendant(pid: int) -> bool:
+        while pid > 1 and pid != os.getpid():
+            pid = parents.get(pid, 0)
+        return pid == os.getpid()
+
+    return [args for pid, _, args in rows if name in args and is_descendant(int(pid))]
+
+
+class Engines:
+    """An `OnStage` that notes the engines that run at the start of a stage and during it."""
+
+    def __init__(self) -> None:
+        self.at_start: dict[str, list[str]] = {}
+        self.during: dict[str, list[list[str]]] = {}
+        self.workers_of_rewrite: list[str] | None = None  # half a minute after the end of the stage, or earlier
+        self._deadline = 0.0
+
+    def __call__(self, stage: str) -> Callable[[dict[str, Any]], None]:
+        self.at_start[stage] = descendants("EngineCore")
+        self.during[stage] = []
+        if stage == "score":
+            self._deadline = time.monotonic() + 30
+        elif stage == "train":
+            while (workers := descendants("(RewriteWorker)")) and time.monotonic() < self._deadline:
+                time.sleep(0.5)
+            self.workers_of_rewrite = workers
+        return lambda totals: self.during[stage].append(descendants("EngineCore"))
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Experiment:
+def watched(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> tuple[Experiment, Engines]:
     """One run of all stages, which takes about two minutes."""
     from ossft_ray.stages.run import run
 
-    experiment = resolve(settings(tmp_path_factory.mktemp("whole")))
-    assert run(experiment) == experiment
-    return experiment
+    experiment, engines = resolve(settings(tmp_path_factory.mktemp("whole"))), Engines()
+    assert run(experiment, on_stage=engines) == experiment
+    return experiment, engines
+
+
+@pytest.fixture(scope="module")
+def finished(watched: tuple[Experiment, Engines]) -> Experiment:
+    return watched[0]
 
 
 def read_examples(experiment: Experiment) -> list[dict[str, Any]]:
@@ -166,34 +207,12 @@ def test_engine_logs_are_in_the_run(finished: Experiment) -> None:
     assert {"rewrite", "evaluate-base", "evaluate-trained", "train"} <= logs
 
 
-def descendants(name: str) -> list[str]:
-    """Command lines with `name` in them, of this process's descendants."""
-    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
-    parents = {int(pid): int(parent) for pid, parent, _ in rows}
-
-    def is_descendant(pid: int) -> bool:
-        while pid > 1 and pid != os.getpid():
-            pid = parents.get(pid, 0)
-        return pid == os.getpid()
-
-    return [args for pid, _, args in rows if name in args and is_descendant(int(pid))]
-
-
-@pytest.mark.long
-def test_no_engine_outlives_its_stage(ray_cluster: None, tmp_path: Path) -> None:
+def test_no_engine_outlives_its_stage(watched: tuple[Experiment, Engines]) -> None:
     """On one GPU the next stage needs the memory at once; the actor around the engine may end later."""
-    from ossft_ray.stages.rewrite.stage import rewrite
-
-    experiment = resolve(settings(tmp_path)).model_copy(update={"rewrite": Rewrite(stages=["self"])})
-    seen: list[list[str]] = []
-    rewrite(experiment, on_progress=lambda totals: seen.append(descendants("EngineCore")))
-    assert descendants("EngineCore") == []
-    assert any(seen), "an engine ran during the stage"
-    deadline = time.monotonic() + 30
-    while descendants("(RewriteWorker)") and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert descendants("(RewriteWorker)") == []
+    _, engines = watched
+    assert any(engines.during["rewrite"]), "an engine ran during the stage"
+    assert engines.at_start["score"] == []
+    assert engines.workers_of_rewrite == []
 
 
 def test_a_second_run_does_nothing_and_reports_it(finished: Experiment) -> None:

@@ -15,7 +15,7 @@ from ossft_ray.engines.training.batches import Examples, TokenizedExample
 from ossft_ray.engines.training.pass_size import PassSize
 from ossft_ray.engines.training.scoring import Scorer
 from ossft_ray.engines.training.trainer import Trainer
-from tests.engines.process_group import join_group
+from tests.engines.process_group import join_group, run_in_group
 
 pytestmark = pytest.mark.engine
 
@@ -77,7 +77,7 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_scores_are_those_of_transformers_and_of_the_trainers_first_step(num_workers: int, tmp_path: Path) -> None:
     variants = VARIANTS[num_workers]
-    torch.multiprocessing.spawn(_worker, (num_workers, tmp_path, variants), num_workers)
+    run_in_group(_worker, num_workers, num_workers, tmp_path, variants)
     measured = [json.loads((tmp_path / f"measured-{rank}.json").read_text()) for rank in range(num_workers)]
     assert all([scores for *scores, _ in of_one] == [scores for *scores, _ in measured[0]] for of_one in measured)
     plain, plain_ranks = plain_scores()
@@ -116,7 +116,7 @@ def _growing_worker(rank: int, folder: Path) -> None:
 
 
 def test_passes_of_scoring_grow_by_their_own_memory(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_growing_worker, (tmp_path,), 1)
+    run_in_group(_growing_worker, 1, tmp_path)
     once, often, tokens, trainer_tokens = torch.load(tmp_path / "measured.pt", weights_only=True)
     for of_one in often:
         assert np.concatenate(of_one) == pytest.approx(np.concatenate(once), abs=1e-4)

@@ -26,7 +26,7 @@ from ossft_ray.engines.training.policy_model import load_model
 from ossft_ray.engines.training.saving import export_model
 from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import load_chat
-from tests.engines.process_group import join_group
+from tests.engines.process_group import join_group, run_in_group
 from tests.engines.training.listed_moe import SIZES, ListedMoeConfig, ListedMoeForCausalLM
 
 pytestmark = pytest.mark.engine
@@ -73,7 +73,7 @@ def test_no_worker_holds_the_whole_model(tmp_path: Path) -> None:
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     capped = Gemma2Config(vocab_size=40, **small, num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.01)
     Gemma2ForCausalLM(capped).save_pretrained(tmp_path / "capped")
-    torch.multiprocessing.spawn(_load, (tmp_path,), 2)
+    run_in_group(_load, 2, tmp_path)
 
 
 def make_examples() -> Examples:
@@ -108,7 +108,7 @@ def test_a_mixture_of_experts_trains_as_in_other_stages(name: str, model: Any, c
     torch.manual_seed(0)
     vocab_size = len(load_chat(Policy(model="playground")).tokenizer)
     model(config(vocab_size=vocab_size, **SIZES)).save_pretrained(tmp_path / name)
-    torch.multiprocessing.spawn(_train, (tmp_path, name), 2)
+    run_in_group(_train, 2, tmp_path, name)
     plain, sharded = json.loads((tmp_path / "losses.json").read_text())
     assert len(plain) == 4 and sharded == pytest.approx(plain, rel=1e-4)
     folders = [tmp_path / f"stage-{stage}" for stage in (0, 3)]

@@ -19,7 +19,7 @@ from ossft_ray.engines.training.trainer import Trainer
 from ossft_ray.policy.chat import load_chat
 from ossft_ray.run_folder.names import COMPLETE
 from ossft_ray.stages.train.checkpoints import UNIVERSAL, make_universal, node_copy
-from tests.engines.process_group import join_group
+from tests.engines.process_group import join_group, run_in_group
 from tests.engines.training.plain_training import train_plainly
 
 pytestmark = pytest.mark.engine
@@ -84,7 +84,7 @@ def make_examples() -> Examples:
 def run_workers(num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Train each variant of SETTINGS, see `_worker`; returns the metrics of worker 0."""
     folder.mkdir()
-    torch.multiprocessing.spawn(_worker, (num_workers, folder, variants), num_workers)
+    run_in_group(_worker, num_workers, num_workers, folder, variants)
     return json.loads((folder / "measured.json").read_text())
 
 
@@ -233,4 +233,4 @@ def _measure_holdout(rank: int, folder: Path) -> None:
 
 
 def test_the_holdouts_reference_is_not_copied_for_each_micro_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_measure_holdout, (tmp_path,), 1)
+    run_in_group(_measure_holdout, 1, tmp_path)

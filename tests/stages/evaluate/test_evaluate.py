@@ -113,9 +113,7 @@ def test_every_model_has_samples_accuracies_and_differences(
     assert differences["flat"]["average"]["difference"] < -0.05, "the flat policy guesses more"
 
 
-def test_one_engine_serves_models_of_one_shape(
-    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_engine_serves_models_of_one_shape(finished: tuple[Experiment, list[dict[str, Any]]]) -> None:
     experiment, progress = finished
     logs = list(Path(experiment.run.output, "logs").glob("evaluate-*"))
     assert logs and all(log.name.startswith("evaluate-base-") for log in logs)
@@ -128,12 +126,29 @@ def test_one_engine_serves_models_of_one_shape(
     for model, totals in last.items():
         assert totals["samples"] == 2 * NUM_PROBLEMS * 4 and totals["correct"] > 0
         assert totals["problems"] == totals["total"] == 2 * NUM_PROBLEMS, model
-    # the same samples as those of an engine of its own
-    monkeypatch.setattr(ModelSampling, "fits_engine_of", lambda *_: False)
+
+
+def test_only_missing_parts_are_sampled_again_also_in_an_engine_of_its_own(
+    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples are those that the second model drew in the first one's engine."""
+    shared, _ = finished
+    shutil.copytree(shared.run.output, folder / "apart")
     apart = resolve(settings(folder, "apart", models={"flat": str(folder / "flat")}, cache=""))
-    evaluate(apart)
-    for model in last:
-        assert samples_of(apart, model) == samples_of(experiment, model)
+    parts = sorted((folder / "apart/evaluate").glob("*/*/part-*.parquet"))
+    assert len(parts) == 2 * len(ALL)
+    missing = [path for path in parts if path.parts[-3] == "flat"][:-1]
+    for path in missing:
+        path.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in parts if path not in missing}
+    progress: list[dict[str, Any]] = []
+    monkeypatch.setattr(ModelSampling, "fits_engine_of", lambda *_: False)
+    evaluate(apart, progress.append)
+    sizes = [pq.read_metadata(path).num_rows for path in missing]
+    assert progress[-1]["samples"] == sum(sizes) == 2 * NUM_PROBLEMS * 4 - 2 * 4
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert list((folder / "apart/logs").glob("evaluate-flat-*")), "an engine of its own"
+    assert samples_of(apart, "flat") == samples_of(shared, "flat")
 
 
 def test_an_engine_that_cannot_load_other_weights_is_replaced(
@@ -187,20 +202,6 @@ def test_another_run_takes_benchmarks_from_the_cache(
     assert json.loads(json.dumps(scores))["base"] == read_scores(experiment)["base"]
     notes = notes_of(progress)
     assert len(notes) == 2 and all("10 problems of" in note and "come from the cache" in note for note in notes)
-
-
-def test_only_a_missing_part_is_sampled_again(
-    folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment, _ = finished
-    (part,) = Path(experiment.run.output, "evaluate", "flat", names(folder)[1]).glob("part-00001.parquet")
-    before, wanted = samples_of(experiment, "flat"), pq.read_table(part).to_pylist()
-    part.unlink()
-    without = experiment.model_copy(update={"evaluate": experiment.evaluate.model_copy(update={"cache": ""})})
-    progress: list[dict[str, Any]] = []
-    evaluate(without, progress.append)
-    assert sum(totals.get("samples", 0) for totals in progress[-1:]) == len(wanted) == 2 * 4
-    assert [row["problem_id"] for row in samples_of(experiment, "flat")] == [row["problem_id"] for row in before]
 
 
 def sampled_parts(

@@ -1,6 +1,7 @@
 """Corrected gold answers: stored attempts are graded again, and only what changed is sampled again."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,37 @@ def run(settings: Experiment, worker: Any = DiceWorker) -> tuple[dict[str, Any],
     return rewrite(settings, on_progress=draws, worker=worker), draws.tokens
 
 
+def run_in(folder: Path, corrections: dict[int, str], **rewriting: Any) -> tuple[Experiment, dict[str, Any], int]:
+    """A run with these settings and what `run` returns."""
+    settings = experiment(folder, corrections, **rewriting)
+    return settings, *run(settings)
+
+
+@pytest.fixture(scope="module")
+def corrected_from_the_start(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return run_in(tmp_path_factory.mktemp("fresh"), CORRECTIONS)
+
+
+@pytest.fixture(scope="module")
+def uncorrected(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return run_in(tmp_path_factory.mktemp("uncorrected"), {})
+
+
 @pytest.mark.parametrize(
     "rewriting",
     [{}, {"exhaustive": True, "keep_attempts": True}, {"keep_per_problem": 2, "fallback": "drop"}],
     ids=["early stopping", "all drawn and kept", "two kept, else dropped"],
 )
-def test_a_corrected_run_has_the_rows_of_a_run_without_mistakes(tmp_path: Path, rewriting: dict[str, Any]) -> None:
-    (tmp_path / "fresh").mkdir()
-    fresh = experiment(tmp_path / "fresh", CORRECTIONS, **rewriting)
-    expected, all_tokens = run(fresh)
-    run(experiment(tmp_path, {}, **rewriting))
+def test_a_corrected_run_has_the_rows_of_a_run_without_mistakes(
+    tmp_path: Path, rewriting: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    if rewriting:
+        (tmp_path / "fresh").mkdir()
+        fresh, expected, all_tokens = run_in(tmp_path / "fresh", CORRECTIONS, **rewriting)
+        run_in(tmp_path, {}, **rewriting)
+    else:
+        fresh, expected, all_tokens = request.getfixturevalue("corrected_from_the_start")
+        shutil.copytree(request.getfixturevalue("uncorrected")[0].run.output, tmp_path / "run")
     corrected = experiment(tmp_path, CORRECTIONS, **rewriting)
     manifest, tokens = run(corrected)
     assert rows_by_id(corrected) == rows_by_id(fresh)
@@ -76,7 +98,7 @@ def test_a_corrected_run_has_the_rows_of_a_run_without_mistakes(tmp_path: Path, 
     assert run(corrected)[1] == 0, "the run is complete again"
 
 
-def test_a_correction_during_a_run_applies_to_logged_attempts(tmp_path: Path) -> None:
+def test_a_correction_during_a_run_applies_to_logged_attempts(tmp_path: Path, corrected_from_the_start: Any) -> None:
     class Interrupted(DiceWorker):
         """Fails when about half of the problems are done: their attempts are logged, and no part is written."""
 
@@ -85,19 +107,15 @@ def test_a_correction_during_a_run_applies_to_logged_attempts(tmp_path: Path) ->
                 raise JobError("enough")
             return await super().rewrite(problem, log, progress)
 
-    (tmp_path / "fresh").mkdir()
-    fresh = experiment(tmp_path / "fresh", CORRECTIONS)
-    run(fresh)
     with pytest.raises(JobError, match="enough"):
         run(experiment(tmp_path, {}), Interrupted)
     corrected = experiment(tmp_path, CORRECTIONS)
     run(corrected)
-    assert rows_by_id(corrected) == rows_by_id(fresh)
+    assert rows_by_id(corrected) == rows_by_id(corrected_from_the_start[0])
 
 
-def test_attempts_that_agree_on_another_answer_make_the_gold_answer_suspect(tmp_path: Path) -> None:
-    settings = experiment(tmp_path, {})
-    manifest, _ = run(settings)
+def test_attempts_that_agree_on_another_answer_make_the_gold_answer_suspect(uncorrected: Any) -> None:
+    settings, manifest, _ = uncorrected
     assert manifest["golds"] == {"sound": NUM_PROBLEMS}
     assert 0 < len(manifest["suspects"]) < NUM_PROBLEMS / 2
     rows = rows_by_id(settings)
