@@ -79,6 +79,7 @@ LossName = Literal[
     "eaft",
     "power",
     "prift_prob",
+    "prift_mass",
     "infosft",
     "deft",
     "is",
@@ -399,6 +400,10 @@ class Power(Section):
     k: PositiveFloat = Field(10.0, description="k, the exponent of p.")
 
 
+class PriftMass(Section):
+    threshold: Fraction = Field(0.5, description="τ: a token of less mass in the policy before training has weight 0.")
+
+
 class InfoSft(Section):
     zero_at: float = Field(0.93, gt=0.5, lt=1, description="P: tokens at least this likely have weight 0.")
 
@@ -491,6 +496,7 @@ class Train(Section):
     idft_v1: IdftV1 = IdftV1()
     eaft: Eaft = Eaft()
     power: Power = Power()
+    prift_mass: PriftMass = PriftMass()
     infosft: InfoSft = InfoSft()
     is_clip: IsClip = IsClip()
     opd: Opd = Opd()

@@ -126,9 +126,9 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("data.columns.questions=q", "unknown key 'data.columns.questions'; did you mean 'question'?"),
         ("run.zzzz=1", "unknown key 'run.zzzz'; valid keys: output, seed"),
         ("policy.models=x", "did you mean 'model'?"),
-        (  # a loss without settings; [train] has some forty keys
-            "train.prift_prob.x=1",
-            "unknown key 'train.prift_prob'; the nearest valid keys: idft_v1, psft, idft, precision, trsft",
+        (  # [train] has some forty keys
+            "train.hyperparameters.x=1",
+            "'train.hyperparameters'; the nearest valid keys: hang_after, examples, learning_rate, stop_after, master_",
         ),
         # wrong types
         ("run.seed=1.5", "'run.seed': should be a valid integer, not 1.5"),

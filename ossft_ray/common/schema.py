@@ -70,8 +70,8 @@ EXAMPLE_SCHEMA = pa.schema(
 )
 # Columns that older files lack; they are read as nulls.
 _OPTIONAL = (
-    "kept_index", "verifier", "attempt_answers", "behavior_logprobs", "vote", "reference_ranks", "plain_logprobs",
-    "attempt_token_ids", "conversation",
+    "kept_index", "verifier", "attempt_answers", "behavior_logprobs", "vote", "reference_ranks",
+    "reference_masses", "plain_logprobs", "attempt_token_ids", "conversation",
 )  # fmt: skip
 
 # An unsolved problem of a run with [rewrite] fallback = "drop": its attempts, and no example.
@@ -93,6 +93,7 @@ SCORE_SCHEMA = pa.schema(
         ("token_ids", pa.list_(pa.int32())),  # of the response
         ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training
         ("reference_ranks", pa.list_(pa.int32())),  # of each in that policy's distribution; the likeliest has rank 1
+        ("reference_masses", pa.list_(pa.float32())),  # of each: p of all less likely tokens there, and its own
     ]
 )
 # With [score] plain_text: log p of the response's tokens after the bare question, which may be other tokens.

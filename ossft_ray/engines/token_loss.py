@@ -32,8 +32,9 @@ class LossInputs:
     progress: float = 1.0
     behavior_logprob_N: Tensor | None = None
     weight_N: Tensor | None = None  # multiplies each token's part of the loss; no coefficient looks at it
-    with_ranks: bool = False  # whether `TokenLosses` has each target's rank
+    with_ranks: bool = False  # whether `TokenLosses` has each target's rank and mass
     teacher_logprob_N: Tensor | None = None
+    reference_mass_N: Tensor | None = None
 
     def check(self, loss: Loss) -> None:
         """Check that these inputs have what `loss` needs of them.
@@ -41,7 +42,8 @@ class LossInputs:
         Raises:
             InputError: a tensor is missing; the message names all that are.
         """
-        names = ("reference_logprob_N", "response_N", "behavior_logprob_N", "teacher_logprob_N")
+        given = ("reference_logprob", "response", "behavior_logprob", "teacher_logprob", "reference_mass")
+        names = [f"{name}_N" for name in given]
         missing = [name for name in names if getattr(self, name) is None and f"{name[:-1]}T" in loss.needs]
         if missing:
             raise InputError(f"the loss needs {' and '.join(missing)}; pass LossInputs with them")
@@ -55,13 +57,18 @@ class LossInputs:
         concentration_T: Tensor | None = None,
     ) -> TokenStats:
         """All that a coefficient may look at, for a chunk of the tokens."""
-        reference_T, behavior_T, teacher_T = (
+        reference_T, behavior_T, teacher_T, mass_T = (
             None if tensor_N is None else tensor_N[chunk].to(logprob_T.dtype)
-            for tensor_N in (self.reference_logprob_N, self.behavior_logprob_N, self.teacher_logprob_N)
+            for tensor_N in (
+                self.reference_logprob_N,
+                self.behavior_logprob_N,
+                self.teacher_logprob_N,
+                self.reference_mass_N,
+            )
         )
         response_T = None if self.response_N is None else self.response_N[chunk]
         of_policy = logprob_T, entropy_T, top_entropy_T
-        given = behavior_T, concentration_T, teacher_T
+        given = behavior_T, concentration_T, teacher_T, mass_T
         return TokenStats(*of_policy, reference_T, response_T, self.progress, *given)
 
 
@@ -73,6 +80,7 @@ class TokenLosses(NamedTuple):
     coefficient_N: Tensor
     entropy_N: Tensor  # of the next-token distribution, in nats
     rank_N: Tensor | None = None  # int32; 1 for the likeliest token; on request
+    mass_N: Tensor | None = None  # the probability of all less likely tokens and of the target; with the rank
 
 
 def token_loss(
@@ -143,7 +151,7 @@ class _TokenLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_NC: Tensor, head_VC: Tensor, chunks: "_Chunks", head_gradients: list[Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         ctx.head_gradients, loss = head_gradients, chunks.loss
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
         grad_hidden_NC = torch.empty_like(hidden_NC) if needs_hidden else None
@@ -154,7 +162,9 @@ class _TokenLoss(torch.autograd.Function):
             make = torch.empty_like if chunks.slices else torch.zeros_like  # the first chunk writes, the others add
             grad_head_VC = make(head_VC, dtype=sum_dtype)
         logprob_N, coefficient_N, entropy_N = (hidden_NC.new_empty(len(hidden_NC), dtype=chunks.wide) for _ in range(3))
-        rank_N = hidden_NC.new_empty(len(hidden_NC), dtype=torch.int32) if chunks.inputs.with_ranks else None
+        rank_N = mass_N = None
+        if chunks.inputs.with_ranks:
+            rank_N, mass_N = torch.empty_like(logprob_N, dtype=torch.int32), torch.empty_like(logprob_N)
         needs_whole_responses = "response_T" in loss.needs
         if needs_whole_responses:  # every token is needed before the first gradient, hence an extra pass
             for chunk in chunks.slices:
@@ -166,8 +176,8 @@ class _TokenLoss(torch.autograd.Function):
             stats = chunks.statistics(chunk)
             assert stats.entropy_T is not None
             logprob_N[chunk], entropy_N[chunk] = stats.logprob_T, stats.entropy_T
-            if rank_N is not None:
-                rank_N[chunk] = chunks.ranks(chunk)
+            if rank_N is not None and mass_N is not None:
+                rank_N[chunk], mass_N[chunk] = chunks.rank_and_mass(chunk, stats.logprob_T)
             if not needs_whole_responses:
                 coefficient_N[chunk] = loss.coefficient(stats)
             if not (needs_hidden or needs_head):
@@ -183,10 +193,11 @@ class _TokenLoss(torch.autograd.Function):
                 _add_product(grad_head_VC, grad_TV.T, weighted_TC, is_first=chunk.start == 0)
 
         ctx.grads, ctx.dtype = (grad_hidden_NC, grad_head_VC), head_VC.dtype
-        ctx.mark_non_differentiable(logprob_N, coefficient_N, entropy_N, *([] if rank_N is None else [rank_N]))
+        on_request = [each for each in (rank_N, mass_N) if each is not None]
+        ctx.mark_non_differentiable(logprob_N, coefficient_N, entropy_N, *on_request)
         loss_N = -coefficient_N * logprob_N
         total = loss_N.sum() if weight_N is None else (weight_N * loss_N).sum()
-        return total, logprob_N, coefficient_N, entropy_N, rank_N
+        return total, logprob_N, coefficient_N, entropy_N, rank_N, mass_N
 
     @staticmethod
     @once_differentiable
@@ -274,11 +285,18 @@ class _Chunks:
         else:
             torch.mm(hidden_TC, self.head_VC.T, out_dtype=self.wide, out=logits_TV)
 
-    def ranks(self, chunk: slice) -> Tensor:
-        """1 + the number of likelier tokens; of the chunk for which `statistics` was called last."""
+    def rank_and_mass(self, chunk: slice, logprob_T: Tensor) -> tuple[Tensor, Tensor]:
+        """1 + the number of likelier tokens; and the probability of all less likely ones and of the target.
+
+        Of the chunk for which `statistics` was called last, which gave `logprob_T`. Overwrites the chunk's logits.
+        """
         targets_T = self.targets_N[chunk]
         logits_TV = self._logits_TV[: len(targets_T)]
-        return 1 + (logits_TV > logits_TV.gather(1, targets_T[:, None])).sum(-1, dtype=torch.int32)
+        target_T1 = logits_TV.gather(1, targets_T[:, None])
+        rank_T = 1 + (logits_TV > target_T1).sum(-1, dtype=torch.int32)
+        log_normaliser_T1 = target_T1 - logprob_T[:, None]
+        logits_TV.masked_fill_(logits_TV >= target_T1, -torch.inf).sub_(log_normaliser_T1).exp_()
+        return rank_T, logits_TV.sum(-1) + logprob_T.exp()
 
     def probability_less_onehot(self, chunk: slice) -> Tensor:
         """p - onehot, in the inputs' dtype; of the chunk for which `statistics` was called last."""

@@ -41,6 +41,7 @@ class TokenStats:
     behavior_logprob_T: Tensor | None = None  # log b, 0 where an expert wrote the token
     concentration_T: Tensor | None = None  # Σ_v p_θ(v)² over the vocabulary
     teacher_logprob_T: Tensor | None = None  # log q_T
+    reference_mass_T: Tensor | None = None  # the reference policy's probability of all less likely tokens and of y_t
 
 
 Coefficient = Callable[[TokenStats], Tensor]  # c_T, same shape and dtype as logprob_T
@@ -154,6 +155,16 @@ def prift_prob(tokens: TokenStats) -> Tensor:
     return tokens.reference_logprob_T.exp()
 
 
+def prift_mass(tokens: TokenStats, threshold: float = 0.5) -> Tensor:
+    """Prior-support guided fine-tuning by mass: c = 1 where u ≥ τ, else 0, which does not follow the training.
+
+    u is the reference policy's probability of y_t and all tokens less likely than it, so 1 for the likeliest;
+    τ is the threshold. arXiv 2606.09396, as in its authors' code (`prift_mass_weights`).
+    """
+    assert tokens.reference_mass_T is not None
+    return (tokens.reference_mass_T >= threshold).to(tokens.logprob_T.dtype)
+
+
 def infosft(tokens: TokenStats, zero_at: float = 0.93) -> Tensor:
     """InfoSFT: c = p · max(0, 1 - logit(p) / logit(P)), largest for tokens of middling p and 0 from P on.
 
@@ -200,6 +211,7 @@ _TABLE: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "eaft": (eaft, frozenset({"top_entropy_T"})),
     "power": (power, frozenset()),
     "prift_prob": (prift_prob, frozenset({"reference_logprob_T"})),
+    "prift_mass": (prift_mass, frozenset({"reference_mass_T"})),
     "infosft": (infosft, frozenset()),
     "deft": (deft, frozenset({"concentration_T"})),
     "is": (importance_sampling, frozenset({"behavior_logprob_T"})),

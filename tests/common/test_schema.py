@@ -41,6 +41,7 @@ SCORES = {
     "token_ids": "list<item: int32>",
     "reference_logprobs": "list<item: float>",
     "reference_ranks": "list<item: int32>",
+    "reference_masses": "list<item: float>",
 }
 
 

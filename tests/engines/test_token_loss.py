@@ -32,6 +32,7 @@ def _unchunked(
         inputs.behavior_logprob_N,
         logits_NV.detach().softmax(-1).square().sum(-1),
         inputs.teacher_logprob_N,
+        inputs.reference_mass_N,
     )
     coefficient_N = make_loss(name).coefficient(stats)
     return -(coefficient_N * logprob_N).sum(), stats, coefficient_N
@@ -44,7 +45,11 @@ def _inputs(num_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor
     targets_N = torch.randint(VOCABULARY, (num_tokens,), generator=generator)
     reference_N = -3 * torch.rand(num_tokens, generator=generator, dtype=torch.float64)
     response_N = torch.arange(num_tokens) // 7  # responses that chunks of 5 cut in two
-    others = {"behavior_logprob_N": reference_N.flip(0), "teacher_logprob_N": 2 * reference_N.flip(0)}
+    others = {
+        "behavior_logprob_N": reference_N.flip(0),
+        "teacher_logprob_N": 2 * reference_N.flip(0),
+        "reference_mass_N": reference_N.exp(),
+    }
     inputs = LossInputs(reference_N, response_N, progress=0.27, **others)
     return hidden_NC.to(dtype).requires_grad_(), head_VC.to(dtype).requires_grad_(), targets_N, inputs
 
@@ -67,15 +72,20 @@ def test_value_and_gradients_equal_the_unchunked(name: str, num_tokens: int, chu
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 5, None])
-def test_ranks_count_the_likelier_tokens_on_request(chunk_tokens: int | None) -> None:
+def test_ranks_count_the_likelier_tokens_and_masses_add_up_the_others_on_request(chunk_tokens: int | None) -> None:
     hidden_NC, head_VC, targets_N, _ = _inputs(23)
     assert token_loss(hidden_NC, head_VC, targets_N, make_loss("dft"), None, chunk_tokens).rank_N is None
     losses = token_loss(hidden_NC, head_VC, targets_N, make_loss("dft"), LossInputs(with_ranks=True), chunk_tokens)
+    probability_NV = (hidden_NC @ head_VC.T).softmax(-1)
+    target_N1 = probability_NV.gather(1, targets_N[:, None])
+    torch.testing.assert_close(losses.mass_N, probability_NV.where(probability_NV <= target_N1, 0.0).sum(-1).detach())
     order_NV = (hidden_NC @ head_VC.T).argsort(-1, descending=True)
     expected = [order.tolist().index(target) + 1 for order, target in zip(order_NV, targets_N.tolist(), strict=True)]
     assert losses.rank_N is not None and losses.rank_N.tolist() == expected
     losses.loss.backward()
-    assert hidden_NC.grad is not None, "ranks do not disturb the gradient"
+    assert hidden_NC.grad is not None, "they do not disturb the gradient"
+    undisturbed = token_loss(hidden_NC, head_VC, targets_N, make_loss("dft"), None, chunk_tokens).loss
+    torch.testing.assert_close(torch.autograd.grad(undisturbed, hidden_NC)[0], hidden_NC.grad)
 
 
 @pytest.mark.parametrize("name", LOSSES)

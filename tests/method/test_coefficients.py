@@ -25,6 +25,7 @@ class Given:
     progress: float
     logb_T: Tensor  # 0 for the tokens of an expert
     log_teacher_T: Tensor
+    mass_T: Tensor  # under a reference
 
     @property
     def p(self) -> Tensor:
@@ -80,6 +81,14 @@ def concentration(g: Given) -> Tensor:
     return g.logits_TV.softmax(-1).square().sum(-1)
 
 
+def reference_mass(reference_TV: Tensor, targets_T: Tensor) -> Tensor:
+    """`reference_mass` of the authors' repository (arXiv 2606.09396)."""
+    probability_TV = reference_TV.softmax(-1)
+    target_T1 = probability_TV.gather(1, targets_T[:, None])
+    lower_T = torch.where(probability_TV < target_T1, probability_TV, 0.0).sum(-1)
+    return lower_T + target_T1[:, 0]
+
+
 def infosft(g: Given) -> Tensor:
     """`infosft_normalized_loss` of the authors' repository (arXiv 2605.14967), before its division by the tokens."""
     p = g.p.detach()
@@ -109,6 +118,7 @@ SOURCES: dict[str, Callable[[Given], Tensor]] = {
     "eaft": lambda g: -((top_20_entropy(g) / math.log(20)).detach() * g.logp_T).sum(),  # arXiv 2601.02151
     "power": lambda g: ((1 - g.p**10) / 10).sum(),  # arXiv 2510.00526
     "prift_prob": lambda g: -(g.logq_T.exp() * g.logp_T).sum(),  # arXiv 2606.09396
+    "prift_mass": lambda g: -((g.mass_T >= 0.5).double() * g.logp_T).sum(),  # likewise
     "infosft": infosft,
     # arXiv 2602.11424: minus a q-logarithm of p whose order is detached
     "deft": lambda g: -((g.p ** concentration(g).detach() - 1) / concentration(g).detach()).sum(),
@@ -125,13 +135,14 @@ def given(seed: int, progress: float) -> Given:
     logp_T = logits_TV.log_softmax(-1).gather(1, targets_T[:, None])[:, 0]
     logq_T, logb_T = (logp_T.detach() + 1.5 * torch.randn(20, dtype=torch.float64) for _ in range(2))
     log_teacher_T = logp_T.detach() + 4 * torch.randn(20, dtype=torch.float64)
-    return Given(logits_TV, logp_T, logq_T, progress, logb_T.where(RESPONSES != 2, 0.0), log_teacher_T)
+    mass_T = reference_mass(logits_TV.detach() + torch.randn(20, 31, dtype=torch.float64), targets_T)
+    return Given(logits_TV, logp_T, logq_T, progress, logb_T.where(RESPONSES != 2, 0.0), log_teacher_T, mass_T)
 
 
 def stats(g: Given) -> TokenStats:
     of_policy = (tensor.detach() for tensor in (g.logp_T, g.entropy, top_20_entropy(g)))
     before = g.logq_T, RESPONSES, g.progress, g.logb_T
-    return TokenStats(*of_policy, *before, concentration(g).detach(), g.log_teacher_T)
+    return TokenStats(*of_policy, *before, concentration(g).detach(), g.log_teacher_T, g.mass_T)
 
 
 def test_every_loss_of_the_config_has_a_coefficient_and_a_source() -> None:
@@ -164,7 +175,7 @@ def test_the_config_has_the_sources_hyper_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_no_tokens_have_no_coefficients(name: str) -> None:
     none = torch.zeros(0)
-    stats = TokenStats(none, none, none, none, none.long(), 0.5, none, none, none)
+    stats = TokenStats(none, none, none, none, none.long(), 0.5, none, none, none, none)
     assert make_loss(name).coefficient(stats).shape == (0,)
 
 
@@ -174,7 +185,7 @@ def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, referen
     one = torch.ones(1)
     before = reference * one
     of_policy = logprob * one, 0 * one, -1e-9 * one
-    tokens = TokenStats(*of_policy, before, one.long(), 1.0, before, one, before)
+    tokens = TokenStats(*of_policy, before, one.long(), 1.0, before, one, before, one)
     assert make_loss(name).coefficient(tokens).isfinite().all()
 
 
@@ -199,6 +210,9 @@ def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, referen
         ("power", {}, math.log(0.5), None, 0.5**10),
         ("power", {"k": 1.0}, math.log(0.5), None, 0.5),
         ("prift_prob", {}, math.log(0.5), math.log(0.3), 0.3),
+        ("prift_mass", {}, -3.0, 0.5, 1.0),
+        ("prift_mass", {}, 0.0, 0.49, 0.0),
+        ("prift_mass", {"threshold": 0.9}, 0.0, 0.7, 0.0),
         ("infosft", {}, math.log(0.5), None, 0.5),
         ("infosft", {}, math.log(0.93), None, 0.0),
         ("infosft", {}, 0.0, None, 0.0),
@@ -223,6 +237,7 @@ def test_values(name: str, options: dict[str, float], logprob: float, reference:
         response_T=torch.tensor([0]),
         behavior_logprob_T=before,
         teacher_logprob_T=before,
+        reference_mass_T=before,
     )
     assert make_loss(name, **options).coefficient(tokens).item() == pytest.approx(expected)
 

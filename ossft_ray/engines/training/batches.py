@@ -27,6 +27,7 @@ class TokenizedExample(NamedTuple):
     reference_logprobs: list[float] | None = None  # one a response token; all examples have them, or none
     behavior_logprobs: list[float] | None = None  # likewise
     teacher_logprobs: list[float] | None = None  # likewise
+    reference_masses: list[float] | None = None  # likewise
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Examples:
     behavior_logprobs: np.ndarray | None = None  # likewise; 0 for the tokens of an expert
     source_names: tuple[str, ...] = ORIGINS  # and the names of other sources
     teacher_logprobs: np.ndarray | None = None  # as `reference_logprobs`
+    reference_masses: np.ndarray | None = None  # likewise
 
     @classmethod
     def build(cls, examples: Sequence[TokenizedExample]) -> "Examples":
@@ -63,10 +65,11 @@ class Examples:
             offsets=lengths.cumsum(),
             prompt_lengths=np.array([len(each.prompt) for each in examples], dtype=np.int64),
             origins=np.array([source_names.index(each.origin) for each in examples], dtype=np.int8),
-            reference_logprobs=_join_logprobs(examples, "reference_logprobs"),
-            behavior_logprobs=_join_logprobs(examples, "behavior_logprobs"),
+            reference_logprobs=_join_values(examples, "reference_logprobs"),
+            behavior_logprobs=_join_values(examples, "behavior_logprobs"),
             source_names=source_names,
-            teacher_logprobs=_join_logprobs(examples, "teacher_logprobs"),
+            teacher_logprobs=_join_values(examples, "teacher_logprobs"),
+            reference_masses=_join_values(examples, "reference_masses"),
         )
 
     def __len__(self) -> int:
@@ -97,13 +100,13 @@ class Examples:
         return _ranges(self.response_offsets[batch], self.response_lengths[batch])
 
 
-def _join_logprobs(examples: Sequence[TokenizedExample], name: str) -> np.ndarray | None:
-    logprobs = [getattr(example, name) for example in examples]
-    if all(values is None for values in logprobs):
+def _join_values(examples: Sequence[TokenizedExample], name: str) -> np.ndarray | None:
+    by_example = [getattr(example, name) for example in examples]
+    if all(values is None for values in by_example):
         return None
-    if [len(values or ()) for values in logprobs] != [len(example.response) for example in examples]:
+    if [len(values or ()) for values in by_example] != [len(example.response) for example in examples]:
         raise ValueError(f"`{name}` must have one value for each response token of every example, or be None in all")
-    return np.concatenate([np.array(values or (), dtype=np.float32) for values in logprobs])
+    return np.concatenate([np.array(values or (), dtype=np.float32) for values in by_example])
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

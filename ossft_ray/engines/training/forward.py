@@ -62,16 +62,16 @@ class PolicyRunner:
         tensors = collate(examples, batch, rows, self.packed)
         index_N = tensors.response_index_N
         logq_N = None if reference is None else reference[index_N].to(self.device)
-        logb_N, teacher_N = (
-            None if logprobs is None else torch.from_numpy(logprobs[index_N.numpy()]).to(self.device)
-            for logprobs in (examples.behavior_logprobs, examples.teacher_logprobs)
+        logb_N, teacher_N, mass_N = (
+            None if values is None else torch.from_numpy(values[index_N.numpy()]).to(self.device)
+            for values in (examples.behavior_logprobs, examples.teacher_logprobs, examples.reference_masses)
         )
         weight_N = None
         if weight_R is not None:
             members = [index for row in rows for index in row]
             weight_N = torch.from_numpy(weight_R[members])[tensors.response_N].to(self.device, torch.float32)
         tensors = tensors.to(self.device)
-        inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, weight_N, with_ranks, teacher_N)
+        inputs = LossInputs(logq_N, tensors.response_N, progress, logb_N, weight_N, with_ranks, teacher_N, mass_N)
         return ForwardOutput(tensors, self.module(tensors, inputs), weight_N)
 
     def weights(
@@ -85,8 +85,8 @@ class PolicyRunner:
         """log p of the batch's response tokens, in its order, in float32 in main memory; a collective call."""
         return self._token_values(examples, batch, reference)[0]
 
-    def logprobs_and_ranks(self, examples: Examples, batch: Sequence[int]) -> Tensor:
-        """log p of the batch's response tokens, and their ranks from 1 on, as two rows; see `logprobs`.
+    def token_scores(self, examples: Examples, batch: Sequence[int]) -> Tensor:
+        """log p of the batch's response tokens, their ranks from 1 on, and their masses, as three rows; see `logprobs`.
 
         For scoring: later passes grow with the memory that these leave. A trainer's passes need more, for gradients.
         """
@@ -99,15 +99,16 @@ class PolicyRunner:
         self, examples: Examples, batch: Sequence[int], reference: Tensor | None = None, for_scores: bool = False
     ) -> Tensor:
         # float32 holds every rank below 2^24
-        values = torch.zeros(2 if for_scores else 1, int(examples.response_offsets[-1]))
+        values = torch.zeros(3 if for_scores else 1, int(examples.response_offsets[-1]))
         for number, rows in enumerate(self.assign(examples, batch)[self.rank]):
             num_tokens = sum(int(examples.lengths[batch[index]]) for row in rows for index in row)
             with self.pass_size.measured(number, num_tokens) if for_scores else nullcontext():
                 output = self.forward(examples, batch, rows, reference, with_ranks=for_scores)
             index_N = output.tensors.response_index_N.cpu()
             values[0, index_N] = output.losses.logprob_N.float().cpu()
-            if output.losses.rank_N is not None:
-                values[1, index_N] = output.losses.rank_N.float().cpu()
+            for row, values_N in enumerate((output.losses.rank_N, output.losses.mass_N), 1):
+                if values_N is not None:
+                    values[row, index_N] = values_N.float().cpu()
         shared = values[:, torch.from_numpy(examples.response_index(batch))].to(self.device)
         torch.distributed.all_reduce(shared)  # each token belongs to one worker, and the others hold a zero
         return shared.cpu()

@@ -18,13 +18,14 @@ from ossft_ray.method.coefficients import make_loss
 
 
 class TokenScores(NamedTuple):
-    """The scores of a response: for each token its log p, in float32, and its rank in the policy's distribution.
+    """The scores of a response: for each token its log p, and its rank and its mass in the policy's distribution.
 
-    The likeliest token has rank 1.
+    The likeliest token has rank 1. The mass is the probability of all less likely tokens and of the token itself.
     """
 
     logprobs: list[float]
     ranks: list[int]
+    masses: list[float]
 
 
 class Scorer:
@@ -48,10 +49,10 @@ class Scorer:
 
     def scores(self, examples: Examples) -> list[TokenScores]:
         """The scores of each example's response tokens, the same on every worker; a collective call."""
-        logprobs, ranks = self._runner.logprobs_and_ranks(examples, range(len(examples))).numpy()
+        logprobs, ranks, masses = self._runner.token_scores(examples, range(len(examples))).numpy()
         ends = examples.response_offsets[1:-1]
-        of_each = zip(np.split(logprobs, ends), np.split(ranks.astype(np.int32), ends), strict=True)
-        return [TokenScores(of_one.tolist(), ranks_of_one.tolist()) for of_one, ranks_of_one in of_each]
+        of_each = (np.split(values, ends) for values in (logprobs, ranks.astype(np.int32), masses))
+        return [TokenScores(*(values.tolist() for values in of_one)) for of_one in zip(*of_each, strict=True)]
 
     def broadcast(self, names: list[str]) -> list[str]:
         """Worker 0's list, on every worker; a collective call."""

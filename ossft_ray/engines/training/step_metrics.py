@@ -24,7 +24,7 @@ class TokenSums:
 
     def add(self, output: ForwardOutput) -> None:
         """Add the tokens of one forward pass."""
-        _, logprob_N, c_N, entropy_N, _ = output.losses
+        _, logprob_N, c_N, entropy_N, *_ = output.losses
         p_N = logprob_N.exp()
         one_N = torch.ones_like(p_N)
         weight_N = one_N if output.weight_N is None else output.weight_N

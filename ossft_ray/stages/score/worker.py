@@ -174,6 +174,7 @@ def _score(scorer: Any, responses: list[UnscoredResponse]) -> list[dict[str, Any
             "token_ids": response.encoded.response,
             "reference_logprobs": of_one.logprobs,
             "reference_ranks": of_one.ranks,
+            "reference_masses": of_one.masses,
         }
         for response, of_one in zip(responses, scores, strict=True)
     ]

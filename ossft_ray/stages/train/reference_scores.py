@@ -12,16 +12,19 @@ from ossft_ray.run_folder.stage_folder import changed_inputs
 from ossft_ray.stages.score.stage import score_inputs, without_dropped_teacher
 from ossft_ray.stages.train.selection import FROM_SCORES
 
-LOSSES_FROM_SCORES = ("iw_sft", "dft_k3", "prift_prob", "opd")  # psft refreshes its reference while it trains
+# psft is none of them: it refreshes its reference while it trains
+LOSSES_FROM_SCORES = ("iw_sft", "dft_k3", "prift_prob", "prift_mass", "opd")
+_SCORES = ("reference_logprobs", "reference_ranks", "reference_masses")
 
 CORRECT, WRONG = "correct", "wrong"  # sources of attempts, in the metrics
 
 
 class ReferenceScores(NamedTuple):
-    """log q of each token of a response, and its rank; older scores lack the ranks."""
+    """log q of each token of a response, its rank and its mass; older scores lack the last two."""
 
     logprobs: list[float]
     ranks: list[int] | None
+    masses: list[float] | None
 
 
 def read_reference_scores(scores: Folder) -> dict[tuple[str, tuple[int, ...]], ReferenceScores]:
@@ -30,7 +33,7 @@ def read_reference_scores(scores: Folder) -> dict[tuple[str, tuple[int, ...]], R
     for name in scores.names(PARTS):
         for row in check_table(scores.read_table(name), SCORE_SCHEMA, f"{scores.path}/{name}").to_pylist():
             if row["source"] == KEPT:
-                scored = ReferenceScores(row["reference_logprobs"], row["reference_ranks"])
+                scored = ReferenceScores(*(row[name] for name in _SCORES))
                 found[row["problem_id"], tuple(row["token_ids"])] = scored
     return found
 

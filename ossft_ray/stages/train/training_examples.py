@@ -21,7 +21,7 @@ from ossft_ray.stages.train.reference_scores import (
     read_reference_scores,
     read_scored_attempts,
 )
-from ossft_ray.stages.train.selection import Candidate, Select, select_responses
+from ossft_ray.stages.train.selection import Candidate, select_responses
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,15 @@ def _read_examples(source: Folder, chat: Chat, experiment: Experiment, scores: F
             continue
         reference = references.get((problem_id, tuple(encoded.response)))
         if scores is not None:
-            _check_scores(reference, scores, problem_id, len(encoded.response), settings.select)
-        candidates.append(Candidate(problem_id, len(encoded.response), *(reference or ())))
+            _check_scores(reference, scores, problem_id, len(encoded.response), settings)
+        candidates.append(Candidate(problem_id, len(encoded.response), *(reference or ())[:2]))
         logprobs = reference.logprobs if reference and settings.loss in LOSSES_FROM_SCORES else None
+        masses = reference.masses if reference and settings.loss == "prift_mass" else None
         behavior = _behavior_logprobs(row, encoded, file) if settings.loss == "is" else None
         tokens = encoded.prompt, encoded.response
-        examples.append(TokenizedExample(problem_id, *tokens, row["origin"], logprobs, behavior))
+        examples.append(
+            TokenizedExample(problem_id, *tokens, row["origin"], logprobs, behavior, reference_masses=masses)
+        )
     selected = [examples[index] for index in select_responses(candidates, settings.select)]
     return _Read(selected, too_long, num_reencoded, len(examples) - len(selected))
 
@@ -137,14 +140,16 @@ def _split(
 
 
 def _check_scores(
-    reference: ReferenceScores | None, scores: Folder, problem_id: str, num_tokens: int, select: Select
+    reference: ReferenceScores | None, scores: Folder, problem_id: str, num_tokens: int, settings: Train
 ) -> None:
     """Raise InputError if a response to train on is not scored as `[train]` needs it."""
     lacking = ""
     if reference is None or len(reference.logprobs) != num_tokens:
         lacking = f"no log-probabilities of the response of problem {problem_id} as it is trained on"
-    elif select == "rsr" and reference.ranks is None:
+    elif settings.select == "rsr" and reference.ranks is None:
         lacking = 'no ranks of tokens, which train.select = "rsr" needs (an older version scored them)'
+    elif settings.loss == "prift_mass" and reference.masses is None:
+        lacking = 'no masses of tokens, which train.loss = "prift_mass" needs (an older version scored them)'
     if lacking:
         raise InputError(f"{scores.path}: has {lacking}; run `ossft score --start-over`")
 

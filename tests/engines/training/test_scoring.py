@@ -46,17 +46,18 @@ def build(references: list[list[float]] | None = None) -> Examples:
     return Examples.build(list(map(TokenizedExample, *columns)))
 
 
-def plain_scores() -> tuple[list[list[float]], list[list[int]]]:
-    """log p and ranks by transformers in float32, one response after the other."""
+def plain_scores() -> tuple[list[list[float]], list[list[int]], list[list[float]]]:
+    """log p, ranks and masses by transformers in float32, one response after the other."""
     model = AutoModelForCausalLM.from_pretrained(POLICY_FOLDER, dtype=torch.float32)
-    logprobs, ranks = [], []
+    logprobs, ranks, masses = [], [], []
     for prompt, response in zip(*make_texts(), strict=True):
         with torch.no_grad():
             logprob_TV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         of_response_T1 = logprob_TV.gather(1, torch.tensor(response)[:, None])
         logprobs.append(of_response_T1[:, 0].tolist())
         ranks.append((1 + (logprob_TV > of_response_T1).sum(-1)).tolist())
-    return logprobs, ranks
+        masses.append(logprob_TV.exp().where(logprob_TV <= of_response_T1, 0.0).sum(-1).tolist())
+    return logprobs, ranks, masses
 
 
 def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, Any]]) -> None:
@@ -68,8 +69,8 @@ def _worker(rank: int, num_workers: int, folder: Path, variants: list[dict[str, 
         scores = scorer.scores(build())
         logprobs = [of_one.logprobs for of_one in scores]
         assert scorer.broadcast([f"of worker {rank}"]) == ["of worker 0"]
-        ranks = [of_one.ranks for of_one in scores]
-        measured.append((logprobs, ranks, next(Trainer(policy, settings, 0, build(logprobs)).steps())))
+        ranks, masses = [of_one.ranks for of_one in scores], [of_one.masses for of_one in scores]
+        measured.append((logprobs, ranks, masses, next(Trainer(policy, settings, 0, build(logprobs)).steps())))
     (folder / f"measured-{rank}.json").write_text(json.dumps(measured))
     torch.distributed.destroy_process_group()
 
@@ -80,8 +81,8 @@ def test_scores_are_those_of_transformers_and_of_the_trainers_first_step(num_wor
     run_in_group(_worker, num_workers, num_workers, tmp_path, variants)
     measured = [json.loads((tmp_path / f"measured-{rank}.json").read_text()) for rank in range(num_workers)]
     assert all([scores for *scores, _ in of_one] == [scores for *scores, _ in measured[0]] for of_one in measured)
-    plain, plain_ranks = plain_scores()
-    for variant, (logprobs, ranks, first_step) in zip(variants, measured[0], strict=True):
+    plain, plain_ranks, plain_masses = plain_scores()
+    for variant, (logprobs, ranks, masses, first_step) in zip(variants, measured[0], strict=True):
         precision = variant.get("precision", "fp32")
         assert [len(of_one) for of_one in logprobs] == [len(of_one) for of_one in plain]
         differences = np.abs(np.concatenate(logprobs) - np.concatenate(plain))
@@ -89,6 +90,8 @@ def test_scores_are_those_of_transformers_and_of_the_trainers_first_step(num_wor
         assert [len(of_one) for of_one in ranks] == [len(of_one) for of_one in plain]
         same = np.mean(np.concatenate(ranks) == np.concatenate(plain_ranks))
         assert same > (0.99 if precision == "fp32" else 0.5), variant  # near ties may change places
+        near = np.abs(np.concatenate(masses) - np.concatenate(plain_masses)) < (1e-3 if precision == "fp32" else 0.05)
+        assert near.mean() > (0.99 if precision == "fp32" else 0.8), variant
         # the weight of iw_sft is the mean ratio of a response to what it was before training
         rounding = 1e-6 if precision == "fp32" else 1e-2
         assert first_step["coefficient_mean"] == pytest.approx(1, abs=rounding), variant

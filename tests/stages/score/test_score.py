@@ -262,7 +262,7 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
         def scores(self, examples: Any) -> list[TokenScores]:
             rows = np.split(examples.token_ids, examples.offsets[1:-1])
             responses = [row[start:] for row, start in zip(rows, examples.prompt_lengths, strict=True)]
-            return [TokenScores((-response).tolist(), (response + 1).tolist()) for response in responses]
+            return [TokenScores(*(values.tolist() for values in (-row, row + 1, row / 2))) for row in responses]
 
     group = [
         make_part("part-0.parquet", 2),
@@ -280,6 +280,9 @@ def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
         ]
         assert [row["reference_ranks"] for row in rows] == [
             [token + 1 for token in response.encoded.response] for response in part.responses
+        ]
+        assert [row["reference_masses"] for row in rows] == [
+            [token / 2 for token in response.encoded.response] for response in part.responses
         ]
         counts = read_counts(folder, part.name)
         assert (counts["tokens"], counts["too_long"]) == (2 * len(rows), {"kept": len(rows)})
@@ -322,7 +325,7 @@ class FakeScorer:
     num_workers = 1
 
     def scores(self, examples: Any) -> list[TokenScores]:
-        return [TokenScores([-1.0] * length, [1] * length) for length in examples.response_lengths]
+        return [TokenScores([-1.0] * length, [1] * length, [1.0] * length) for length in examples.response_lengths]
 
 
 def test_only_parts_whose_examples_have_changed_are_scored_again(

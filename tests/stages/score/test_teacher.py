@@ -212,7 +212,7 @@ class FakeScorer:
 
     def scores(self, examples: Examples) -> list[TokenScores]:
         lengths = zip(examples.prompt_lengths.tolist(), examples.response_lengths.tolist(), strict=True)
-        return [TokenScores([self.base - prompt] * length, [1] * length) for prompt, length in lengths]
+        return [TokenScores([self.base - prompt] * length, [1] * length, [1.0] * length) for prompt, length in lengths]
 
 
 @pytest.fixture

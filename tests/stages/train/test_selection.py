@@ -135,12 +135,15 @@ def test_what_a_rule_needs_and_lacks_is_one_line(tmp_path: Path) -> None:
     write_run(tmp_path)
     scores = Folder.at(str(tmp_path / "score"))
     for name in scores.names("part-*"):
-        scores.write_table(name, scores.read_table(name).drop_columns(["reference_ranks"]))
+        of_older = scores.read_table(name).drop_columns(["reference_ranks", "reference_masses"])
+        scores.write_table(name, of_older)
     assert len(load(tmp_path, select="closest").examples) == 6, "older scores have what it needs"
     with pytest.raises(
         InputError, match=r'score: has no ranks .* train.select = "rsr" needs .*`ossft score --start-over`'
     ):
         load(tmp_path, select="rsr")
+    with pytest.raises(InputError, match=r'score: has no masses .* train.loss = "prift_mass" needs'):
+        load(tmp_path, loss="prift_mass")
     scores.delete_file("manifest.json")
     with pytest.raises(InputError, match=r'no complete scores .* train.select = "closest" needs; run `ossft score`'):
         load(tmp_path, select="closest")
