@@ -6,7 +6,6 @@ being written, and at random moments; and SIGTERM and `stop_after`. Run it alone
 
 import json
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -137,48 +136,30 @@ def test_workers_may_be_lost_again_and_again_with_a_checkpoint_in_between(
     assert curve(config) == undisturbed
 
 
-def stop_and_count_steps(driver: subprocess.Popen[bytes], config: Path) -> int:
-    """Wait until it has stopped, and check what it left; returns the step after which it stopped."""
+@pytest.mark.parametrize("way", ["SIGTERM", "stop_after"])
+def test_a_stopped_run_resumes_undisturbed(undisturbed: list[dict[str, Any]], tmp_path: Path, way: str) -> None:
+    config = write_experiment(tmp_path, checkpoint_every=2)
+    driver = start(config, *(["--set", "train.stop_after=1s"] if way == "stop_after" else []))
+    if way == "SIGTERM":
+        wait_until(driver, at_step(config, 3), config)
+        driver.terminate()
     assert driver.wait(180) == 130
-    output = (config.parent / "output.txt").read_text()
+    output = (tmp_path / "output.txt").read_text()
     assert "stopped after step" in output and "run the same command again to resume" in output
-    assert not (config.parent / "run/train/manifest.json").exists()
+    assert not (tmp_path / "run/train/manifest.json").exists()
     stopped_after = len(curve(config))
-    assert (config.parent / f"run/train/checkpoints/step-{stopped_after:06d}/complete.json").exists()
-    return stopped_after
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """The run folder of a run that SIGTERM stopped, and the step after which it did."""
-    config = write_experiment(tmp_path_factory.mktemp("stopped"))
-    driver = start(config)
-    wait_until(driver, at_step(config, 3), config)
-    driver.terminate()
-    return config.parent / "run", stop_and_count_steps(driver, config)
-
-
-def copy_of(run: Path, folder: Path) -> Path:
-    shutil.copytree(run, folder / "run")
-    return write_experiment(folder)
-
-
-def test_a_stopped_run_resumes_undisturbed(
-    undisturbed: list[dict[str, Any]], stopped: tuple[Path, int], tmp_path: Path
-) -> None:
-    """First by SIGTERM, then by `stop_after`."""
-    config = copy_of(stopped[0], tmp_path)
-    again = stop_and_count_steps(start(config, "--set", "train.stop_after=1s"), config)
-    assert 3 <= stopped[1] < again < len(undisturbed), "it stopped before its first step or after the last"
+    assert 0 < stopped_after < len(undisturbed), "it stopped before the first step or after the last"
+    assert (tmp_path / f"run/train/checkpoints/step-{stopped_after:06d}/complete.json").exists()
     assert start(config).wait() == 0, (tmp_path / "output.txt").read_text()
     assert curve(config) == undisturbed
 
 
-def test_another_number_of_workers_resumes(
-    undisturbed: list[dict[str, Any]], stopped: tuple[Path, int], tmp_path: Path
-) -> None:
+def test_another_number_of_workers_resumes(undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
     """The figures agree up to rounding, which grows with the steps: another number of workers adds in another order."""
-    config = copy_of(stopped[0], tmp_path)
+    config = write_experiment(tmp_path)
+    driver = start(config)
+    wait_until(driver, at_step(config, 5), config)
+    kill_driver(driver)
     fewer = ["--set", "resources.num_train_workers=1"]
     assert start(config, *fewer).wait() == 0, (tmp_path / "output.txt").read_text()
     measured = curve(config)
