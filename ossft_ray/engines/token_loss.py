@@ -296,7 +296,7 @@ class _Chunks:
         rank_T = 1 + (logits_TV > target_T1).sum(-1, dtype=torch.int32)
         log_normaliser_T1 = target_T1 - logprob_T[:, None]
         logits_TV.masked_fill_(logits_TV >= target_T1, -torch.inf).sub_(log_normaliser_T1).exp_()
-        return rank_T, logits_TV.sum(-1) + logprob_T.exp()
+        return rank_T, (logits_TV.sum(-1) + logprob_T.exp()).clamp_max(1)
 
     def probability_less_onehot(self, chunk: slice) -> Tensor:
         """p - onehot, in the inputs' dtype; of the chunk for which `statistics` was called last."""

@@ -190,7 +190,8 @@ def test_a_killed_run_resumes_with_the_missing_parts(
     assert {name: after[name] for name in before} == before and len(after) == NUM_ROWS // ROWS_OF_A_PART
     undisturbed, resumed = read_scores(scored[0]), read_scores(run)
     for theirs, ours in zip(undisturbed, resumed, strict=True):
-        assert ours.pop("reference_logprobs") == pytest.approx(theirs.pop("reference_logprobs"), rel=0, abs=1e-5)
+        for name in ("reference_logprobs", "reference_masses"):
+            assert ours.pop(name) == pytest.approx(theirs.pop(name), rel=0, abs=1e-5)
         assert ours == theirs
     assert manifest["kept"]["tokens"] == scored[2][1]["kept"]["tokens"]
 
