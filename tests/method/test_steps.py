@@ -243,10 +243,9 @@ def test_hardly_any_solution_of_gsm8k_is_rejected() -> None:
         "% of ",
     ],
 )
-def test_a_hundred_kilobytes_of_anything_take_seconds(piece: str) -> None:
-    """Work that grows with the square of the length would take minutes."""
+def test_a_megabyte_of_anything_takes_seconds(piece: str) -> None:
     started = time.process_time()
-    text = piece * (100_000 // len(piece))
+    text = piece * (300_000 // len(piece))
     false_equation(text)
     is_derived(text, "72", text, text)
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 30
