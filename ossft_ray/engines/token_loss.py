@@ -43,8 +43,8 @@ class LossInputs:
             InputError: a tensor is missing; the message names all that are.
         """
         given = ("reference_logprob", "response", "behavior_logprob", "teacher_logprob", "reference_mass")
-        names = [f"{name}_N" for name in given]
-        missing = [name for name in names if getattr(self, name) is None and f"{name[:-1]}T" in loss.needs]
+        needed = (f"{name}_N" for name in given if f"{name}_T" in loss.needs)
+        missing = [name for name in needed if getattr(self, name) is None]
         if missing:
             raise InputError(f"the loss needs {' and '.join(missing)}; pass LossInputs with them")
 
