@@ -5,8 +5,8 @@
 Seeds differ in the problems trained on, in what is drawn for them, and in the order of training. All take the same
 number of optimizer steps. Each method's learning rate is the best of one grid, which holds "no training", on problems
 of their own; controls and further losses take that of DR+DFT. Everything made is kept in `--output`: what did not fit
-into `--minutes` is named as not run, and the same command goes on. Several processes with other `--only` may share one
-`--output`; the command without it makes the page. `real_model.py --experiment` does the same on a real model.
+into `--minutes` is named as not run, and the same command resumes it. Several processes with other `--only` may share
+one `--output`; the command without it makes the page. `real_model.py --experiment` does the same on a real model.
 
 The tables stand between two marks of the page; what is written around them stays. The last line is a JSON object.
 """

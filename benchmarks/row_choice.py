@@ -4,8 +4,8 @@
 
 Of each seed, one rewrite with up to four kept responses a problem is scored. DFT then trains on it once with each rule
 of `[train] select`; and on the experts' solutions alone, without and with the policy's own rows mixed in. All of it
-goes through the stages of `ossft`. What did not fit into `--minutes` is named as not run, and the same command goes on.
-The tables stand between two marks of the page. The last line is a JSON object.
+goes through the stages of `ossft`. What did not fit into `--minutes` is named as not run, and the same command resumes
+it. The tables stand between two marks of the page. The last line is a JSON object.
 """
 
 import argparse
@@ -162,7 +162,7 @@ def main() -> None:
         for name in MODELS:
             steps[name].append(json.loads((folder / "models" / KEYS[name] / "steps.json").read_text()))
     if not by_seed:
-        raise SystemExit("nothing is complete yet; the same command goes on")
+        raise SystemExit("nothing is complete yet; the same command resumes it")
     lines = [
         f"{num_problems} problems, {epochs} epochs in batches of 32, DFT at 1e-4; {len(by_seed)} seeds; 8 samples a "
         "problem at temperature 1; accuracy in %, 95% intervals over seeds and problems.",
