@@ -18,7 +18,7 @@ import functools
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,20 +38,50 @@ from ossft_ray.stages.train import train
 
 MAX_TOKENS = 256
 RESULTS = Path(__file__).parent / "results"
-FOUR_WAYS = Size(
-    num_problems=400,
-    mistakes=0.0,  # GSM8K's own solutions
-    epochs=2,
-    batch_size=16,
-    num_heldout=200,
-    num_samples=4,
-    num_tuning=100,
-    learning_rates=(5e-6, 2e-5, 8e-5),
-    tuning_seeds=2,
-)
-ON_A_GPU = {"num_heldout": 1000, "num_tuning": 250}
-WARM_UP_PROBLEMS = {"cpu": 400, "cuda": 2000}
-WARM_UP_EPOCHS, WARM_UP_RATE = 3, 1e-4
+
+
+@dataclass(frozen=True)
+class FourWays:
+    """Sizes of `--experiment`; `max_steps` is the most calculations that a problem's solution may have."""
+
+    size: Size
+    max_steps: int | None
+    warm_up_problems: int
+    warm_up_epochs: int
+
+
+_COMMON = {"mistakes": 0.0, "num_samples": 4, "tuning_seeds": 2}  # GSM8K's own solutions
+FOUR_WAYS = {
+    "cpu": FourWays(
+        Size(
+            num_problems=192,
+            epochs=1,
+            batch_size=8,
+            num_heldout=200,
+            num_tuning=100,
+            learning_rates=(2e-5, 1e-4),
+            **_COMMON,
+        ),
+        max_steps=2,
+        warm_up_problems=240,
+        warm_up_epochs=2,
+    ),
+    "cuda": FourWays(
+        Size(
+            num_problems=400,
+            epochs=2,
+            batch_size=16,
+            num_heldout=1000,
+            num_tuning=250,
+            learning_rates=(5e-6, 2e-5, 8e-5),
+            **_COMMON,
+        ),
+        max_steps=None,
+        warm_up_problems=2000,
+        warm_up_epochs=3,
+    ),
+}
+WARM_UP_RATE = 1e-4
 
 
 def make_experiment(
@@ -140,21 +170,16 @@ def render_page(figures: dict[str, Any], num_problems: int) -> str:
 
 def run_four_ways(data: Path, options: argparse.Namespace) -> None:
     """SFT, DFT, DR+SFT and DR+DFT from the warmed-up model, then the controls."""
-    world, sizes = Gsm8k(smollm2(), data), asdict(FOUR_WAYS)
-    size = four_way.SMOKE if options.smoke else Size(**sizes | (ON_A_GPU if DEVICE == "cuda" else {}))
-    num_problems = size.num_problems if options.smoke else WARM_UP_PROBLEMS[DEVICE]
-    warm_up = functools.partial(
-        Lab.warm_up,
-        problems=world.warm_up_problems(num_problems),
-        epochs=1 if options.smoke else WARM_UP_EPOCHS,
-        learning_rate=WARM_UP_RATE,
-    )
+    sizes = FourWays(four_way.SMOKE, 2, 32, 1) if options.smoke else FOUR_WAYS[DEVICE]
+    world = Gsm8k(smollm2(), data, sizes.max_steps)
+    problems = world.warm_up_problems(sizes.warm_up_problems)
+    warm_up = functools.partial(Lab.warm_up, problems=problems, epochs=sizes.warm_up_epochs, learning_rate=WARM_UP_RATE)
     # its experts are right, so a placebo of correct solutions is the method on experts' rows
     controls = {name: method for name, method in four_way.CONTROLS.items() if method.data != "verified"}
     seeds = range(options.seeds)
     plan = four_way.Plan(seeds, seeds[:1], four_way.FOUR, controls)
     page = options.page or RESULTS / "real_model_four_way.md"
-    four_way.experiment(world, str(options.output), size, plan, options.minutes, page, warm_up, options.only)
+    four_way.experiment(world, str(options.output), sizes.size, plan, options.minutes, page, warm_up, options.only)
 
 
 def run_whole_job(options: argparse.Namespace) -> None:

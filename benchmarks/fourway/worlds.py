@@ -87,7 +87,8 @@ class Gsm8k:
     """SmolLM2-135M-Instruct on GSM8K. The experts' solutions have no annotations and end with a boxed answer.
 
     Rows of the training split: the last 1,000 are held out, the 500 before them are for tuning, and seeds take theirs
-    from the rest, which is shuffled once. On a GPU an engine takes 6 GiB for its cache, so that several processes fit.
+    from the rest, which is shuffled once. With `max_steps`, only the problems whose solution has so few calculations
+    are taken of each. On a GPU an engine takes 6 GiB for its cache, so that several processes fit.
     """
 
     prompts = Prompts.model_validate({"template": "qwen-boxed"})
@@ -104,15 +105,18 @@ class Gsm8k:
         "compile": False,  # it would take longer than the few steps
     }
 
-    def __init__(self, model: Path, data: Path) -> None:
+    def __init__(self, model: Path, data: Path, max_steps: int | None = None) -> None:
         engine: dict[str, Any] = {"max_model_len": 1024}
         if ON_GPU:
             engine |= {"gpu_memory_utilization": 0.1, "kv_cache_memory_bytes": 6 << 30, "max_num_seqs": 1024}
         self.policy = Policy(model=str(model), engine=engine)
         with data.open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]
-        problems = [self._problem(number, row) for number, row in enumerate(rows)]
-        self._heldout, self._tuning, self._rest = problems[-1000:], problems[-1500:-1000], problems[:-1500]
+        numbered = list(enumerate(rows))
+        self._heldout, self._tuning, self._rest = (
+            [self._problem(*row) for row in part if max_steps is None or row[1]["answer"].count("<<") <= max_steps]
+            for part in (numbered[-1000:], numbered[-1500:-1000], numbered[:-1500])
+        )
         random.Random("four_way gsm8k").shuffle(self._rest)
 
     def problems(self, seed: int, num_problems: int, mistakes: float = 0.0) -> list[Problem]:

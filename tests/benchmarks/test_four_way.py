@@ -156,6 +156,20 @@ def test_gsm8k_experts_have_no_notes_and_end_with_a_box(tmp_path: Path) -> None:
     assert (problem.answer, problem.expert_solution) == ("42", "It is 6*7=42.\nThe answer is \\boxed{42}.")
 
 
+def test_gsm8k_can_be_cut_to_problems_of_few_steps(tmp_path: Path) -> None:
+    data, answer = tmp_path / "gsm8k.jsonl", "1+1=<<1+1=2>>2" * 2
+    rows = [{"question": f"{i}?", "answer": f"{answer * (1 + i % 2)}\n#### 2"} for i in range(2000)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole, short = Gsm8k(tmp_path, data), Gsm8k(tmp_path, data, max_steps=2)
+    for world, share in ((whole, 1), (short, 2)):
+        assert len(world.heldout_problems(1000)["gsm8k"]) == 1000 // share
+        assert len(world.tuning_problems(1000)["gsm8k"]) == 500 // share
+        assert len(world.warm_up_problems(1000)) == 500 // share
+    few = short.heldout_problems(1000)["gsm8k"]
+    assert {each.problem_id for each in few} < {each.problem_id for each in whole.heldout_problems(1000)["gsm8k"]}
+    assert all((each.expert_solution or "").count("=") == 2 for each in few)
+
+
 def test_shuffled_guides_solve_another_problem() -> None:
     problems = Playground().problems(0, 6, 0.0)
     shuffled = shuffled_guides(problems)
