@@ -22,12 +22,15 @@ quick test long faults multihost: export HF_HUB_OFFLINE = 1
 quick test long faults multihost: export VLLM_NO_USAGE_STATS = 1
 quick test long faults multihost: export DO_NOT_TRACK = 1
 quick test long faults multihost: export RAY_USAGE_STATS_ENABLED = 0
-quick: env ## run the tests that need neither Ray nor an engine, on all cores: the inner loop
-	@$(python) -m pytest -n auto -m "not ray and not engine and not $(apart)" $(ARGS)
+# Hundreds of processes import the package, so its compiled files are kept, whatever the environment says.
+quick test long faults multihost: export PYTHONDONTWRITEBYTECODE =
+quick: env ## run the fast tests that need neither Ray nor an engine, on all cores: the inner loop
+	@$(python) -m pytest -n auto -m "not thorough and not ray and not engine and not $(apart)" $(ARGS)
 
 # Tests that need neither Ray nor an engine run first and on all cores.
 ifeq ($(strip $(ARGS)),)
-test: quick ## run the tests, except those that take long or need a GPU (ARGS="-m slow" or "-m gpu" runs those)
+test: env ## run the tests, except those that take long or need a GPU (ARGS="-m slow" or "-m gpu" runs those)
+	@$(python) -m pytest -n auto -m "not ray and not engine and not $(apart)"
 	@$(python) -m pytest $(pairs) -m "(ray or engine) and not $(apart)"
 else
 test: env

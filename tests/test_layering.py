@@ -232,6 +232,7 @@ print("loaded:", *(name for name in {banned.split()!r} if name in sys.modules))
     assert done.stdout.splitlines()[-1] == "loaded:"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "module, banned",
     [

@@ -79,6 +79,7 @@ def used_without_shares(workload: Workload, num_policies: int, sizes: list[int],
     return simulate(workload, num_policies, sizes, window, late_seconds).used
 
 
+@pytest.mark.thorough
 def test_small_parts_keep_many_policies_busy() -> None:
     workload = Workload(problems_per_policy=96, slots=8)
     small, large = part_sizes(64 * 96, part_capacity), part_sizes(64 * 96, old_part_capacity)

@@ -86,6 +86,7 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
         yield config
 
 
+@pytest.mark.thorough
 def test_ray_starts_the_machines_on_a_simulated_ec2(aws: dict[str, Any]) -> None:
     """The part of `ray up` that concerns machines: prepare the account, look up types, start a head and a worker."""
     aws = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(aws))

@@ -133,6 +133,7 @@ def test_requeueing_at_the_time_limit(
     assert ("requeued 50 times already" in output) == (environment.get("SLURM_RESTART_COUNT") == "50")
 
 
+@pytest.mark.thorough
 def test_a_driver_that_does_not_end_is_requeued_before_the_limit(job: Job) -> None:
     """At the limit itself Slurm would kill the job and not requeue it."""
     running = job.submit("run", "experiment.toml", OSSFT_GRACE_SECONDS="1")
@@ -143,6 +144,7 @@ def test_a_driver_that_does_not_end_is_requeued_before_the_limit(job: Job) -> No
     running.communicate(timeout=60)
 
 
+@pytest.mark.thorough
 def test_the_time_limit_while_ray_starts(job: Job) -> None:
     """There is no driver to stop yet, so the script stops the job step."""
     running = job.submit("run", "experiment.toml", SLOW_START="2")

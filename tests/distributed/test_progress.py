@@ -107,6 +107,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("interrupt", [DROPS, REPLACES], ids=["dropped by Python", "met by another handler"])
 def test_a_ctrl_c_that_is_lost_still_ends_the_waiting(interrupt: str) -> None:
     program = SWALLOWS.format(interrupt=interrupt)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 PROGRAM = """
 import sys
 from ossft_ray.engines.all_reduce import all_reduce_seconds

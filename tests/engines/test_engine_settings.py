@@ -74,6 +74,7 @@ def test_vllm_must_be_built_for_the_device(
         vllm_policy.check_build(num_gpus)
 
 
+@pytest.mark.thorough
 def test_an_engine_that_is_not_ready_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(*arguments: Any, **keywords: Any) -> None:
         raise TimeoutError("Timed out waiting for engine core processes to start")

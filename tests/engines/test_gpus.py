@@ -67,6 +67,7 @@ def test_used_memory_is_0_where_the_driver_does_not_know(monkeypatch: pytest.Mon
     assert used_gpu_memory([0, 1]) == 0
 
 
+@pytest.mark.thorough
 def test_torch_answers_from_a_new_process() -> None:
     found = torch_gpus()
     assert found.error is None
@@ -86,6 +87,7 @@ def hold(gpu_ids: list[int | str], folder: str, entered: Any) -> None:
         multiprocessing.Event().wait()  # until it is killed
 
 
+@pytest.mark.thorough
 def test_one_process_at_a_time_is_alone_on_a_gpu(tmp_path: Path) -> None:
     """A GPU is one and the same under its number and its UUID, and a killed process holds none."""
     context = multiprocessing.get_context("fork")

@@ -133,6 +133,7 @@ def test_other_files_in_the_folder_are_not_uploaded(
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "refusal, code, words",
     [

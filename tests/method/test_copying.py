@@ -196,6 +196,7 @@ def test_copied_share_equals_its_definition(response: list[str], guide: list[str
         assert copied_share(" ".join(response), " ".join(guide), ngram) == pytest.approx(sum(copied) / len(response))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("piece", ["a ", "alpha beta ", "<<", "<<a", "\\", "1", ",111", "a", " ", "provided *", "{"])
 @pytest.mark.parametrize("ngram", [8, 1000])
 def test_a_megabyte_of_any_content_takes_seconds(piece: str, ngram: int) -> None:

@@ -25,6 +25,8 @@ from ossft_ray.config import Rewrite
 from ossft_ray.method.rewriting import rewrite_problem
 from tests.method import simulated_time
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).resolve().parents[2]
 NUM_SAMPLES = 8
 SECONDS_PER_TOKEN = 0.01

@@ -209,6 +209,7 @@ def test_one_problem_leaves_every_accuracy_open() -> None:
     assert (found.low, found.high) == (0.0, 1.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("num_samples", [8, 16])
 @pytest.mark.parametrize("num_problems", [30, 500])
 @pytest.mark.parametrize("accuracy", [0.005, 0.01, 0.1, 0.5, 0.99])

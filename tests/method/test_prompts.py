@@ -121,6 +121,7 @@ def test_no_guide_of_gsm8k_shows_its_answer() -> None:
         assert number_value(answer) not in numbers(hide_answer(row["answer"], answer)), row["answer"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("piece", ["72 ", "7", "seventy ", "7,2", "\\frac{7}{2}", "7/2 ", " "])
 @pytest.mark.parametrize("answer", ["72", "7/2", "seven of clubs"])
 def test_hiding_in_a_megabyte_takes_no_time(piece: str, answer: str) -> None:

@@ -220,6 +220,7 @@ def test_hardly_any_solution_of_gsm8k_is_rejected() -> None:
     assert sum(len(list(equations(text))) for text in solutions) > 40_000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "piece",
     [

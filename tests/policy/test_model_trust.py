@@ -44,6 +44,7 @@ def with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_a_models_own_code_is_refused(with_code: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"its own Python code.*set \[policy\] trust_remote_code = true") as caught:
         load_chat(Policy(model=str(with_code)))
@@ -149,6 +150,7 @@ EACH = """
 """
 
 
+@pytest.mark.thorough
 def test_a_run_loads_the_commit_that_it_began_with(tmp_path: Path) -> None:
     """From a Hub cache with two revisions of a model that have different weights."""
     repository = tmp_path / "hub" / "models--owner--tiny"

@@ -80,6 +80,7 @@ def hostile_run(output: str) -> str:
     return output
 
 
+@pytest.mark.thorough
 def test_texts_of_a_run_never_become_elements(tmp_path: Path) -> None:
     ours, theirs = (tmp_path / name for name in ("ours", "\"><img src=x onerror=alert(1)> '"))
     report_runs([hostile_run(str(theirs)), write_run(str(ours))])
@@ -215,6 +216,7 @@ def test_a_run_without_them_does_not_mention_them(text_of_a_run: str) -> None:
     assert "guided: re-solved after the expert solution" in text_of_a_run
 
 
+@pytest.mark.thorough
 def test_runs_side_by_side(tmp_path: Path) -> None:
     runs = [write_run(str(tmp_path / name), loss=name, trained=value) for name, value in (("dft", 0.5), ("sft", 0.4))]
     assert report_runs(runs) == f"{runs[0]}/report.html"
@@ -224,6 +226,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     assert f"base ({runs[1]})" not in text  # the same as the first run's
 
 
+@pytest.mark.thorough
 def test_rounds_are_shown_side_by_side(tmp_path: Path) -> None:
     write_run(str(tmp_path))
     write_run(str(tmp_path / "round-2"), trained=0.7)
@@ -244,6 +247,7 @@ def test_a_run_in_progress_shows_its_results_so_far(tmp_path: Path) -> None:
         assert f'id="{section}"' not in page
 
 
+@pytest.mark.thorough
 def test_a_stage_made_from_earlier_results_is_marked(tmp_path: Path) -> None:
     """As after a corrected answer: the examples are newer than what was made from them."""
     folder = Folder.at(write_run(str(tmp_path)))
@@ -293,6 +297,7 @@ def test_suspect_and_doubtful_gold_answers_have_a_section(tmp_path: Path) -> Non
     assert "p1contradicted220" in text
 
 
+@pytest.mark.thorough
 def test_answers_and_marked_differences_are_on_the_page(tmp_path: Path) -> None:
     write_run(str(tmp_path))
     write_answers(str(tmp_path), "base", {"a": "-+"})
@@ -416,6 +421,7 @@ def test_what_is_refused(tmp_path: Path, runs: list[str], output: str | None, wo
         report_runs([run.format(tmp=tmp_path) for run in runs], output and output.format(tmp=tmp_path))
 
 
+@pytest.mark.thorough
 def test_an_experiment_is_reported_on_from_its_output(tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "run": {"output": write_run(str(tmp_path))},

@@ -87,6 +87,7 @@ def test_settings_and_limits_apply(tmp_path: Path) -> None:
     assert summary.reasons == {"timeout": 1, "correct": 1} and summary.num_over_limits == 1
 
 
+@pytest.mark.thorough
 def test_many_rows_keep_their_order(tmp_path: Path) -> None:
     rows = [{"number": number, "answer": "1", "response": rf"\boxed{{{number}}}"} for number in range(3000)]
     summary = verify_file(write(tmp_path / "in.jsonl", rows))

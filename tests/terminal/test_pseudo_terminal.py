@@ -51,6 +51,7 @@ def piped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return {name: [line for line in lines if not line.endswith(("...", "warns"))] for name, lines in found.items()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("columns", [80, 120])
 def test_nothing_is_lost_on_a_terminal(piped: dict[str, list[str]], tmp_path: Path, columns: int) -> None:
     output = tmp_path / "run"

@@ -16,6 +16,8 @@ from ossft_ray.verification import Task, Verdict, VerifierPool
 from ossft_ray.verification.kinds.math import grade
 from tests.verification.bombs import CANARY, EXPRESSIONS, HARD, NAMES_THAT_RUN, RESPONSES, Expression, Hard, Response
 
+pytestmark = pytest.mark.thorough
+
 TIMEOUT_SECONDS = 2.0
 MEMORY_MIB = 64
 PATIENCE_SECONDS = 30.0  # of the wall clock, on a busy machine

@@ -250,6 +250,7 @@ time.sleep(3600)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "names", [["echo", "sleep_forever", "spin_forever"], ["echo"]], ids=["with its server", "after its server"]
 )

@@ -5,12 +5,15 @@ import math
 import string
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossft_ray.common import verdict
 from ossft_ray.common.verdict import CORRECT, UNPARSED, WRONG
 from ossft_ray.verification.kinds.math import grade
+
+pytestmark = pytest.mark.thorough
 
 REASONS = {value for name, value in vars(verdict).items() if name.isupper()}
 

@@ -235,6 +235,7 @@ def test_our_verdict(row: Row) -> None:
     assert grade(row.gold, rf"\boxed{{{row.answer}}}").reason == row.reason
 
 
+@pytest.mark.thorough
 def test_the_verdict_of_math_verify_alone() -> None:
     pairs = json.dumps([(row.gold, row.answer) for row in ROWS])
     done = subprocess.run([sys.executable, "-c", ALONE], input=pairs, capture_output=True, text=True, timeout=300)

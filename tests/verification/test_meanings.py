@@ -13,6 +13,8 @@ import pytest
 
 from ossft_ray.verification.kinds import choice, math, number, text
 
+pytestmark = pytest.mark.thorough
+
 Pair = tuple[str, str, bool]  # a gold answer, a response, and whether they mean the same
 
 NUMBERS = [str(n) for n in (3, 4, 5, 6, 7, 8, 9, 12, 15, 20, 24, 36, 45, 60, 72, 90, 120, 250, 1800, 9500, 12000)]

@@ -74,6 +74,7 @@ def test_map_each_cancels_its_tasks_when_it_is_closed(tmp_path: Path) -> None:
     assert num_begun(log, "c") == 0
 
 
+@pytest.mark.thorough
 def test_asyncio_gets_many_verdicts_at_once(pool: VerifierPool) -> None:
     async def verify_all() -> list[Verdict]:
         responses = [ENDLESS if number == 3 else rf"\boxed{{{number}}}" for number in range(100)]
@@ -108,6 +109,7 @@ def test_closing_cancels_unfinished_calls_and_a_closed_pool_rejects_new_ones() -
     asyncio.run(close_while_waiting())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ending", ["close", "cancel"])
 def test_a_worker_that_starts_too_late_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
     """Its job was cancelled, or its pool closed, while it started."""
@@ -143,6 +145,7 @@ def test_closing_ends_a_running_bomb(tmp_path: Path, timeout_seconds: float) -> 
         assert not any(thread.is_alive() for thread in pool._threads)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ending", ["pass", "sys.exit(3)", "raise SystemExit"])
 def test_a_pool_that_is_never_closed_does_not_keep_its_program_alive(ending: str) -> None:
     script = f"""

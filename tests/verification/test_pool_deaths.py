@@ -18,6 +18,8 @@ from ossft_ray.verification import Verdict, VerifierPool
 from ossft_ray.verification.fork_server import FORK_SERVER
 from tests.verification.pools import CORRECT, ENDLESS, RIGHT, ask, kill_workers, scripted_pool, submit
 
+pytestmark = pytest.mark.thorough
+
 
 def test_a_killed_worker_is_replaced() -> None:
     with VerifierPool(Verify(timeout_seconds=60.0, num_workers=1)) as pool:

@@ -12,6 +12,8 @@ from ossft_ray.verification import VerifierPool
 from tests.verification.pools import CORRECT, ENDLESS, RIGHT, ask, kill_workers, scripted_pool, submit
 from tests.verification.scripted_grader import num_begun
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:

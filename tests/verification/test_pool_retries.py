@@ -12,6 +12,8 @@ from ossft_ray.verification import Verdict, VerifierPool
 from tests.verification.pools import LIMIT_SECONDS, ask, scripted_pool, submit
 from tests.verification.scripted_grader import events, num_begun
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def shared_pool() -> Iterator[VerifierPool]:

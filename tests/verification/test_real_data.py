@@ -51,6 +51,7 @@ def test_official_solutions_verify_and_fail_for_other_problems(
         assert len(accepted) <= 0.002 * len(pairs), accepted
 
 
+@pytest.mark.thorough
 def test_the_benchmark_prints_its_figures(tmp_path: Path) -> None:
     rows = [
         {"problem": "q", "answer": str(n), "solution": rf"So it is $\boxed{{{n if n != 3 else 4}}}$."} for n in range(5)

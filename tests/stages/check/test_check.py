@@ -116,6 +116,7 @@ def test_the_layout_and_the_first_problems_are_shown(
     assert [line for line in shown if line.startswith("problem ")][-1].startswith("problem 3:")
 
 
+@pytest.mark.thorough
 def test_all_local_faults_are_listed_and_the_hub_is_not_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,7 @@ def test_funnel(count: int, num: int, low: float, high: float) -> None:
     assert found["dropped"] == (pytest.approx(1 - high, abs=1e-6), pytest.approx(1 - low, abs=1e-6))
 
 
+@pytest.mark.thorough
 def test_an_interval_holds_the_truth_as_often_as_it_promises() -> None:
     rng = random.Random(0)
     held = 0

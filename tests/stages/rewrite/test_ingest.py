@@ -58,6 +58,7 @@ def test_capacity_of_parts(number: int, capacity: int) -> None:
     assert part_capacity(number) == capacity
 
 
+@pytest.mark.thorough
 def test_a_large_input_in_parts_of_growing_size(
     tmp_path: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_the_tools_of_a_conversation_are_a_field_of_the_request() -> None:
     assert (request["messages"], request["tools"]) == (PROMPT, tools)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "failures",
     [
@@ -83,6 +84,7 @@ def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
     assert len(server.requests) == len(replies)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "reply, error, words, num_requests",
     [
@@ -132,6 +134,7 @@ def test_a_server_that_is_not_there_ends_the_job() -> None:
         ask(server.url, max_retries=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "reply, answer",
     [

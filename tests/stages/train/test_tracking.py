@@ -77,6 +77,7 @@ def test_mlflow_has_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert mlflow.get_run(run.info.run_id).data.params["train.loss"] == "dft"
 
 
+@pytest.mark.thorough
 def test_wandb_has_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}.items():
         monkeypatch.setenv(name, value)

@@ -51,6 +51,7 @@ def pool_of(function: str) -> VerifierPool:
     )
 
 
+@pytest.mark.thorough
 def test_the_function_grades_within_the_limits(module: str) -> None:
     responses = ["the 5", "6", "hang", "eat", "raise", "odd", "the 5"]
     with pool_of(f"{module}:grade") as pool:
