@@ -1,8 +1,8 @@
 """Suspect gold answers: the policy's own attempts agree on another answer.
 
-Only `self` attempts count: they are independent of each other and have not seen the expert's solution. How much their
-agreement says depends on the policy. One that solves most other problems at its first attempt may well be right
-against the data; a weak one agrees with itself on its own mistakes.
+Only `self` attempts count: they are independent of each other and have not seen the expert's solution. What their
+agreement is worth depends on the policy. One that solves most other problems at its first attempt may well be right
+where the data is wrong; a weak one agrees with itself on its own mistakes.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 from ossft_ray.common.types import Attempt
 
 MIN_AGREEING = 3
-STRONG = 0.5  # first attempts at other problems that are right; below it, most suspects are the policy's own mistakes
+STRONG = 0.5  # share of right first attempts at other problems; below it, most suspects are the policy's own mistakes
 IsSame = Callable[[str, str], Awaitable[bool]]
 """(answer, other answer) -> whether the verifier takes them as equal."""
 
@@ -28,7 +28,7 @@ class Suspect:
 
 
 def evidence(num_agreeing: int, num_attempts: int, strength: float) -> float:
-    """How much a suspect's attempts say against its gold answer, 0..1.
+    """How strongly a suspect's attempts speak against its gold answer, 0..1.
 
     It is the share of attempts that agree, by the rule of succession (so 8 of 8 say more than 3 of 3), times
     `strength`, the share of first attempts at the other problems that are right.
@@ -40,7 +40,7 @@ def evidence(num_agreeing: int, num_attempts: int, strength: float) -> float:
 
 
 async def find_suspect(attempts: Sequence[Attempt], is_same: IsSame) -> Suspect | None:
-    """The wrong answer on which at least three attempts agree, and more than half of those with an answer; or None."""
+    """The wrong answer that at least three attempts, and more than half of those with an answer, agree on; or None."""
     of_self = [attempt for attempt in attempts if attempt.stage == "self"]
     answered = [attempt for attempt in of_self if attempt.extracted is not None]
     num_needed = max(MIN_AGREEING, len(answered) // 2 + 1)
@@ -66,7 +66,7 @@ async def find_suspect(attempts: Sequence[Attempt], is_same: IsSame) -> Suspect 
 
 @dataclass(frozen=True)
 class RankedSuspect:
-    """A problem whose attempts agree on another answer than the gold answer."""
+    """A problem whose attempts agree on an answer other than the gold answer."""
 
     problem_id: str
     answer: str
@@ -91,7 +91,7 @@ class Suspects:
 
     @property
     def is_trustworthy(self) -> bool:
-        """Whether the policy is strong enough for its agreement to say something."""
+        """Whether the policy is strong enough for its agreement to mean something."""
         return self.strength >= STRONG
 
     @property
@@ -99,14 +99,14 @@ class Suspects:
         """How far to trust the list, in a sentence or two."""
         words = f"On the other problems, {self.num_right:,} of {self.num_others:,} first attempts are right"
         if not self.is_trustworthy:
-            return f"{words} ({self.strength:.0%}). So weak a policy often agrees with itself on its own mistakes."
+            return f"{words} ({self.strength:.0%}). A policy this weak often agrees with itself on its own mistakes."
         return f"{words} ({self.strength:.0%})."
 
 
 def rank_suspects(
     suspects: Iterable[dict[str, Any]], attempts_by_problem: Iterable[tuple[str, list[dict[str, Any]]]]
 ) -> Suspects:
-    """Rank suspects, given as a manifest lists them. `attempts_by_problem` has the attempts at every problem by its id.
+    """Rank suspects, given as a manifest lists them. `attempts_by_problem` yields each problem's id and attempts.
 
     Sampling stops at a correct attempt, so only the first attempts tell how strong the policy is.
     """

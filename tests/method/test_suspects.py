@@ -66,7 +66,7 @@ def problems(firsts: str) -> list[tuple[str, list[dict[str, Any]]]]:
 def test_only_first_attempts_at_other_problems_count(firsts: str, right: int, others: int, is_weak: bool) -> None:
     found = rank_suspects([listed("p0", 8)], problems(firsts))
     assert (found.num_right, found.num_others) == (right, others)
-    assert ("So weak a policy" in found.note) == is_weak
+    assert ("A policy this weak" in found.note) == is_weak
     assert found.ranked[0].evidence == pytest.approx(0.9 * right / max(1, others))
 
 
