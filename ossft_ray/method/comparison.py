@@ -1,14 +1,14 @@
 """Paired comparison of two models on the same problems. Values are in 0..1, `after` less `before`.
 
 **Difference.** A problem's difference is a gain, a loss, or zero. The mean difference is the mean gain less the mean
-loss, each with the interval of a mean over problems (`metrics.mean_interval`), and the interval of the difference is
-put together from theirs with their correlation over problems (MOVER: Zou and Donner 2008). So it neither vanishes where
-no problem changed nor misses rare problems that are won or lost as a whole.
+loss, each with the interval of a mean over problems (`metrics.mean_interval`), and the interval of the difference
+combines theirs, using their correlation over problems (MOVER: Zou and Donner 2008). So it neither vanishes where no
+problem changed nor misses rare problems that are entirely won or lost.
 
-**Smallest detectable difference**: what a two-sided test at 5% finds in 80% of all repetitions, half the width of the
-interval times (z_.975 + z_.80) / z_.975.
+**Smallest detectable difference**: the one that a two-sided test at 5% finds in 80% of repetitions, half the width of
+the interval times (z_.975 + z_.80) / z_.975.
 
-Both are about these two models. Another training run with another seed differs by more.
+Both are about these two models. Training runs with other seeds differ by more.
 """
 
 import math
@@ -49,7 +49,7 @@ def compare(before: Samples, after: Samples) -> Comparison:
 
 
 def average(comparisons: Sequence[Comparison]) -> Comparison:
-    """The mean over independent benchmarks, each with the same weight. The distances to the ends add in squares."""
+    """The mean over independent benchmarks of equal weight. The distances to the interval's ends add in quadrature."""
     difference = fmean(each.difference for each in comparisons)
     error, below, above = (
         math.hypot(*distances) / len(comparisons)
@@ -62,7 +62,7 @@ def average(comparisons: Sequence[Comparison]) -> Comparison:
 
 
 def difference_interval(differences_XP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of the 95% interval of the mean over problems, the last axis, of differences in -1..1.
+    """The ends of the 95% interval of the mean of differences in -1..1 over problems, the last axis.
 
     A single problem says nothing about others: -1 to 1.
     """
@@ -72,9 +72,9 @@ def difference_interval(differences_XP: np.ndarray) -> tuple[np.ndarray, np.ndar
         return np.full_like(difference_X, -1), np.full_like(difference_X, 1)
     parts_2XP = np.stack([differences_XP.clip(0), -differences_XP.clip(None, 0)])  # gains, losses
     means_2X, errors_2X = parts_2XP.mean(-1), parts_2XP.std(-1, ddof=1) / math.sqrt(num_problems)
-    # between them, the two parts have the prior of a mean
+    # the two parts share the prior of one mean
     low_2X, high_2X = mean_interval(means_2X, errors_2X, num_problems, PRIOR_SQUARES / 2)
-    # no problem is both, so the parts' covariance is that of their means
+    # no problem is both a gain and a loss, so the parts' covariance follows from their means
     covariance_X = -means_2X.prod(0) / (num_problems - 1)
     scale_X = errors_2X.prod(0)
     correlation_X = np.divide(covariance_X, scale_X, out=np.zeros_like(scale_X), where=scale_X > 1e-15).clip(-1, 1)

@@ -1,9 +1,9 @@
 """avg@k, pass@k and maj@k of a model on a benchmark, with standard errors and intervals. Values are in 0..1.
 
 **Interval of a mean over problems**, after Korn and Graubard (1998): Clopper and Pearson's exact binomial interval for
-an effective number of problems, those that would all be right or wrong and have the same variance. Samples of one
-problem resemble each other, so this number lies between that of problems and that of samples. Without any spread in
-the results the interval is about the exact one of as many problems, such as 0 to 12.5% for none of 30.
+an effective number of problems: as many as would have the same variance if each were entirely right or wrong. Samples
+of one problem resemble each other, so this number lies between that of problems and that of samples. If all results
+are the same, the interval is about the exact one for the actual number of problems, such as 0 to 12.5% for none of 30.
 """
 
 import math
@@ -23,7 +23,7 @@ Compare = Callable[[str, str], Awaitable[Verdict]]
 _EXCEEDED_A_LIMIT = (TIMEOUT, MEMORY, CRASHED)
 LEVEL = 0.95  # of all intervals
 TAIL = (1 - LEVEL) / 2
-PRIOR_SQUARES = 1.0  # as of four made-up problems, two right and two wrong, around 1/2 (Agresti and Coull 1998)
+PRIOR_SQUARES = 1.0  # those of four made-up problems, two right and two wrong, around 1/2 (Agresti and Coull 1998)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sample:
 
     correct: bool
     extracted: str | None  # the answer read from it
-    finished: bool = True  # it ended by itself; False if it was cut at the limit of tokens, or never drawn
+    finished: bool = True  # it ended by itself; False if it was cut at the token limit, or never drawn
     num_tokens: int = 0
     vote: int | None = None  # as `share_votes` gives it; None in older files, where equal texts share a vote
 
@@ -94,7 +94,7 @@ def benchmark_result(samples: Samples) -> BenchmarkResult:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """The standard error of the mean of independent values; of per-problem means, it is clustered by problem.
+    """The standard error of the mean of independent values; for per-problem means, it is clustered by problem.
 
     It is 0.0 for a single value, which says nothing about the error.
     """
@@ -104,12 +104,12 @@ def standard_error(values: Sequence[float]) -> float:
 def mean_interval(
     mean: ArrayLike, stderr: ArrayLike, num_problems: int, prior_squares: float = PRIOR_SQUARES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of the 95% interval of a mean over problems, of one or of arrays of the same shape.
+    """The ends of the 95% interval of a mean over problems, or of each mean in an array.
 
-    The effective number of problems is `num_problems` times the variance of results that are right or wrong as a
-    whole, over the observed one. Few results hardly show how far problems differ, so both get `prior_squares`, a sum of
-    squared deviations: the fewer problems have told anything, the closer the two are to each other. The ratio of the
-    quantiles of Student's t and of the normal distribution allows for a variance that is estimated.
+    The effective number of problems is `num_problems` times the variance of problems that are entirely right or wrong,
+    over the observed one. Few results hardly show how far problems differ, so `prior_squares`, a sum of squared
+    deviations, is added to both: the less the results show, the closer the two variances are. The ratio of the
+    quantiles of Student's t and of the normal distribution allows for the variance being an estimate.
 
     A single problem says nothing about others: 0 to 1.
 
@@ -140,9 +140,9 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def majority(correct: Sequence[bool], votes: Sequence[int | str | None]) -> float:
-    """1.0 if the answer with most votes is correct; in a tie, the share of the tied answers that are.
+    """1.0 if the answer with the most votes is correct; in a tie, the share of the tied answers that are.
 
-    Equal votes are votes for the same answer. None is no vote.
+    Equal votes are votes for the same answer; None is not a vote.
     """
     counts = Counter(vote for vote in votes if vote is not None)
     if not counts:
@@ -155,7 +155,7 @@ def majority(correct: Sequence[bool], votes: Sequence[int | str | None]) -> floa
 async def share_votes(verdicts: Sequence[Verdict], compare: Compare) -> list[int | None]:
     """The votes of a problem's samples for `majority`: equal answers get the index of the first of them.
 
-    All answers that the verifier takes as right equal the gold answer, and so each other. Wrong answers are equal if
+    Answers that the verifier accepts are equal to the gold answer, and so to each other. Wrong answers are equal if
     their texts are, or if the verifier says so. It is asked only where the texts leave the outcome open, and never
     again about an answer that made it exceed a limit. A sample without an answer has no vote.
     """
@@ -180,7 +180,7 @@ async def share_votes(verdicts: Sequence[Verdict], compare: Compare) -> list[int
 async def _merge(
     groups: Sequence[list[int]], verdicts: Sequence[Verdict], compare: Compare, num_right: int
 ) -> list[list[int]]:
-    """Merge groups of equal wrong answers, until one of them is larger than that of the right ones."""
+    """Merge groups of equal wrong answers, until one is larger than the group of right answers."""
     merged: list[list[int]] = []
     limited = {index for index, verdict in enumerate(verdicts) if verdict.reason in _EXCEEDED_A_LIMIT}
     largest = 0
