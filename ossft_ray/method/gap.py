@@ -1,11 +1,11 @@
-"""The policy gap: figures of the log-probabilities of responses' tokens under the policy, in nats.
+"""The policy gap: statistics of response tokens' log-probabilities under the policy, in nats.
 
 **Paired by problem** (`ProblemGaps`), the figure to report: a response's value is the mean log p of its tokens, so that
-every response weighs alike. A problem's difference is the mean value of its kept responses less the value of the
+every response weighs the same. A problem's difference is the mean value of its kept responses less the value of the
 expert's solution to the same problem. The gap is the mean of the differences over problems.
 
 **Weighted by tokens** (`LogprobSums`): sums over all tokens, in which long responses weigh more. Experts' solutions and
-kept responses differ in length, and so does what a token-weighted mean says of them.
+kept responses differ in length, so a token-weighted mean treats them differently.
 """
 
 import math
@@ -65,7 +65,7 @@ class LogprobSums:
 
 @dataclass
 class ProblemGaps:
-    """The values of the responses to each problem, kept and original, by the origin of the kept ones.
+    """The values of each problem's kept and original responses, and the origin of the kept ones.
 
     Parts add up with `update`. A problem's responses may come in any order, and from several parts.
     """
@@ -90,7 +90,7 @@ class ProblemGaps:
                 self.original[problem_id] = value
 
     def figures(self, origin: str | None = None) -> dict[str, Any] | None:
-        """The gap over the problems of one origin, or of all; None without a problem that has both responses.
+        """The gap over the problems of one origin, or of all; None if no problem has both responses.
 
         `problems`; the mean values `before` (experts' solutions) and `after` (kept responses) in nats per token; their
         `difference` with its `stderr` over problems and the 95% interval, `low` and `high`, of Student's t. A single
