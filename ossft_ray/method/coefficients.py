@@ -21,13 +21,13 @@ from torch import Tensor
 from ossft_ray.common.errors import InputError
 from ossft_ray.config import RENAMED_LOSSES
 
-NUM_TOP_TOKENS = 20  # that `top_entropy_T` looks at
+NUM_TOP_TOKENS = 20  # that enter `top_entropy_T`
 _MAX_LOG_RATIO = 20.0  # of exp(log p - log q): every bound below cuts far earlier, and float32 overflows near 88
 
 
 @dataclass(frozen=True)
 class TokenStats:
-    """What a coefficient may look at, one value a response token; detached, in float32 or wider.
+    """What a coefficient may look at, one value per response token; detached, in float32 or wider.
 
     Only `logprob_T` is always given; the other tensors are given where the loss `needs` them.
     """
@@ -36,12 +36,12 @@ class TokenStats:
     entropy_T: Tensor | None = None  # of the whole next-token distribution, in nats
     top_entropy_T: Tensor | None = None  # of the 20 most likely tokens, renormalised, in nats
     reference_logprob_T: Tensor | None = None  # log q
-    response_T: Tensor | None = None  # the number of the token's response: 0, 1, ...; every response is here as a whole
-    progress: float = 1.0  # the share of all optimiser steps that is done, 0..1
+    response_T: Tensor | None = None  # the index of the token's response: 0, 1, ...; no response is split
+    progress: float = 1.0  # the share of optimiser steps done so far, 0..1
     behavior_logprob_T: Tensor | None = None  # log b, 0 where an expert wrote the token
     concentration_T: Tensor | None = None  # Σ_v p_θ(v)² over the vocabulary
     teacher_logprob_T: Tensor | None = None  # log q_T
-    reference_mass_T: Tensor | None = None  # the reference policy's probability of all less likely tokens and of y_t
+    reference_mass_T: Tensor | None = None  # the reference policy's probability of y_t and all less likely tokens
 
 
 Coefficient = Callable[[TokenStats], Tensor]  # c_T, same shape and dtype as logprob_T
@@ -92,8 +92,8 @@ def dft_k3(tokens: TokenStats, weight: float = 0.05, max_ratio: float = 10.0) ->
     """DFT with the k3 estimator of KL(p‖q) on the response's tokens: c = p + λ (q/p - 1), with q/p bounded.
 
     k3 as in Schulman's "Approximating KL divergence". This is not ASFT (arXiv 2509.23753), whose KL(q‖p) over the whole
-    vocabulary is no sum of coefficients. The gradient of k3 is that of a KL only on average over tokens drawn from p.
-    On others, a token with q below λ/4 freezes where c = 0, near its q. ASFT learns it.
+    vocabulary is not a sum of coefficients. The gradient of k3 is that of a KL only on average over tokens drawn from
+    p. Any other token with q below λ/4 freezes where c = 0, near its q. ASFT learns it.
     """
     inverse_ratio_T = _exp(-_log_ratio(tokens)).clamp_max(max_ratio)
     return tokens.logprob_T.exp() + weight * (inverse_ratio_T - 1)
@@ -147,7 +147,7 @@ def importance_sampling(tokens: TokenStats, low: float = 0.0, high: float = 2.0)
 
 
 def prift_prob(tokens: TokenStats) -> Tensor:
-    """Prior-support guided fine-tuning by probability: c = q, which does not follow the training.
+    """Prior-support guided fine-tuning by probability: c = q, fixed during training.
 
     arXiv 2606.09396, as in its authors' code (`prift_prob_weights`).
     """
@@ -156,7 +156,7 @@ def prift_prob(tokens: TokenStats) -> Tensor:
 
 
 def prift_mass(tokens: TokenStats, threshold: float = 0.5) -> Tensor:
-    """Prior-support guided fine-tuning by mass: c = 1 where u ≥ τ, else 0, which does not follow the training.
+    """Prior-support guided fine-tuning by mass: c = 1 where u ≥ τ, else 0; fixed during training.
 
     u is the reference policy's probability of y_t and all tokens less likely than it, so 1 for the likeliest;
     τ is the threshold. arXiv 2606.09396, as in its authors' code (`prift_mass_weights`).
@@ -187,11 +187,11 @@ def deft(tokens: TokenStats) -> Tensor:
 
 
 def opd(tokens: TokenStats, clip: float = 5.0, p: str = "current") -> Tensor:
-    """Distillation of a teacher on the policy's own tokens: c = log q_T - log p within ±clip, negative above q_T.
+    """Distillation of a teacher on the policy's own tokens: c = log q_T - log p within ±clip, negative for p > q_T.
 
-    Over tokens drawn from p, -Σ c ∇log p has the mean ∇KL(p‖q_T), the reverse KL divergence. p is that of this step, or
-    with `scored` that of the policy before training: then c is a constant of the token, and nothing ends the push once
-    the policy has reached the teacher.
+    Over tokens drawn from p, -Σ c ∇log p has the mean ∇KL(p‖q_T), the reverse KL divergence. p is the policy's at
+    this step or, with `scored`, before training: then c is constant for each token, and nothing ends the push once the
+    policy has reached the teacher.
     """
     assert tokens.teacher_logprob_T is not None
     logprob_T = tokens.logprob_T if p == "current" else tokens.reference_logprob_T
@@ -221,10 +221,10 @@ LOSSES = tuple(_TABLE)
 
 
 def make_loss(name: str, **options: Any) -> Loss:
-    """A loss of the table; `options` are its function's, with the source's values as defaults.
+    """A loss of the table; `options` are its function's keyword arguments, by default the source's values.
 
     Raises:
-        InputError: the table has no loss of this name, or no longer.
+        InputError: there is no loss of this name, or it was renamed.
 
     >>> make_loss("trsft", alpha=0.2).coefficient(TokenStats(torch.tensor([0.1, 0.5]).log()))
     tensor([0.5000, 1.0000])
@@ -256,7 +256,7 @@ def _gamma(
 ) -> Tensor:
     """IDFT's γ = clamp(exp(-(log p + H)/β), 0.1, 2): large where a token is less likely than its distribution suggests.
 
-    γ is 1 for the first `hold` of the run, and moves to the formula's value during the next `ramp`.
+    γ is 1 for the share `hold` of the run, and moves to the formula's value over the next `ramp`.
     """
     assert tokens.entropy_T is not None
     exponent_T = -(tokens.logprob_T + tokens.entropy_T) / beta
