@@ -1,12 +1,12 @@
 r"""Acceptance of responses: finished, correct and, if the policy saw a guide, not giving it away.
 
 A guided response gives its guide away by mentioning it or by copying from it. A phrase counts as a mention when its
-words stand in the text as whole words, regardless of case, white space and emphasis:
+words occur in the text as whole words, regardless of case, white space and emphasis:
 
 | response                               | found                | rule                                          |
 |----------------------------------------|----------------------|-----------------------------------------------|
 | `As the **Provided\nSolution** shows`  | `provided solution`  | case, white space, emphasis, quotation marks  |
-| `unprovided solutions`                 |                      | parts of words are other words                |
+| `unprovided solutions`                 |                      | parts of words do not count                   |
 | `the provided solution set is empty`   |                      | a longer term of mathematics (`LONGER_TERMS`) |
 | `a solution is given by x = 2`         |                      | no default phrase is ordinary mathematics     |
 
@@ -65,7 +65,7 @@ _UNFINISHED = {"repetition": REPETITION, NO_RESPONSE: NO_RESPONSE}  # by finish 
 
 
 async def judge(response: Response, stage: Stage, problem: Problem, verify: Verify, settings: Rewrite) -> Verdict:
-    """Whether a response may be kept: it is finished, correct and, with a guide in view, a sound re-solving.
+    """Whether a response may be kept: it is finished, correct and without a fault (`find_fault`).
 
     An unfinished response is never verified.
     """
@@ -90,7 +90,7 @@ def is_finished(response: Response) -> bool:
 
 
 def find_fault(response: Response, stage: Stage, problem: Problem, settings: Rewrite) -> str | None:
-    """Why a response with the right answer is no sound solution, as a verdict's reason; or None."""
+    """Why a response with the right answer is not a sound solution, as a verdict's reason; or None."""
     thinking, answer = split_thinking(response.text)
     has_guide = stage != "self"
     if has_guide:
@@ -101,7 +101,7 @@ def find_fault(response: Response, stage: Stage, problem: Problem, settings: Rew
             return NO_DERIVATION
         if guided.require_derivation and announces_another(answer, problem.answer):
             return CONTRADICTION
-    # Thinking may try what is false; the answer may not.
+    # Thinking may contain false steps; the answer may not.
     is_checked = settings.check_steps == "all" or (settings.check_steps == "guided" and has_guide)
     if is_checked and false_equation(answer):
         return WRONG_STEP
@@ -135,8 +135,8 @@ def mentions_reference(text: str, phrases: Sequence[str] = REFERENCE_PHRASES) ->
 def copied_share(response: str, guide: str, ngram: int) -> float:
     """Share of the response's words that belong to a run of at least `ngram` words found in the guide, 0..1.
 
-    A response shorter than `ngram` words counts as copied only if it equals the guide. Takes time in proportion to the
-    length of both texts.
+    A response shorter than `ngram` words counts as copied only if it equals the guide. Takes time linear in the length
+    of both texts.
 
     >>> copied_share("So we add 2 and 3 to get 5.", "First, we add 2 and 3. That is 5.", ngram=4)
     0.5555555555555556

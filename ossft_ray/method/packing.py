@@ -39,7 +39,7 @@ def plan_micro_batches(lengths: Sequence[int], max_tokens: int, row_tokens: int,
 
     Args:
         lengths: tokens of each example of the batch; at least one.
-        max_tokens: the most that a forward pass holds, except that a single longer example is one by itself.
+        max_tokens: the most that a forward pass holds; a longer example is a pass by itself.
         row_tokens: the most that a packed row holds, because the cost of attention grows with a row's length.
         packing: whether examples share rows; otherwise each is a row.
     """

@@ -19,7 +19,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
 _BARE_BOX = re.compile(rf"({_BOX.pattern}\s*)[^\s{{$][^\s$]*")
 _CLOSING = re.compile(r"(.*####[ \t]*|.*\banswer is:?\s*)([^\s#].*)", re.IGNORECASE)
 _FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}|(\d+)\s*/\s*(\d+)")
-_SHORTEST_TEXT = 3  # letters of an answer in words that is hidden wherever it occurs
+_SHORTEST_TEXT = 3  # characters; shorter answers in words are hidden only where they are marked
 _NUMBER_LINE = re.compile(r"^(####[ \t]*)[^\sA-Za-z#][^A-Za-z\n]*$", re.MULTILINE)
 
 
@@ -37,7 +37,7 @@ def solve_prompt(
 ) -> list[Message]:
     """The plain prompt. The model is trained on it, whoever wrote the response, and evaluated with it.
 
-    With `conversation`, that of `Problem`, it is the whole conversation, with the question as the template has it.
+    With a problem's `conversation`, it is that conversation, its last user message replaced by the filled template.
     """
     return _messages(system, fill(template, question=question), conversation)
 
@@ -59,9 +59,9 @@ def guided_prompt(
 
 
 def complete_solution(solution: str, answer: str, prompts: Prompts) -> str:
-    r"""An expert's solution that ends with its answer in the box that the prompt asks for, as the policy's own do.
+    r"""End an expert's solution with its answer in the box that the prompt asks for, as the policy's own do.
 
-    Unchanged are a solution with a box, a problem without an answer, and prompts that ask for no box.
+    A solution stays as is if it has a box, the problem has no answer, or the prompts ask for no box.
 
     >>> complete_solution("48 + 24 = 72", "72", Prompts())
     '48 + 24 = 72\nThe answer is $\\boxed{72}$.'
@@ -75,8 +75,8 @@ def complete_solution(solution: str, answer: str, prompts: Prompts) -> str:
 def hide_answer(solution: str, answer: str, mask: str = "?") -> str:
     r"""Replace the answer with `mask` wherever it is marked as the answer, and wherever its value occurs.
 
-    A number is hidden however it is written (1,200, 1200.00 and, up to a hundred, in words), another answer where
-    it occurs as a whole. An answer of one or two letters, such as a choice's, is hidden only where it is marked.
+    A number is hidden however it is written (1,200, 1200.00 and, up to a hundred, in words), any other answer
+    where it occurs as a whole. An answer of one or two letters, such as a choice's, is hidden only where it is marked.
 
     >>> hide_answer("He sold 48+24 = <<48+24=72>>72 clips, seventy-two in all. #### 72", "72")
     'He sold 48+24 = <<48+24=?>>? clips, ? in all. #### ?'
@@ -102,7 +102,7 @@ def hide_answer(solution: str, answer: str, mask: str = "?") -> str:
 def mask_answer(solution: str, mask: str = "?") -> str:
     r"""Replace the answer of a solution with `mask` wherever it is marked as the answer.
 
-    Masked are the content of each `\boxed{...}` or `\fbox{...}` (nested braces allowed); the one expression after a box
+    This masks the content of each `\boxed{...}` or `\fbox{...}` (nested braces allowed); the one expression after a box
     without braces; a number after `####` (GSM8K); and in the closing lines, all that follows `####` or "the answer is".
     A `#### Step 1` further up is a heading. Unmarked statements of the result stay.
 
@@ -135,7 +135,7 @@ def _number_words() -> dict[int, str]:
         words |= {10 * tens + number: f"{name}[- ]{one}" for number, one in enumerate(ONES, start=1)}
         words[10 * tens] = rf"{name}(?![- ](?:{'|'.join(ONES)})\b)"
     words[100] = "(?:one|a) hundred(?! and)"
-    del words[1]  # "one" is mostly no number
+    del words[1]  # "one" is mostly not a number
     return words
 
 

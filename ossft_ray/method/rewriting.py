@@ -21,7 +21,7 @@ from ossft_ray.method.prompts import guided_prompt, solve_prompt
 Sample = Callable[[Stage, list[Message], int], Awaitable[Response]]
 """(stage, prompt, index within the stage) -> a response; raises PromptTooLong."""
 SpareCapacity = Callable[[], Awaitable[None]]
-"""Returns once the policy has so little to do that a sample which may not be needed costs next to nothing."""
+"""Returns once the policy is so idle that a sample that may not be needed costs next to nothing."""
 
 
 async def rewrite_problem(
@@ -41,7 +41,7 @@ async def rewrite_problem(
     are independent, it has the same distribution as a uniformly random correct one of all n (the paper's choice), so
     drawing may stop early. The result depends on the samples alone, not on the order in which they finish.
 
-    A prompt that does not fit the context skips its stage with one attempt of reason `prompt_too_long`. A problem
+    If a prompt does not fit the context, its stage yields one attempt of reason `prompt_too_long`. A problem
     without an answer falls back at once.
 
     Args:
@@ -96,7 +96,7 @@ class _Sampler:
         try:
             for wave in waves(num_samples, self.settings.exhaustive):
                 wave_tasks = [begin(index) for index in wave]
-                # Known attempts may be all that is needed, so nothing begins early until a new one is made.
+                # Known attempts may suffice, so nothing begins early until a new one is made.
                 is_known = all((stage, index) in self.known_attempts for index in wave)
                 is_free = stage != "external"  # another model's samples may have a price
                 if self.spare_capacity and early is None and not is_known and is_free:

@@ -31,7 +31,7 @@ def split_thinking(text: str) -> tuple[str, str]:
 
 
 def is_unclosed(text: str, opened_by_prompt: bool = False) -> bool:
-    """Whether a response ends inside a thinking block that it, or the chat template at the prompt's end, has opened.
+    """Whether a response ends inside a thinking block that it or the end of the prompt opened.
 
     >>> is_unclosed("Add 2. Or no", opened_by_prompt=True)
     True
