@@ -11,7 +11,7 @@ r"""The arithmetic steps of a solution: its explicit equations between numbers, 
 | `72 hours = 3 days`, `x + 3 = 8`          |                      | not read: no computation with numbers alone       |
 | `2 hours + 30 minutes = 150 minutes`      |                      | not read: it may convert between units            |
 
-What cannot be read is no fault. The time is linear in the length of any text.
+What cannot be read is not a fault. The time is linear in the length of any text.
 """
 
 import operator
@@ -36,7 +36,7 @@ _NOTE = re.compile(r"<<([^<>\n]*)>>")
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
-        # Runs come first, because the other patterns may take the square of a run's length.
+        # Runs come first, because the other patterns may take time quadratic in a run's length.
         (r"[^\S\n]+", " "),
         (r" ?\n[ \n]*", "\n"),
         (r"[*_]{4,}", " "),
@@ -51,8 +51,8 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\([$%])", r"\1"),
         (r"\\[()\[\]]|\$\$|&|[*_](?=[*_]*(?:[$\s]|\Z))(?<=[\w.)%*_][*_])", " "),  # math delimiters, closing emphasis
         (r"(?:(?<=\s)|\A)\*\*(?=[\w$(])", " "),  # opening emphasis
-        (r"\n\s*(?==(?!=))", " "),  # an equation that goes on in the next line
-        (r"(?:\A|(?<=\n))[ \t]*(?:[-*•+]|\d{1,2}[.)])[ \t]+", ""),  # the mark of a list's item
+        (r"\n\s*(?==(?!=))", " "),  # an equation that continues on the next line
+        (r"(?:\A|(?<=\n))[ \t]*(?:[-*•+]|\d{1,2}[.)])[ \t]+", ""),  # a list item's mark
         (r"\(\s*[A-Za-z][A-Za-z' ,]*\)", " "),  # a remark
         (r"\s[-–—]+\s+(?=[A-Za-z])", " ; "),  # a dash between words
         (r"[–—]", "-"),
@@ -158,7 +158,7 @@ class _Side:
     first: Fraction  # its first number
     computes: bool
     divides: bool
-    decimals: int  # of its number, or the most of its numbers
+    decimals: int  # the most of any of its numbers
     units: frozenset[str]
     text: str
     num_tokens: int
@@ -174,7 +174,7 @@ class _Pair:
 
 
 class _UnreadableError(Exception):
-    """A side that is no expression of numbers."""
+    """A side is not an expression of numbers."""
 
 
 def equations(text: str) -> Iterator[Equation]:
@@ -199,10 +199,10 @@ def false_equation(text: str) -> str | None:
 def is_derived(text: str, answer: str, question: str = "", guide: str = "") -> bool:
     """Whether the answer follows from something in `text`.
 
-    It does if an equation gives it whose numbers are known: from the question, from what stands before, or as small
-    or common numbers. A number that the guide computes is known only once the text computes it. A text without
-    equations needs the numbers from which the guide computes the answer, or any two other numbers if the guide does not
-    compute it. An answer that is not one number always counts as derived.
+    It does if an equation of known numbers gives it: numbers from the question or the text before, or small or common
+    ones. A number that the guide computes is known only once the text computes it. A text without equations needs the
+    numbers from which the guide computes the answer, or any two other numbers if the guide does not compute it. An
+    answer that is not one number always counts as derived.
 
     >>> is_derived("12 + 4 = 16", "16", "3 cats, 2 birds")
     False
@@ -222,7 +222,7 @@ def is_derived(text: str, answer: str, question: str = "", guide: str = "") -> b
         if known is not None:
             known |= set(pair.before) - of_guide
             if not _operands(pair) <= known:
-                continue  # its numbers come from nowhere, as from the guide
+                continue  # some of its numbers have no source but perhaps the guide
             known |= _with_shares(values.union(*(numbers(side.text) for side in sides)))
         if any(_rounds_to(each, value) for each in values) and any(_states(side, pair, value) for side in sides):
             return True
@@ -236,13 +236,13 @@ def is_derived(text: str, answer: str, question: str = "", guide: str = "") -> b
 
 
 def _states(side: _Side, pair: _Pair, value: Fraction) -> bool:
-    """Whether a side that gives the value is a result: it computes, or stands right of the equals sign."""
+    """Whether a side states the value as a result: it computes, or stands right of the equals sign."""
     is_result = side is pair.right or side.computes
     return is_result and any(_rounds_to(abs(each), value) for each in side.values)
 
 
 def _with_shares(values: set[Fraction]) -> set[Fraction]:
-    """Numbers, and what they are as percents: of 20 also 0.2, 0.8, 1.2, 80 and 120."""
+    """Numbers, and their values as percents: for 20, also 0.2, 0.8, 1.2, 80 and 120."""
     shares = {share / 100 for share in values if share <= 100}
     wholes = {100 - share for share in values} | {100 + share for share in values}
     return values | shares | {1 - share for share in shares} | {1 + share for share in shares} | wholes
@@ -333,7 +333,7 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _is_variable(word: str, text: str, start: int) -> bool:
-    """Whether a word is a variable, and no unit: one letter, or letters directly after a number, as in 2ab."""
+    """Whether a word is a variable, not a unit: one letter, or letters directly after a number, as in 2ab."""
     if len(word) == 1:
         return not _ARTICLE.match(text, start)  # $5 a day
     is_attached = start > 0 and (text[start - 1].isdigit() or text[start - 1] == ")")
@@ -515,7 +515,7 @@ class _Reader:
         return self.with_unit((whole, whole))
 
     def with_unit(self, value: tuple[Fraction, Fraction]) -> tuple[Fraction, Fraction]:
-        """The value with a percent sign applied, after the words of its unit."""
+        """Apply a percent sign to the value, and read the words of its unit."""
         token = self.peek()
         if token is not None and token.kind == "percent":
             self.place += 1
@@ -555,7 +555,7 @@ def _bounded(value: Fraction) -> Fraction:
 
 
 def _compare(left: _Side, right: _Side) -> bool | None:
-    """Whether two sides are equal as far as they are written; None if they may differ by a conversion of units."""
+    """Whether two sides are equal to the precision written; None if they may differ by a conversion of units."""
     if any(_agree(a, b, left, right) for a in set(left.values) for b in set(right.values)):
         return True
     if right.computes and any(abs(right.first - a) <= abs(a) / 1000 for a in left.values):
