@@ -6,7 +6,7 @@ A grader is a function
 
 whose `settings` are the keys of `[verify.KIND]`. It may hang, crash or fill the memory, since the pool ends it. It must
 not raise, whatever a model wrote. A module may also have `check_answer(answer, *, question="", **settings)`, which says
-whether a gold answer can be compared with. Without it, a gold answer passes if its own text in a box is correct.
+whether a gold answer is usable. Without it, a gold answer passes if its own text in a box is correct.
 
 Another package adds a kind with an entry point of the group `ossft_ray.verifiers` that names such a function or module:
 
@@ -47,7 +47,7 @@ def check_kind(kind: str, task: str = "") -> str:
     """Return the name of a kind that exists.
 
     Raises:
-        InputError: there is no such kind; names the nearest one, and the `task` if it is the file that says so.
+        InputError: there is no such kind; the message names the nearest one, and the `task` if the name comes from it.
     """
     if kind not in kinds():
         near = difflib.get_close_matches(kind, kinds(), n=1)

@@ -1,9 +1,9 @@
-r"""Multiple choice: the chosen options are compared by their letters or by a text, which is read from the question.
+r"""Multiple choice: options are compared by their letters, or by their texts as the question gives them.
 
 The gold answer is a letter (`B`, `(B)`, `\text{(B)}`), several letters (`A, C`, `AC`), or the text of an option. A
-response may state either too: `B`, `(B) seven`, `\textbf{(B)}\ 7`, `seven`, `AC`, `A and C`. Several letters have no
-order, and all of them must be chosen. A text counts only if the question's options are found and exactly one of them
-is that text. Options and answers may be Chinese: `A．六`, `故选：B`.
+response may state any of these: `B`, `(B) seven`, `\textbf{(B)}\ 7`, `seven`, `AC`, `A and C`. The order of several
+letters does not matter, and all must be chosen. A text counts only if the question's options are found and exactly one
+of them is that text. Options and answers may be Chinese: `A．六`, `故选：B`.
 """
 
 import re
@@ -14,7 +14,7 @@ from ossft_ray.verification.kinds.text import MAX_CHARACTERS, normalise_text
 from ossft_ray.verification.normalisation import plain_characters
 
 _FONT = r"\\(?:text(?:bf|rm|it)?|mathrm|mathbf|rm|bf)\s*"
-# The letter, and all before its text: "(B) ", "B. ", "B) ", "**B:** ", "\\textbf{(B)}\\ ".
+# The letter, and everything before its text: "(B) ", "B. ", "B) ", "**B:** ", "\\textbf{(B)}\\ ".
 _MARK = (
     rf"(?:{_FONT}\{{?\s*)?\*{{0,2}}\(?\s*([A-Za-z])\s*"
     r"(?:\)|[.:](?!\w)|\*{2}(?=\s))\*{0,2}\s*\}?\*{0,2}"
@@ -75,8 +75,9 @@ def compare_choices(answer: str, stated: str, question: str) -> bool | None:
     r"""Whether two answers name the same options; None unless the question has options and the answers name some.
 
     For the other kinds: `AC` is `C, A` if the question asks which of A to D are right, and otherwise a product. A gold
-    answer that is the letter of an option (`C`) is compared with the option that the other names: `\textbf{(C)}\ 6` or
-    its text. An answer that gives a letter and a text (`C. x = 42`) is the letter C without any options.
+    answer that is the letter of an option (`C`) is compared with the option that the other answer names:
+    `\textbf{(C)}\ 6` or its text. An answer that gives a letter and a text (`C. x = 42`) is the letter C even without
+    options.
     """
     options = read_options(question) if question else {}
     if not options:
@@ -113,7 +114,7 @@ def read_options(question: str) -> dict[str, str]:
 
 
 def choose(text: str, options: dict[str, str]) -> frozenset[str] | None:
-    """Return the letters of the options that a text names by their letters, or by being the text of one alone."""
+    """Return the letters of the options that a text names, by letter or by the text of exactly one."""
     if len(text) > MAX_CHARACTERS:
         return None
     text = _unwrapped(text)
@@ -141,7 +142,7 @@ def choose(text: str, options: dict[str, str]) -> frozenset[str] | None:
 
 
 def _letters(text: str, options: dict[str, str]) -> frozenset[str] | None:
-    """The letters of an answer that is nothing but capital letters, each once; with options, the letters of these."""
+    """The letters of an answer that consists of capital letters, each once and, if there are options, one of theirs."""
     if not _LETTERS.fullmatch(text.strip(" .,;")):
         return None
     letters = re.findall(r"[A-Z]", text)
@@ -173,7 +174,7 @@ def _in_order(marks: list[re.Match[str]]) -> list[re.Match[str]]:
 def _stated_choice(response: str, options: dict[str, str]) -> str | None:
     """The stated answer, else an option that is called correct, else a last line that consists of a letter.
 
-    A box that holds something else than a choice gives way to what is announced after it.
+    A box that holds something other than a choice gives way to what is announced after it.
     """
     text = plain_characters(conclusion(response))
     stated = stated_answer(response)

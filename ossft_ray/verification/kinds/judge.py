@@ -1,8 +1,8 @@
 """Open answers, which the policy's own engine compares with the gold answer.
 
-The engine can answer with one of two words only, and reads question, gold answer and response between markers that none
-of them can contain: a marker holds a digest of all three. What a response says about its own grade is thus text to be
-graded, and cannot end the part that holds it. Whether a model is misled by such text all the same depends on the model;
+The engine can answer only with one of two words. It reads question, gold answer and response between markers that none
+of them can contain: a marker holds a digest of all three. So what a response says about its own grade is text to be
+graded, and cannot end the part that holds it. Such text may still mislead a model;
 `ossft verify FILE --kind judge --label-column NAME` measures how often it agrees with labels.
 
 A worker process of the pool has no engine, so `grade` gives no verdict. Whoever has an engine calls `judge`.
@@ -51,7 +51,7 @@ def judge_prompt(question: str, answer: str, response: str) -> list[Message]:
 
 
 def read_verdict(text: str) -> Verdict:
-    """The verdict that an engine's text is; anything but one of the two words is none.
+    """The verdict in an engine's text; anything but one of the two words is `unjudged`.
 
     >>> read_verdict("correct, I think").reason
     'unjudged'
@@ -66,12 +66,12 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
 
 
 def check_answer(answer: str, *, question: str = "") -> Verdict:
-    """A gold answer can be compared with if it is not empty."""
+    """Check that a gold answer is not empty."""
     return Verdict(True, CORRECT, answer) if answer.strip() else Verdict(False, NO_GOLD)
 
 
 def _verdict_without_judge(answer: str, response: str) -> Verdict | None:
-    """The verdict where there is nothing to compare; None if the judge is to be asked."""
+    """The verdict where there is nothing to compare; None if the judge must be asked."""
     if not answer.strip():
         return Verdict(False, NO_GOLD)
     return None if conclusion(response).strip() else Verdict(False, NO_ANSWER)

@@ -1,11 +1,11 @@
 r"""Mathematical answers, compared by Math-Verify without its timeouts, and only if the response states an answer.
 
-Math-Verify's `parse` takes any number of a text if it finds nothing better, so "I see 5 apples and give up" would pass
+Math-Verify's `parse` takes any number in a text if it finds nothing better, so "I see 5 apples and give up" would pass
 for 5. Here the response must state its answer (`answers.py`), and that answer is read as a whole.
 
 Answers too large to be evaluated or compared are recognised by their form (`mathematics/complexity.py`). An answer may
-still be hard, and nothing here limits time or memory, because Math-Verify's own timeouts use SIGALRM and work in a main
-thread only. So grade the text of a model through `VerifierPool`.
+still be hard, and nothing here limits time or memory, because Math-Verify's own timeouts use SIGALRM and work only in a
+main thread. So grade the text of a model through `VerifierPool`.
 """
 
 import logging
@@ -50,7 +50,7 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
     Both are brought into one form (`normalisation.py`) and compared as statements (`mathematics/statements.py`), whose
     values Math-Verify compares. If the question has options and the gold answer is their letters, letters are
     compared. A gold answer that cannot be parsed, or is too complex, is compared as text, ignoring case. No text makes
-    this raise, except MemoryError under a memory limit.
+    this raise anything but MemoryError under a memory limit.
     """
     answer = gold_answer(answer)
     if not answer:
@@ -83,7 +83,7 @@ def grade(answer: str, response: str, *, question: str = "") -> Verdict:
 
 
 def check_answer(answer: str, *, question: str = "") -> Verdict:
-    """Check that a gold answer can be compared with: it is mathematics that equals itself, words, or both."""
+    """Check that a gold answer is usable: it is mathematics that equals itself, words, or both."""
     answer = gold_answer(answer)
     if not answer:
         return Verdict(False, NO_GOLD)
@@ -117,7 +117,7 @@ def _normalised_gold(answer: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _is_readable(answer: str) -> bool:
-    """Whether a gold answer can be read, once for all the responses to a problem."""
+    """Whether a gold answer can be read; cached for all the responses to a problem."""
     return check_answer(answer).reason in (CORRECT, WRONG)
 
 

@@ -3,8 +3,8 @@ r"""Numbers, compared within a tolerance and with units converted by pint.
 Integers, decimals, fractions, mixed numbers and powers of ten are read, plain or in LaTeX: `1,234.5`, `1 234.5`,
 `1.234,5`, `-2\frac{1}{2}`, `4.5 \times 10^{33}`, `4.5e33`, `\$18`, `1.5 million`, `50\%`, `9.8\,\mathrm{m/s^2}`. The
 words around a number are compared as in `quantities.py`: units convert, words that only one answer has are ignored
-unless they change the number (`5 pairs`), and different words are different answers. A percentage is the hundredth of
-its number; if the gold answer is one, the number alone is right too.
+unless they change the number (`5 pairs`), and different words are different answers. A percentage is a hundredth of
+its number; if the gold answer is one, the bare number is right too.
 """
 
 import re
@@ -33,7 +33,7 @@ _NAME = re.compile(r"^\s*(?:[A-Za-z](?:_\w+)?\s*)?(?:=|\\(?:approx|simeq|sim)(?!
 _OUTER_PARENTHESES = re.compile(r"\([^()]*\)")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d+)(?![\d.,])")
 _DOTS = re.compile(r"(?<=\d)(?:\.{2,}|\s*\\ldots)\Z")
-_SPELLED = re.compile(r"[A-Za-z]{3,}\b|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # but `2x` and `2\pi` are no numbers
+_SPELLED = re.compile(r"[A-Za-z]{3,}\b|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # but not `2x` or `2\pi`
 _REWRITES = [
     (re.compile(pattern), text)
     for pattern, text in (
@@ -125,7 +125,7 @@ def _is_word(word: str, is_apart: bool) -> bool:
 
 
 def _is_known(wording: Wording) -> bool:
-    """Whether the words after a number are a unit, a percent sign, a scale, or nothing after a counter."""
+    """Whether the words after a number are a unit, a percent sign, a scale, or only a counter."""
     return (
         not wording.after or wording.is_percent or wording.scale != 1 or quantities.unit_of(wording.after) is not None
     )

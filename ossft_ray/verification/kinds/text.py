@@ -2,7 +2,7 @@
 
 A gold answer is a text, or a JSON list of texts of which any one is correct. As in the evaluations of SQuAD and
 TriviaQA, case, punctuation, a leading article, white space and Unicode's compatibility forms (NFKC) are ignored.
-Unlike there, characters that tell numbers and names apart are kept: 3.5 is not 35, -5 is not 5, and C# is not C.
+Unlike them, this kind keeps characters that tell numbers or names apart: 3.5 is not 35, -5 is not 5, and C# is not C.
 """
 
 import json
@@ -48,7 +48,7 @@ def grade(
 
 
 def check_answer(answer: str, *, question: str = "", **settings: bool) -> Verdict:
-    """Check that a gold answer holds any text after normalisation."""
+    """Check that a gold answer still has text after normalisation."""
     answer = gold_answer(answer)
     if len(answer) > MAX_CHARACTERS:
         return Verdict(False, TOO_COMPLEX, answer)
