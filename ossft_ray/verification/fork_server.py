@@ -42,7 +42,7 @@ class ForkedProcess:
     def exit_code(self, seconds: float) -> int | None:
         """Wait for the exit code, or minus the signal that ended the process.
 
-        None if the fork server does not report it within so many seconds, or has died.
+        None if the fork server has died or does not report it within `seconds`.
         """
         with contextlib.suppress(EOFError, OSError):
             if self.report.poll(seconds):
@@ -128,7 +128,7 @@ def main(control: int, preload: str) -> None:
 
 
 class _Forker:
-    """The loop of the fork server: a single thread that forks workers and waits for their ends."""
+    """The loop of the fork server: a single thread that forks workers and reports how they end."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -160,7 +160,7 @@ class _Forker:
         with connection:
             try:
                 pid = os.fork()
-            except OSError:  # too many processes, which the parent learns from the end of this pipe
+            except OSError:  # too many processes; the parent notices that this pipe ends
                 report.close()
                 return
             if pid == 0:

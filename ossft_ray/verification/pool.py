@@ -1,7 +1,7 @@
 """A pool of verifiers: threads that each feed one worker process.
 
-A worker process (`worker.py`) has limits on processor time and memory, and this pool kills one that sleeps. The order
-of gradings, and which are repeated so that no verdict depends on the load of the machine, is decided in `schedule.py`.
+A worker process (`worker.py`) has limits on processor time and memory, and this pool kills one that sleeps. The
+schedule (`schedule.py`) orders gradings, and repeats some so that no verdict depends on the load of the machine.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from ossft_ray.verification.kinds import check_kind
 from ossft_ray.verification.schedule import Job, Schedule
 from ossft_ray.verification.worker import Task, Worker
 
-_PATIENCE_FACTOR = 5  # a worker sleeps if it uses no processor for this many time limits
+_PATIENCE_FACTOR = 5  # a worker is asleep if it uses no processor time for this many time limits
 _START_SECONDS = 300.0  # for a worker to start on a busy machine
 _NUM_STARTS = 8  # of one worker, with pauses of 0.1 s to 13 s between them
 _READ_AHEAD = 32  # items per worker
@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 class VerifierPool(contextlib.AbstractContextManager["VerifierPool"]):
     """Worker processes that grade responses. Use it as a context manager, or call `close`.
 
-    Any threads and event loops may share a pool. Every call returns a verdict, also if the grading process exceeded a
+    Threads and event loops may share a pool. Every call returns a verdict, even if the grading process exceeded a
     limit (reasons `timeout`, `memory`) or died (`crashed`). The first call starts the workers.
 
     Args:
@@ -70,7 +70,7 @@ class VerifierPool(contextlib.AbstractContextManager["VerifierPool"]):
         return await asyncio.wrap_future(self._submit(Task(answer, response, question, kind)))
 
     def warm_up(self) -> None:
-        """Start the fork server and a worker now, because the first verdict would wait seconds for them."""
+        """Start the fork server and a worker now, so that the first verdict need not wait seconds for them."""
         self._submit(Task("1", None))
 
     def map(self, tasks: Iterable[tuple[str, str] | Task]) -> Iterator[Verdict]:
@@ -187,7 +187,7 @@ class VerifierPool(contextlib.AbstractContextManager["VerifierPool"]):
         raise JobError(f"verification workers died {_NUM_STARTS} times while they started: out of memory or processes?")
 
     def _assign(self, job: Job, worker: Worker, seconds: float) -> None:
-        """Let the worker work for a job; it is killed if it sleeps for so many seconds."""
+        """Assign the worker to a job; it is killed if it sleeps for `seconds`."""
         with self._changed:
             self._workers[threading.get_ident()] = job.worker = worker
             worker.watch(time.monotonic(), seconds)

@@ -6,8 +6,8 @@ caches and cores make a busy machine slower. A response whose worker died is gra
 memory limit does not depend on other gradings, so `memory` is final.
 
 A retry that must run alone waits until the running gradings end, and new ones wait until it ends. The next retry starts
-only after the others ran for at least as long as they were held up. Even many responses that time out therefore slow
-the others at most by half.
+only after the others ran for at least as long as they were held up. So even many timeouts at most halve the speed of
+the others.
 """
 
 import collections

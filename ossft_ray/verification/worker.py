@@ -1,6 +1,6 @@
 """A worker process that grades responses, and its counterpart in the parent process.
 
-The worker sets two limits for each grading. RLIMIT_AS limits its memory. A timer kills it wherever it is, also in C
+The worker sets two limits for each grading. RLIMIT_AS limits its memory. A timer kills it wherever it is, even in C
 code or after its parent has died. It counts processor time, so a verdict does not depend on the load of the machine.
 
 A fork server (`fork_server.py`) forks the workers after it has loaded the grader. Each worker has its own pipe to its
@@ -35,7 +35,7 @@ Settings = Mapping[str, Mapping[str, Any]]  # the keyword arguments of each kind
 
 
 class Task(NamedTuple):
-    """A response to grade, or with None as the response, a gold answer to check."""
+    """A response to grade or, with None as the response, a gold answer to check."""
 
     answer: str
     response: str | None
@@ -97,7 +97,7 @@ class Worker:
     def kill_if_asleep(self, now: float) -> None:
         """Kill the process if a check is due and it has used almost no processor time since the last check.
 
-        On a busy machine a verdict may take any time, but its process makes progress. A sleeping process makes none.
+        On a busy machine a verdict may take long, but its process makes progress. A sleeping process makes none.
         """
         if now < self._check_at or self._is_killed:
             return
