@@ -24,7 +24,7 @@ _PUNCTUATION = {
     ord("〔"): "(",
     ord("〕"): ")",
 }
-_RANGE = re.compile(r"(?<=\d)\s*[–—〜～]\s*(?=\d)")  # 5–7 is no difference
+_RANGE = re.compile(r"(?<=\d)\s*[–—〜～]\s*(?=\d)")  # 5–7 is not a difference
 _FULL_WIDTH_STOP = re.compile(r"(?<=\d)．(?=\d)")
 
 _SYMBOLS = {

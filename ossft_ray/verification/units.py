@@ -1,7 +1,7 @@
-"""Units and currencies of the words after a value, and their conversion by pint.
+"""Units and currencies in the words after a value, and their conversion by pint.
 
 A unit is a tuple of words in order, such as `("km", "/", "h")` or `("square", "meters")`. Currencies are units too, so
-that 50 cents are half a dollar and no euro is a dollar.
+that 50 cents are half a dollar and a euro is not a dollar.
 """
 
 import re
@@ -98,7 +98,7 @@ _NO_UNITS = {
     "turns",
     "quarter",
     "quarters",
-}  # of pint
+}  # pint takes them for units
 _NAME = re.compile(r"[^\W\d]+")
 
 # The symbols that are units right after a number, without a space: 5cm, but not 5ab.
@@ -133,7 +133,7 @@ def leading_unit(words: Words) -> tuple[Any, Words]:
 
 
 def factor(source: Any, target: Any) -> Fraction | None:
-    """How many of the unit `target` one of `source` is; None if they measure different things, or are temperatures."""
+    """How many of the unit `target` make one of `source`; None if they measure different things or temperatures."""
     if source == target:
         return Fraction(1)
     if any("degree_" in str(unit) for unit in (source, target)):  # their scales start at different points
@@ -141,18 +141,18 @@ def factor(source: Any, target: Any) -> Fraction | None:
     try:
         with localcontext(_CONTEXT):
             one, other = (_registry().Quantity(Decimal(1), unit).to_base_units() for unit in (source, target))
-            # Angles and bits have no dimension, but units of their own.
+            # Angles and bits are dimensionless, but their base units differ.
             if one.units != other.units:
                 return None
             quotient = Fraction(Decimal(one.magnitude)) / Fraction(Decimal(other.magnitude))
     except (pint.PintError, ArithmeticError, TypeError, ValueError):
         return None
-    # Pint's decimals are rounded: a third of something is given back as a third.
+    # Pint's decimals are rounded; this turns 0.333... back into a third.
     return quotient.limit_denominator(10**15) if quotient >= 1 else 1 / (1 / quotient).limit_denominator(10**15)
 
 
 def temperature(value: Decimal, source: Any, target: Any) -> Decimal | None:
-    """A temperature on another scale; None unless one of the units is such a scale and both are temperatures."""
+    """A temperature on another scale; None unless both units are temperatures and one is in degrees."""
     if source is None or target is None or not any("degree_" in str(unit) for unit in (source, target)):
         return None
     try:
@@ -182,7 +182,7 @@ def _parse(words: Words) -> Any:
 
 
 def _expression(words: Words) -> str | None:
-    """A unit in pint's notation: `square meters` is meters**2, `miles per hour` is miles/hour; None if it is none."""
+    """A unit in pint's notation: `square meters` is meters**2, `miles per hour` is miles/hour; None for other words."""
     if not words or words[0] in _NO_UNITS:
         return None
     parts: list[str] = []

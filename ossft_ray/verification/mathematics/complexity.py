@@ -23,7 +23,7 @@ from sympy.matrices import MatrixBase
 
 MAX_CHARACTERS = 1500
 MAX_NESTING = 16
-MAX_REPEATED = 6  # opening brackets, signs, `!` or primes in a row: each may double the time of the parser
+MAX_REPEATED = 6  # opening brackets, signs, `!` or primes in a row: each may double the parser's time
 MAX_NUMBER_CHARACTERS = 400
 MAX_EXPONENT_CHARACTERS = 3  # of 1E100
 MAX_ITEMS = 200

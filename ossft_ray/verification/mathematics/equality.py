@@ -19,7 +19,7 @@ from sympy.core.relational import Relational
 # Exact numbers are compared to fifty digits, and numbers with a decimal point to four: 0.333333 is a third.
 _PRECISION_DIGITS = 60
 _EXACT_TOLERANCE = sympy.Rational(1, 10**50)
-_LARGE = 10**20  # numbers of which fifty digits are more than the integer part
+_LARGE = 10**20  # below it, fifty digits are more than the integer part
 _DECIMAL_TOLERANCE = sympy.Rational(1, 10**4)
 
 
@@ -59,7 +59,7 @@ def _same_number(one: Any, other: Any) -> bool:
 
 
 def product(expression: Any, factor: Any) -> Any:
-    """An expression, or the right side of `x = ...`, times another; None if it is no formula."""
+    """An expression, or the right side of `x = ...`, times another; None if it is not a formula."""
     if isinstance(expression, sympy.Eq) and isinstance(expression.lhs, sympy.Symbol):
         expression = expression.rhs
     return expression * factor if isinstance(expression, sympy.Expr) else None

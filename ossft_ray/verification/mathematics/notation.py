@@ -1,7 +1,7 @@
 r"""Rewriting of common notation that Math-Verify misreads or does not know, on an answer normalised by `latex_of`.
 
 Mixed numbers and powers of ten as in plain text, repeating decimals, combinations and permutations, angles in degrees
-within trigonometric functions, plain names (`pi`, `sqrt(2)`), intervals of the other school (`]0, 1[`).
+within trigonometric functions, plain names (`pi`, `sqrt(2)`), intervals with reversed brackets (`]0, 1[`).
 """
 
 import math

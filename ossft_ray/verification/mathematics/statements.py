@@ -18,7 +18,7 @@ from ossft_ray.verification.mathematics.equality import as_set, equal, product
 from ossft_ray.verification.mathematics.notation import rewrite
 from ossft_ray.verification.quantities import Wording
 
-Read = Callable[[str], list[Any]]  # of a value in LaTeX: its expressions, empty if it does not parse
+Read = Callable[[str], list[Any]]  # a value in LaTeX -> its expressions, empty if it does not parse
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _JOINED_TEXT = re.compile(r"\\text\s*\{([^{}]*?)[,;\s]*\b(and|or)\b\s*([^{}]*)\}")
@@ -27,11 +27,11 @@ _LETTER_IN_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
 _ASIDE = re.compile(r"(?<=[\d}])\s+(\([A-Za-z][A-Za-z\s'-]{2,}\))\Z")
 _UNIT_LETTER = re.compile(r"(?<=[\d})])(\s?[mgsh]|\s[LNJWVAK])(?:\s*\^\s*\{?([23])\}?)?\Z")
 _PRIMES = re.compile(r"(?<=\d)\s*('{1,2}|\")\Z")  # 5' and 5" are feet and inches
-_NUMBERS_IN_A_ROW = re.compile(r"-?\d+(?:\s+-?\d+)+")  # a sequence, no product
+_NUMBERS_IN_A_ROW = re.compile(r"-?\d+(?:\s+-?\d+)+")  # a sequence, not a product
 _LETTERS_IN_A_ROW = re.compile(r"[A-Za-z](?:\s*[,;]\s*[A-Za-z])+")
 _UNIT_FRACTION = re.compile(r"(-?\d[\d.,{}]*)\s+((?:k?m|mi|ft|cm|g|kg|km)\s*/\s*(?:s|h|hr|min)(?:\^\{?2\}?)?)")
-_DASHED = re.compile(r"\d+(?:-\d+){2,}")  # a date or a code, and no difference
-_LABEL = re.compile(r"[A-Z]\s*\d+")  # A1 is no product
+_DASHED = re.compile(r"\d+(?:-\d+){2,}")  # a date or a code, not a difference
+_LABEL = re.compile(r"[A-Z]\s*\d+")  # A1 is not a product
 _MODULUS = re.compile(
     r"\s*\(?\s*\\?(?:pmod|bmod|mod|text\s*\{\s*\(?\s*mod\s*\}?)\s*\{?\s*(\d+|[a-z])\s*\}?\s*\)?\s*\}?\Z"
 )
@@ -75,7 +75,7 @@ _UNDEFINED = {"dne", "does not exist", "doesn't exist", "undefined"}
 
 @dataclass(frozen=True)
 class Marks:
-    """What an answer says besides its value, each None where it is silent."""
+    """What an answer says besides its value; a field is None if it says nothing of the kind."""
 
     modulus: str | None = None
     base: str | None = None
@@ -127,12 +127,12 @@ def agree(gold: str, answer: str, read: Read) -> bool | None:
         return gold.replace(" ", "") == answer.replace(" ", "")
     names = _NAME_OF_POINTS.findall(gold), _NAME_OF_POINTS.findall(answer)
     if all(names) and names[0] != names[1] and sorted(names[0]) != sorted(names[1]):
-        return False  # and a triangle or an order of people for a product
+        return False  # Math-Verify takes a triangle or an order of people for a product
     return _compare_parts(gold, answer, read)
 
 
 def is_readable(gold: str, read: Read) -> bool:
-    """Whether a normalised gold answer can be compared with: its words alone, its whole, or each of its members."""
+    """Whether a normalised gold answer can be read: as words alone, as a whole, or member by member."""
     gold = _prepare(gold)
     if _words_alone(gold) is not None:
         return True
@@ -460,7 +460,7 @@ def _equal_parts(gold: Part, part: Part, read: Read) -> bool | None:
         return True
     factor = quantities.conversion(gold.wording, part.wording)
     if factor is None or (gold.wording.is_letter and not part.wording.after):
-        return False  # 5m may be a product, of which 5 is not all
+        return False  # 5m may be a product, and 5 only a part of it
     one, other = gold.wording, part.wording
     factor *= other.scale / one.scale * (-1 if one.is_negative != other.is_negative else 1)
     if one.is_percent == other.is_percent:
@@ -484,7 +484,7 @@ def _equal_percent(gold: str, answer: str, gold_is_percent: bool, read: Read, fa
 
 
 def _exact(latex: str, expressions: list[Any]) -> list[Any]:
-    """The expressions of a value, exactly if it is a decimal, whose last digits a conversion would blur."""
+    """The expressions of a value; a decimal becomes exact, because a conversion would blur its last digits."""
     found = _DECIMAL.fullmatch(latex)
     return [sympy.Rational(found[1].replace(",", ""))] if found else expressions
 
