@@ -43,10 +43,10 @@ _REASON = re.compile(
     r"|thus|hence)"
     r"|\s(?:because|since|which|whereas|given that|as expected|as required|as shown|as needed|as above))\b.*"
     r"|\s+\(\s*(?:since|because|as|i\.e|which|where)\b.*"
-    r"|\s+and\s[^,;]{0,80}\b(?:is|are|was|were|do|does)(?:\s+not|n't)\b.*",  # what is not so is no second answer
+    r"|\s+and\s[^,;]{0,80}\b(?:is|are|was|were|do|does)(?:\s+not|n't)\b.*",  # what is denied is not a second answer
     re.DOTALL | re.IGNORECASE,
 )
-# After a formula, what does not belong to the answer; "$5$ million" and "$5$ times n" do.
+# What may follow a formula that is the whole answer; in "$5$ million" and "$5$ times n" it is not.
 _ENDS_FORMULA = re.compile(r"[\s*_\"']*(?:[.!?;:](?=\s|\*|\Z)|\n|\Z)|" + _REASON.pattern, re.DOTALL | re.IGNORECASE)
 _MINUS_BEFORE_BOX = re.compile(r"(?:[=$]\s*-\s*|\A-)\\(?:boxed|fbox|framebox)\s*\{?\Z")
 _UNIT_AFTER_BOX = re.compile(
@@ -92,7 +92,7 @@ def final_answer(text: str) -> str | None:
 
 
 def gold_answer(text: str) -> str:
-    r"""Return the answer that a gold text marks, so that it may be a whole solution; else the text itself.
+    r"""Return the answer marked in a gold text, which may be a whole solution; else the text itself.
 
     >>> gold_answer("48 + 24 = 72\n#### 72"), gold_answer(r"$\boxed{5}$"), gold_answer("5")
     ('72', '5', '5')

@@ -3,7 +3,7 @@ r"""The words around a value: units, currencies, scales such as "million", signs
 Nothing around a value is thrown away before answers are compared. `split` separates an answer in LaTeX into the words
 before a value, the value, and the words after it; a `Wording` is what these words say. Two wordings agree if they are
 the same, or convert (`5 km` and `5000 m`), or if one of them says nothing more than the value. Words that change a
-value (`5 squared`, `less than 5`, `5 and 6`) never agree with their absence.
+value (`5 squared`, `less than 5`, `5 and 6`) must be in both.
 """
 
 import re
@@ -17,7 +17,7 @@ Token = re.Match[str]
 
 
 def _words(text: str) -> dict[str, int]:
-    """The places of the words of a text, for a set of words in few lines."""
+    """The words of a text with their positions, so that a set of words takes few lines."""
     return {word: place for place, word in enumerate(text.split())}
 
 
@@ -54,7 +54,7 @@ _LABELS = _words(
     "option team day week year month page step case statement plan figure question number grade level room "
     "item group method chapter choice row column stage"
 )
-# Words after a value that change it, or that tell of more values.
+# Words after a value that change it or introduce more values.
 _CHANGES = _words(
     "and or to plus minus times more less fewer than over under above below squared cubed factorial half halves "
     "third thirds quarter quarters fourth fourths fifth fifths tenth tenths hundredth hundredths pair pairs "
@@ -235,7 +235,7 @@ def conversion(gold: Wording, other: Wording) -> Fraction | None:
         return units.factor(other_unit, unit)
     if unit is None and other_unit is None:
         return Fraction(1)
-    return Fraction(1) if words == other_words else None  # "units" is no word, and so agrees with any unit
+    return Fraction(1) if words == other_words else None  # "units" is a filler, and so agrees with any unit
 
 
 def unit_of(after: units.Words) -> Any:
@@ -244,7 +244,7 @@ def unit_of(after: units.Words) -> Any:
 
 
 def same_words(one: list[str], other: list[str]) -> bool:
-    """Whether two answers that consist of words are the same; the case counts for single letters only."""
+    """Whether two answers that consist of words are the same; case counts only for single letters."""
 
     def plain(words: list[str]) -> list[str]:
         kept = [word.rstrip(".,;:!?").strip("\"'") for word in words]
@@ -265,7 +265,7 @@ def _changes(after: units.Words) -> bool:
 
 
 def _unit_and_rest(after: units.Words) -> tuple[Any, units.Words]:
-    """The unit and the other words; what money is paid for is no unit: `$18 per day` is 18 dollars."""
+    """The unit and the other words; what money is paid for is not a unit: `$18 per day` is 18 dollars."""
     if after[0] in units.CURRENCIES.values():
         return units.leading_unit(after[:1])[0], after[1:]
     return units.leading_unit(after)
@@ -300,7 +300,7 @@ def _normalised(words: list[str]) -> list[str]:
 
 
 def _is_spelled(word: str) -> bool:
-    """Whether the case of a word says nothing; it tells MHz from mHz, and K from k."""
+    """Whether the case of a word does not matter; it tells MHz from mHz, and K from k."""
     if len(word) == 1 or units.SYMBOL.fullmatch(word) or not (word.islower() or word.isupper() or word.istitle()):
         return word.casefold() in _CHANGES
     return True
