@@ -1,7 +1,7 @@
 """The activity of a stage: which command works on it, whether it still does, and how it ended.
 
 The file is replaced when a command begins to work on the stage, grows by a sign of life every 20 seconds, and ends with
-a line about the outcome. A killed command leaves no such line; then the missing process or signs of life tell.
+a line about the outcome. A killed command leaves no such line; a missing process or missing signs of life reveal it.
 """
 
 import shlex
@@ -34,7 +34,7 @@ class Activity:
     outcome: Outcome
     reason: str = ""
     last_sign: float | None = None  # Unix time
-    is_recorded: bool = False  # else it is guessed from the age of the newest file
+    is_recorded: bool = False  # otherwise guessed from the age of the newest file
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def recorded(folder: Folder) -> Iterator[None]:
 
 
 def newest_command(folders: Iterable[Folder]) -> str:
-    """The command that worked on one of these stages last, as it was given; empty if none is recorded."""
+    """The command that last worked on one of these stages, as it was given; empty if none is recorded."""
     begun = [lines[0] for folder in folders if (lines := read_lines(folder, ACTIVITY)) and "began" in lines[0]]
     return str(max(begun, key=lambda line: line["began"]).get("command", "")) if begun else ""
 

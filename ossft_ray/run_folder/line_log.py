@@ -18,7 +18,7 @@ class LineLog:
 
     On a disk, each line is in the file once it is appended, and a kill can tear only the last one. An object store
     cannot append: the whole object is written again every 20 seconds, in a thread, because the caller may be an event
-    loop. A kill loses the lines since then.
+    loop. A kill loses the lines since the last write.
     """
 
     def __init__(self, folder: Folder, name: str, lines: Iterable[Any] | None = None) -> None:
@@ -32,7 +32,7 @@ class LineLog:
             self._write()
         self._file: int | None = None
         if folder.local_path is not None:
-            folder.local_path.mkdir(exist_ok=True)  # its parents are not made: a deleted run does not come back
+            folder.local_path.mkdir(exist_ok=True)  # not its parents: a deleted run must not come back
             self._file = os.open(folder.local_path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def append(self, value: Any, flush: bool = False) -> None:
@@ -68,7 +68,7 @@ class LineLog:
 
     def _start_upload(self) -> None:
         if self._upload is not None:
-            self._upload.result()  # raises what an earlier upload met
+            self._upload.result()  # raises an earlier upload's error
         self._upload = self._uploads.submit(self._folder.write_bytes, self._name, bytes(self._content))
         self._written_at = time.monotonic()
 

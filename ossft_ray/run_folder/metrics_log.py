@@ -1,4 +1,4 @@
-"""`train/metrics.jsonl`: a line a step, written by one worker and followed by the driver."""
+"""`train/metrics.jsonl`: one line per step, written by one worker and followed by the driver."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from ossft_ray.run_folder.names import METRICS
 
 
 def continue_metrics(folder: Folder, after_step: int) -> LineLog:
-    """Open the log behind the line of a step.
+    """Open the log to append after the line of a step.
 
     A killed run may have got beyond its last checkpoint. Those steps are repeated, so their lines are removed.
     """

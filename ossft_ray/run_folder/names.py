@@ -5,7 +5,7 @@ REPORT = "report.html"
 LOGS = "logs"
 PROBE = "probe"  # the measurements and examples of `ossft check --probe`
 
-# One folder a stage, in the order of the flow
+# One folder per stage, in the order of the flow
 REWRITE, SCORE, TRAIN, EVALUATE = "rewrite", "score", "train", "evaluate"
 STAGES = (REWRITE, SCORE, TRAIN, EVALUATE)
 
@@ -50,5 +50,5 @@ def part_number(part: str) -> int:
 
 
 def round_name(number: int) -> str:
-    """The folder of a later round; the first stands at the top of the run's folder."""
+    """The folder of a later round; the first uses the run's folder itself."""
     return f"round-{number}"

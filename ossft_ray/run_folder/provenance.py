@@ -30,7 +30,7 @@ def write_config(
     """Write the run's `config.json`.
 
     `machines` counts `nodes`, `cpus` and `gpus` of the cluster that a stage runs on. If it is None, the counts that an
-    earlier stage recorded are kept. `known` is the earlier content, if that is another run's.
+    earlier stage recorded are kept. Pass the earlier content as `known` if it is another run's.
     """
     folder = Folder.at(experiment.run.output)
     if known is None:
@@ -79,7 +79,7 @@ def pin_revision(experiment: Experiment, refresh: bool = False) -> Experiment:
 def pin_date(experiment: Experiment, refresh: bool = False) -> Experiment:
     """Set `[policy] date` if a chat template prints today's date, so that all stages render the same prompts.
 
-    It is the date that `config.json` records, of this run or of the one whose examples are trained on, else today's;
+    The date is the one in the `config.json` of this run or of the run whose examples it trains on, otherwise today's;
     `refresh` takes today's.
 
     Raises:
@@ -96,7 +96,7 @@ def pin_date(experiment: Experiment, refresh: bool = False) -> Experiment:
 
 
 def _prints_todays_date(experiment: Experiment) -> bool:
-    """Whether the template of any of the run's models does."""
+    """Whether the template of any of the run's models prints today's date."""
     policy, others = experiment.policy, experiment.evaluate.models.items()
     found = prints_todays_date(policy)
     for name, model in others:

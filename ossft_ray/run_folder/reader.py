@@ -65,7 +65,7 @@ class RunFolder:
 
     @property
     def examples_elsewhere(self) -> str | None:
-        """The rewrite folder of another run, if this one trains on that."""
+        """The rewrite folder of another run, if this run trains on it."""
         found: str | None = self.experiment.get("train", {}).get("examples")
         return found
 
@@ -101,7 +101,7 @@ class RunFolder:
         }
 
     def progress(self) -> tuple[int, int | None]:
-        """Problems that are done, and usable problems of the input; None for those while it is still being read."""
+        """Problems that are done, and usable problems of the input; None for the latter until it has been read."""
         if self.rewrite_manifest:
             return self.rewrite_manifest["problems"], self.rewrite_manifest["problems"]
         done = sum(self.rewrite_counts["origins"].values()) + self.rewrite_counts["dropped"]
@@ -153,7 +153,7 @@ class RunFolder:
 
     @cached_property
     def evaluation_parts(self) -> dict[str, dict[str, Json]]:
-        """Of each model and benchmark: `problems`, `parts` and `parts_done`, also of models that are still to come."""
+        """For each model and benchmark: `problems`, `parts` and `parts_done`, also for models still to come."""
         prefix = f"{self.folder.path}/{names.EVALUATE}/"
         paths = [file.path.removeprefix(prefix).split("/") for file in self.files[names.EVALUATE]]
         done = Counter(tuple(path[:2]) for path in paths if len(path) == 3 and path[2].startswith("part-"))
@@ -167,7 +167,7 @@ class RunFolder:
 
     @property
     def evaluated_models(self) -> list[str]:
-        """The models that `ossft evaluate` compares: the base, the trained one if there is one, and the configured."""
+        """The models that `ossft evaluate` compares: base, trained if there is one, and the configured ones."""
         others = self.experiment.get("evaluate", {}).get("models", {})
         return [names.BASE, *([names.TRAINED] if self.train_manifest else []), *others]
 
@@ -239,7 +239,7 @@ def read_json(folder: Folder, name: str) -> Json:
 
 
 def read_columns(folder: Folder, name: str, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema` of a Parquet file. Of a list of structs, only the fields that `schema` names are read.
+    """Read the columns of `schema` from a Parquet file, and from a list of structs only the fields that `schema` names.
 
     Raises:
         FileNotFoundError: there is no such file.

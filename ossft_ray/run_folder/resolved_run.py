@@ -92,7 +92,7 @@ class Run:
         if "external" in settings.stages:
             max_tokens.append(settings.external_alignment.max_tokens)
         length = longest_prompt + max(max_tokens)
-        if self.experiment.verify.kind == JUDGE:  # which reads the response, next to the question and the answer
+        if self.experiment.verify.kind == JUDGE:  # the judge's prompt holds the response, the question and the answer
             length += len(self.chat.render(judge_prompt("", "", ""))) + longest_problem
         return min(self.chat.context_length, 1 << (length - 1).bit_length())
 

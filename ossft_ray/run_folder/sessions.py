@@ -1,4 +1,4 @@
-"""Sessions of a stage: each time its command is given, a log of the phases it finished and how long they took."""
+"""Sessions of a stage: each call of its command logs the phases it finished and how long they took."""
 
 import time
 from collections import Counter
@@ -31,8 +31,8 @@ class Session:
 def session_phases(folder: Folder) -> tuple[dict[str, float], int]:
     """Seconds by phase, added up over all sessions that finished the phase, and the number of sessions.
 
-    `loading` and `sampling` are parts of rewriting: the time of an average worker until its engine was ready, and that
-    in which its engine had requests to work on.
+    `loading` and `sampling` are parts of rewriting: how long an average worker waited for its engine, and how long its
+    engine had requests to work on.
     """
     seconds: Counter[str] = Counter()
     for line in _lines(folder):

@@ -1,4 +1,4 @@
-"""Begin and end of a stage in its folder: its inputs, their fingerprint, and the manifest that marks it complete."""
+"""Start and end of a stage in its folder: its inputs, their fingerprint, and the manifest that marks it complete."""
 
 import hashlib
 import json

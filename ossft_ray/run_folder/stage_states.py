@@ -1,7 +1,7 @@
 """The state of each stage, from a run's folder alone: not started, running, stopped, failed, complete or outdated.
 
 A complete stage is outdated when what it was made from has changed since: the problems, the examples, the scores or the
-trained model. Recorded fingerprints tell.
+trained model. Recorded fingerprints show this.
 """
 
 import time
@@ -40,7 +40,7 @@ class StageState:
 def stage_states(run: RunFolder, now: float | None = None, previous: RunFolder | None = None) -> dict[str, StageState]:
     """The states of `rewrite`, `score`, `train`, `evaluate` and `report` of one round, by name and in this order.
 
-    `previous` is the round before it, from whose model it starts.
+    `previous` is the round before, whose trained model this one starts from.
 
     Raises:
         InputError: a file of the run cannot be read.
@@ -70,7 +70,7 @@ def _stage_state(run: RunFolder, name: str, before: dict[str, StageState], now: 
     newest = max(file.mtime.timestamp() for file in run.files[name])
     activity = read_activity(run.folder / name, newest, now)
     is_interrupted = activity.is_recorded and activity.outcome != "complete"
-    if name != names.EVALUATE:  # whose results stay in place while it samples again
+    if name != names.EVALUATE:  # evaluation's results stay in place while it samples again
         is_interrupted = is_interrupted and activity.outcome == "running"
     if is_interrupted or not _HAS_RESULT[name](run):
         state: State = "stopped" if activity.outcome == "complete" else activity.outcome
@@ -163,7 +163,7 @@ def _examples_change(run: RunFolder, stage: str, before: dict[str, StageState]) 
 
 
 def _fingerprint(folder: Folder) -> str | None:
-    """That of the inputs a stage works with, complete or not; None if its folder is gone."""
+    """The fingerprint of the inputs of a stage, complete or not; None if its folder is gone."""
     if folder.exists(names.INPUTS):
         return fingerprint(read_json(folder, names.INPUTS))
     found: str | None = read_json(folder, names.MANIFEST).get("fingerprint")

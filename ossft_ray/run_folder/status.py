@@ -70,7 +70,7 @@ def status(run: str, now: float | None = None) -> Status:
 
 
 def _typed(following: str, command: str) -> str:
-    """The command that comes next, with the options of the last; `ossft demo` and `ossft run` resume all."""
+    """The next command, with the last one's options; `ossft demo` and `ossft run` resume all stages."""
     words = shlex.split(command)
     if words[1:2] == ["demo"]:
         return shlex.join(word for word in words if word != "--start-over")
@@ -87,7 +87,7 @@ def next_command(rounds: list[list[StageStatus]], num_rounds: int) -> str | None
     if any(stage.state == "running" for stage in stages):
         return None
     num_over = max((number for number, stage in enumerate(stages, start=1) if stage.state == "complete"), default=0)
-    # A stage that never started before a complete one was not needed, such as scoring for a loss without a reference.
+    # If a later stage is complete, one that never started was not needed, such as scoring for a loss without reference.
     pending = [stage for stage in stages[:num_over] if stage.state in ("stopped", "failed", "outdated")]
     pending += [stage for stage in stages[num_over:] if stage.state != "not needed"]
     if not pending and len(rounds) == num_rounds:

@@ -1,4 +1,4 @@
-"""The agreement of a verifier with labels: whether responses are right, as someone who read them says."""
+"""The agreement of a verifier with labels, given by someone who read the responses."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`ossft selftest --install`: in seconds, whether the environment is sound."""
+"""`ossft selftest --install`: check in seconds whether the environment is sound."""
 
 import platform
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def check_installation() -> Iterator[Finding]:
-    """Run all checks, without an import of PyTorch or vLLM into this process."""
+    """Run all checks, without importing PyTorch or vLLM into this process."""
     nvidia, torch = driver_gpus(), torch_gpus()
     has_gpu, wanted = bool(nvidia.names or torch.names), required_versions(_PACKAGE)
     yield _python()
@@ -99,7 +99,7 @@ def _vllm(wanted: dict[str, SpecifierSet], has_gpu: bool) -> Finding:
 
 
 def _torch_fault(build: str) -> str | None:
-    """vLLM's extension modules need the release of PyTorch that it pins, but not a certain build of it."""
+    """vLLM's extension modules need the release of PyTorch that it pins, in any build."""
     torch = installed_version("torch")
     pins = [Version(each.version) for each in required_versions(build).get("torch", ()) if each.operator == "=="]
     if torch is None or not pins or torch.release == pins[0].release:

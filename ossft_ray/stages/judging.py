@@ -1,4 +1,4 @@
-"""Grading a file with a judge: a verifier pool that asks an engine of its own for verdicts of the kind `judge`."""
+"""Grading a file with a judge: a verifier pool that asks its own engine for verdicts of the kind `judge`."""
 
 import asyncio
 import gc
@@ -41,7 +41,7 @@ class JudgingPool(VerifierPool):
     def map_each(
         self, items: Iterable[Item], tasks: Callable[[Item], list[Task]]
     ) -> Iterator[tuple[Item, list[Verdict]]]:
-        """As in the pool; a batch of items after the other.
+        """As in the pool, one batch of items after another.
 
         Raises:
             JobError: the engine died.
@@ -55,7 +55,7 @@ class JudgingPool(VerifierPool):
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
-            gc.collect()  # vLLM's object ends here, and not while Python unloads the modules that it needs
+            gc.collect()  # ends vLLM's object here, not while Python unloads the modules that it needs
         self._runner.close()
         super().close()
 

@@ -35,7 +35,7 @@ def run(
 ) -> Experiment:
     """Run the whole job, skipping stages that are complete; returns the last round's experiment.
 
-    What is outdated is done again: scores, models and evaluations of examples that have changed since. Without a
+    Outdated output is made again: scores, models and evaluations of examples that have changed since. Without a
     benchmark, nothing is evaluated.
 
     Everything is checked before the first stage starts. Each stage ends its actors and their engines' processes before
@@ -77,9 +77,9 @@ def run(
 
 
 def _is_outdated(run: Run, stage: str, first: Run) -> bool:
-    """Whether a later round's output was made with a model, or copied from rows, that have been made again since.
+    """Whether a later round's output was made with a model, or copied from rows, that have since been remade.
 
-    Output that another `[loop] start_from` made is not: its stage refuses it.
+    Output made with another `[loop] start_from` is not outdated: its stage refuses it.
     """
     folder, key = _BASE_MODEL[stage]
     recorded = read_json(run.folder, f"{folder}/{INPUTS}")
@@ -92,7 +92,7 @@ def _is_outdated(run: Run, stage: str, first: Run) -> bool:
 
 
 def _check_problems(run: Run) -> None:
-    """Refuse another `[loop] problems` than a later round began with; its stage knows only the rows that it copies."""
+    """Refuse a changed `[loop] problems` in a later round that has begun; its stage knows only the rows it copies."""
     if not (recorded := read_json(run.folder, f"{REWRITE}/{INPUTS}")):
         return
     were, are = (
@@ -110,8 +110,8 @@ def next_round(first: Run, previous: Run, number: int) -> tuple[Run, Run]:
     """Round `number` of a run, in `round-N/`: the run that rewrites, and the run that scores, trains and evaluates.
 
     The previous round's model always rewrites; it is also the one that is trained, unless `[loop] start_from` says that
-    each round trains the base. With `problems = "unsolved"`, what the rounds before solved is copied. The previous
-    round's rewrite folder holds that of all of them: the newest row of every problem.
+    each round trains the base. With `problems = "unsolved"`, the rows of solved problems are copied from the previous
+    round's rewrite folder, which holds those of all earlier rounds: the newest row of every problem.
     """
     loop, output = first.experiment.loop, first.experiment.run.output
     changes: dict[str, Any] = {

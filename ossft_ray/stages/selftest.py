@@ -1,4 +1,4 @@
-"""`ossft selftest`: proofs on this machine, in minutes, that training does what it should, with the tiny policy.
+"""`ossft selftest`: prove on this machine, in minutes, that training the tiny policy does what it should.
 
 Each check runs in a separate process, because one may leave a GPU, a process group or an engine behind:
 `python -m ossft_ray.stages.selftest NAME`.

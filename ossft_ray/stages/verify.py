@@ -114,7 +114,7 @@ def verify_file(
             input's name with `.verified` before the suffix. It appears when it is complete.
         overwrite: whether the output may replace a file.
         only: write and show only rows with these reasons; empty: all rows.
-        num_shown: the summary holds this many rows, the first ones.
+        num_shown: how many of the first rows the summary holds.
         verify: the kind of verification, its settings and its limits.
         columns: the names of the file's columns.
         policy: the judge, for the kind `judge`.
@@ -193,7 +193,7 @@ def _response_text(value: Any) -> str | None:
 
 
 def _verified_name(source: Path) -> Path:
-    """The name with `.verified` before the suffix, which is `.jsonl.gz` as a whole."""
+    """The name with `.verified` before the suffix; `.jsonl.gz` is one suffix."""
     suffix = max((suffix for suffix in JSONL_SUFFIXES if source.name.endswith(suffix)), key=len, default=source.suffix)
     return source.with_name(f"{source.name.removesuffix(suffix)}.verified{suffix}")
 

@@ -1,4 +1,4 @@
-"""`ossft check --cluster`: every node reports about itself, then all nodes work together in one all-reduce.
+"""`ossft check --cluster`: every node reports on itself, then all nodes work together in one all-reduce.
 
 The tasks ask for no CPUs, so the check also works next to a run. The all-reduce takes all GPUs, if there are any.
 """

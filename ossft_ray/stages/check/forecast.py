@@ -126,7 +126,7 @@ def forecast(measured: Measurement, plan: RunPlan) -> Forecast:
 def funnel(fates: Mapping[str, int]) -> dict[str, tuple[float, float]]:
     """Wilson's 95% interval for the share of each origin, and of dropped problems.
 
-    It takes the sample as one of endlessly many problems, so it is too wide where most problems were sampled.
+    It treats the sample as drawn from infinitely many problems, so it is too wide where most problems were sampled.
     """
     num = sum(fates.values())
     tests = {fate: binomtest(fates.get(fate, 0), num) for fate in (*count_origins(fates), DROPPED)}

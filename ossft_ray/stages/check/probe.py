@@ -2,7 +2,7 @@
 
 The run's seed draws the sample from all usable problems. The probe uses the experiment's own settings, so it draws the
 same responses for these problems as the run will. It trains three whole global batches; a small sample is repeated to
-fill them. The measurements stay in `probe/` of the run's folder, and serve again until the experiment, its files or the
+fill them. The measurements stay in `probe/` of the run's folder, and are reused until the experiment, its files or the
 cluster's GPUs change.
 """
 
@@ -80,7 +80,7 @@ def probe(
 
 
 def probe_experiment(experiment: Experiment) -> Experiment:
-    """The experiment on the sample alone, in a separate folder, without whatever costs time and changes no rows."""
+    """The experiment on the sample alone, in a separate folder, without what costs time but changes no rows."""
     output = join(experiment.run.output, PROBE)
     columns = Columns(question="question", expert_solution="expert_solution")
     data = {"path": join(output, _PROBLEMS), "limit": None, "columns": columns}

@@ -23,7 +23,7 @@ class ProbeWorker(RewriteWorker):
 
 
 def _used_memory() -> int:
-    """In use on this actor's GPUs, by any process. Without GPUs: resident in this process and its children."""
+    """Bytes in use on this actor's GPUs, by any process; without GPUs, resident in this process and its children."""
     if gpu_ids := ray.get_gpu_ids():
         return used_gpu_memory(gpu_ids)
     this, resident = psutil.Process(), 0

@@ -1,7 +1,6 @@
 """`ossft check`: validate the config, the data, the policy and the benchmarks before anything is spent.
 
-Whatever is on this machine comes first. If there is a fault in it, the Hub is not asked. All faults are reported
-together.
+What is on this machine comes first. The Hub is asked only if that has no fault. All faults are reported together.
 """
 
 import datetime
@@ -128,7 +127,7 @@ class _Found:
             check()
 
     def read(self, from_hub: bool) -> None:
-        """Read the models, the first row of each source and the benchmarks that lie here, or those from the Hub."""
+        """Read the models, the first row of each source and the benchmarks on this machine, or those on the Hub."""
         teacher = self.run.teacher
         others = [*self.run.other_models.values(), *([teacher] if teacher and teacher is not self.run else [])]
         for run in (self.run, *others):
@@ -151,7 +150,7 @@ class _Found:
                     self.benchmarks[name] = len(read_benchmark(name, settings, kind))
 
     def screen(self, num_sampled: int) -> Findings:
-        """Read all the problems, as far as that is possible, and report all faults if there are any.
+        """Read all the problems if earlier faults allow it, and report all faults if there are any.
 
         Raises:
             Faults: there are any.
@@ -198,7 +197,7 @@ class _Found:
                     yield item.problem
 
         with closing(ProblemIndex()) as seen, gold_pool(experiment) as pool:
-            # Those with the smallest random keys are a uniform sample. At least one, as all problems must be read.
+            # Those with the smallest random keys are a uniform sample. At least one, so that all problems are read.
             sample = heapq.nsmallest(max(1, num_sampled), usable(), key=lambda _: rng.random())[:num_sampled]
         return sample, shown
 
@@ -209,7 +208,7 @@ def _shown(problem: Problem, chat: Chat, experiment: Experiment) -> ShownProblem
 
 
 def _check_max_length(shown: list[ShownProblem], experiment: Experiment) -> None:
-    """Refuse a length that not even the prompts of the first problems fit."""
+    """Refuse a length that the prompts of the first problems alone use up."""
     limit, shortest = experiment.train.max_length, min((each.num_tokens for each in shown), default=0)
     if shortest >= limit:
         raise InputError(
@@ -219,7 +218,7 @@ def _check_max_length(shown: list[ShownProblem], experiment: Experiment) -> None
 
 
 def _check_golds(counts: InputCounts) -> None:
-    """Refuse gold answers of which the verifier can read none, so that no response could be right."""
+    """Refuse gold answers if the verifier can read none, because then no response could be right."""
     num_unreadable = counts.gold_findings[UNPARSED]
     if num_unreadable and num_unreadable == counts.gold_findings.total():
         raise InputError(
@@ -245,7 +244,7 @@ def _check_writable(output: str) -> None:
     folder = Folder.at(output)
     try:
         folder.exists()
-        if folder.local_path is not None:  # nothing is left behind, so that a look makes no run
+        if folder.local_path is not None:  # leaves nothing behind: a check must not start a run
             found = next(parent for parent in (folder.local_path, *folder.local_path.parents) if parent.exists())
             tempfile.TemporaryFile(dir=found).close()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The ablations that one rewrite's attempts allow: `[rewrite]` settings that need no sample that was never drawn."""
+"""The ablations that one rewrite's attempts allow: `[rewrite]` settings that need only samples that were drawn."""
 
 import re
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _SELF_SAMPLES = re.compile(r"self_([1-9]\d*)")
 class Ablation:
     """A change of a run's `[rewrite]` settings.
 
-    `verifies_experts` keeps an expert's solution only if the verifier takes it as correct.
+    `verifies_experts` keeps an expert's solution only if the verifier accepts it.
     """
 
     name: str
@@ -59,7 +59,7 @@ def ablations(settings: Rewrite) -> dict[str, Ablation]:
 
 
 def find_ablation(name: str, settings: Rewrite, run: str) -> Ablation:
-    """The ablation of this name of a run with these settings.
+    """The ablation with this name, for a run with these settings.
 
     Raises:
         InputError: there is none, or it needs samples that `run` never drew.

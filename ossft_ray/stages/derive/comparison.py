@@ -1,4 +1,4 @@
-"""All ablations of a run side by side: how many rows each would have, whose they are, and how likely."""
+"""All ablations of a run side by side: how many rows each would have, who wrote them, and how likely they are."""
 
 import asyncio
 from collections import Counter

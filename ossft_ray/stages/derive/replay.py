@@ -19,7 +19,7 @@ Unsampled = Literal["fallback", "drop"]
 
 @dataclass(frozen=True)
 class Replayed:
-    """The result for one problem; `not_sampled` is the stage it needed and for which no samples were drawn."""
+    """The result for one problem; `not_sampled` is a stage that it needed but had no samples of."""
 
     result: RewriteResult
     not_sampled: Stage | None = None

@@ -30,7 +30,7 @@ class Source:
 
     name: str  # as its user wrote it
     run_folder: RunFolder
-    inputs: dict[str, Any]  # that its rows depend on
+    inputs: dict[str, Any]  # what its rows depend on
     experiment: Experiment
 
     @classmethod
@@ -47,7 +47,7 @@ class Source:
         if not found.experiment or "rewrite" not in inputs or not (found.rewrite / PROBLEMS).exists():
             missing = CONFIG if not found.experiment else f"{REWRITE}/{INPUTS if 'rewrite' not in inputs else PROBLEMS}"
             raise InputError(f"{run}: has no {missing}, so it is unknown how its rows were made; rewrite again")
-        # A later command may have been given other settings, which config.json has then. The inputs made the rows.
+        # A later command may have put other settings into config.json. The inputs are those that made the rows.
         settings = {
             **found.experiment,
             "run": {**found.experiment["run"], **inputs["run"]},

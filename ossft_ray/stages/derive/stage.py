@@ -43,8 +43,8 @@ def derive(
     """Write the run that an ablation of `run` would have made into the new folder `output`; returns its manifest.
 
     The manifest's `derived` says where it came from, and how many problems needed a stage that was `not_sampled` for
-    them. The rows of all other problems are those of a fresh run with these settings and the same seed. If there are
-    none but those, `ossft rewrite` with these settings takes the stage as complete.
+    them. The rows of all other problems are those of a fresh run with these settings and the same seed. If no
+    problem needed such a stage, `ossft rewrite` with these settings takes the stage as complete.
 
     Args:
         run: the folder of a run whose rewriting is complete, a local path or an object-store URI.
@@ -91,7 +91,7 @@ def _is_new(target: Folder) -> bool:
 
 
 def _begin(output: str, inputs: dict[str, Any]) -> Folder:
-    """The new rewrite folder, with its inputs; what a killed call with the same inputs left is replaced.
+    """The new rewrite folder, with its inputs; replaces what a killed call with the same inputs left.
 
     Raises:
         InputError: the output is in use.

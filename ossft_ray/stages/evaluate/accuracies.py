@@ -1,4 +1,4 @@
-"""Accuracies from the stored samples of an evaluation: of each model, and of each compared with the base model."""
+"""Accuracies from the stored samples of an evaluation: each model's, and how it compares with the base model."""
 
 from dataclasses import asdict
 from typing import Any

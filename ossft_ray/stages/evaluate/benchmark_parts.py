@@ -62,5 +62,5 @@ def record_benchmarks(folder: Folder, benchmarks: Benchmarks) -> dict[str, str]:
 
 
 def _as_row(problem: Problem) -> dict[str, str | None]:
-    """A problem's fields; folders of older versions know no conversation."""
+    """A problem's fields; folders of older versions record no conversation."""
     return {name: value for name, value in vars(problem).items() if value or name != "conversation"}

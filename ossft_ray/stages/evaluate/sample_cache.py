@@ -1,8 +1,8 @@
-"""A folder of samples of whole benchmarks, which runs share.
+"""A folder that runs share, with samples of whole benchmarks.
 
 An entry is one file, so it is complete or absent. Its name is the fingerprint of everything that its rows depend on:
 the evaluation's inputs, the benchmark's problems, the text of the chat template, and the code that grades. A Hub model
-is cached only if its commit is known, because a branch may come to name another commit.
+is cached only if its commit is known, because a branch may move to another commit.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ VARIABLE = "OSSFT_CACHE"
 
 
 def cache_folder(setting: str) -> Folder | None:
-    """The folder that `[evaluate] cache` names; None if there is to be no cache."""
+    """The folder that `[evaluate] cache` names; None if caching is off."""
     root = os.environ.get(VARIABLE, "~/.cache/ossft_ray") if setting == "auto" else setting
     return Folder.at(root) / EVALUATE if root else None
 
@@ -48,7 +48,7 @@ class SampleCache:
     def open(
         cls, experiment: Experiment, chat: Chat, inputs: dict[str, Any], notify: Callable[[str], None]
     ) -> "SampleCache | None":
-        """The cache of `[policy] model`; None if there is to be none, or the model's commit is unknown."""
+        """The cache of `[policy] model`; None if caching is off, or the model's commit is unknown."""
         folder = cache_folder(experiment.evaluate.cache)
         is_hub_model = not Path(model_path(experiment.policy.model)).is_dir()
         if folder is None or (is_hub_model and chat.commit is None):

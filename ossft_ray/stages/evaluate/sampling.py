@@ -28,7 +28,8 @@ _UNRELATED_KEYS = {
     "template",
     "cache",
 }  # they do not change a model's samples
-_OTHER_WEIGHTS = {"quantization", "load_format", "model_loader_extra_config", "speculative_config"}  # than the files'
+# Engine arguments that make the weights in the engine differ from those in the files
+_OTHER_WEIGHTS = {"quantization", "load_format", "model_loader_extra_config", "speculative_config"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ModelSampling:
     report: OnProgress
 
     def begin(self, start_over: bool) -> list[str]:
-        """Take what the cache has, and return the parts that are missing. With `start_over` the cache is not asked.
+        """Take what the cache has, and return the parts that are missing. `start_over` ignores the cache.
 
         Raises:
             InputError: the folder holds samples of other settings or problems.
@@ -80,8 +81,8 @@ class ModelSampling:
     def fits_engine_of(self, other: "ModelSampling") -> bool:
         """Whether an engine that holds the other model can load this one's weights in their place.
 
-        Only where this process sees a GPU: on a CPU, an engine starts in seconds, and after such a change it rounds
-        otherwise than a new one. Of 3,200 responses of the demo 227 were others then.
+        Only where this process sees a GPU: on a CPU, an engine starts in seconds, and one whose weights were exchanged
+        rounds differently from a new one: 227 of the demo's 3,200 responses changed.
         """
         if not num_visible_gpus():
             return False
@@ -153,7 +154,7 @@ def draw(models: dict[str, ModelSampling], missing: dict[str, list[str]], verbos
 
 
 class _Progress:
-    """The workers' totals as the progress of one model after the other."""
+    """Reports the workers' totals as the progress of one model after another."""
 
     def __init__(self, models: dict[str, ModelSampling], missing: dict[str, list[str]]) -> None:
         self._models, self._missing = list(models.values()), missing

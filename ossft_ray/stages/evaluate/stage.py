@@ -63,14 +63,14 @@ def _complete(run: Run, models: dict[str, Run], on_progress: OnProgress, start_o
         "generated_tokens": sum(session_total(folder / name, "generated_tokens") for name in models),
     }
     for file, content in ((COSTS, costs), (ACCURACIES, accuracies), (DIFFERENCES, differences)):
-        if read_json(folder, file) != json.loads(json.dumps(content)):  # else a report of it is still up to date
+        if read_json(folder, file) != json.loads(json.dumps(content)):  # otherwise a report on it is still up to date
             folder.write_json(file, content)
     write_config(experiment)
     return accuracies
 
 
 def evaluated_models(run: Run) -> dict[str, Run]:
-    """All models by name, base first, then trained if it is complete. Each is a run with it as `[policy]`."""
+    """All models by name, base first, then trained if it is complete. Each is a run whose `[policy]` is that model."""
     is_trained = (run.folder / TRAIN).exists(MANIFEST)
     others = {name: other.pinned() for name, other in run.other_models.items()}
     return {BASE: run, **({TRAINED: run.of_trained_model} if is_trained else {}), **others}

@@ -1,4 +1,4 @@
-"""A policy at evaluation: one part of a benchmark's problems in, its samples with their verdicts out."""
+"""The evaluation worker: a part of a benchmark's problems in, samples with their verdicts out."""
 
 import asyncio
 from collections import Counter
@@ -110,7 +110,7 @@ class EvaluateWorker(RolloutWorker):
             response = await self.sample(prompt, sampling, seed, f"{model}/{benchmark}/{problem.problem_id}/{index}")
         except PromptTooLong:
             return row | {"correct": False, "num_tokens": 0, "reason": "prompt_too_long"}
-        # A truncated response may still hold an answer in its box: it is graded, as the field's harnesses do.
+        # A truncated response may still hold a boxed answer, so it is graded, as in the field's harnesses.
         verdict = await self.verify(problem, response.text)
         return row | {
             "response": response.text,

@@ -2,7 +2,7 @@
 
 A part of examples is written when its last problem is done. Until then the part's log records each sample that begins
 and each attempt that ends. After a kill, the worker that takes over the part reads which samples need not be drawn
-again. Every worker writes a log file of its own, and all of a part's logs are deleted once the part is written.
+again. Every worker writes its own log file, and all of a part's logs are deleted once the part is written.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ EXTERNAL_COSTS = {
     "prompt_tokens": "external_prompt_tokens",
     "completion_tokens": "external_completion_tokens",
 }
-"""What the other model was asked and answered, whatever became of it: names in the manifest, and in a part's counts."""
+"""The costs of the other model's answers, used or not: their names in the manifest, and in a part's counts."""
 EXTRA_WORK = ("redone_attempts", "redone_tokens", "speculative_attempts", "speculative_tokens")
 
 

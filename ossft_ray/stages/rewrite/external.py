@@ -1,7 +1,7 @@
-"""Responses of another model than the policy, `[rewrite.external_alignment]`: a second engine, or a server.
+"""Responses of a model other than the policy, `[rewrite.external_alignment]`: a second engine, or a server.
 
-Only text crosses over, so the model may have another vocabulary and chat template. A kept response is trained on as an
-expert's solution is: the policy's tokens for its text, and the policy's end-of-turn token.
+Only text crosses over, so the model may have another vocabulary and chat template. A kept response is trained on like
+an expert's solution: the policy's tokens for its text, and the policy's end-of-turn token.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ def check_external(experiment: Experiment) -> None:
 
 
 def check_external_prompts(experiment: Experiment, problems: Sequence[Problem]) -> None:
-    """Refuse a second engine whose context holds the prompt of none of these problems.
+    """Refuse a second engine whose context is too short for each of these problems' prompts.
 
     As for the policy, a response gets what is left of the context, if that is less than `max_tokens`.
 
@@ -85,7 +85,7 @@ def external_model(experiment: Experiment, num_gpus: float, on_start: Callable[[
 
 
 class LocalModel:
-    """A model in an engine of its own, which starts with the first prompt, and again if it dies."""
+    """A model in its own engine, which starts with the first prompt and restarts if it dies."""
 
     def __init__(self, policy: Policy, num_gpus: float, on_start: Callable[[], None]) -> None:
         self._policy, self._num_gpus, self._on_start = policy, num_gpus, on_start

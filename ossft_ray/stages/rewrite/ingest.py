@@ -1,4 +1,4 @@
-"""Ingestion: the input is read once and sharded into parts on the run's storage, and again when the input grows.
+"""Ingestion: read the input once, and again when it grows, and shard it into parts on the run's storage.
 
 The input is streamed, so it may be of any size. Workers on any node can read their parts, and a killed run finds the
 same parts again. Unusable rows go to `rejected-*.parquet` with the reason; usable rows worth a look (a repeated

@@ -1,4 +1,4 @@
-"""The inputs that a rewrite's rows depend on, and the changes of them that only add to a finished run."""
+"""The inputs that a rewrite's rows depend on, and which changes of them only add to a finished run."""
 
 from typing import Any, get_args
 
@@ -26,7 +26,7 @@ _EXTERNAL, _EXTERNAL_FILES = "external_alignment", "external_files"
 # How another model is reached, but not which one it is
 _CONNECTION = ("url", "api_key_env", "max_in_flight", "timeout_seconds", "max_retries")
 _SOURCES = ("data.limit", "data.sources")
-_LATER_OPTIONS = ("behavior_logprobs", "solved_in")  # older runs lack them; they can be resumed with them off
+_LATER_OPTIONS = ("behavior_logprobs", "solved_in")  # older runs lack them, and resume if they are off
 
 
 def rewrite_inputs(run: Run) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def rewrite_inputs(run: Run) -> dict[str, Any]:
         "policy": policy,
         "policy_files": run.policy_digest,
         "data": data | {"sources": run.source_digests},
-        "prompts": experiment.prompts.model_dump(mode="json", exclude={"template"}),  # its texts are keys of their own
+        "prompts": experiment.prompts.model_dump(mode="json", exclude={"template"}),  # its texts have their own keys
         "rewrite": {key: value for key, value in rewriting.items() if value or key not in _LATER_OPTIONS},
         "verify": verify_inputs(experiment),
     }
@@ -74,7 +74,7 @@ def _without_speed_only(engine: dict[str, Any]) -> dict[str, Any]:
 
 
 def solved_fingerprint(settings: Rewrite) -> str | None:
-    """That of the rewrite whose solved problems are copied; None if there is none.
+    """The fingerprint of the rewrite whose solved problems are copied; None if there is none.
 
     Raises:
         InputError: it is not complete.

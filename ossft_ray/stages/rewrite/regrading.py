@@ -1,8 +1,8 @@
 """Regrading stored attempts after a problem's gold answer or expert solution is corrected, without the policy.
 
-An attempt is judged like a fresh one if its text is stored, else graded by the answer that was read from it. It must be
+Attempts whose text is stored are judged like fresh ones, others by the answer that was read from them. They are
 sampled again only where the stored attempt is not enough: a wrong attempt that is now right but whose tokens were not
-kept, an attempt with a guide that has changed, and one without its text whose derivation the answer decides.
+kept, an attempt whose guide has changed, and one without its text that has to derive the new answer.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ async def _grade_again(
     if not same_verifier:
         return None  # another kind of verifier may read another answer from the text
     if attempt.extracted is None:
-        # a judge, or a user's function, may find a response wrong without an answer of its own
+        # a judge, or a user's function, may find a response wrong without reading an answer from it
         return None if attempt.correct or attempt.reason in (*NO_VERDICT, WRONG) else attempt
     verdict = await verify(problem, rf"\boxed{{{attempt.extracted}}}")
     if not verdict.correct:

@@ -55,7 +55,7 @@ def expert_response(problem: Problem, chat: Chat, experiment: Experiment) -> Res
 
 
 def dropped_row(problem: Problem, result: RewriteResult, experiment: Experiment) -> dict[str, Any]:
-    """The attempts at a problem of which no solution is kept."""
+    """The attempts at a problem for which no solution is kept."""
     return {**vars(problem), **_attempt_columns(result, experiment)}
 
 

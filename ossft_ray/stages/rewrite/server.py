@@ -1,8 +1,8 @@
 """A model behind an OpenAI-compatible server, for `[rewrite.external_alignment] url`.
 
 The client of `openai` retries rate limits, timeouts and failures of the server with back-off, and waits as long as the
-server asks for. What is left then ends the job in one line, and the same command resumes. An answer without a text is
-data: the attempt fails.
+server asks for. A failure that persists ends the job in one line, and the same command resumes. An answer without text
+is data: the attempt fails.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _REASONING_LENGTH = "max_completion_tokens"  # the newer name of `max_tokens`, w
 
 @dataclass(frozen=True)
 class Answer:
-    """The text of another model, with its costs in tokens of its own.
+    """The text of another model, with its costs in that model's tokens.
 
     `finish_reason` is stop, length or repetition, or another name that a server gives to an unfinished text.
     """

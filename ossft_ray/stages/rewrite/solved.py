@@ -29,7 +29,7 @@ class SolvedProblems:
             self._part_of |= dict.fromkeys(solved["problem_id"].to_pylist(), part)
 
     def rows(self, problems: Iterable[Problem]) -> dict[str, list[Row]]:
-        """By id, the EXAMPLE rows of those `problems` that are solved. One that was corrected since is not."""
+        """By id, the EXAMPLE rows of those `problems` that are solved, except those that were corrected since."""
         wanted = {each.problem_id: each for each in problems if each.problem_id in self._part_of}
         found: dict[str, list[Row]] = {}
         for part in sorted({self._part_of[problem_id] for problem_id in wanted}):

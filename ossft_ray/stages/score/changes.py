@@ -1,4 +1,4 @@
-"""Which parts of the scores are still those of their examples, after the examples have changed."""
+"""Discarding the parts of scores whose examples have changed."""
 
 import hashlib
 import json
@@ -24,14 +24,14 @@ _SCORED = (
 
 
 def examples_digest(rows: list[dict[str, Any]]) -> str:
-    """A digest of all in a part's EXAMPLE rows that their scores depend on."""
-    # older digests know no conversation
+    """A digest of everything in a part's EXAMPLE rows that their scores depend on."""
+    # older digests include no conversation
     scored = [{name: row[name] for name in _SCORED if row.get(name) or name != "conversation"} for row in rows]
     return hashlib.sha256(json.dumps(scored, ensure_ascii=False).encode()).hexdigest()
 
 
 def discard_changed_parts(folder: Folder, source: Folder) -> int:
-    """Delete the manifest and the parts of scores in `folder` whose examples in `source` are others now.
+    """Delete the manifest and the parts of scores in `folder` whose examples in `source` have changed.
 
     Attempts may change without their part's examples, so the scores of all attempts are deleted. Returns the number of
     parts to score. After a kill, the same call finds what is left to discard.

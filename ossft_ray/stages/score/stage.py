@@ -1,9 +1,9 @@
 """`ossft score`: the policy gap, the log-probability of each response token under the policy that will be trained.
 
-It scores the kept responses and the expert solutions of the same problems, the gap after and before rewriting, with the
-forward pass of training. Losses with a reference policy read its log-probabilities here. Each part of examples becomes
-a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts. With a teacher, each
-also becomes a part of its attempts, see `teacher`.
+It scores the kept responses (the gap after rewriting) and the expert solutions of the same problems (before it), with
+the forward pass of training. Losses with a reference policy read its log-probabilities here. Each part of examples
+becomes a part of SCORE rows, whole or not at all, so a run that was killed resumes with the missing parts. With a
+teacher, there is also a part of attempts for each; see `teacher`.
 """
 
 from collections import Counter
@@ -55,7 +55,8 @@ def score(
     `seconds`.
 
     Raises:
-        InputError: there are no complete examples, the policy cannot be used, or the folder holds scores of others.
+        InputError: there are no complete examples, the policy cannot be used, or the folder holds scores of other
+            settings.
         JobError: a worker failed; the same command resumes the run.
     """
     run = Run.of(run)
@@ -85,7 +86,7 @@ def score(
 
 
 def without_dropped_teacher(changes: list[Difference]) -> list[Difference]:
-    """The changes but for a teacher that is not asked for now: its scores stand next to the others."""
+    """The changes, except a teacher that is not asked for now: its scores stand next to the others."""
     return [change for change in changes if change.key != "teacher" or change.new is not None]
 
 
@@ -138,7 +139,7 @@ def score_inputs(run: Run, source: Folder) -> dict[str, Any]:
 
 
 class _PartProgress:
-    """The parts that were written before this session, and those of this session; also those of attempts."""
+    """The parts that were written before this session and in it, including those of attempts."""
 
     def __init__(self, folder: Folder, num_parts: int) -> None:
         self._folder, self._seen = folder, {*folder.names(PARTS), *folder.names(ATTEMPT_PARTS)}
@@ -158,7 +159,7 @@ class _PartProgress:
 def summarise_scores(folder: Folder) -> dict[str, Any]:
     """The manifest's figures, from the parts themselves, see `method.gap`.
 
-    `gap` is paired by problem, of each origin and of all (`kept`). By group, weighted by tokens: the kept responses of
+    `gap` is paired by problem, for each origin and all (`kept`). By group, weighted by tokens: the kept responses of
     each origin, all of them (`kept`), and the expert solutions of the same problems (`expert_originals`). `histogram`
     has each group's tokens by log p, between the `edges`. `too_long` counts the responses that were left out. With
     `[score] plain_text`, `plain_text` has the authors' figures.

@@ -1,4 +1,4 @@
-"""The policy's own attempts, right and wrong, under the plain prompt and a teacher; the loss `opd` trains on them.
+"""Scoring the policy's own attempts, right and wrong, under policy and teacher; the loss `opd` trains on them.
 
 The teacher is the policy itself with the expert's solution in view, or another model of the same vocabulary under its
 plain prompt. The attempts are those that rewriting stored: nothing is sampled.
@@ -33,7 +33,7 @@ class UnscoredAttempts(NamedTuple):
 
     name: str  # of the file to write
     responses: list[Row]  # ATTEMPT_SCORE rows that lack their log-probabilities
-    teacher_prompts: list[list[int]]  # one a response
+    teacher_prompts: list[list[int]]  # one per response
     too_long: int  # attempts that are left out
 
 
@@ -61,7 +61,7 @@ def check_teacher_settings(experiment: Experiment) -> None:
 
 
 def check_vocabulary(run: Run) -> None:
-    """Refuse a teacher that reads other tokens than the policy.
+    """Refuse a teacher whose tokens are not the policy's.
 
     Raises:
         InputError: it cannot be used, or has another vocabulary.
@@ -78,7 +78,7 @@ def check_vocabulary(run: Run) -> None:
 
 
 def teacher_inputs(run: Run) -> dict[str, Any] | None:
-    """What the teacher's log-probabilities depend on, besides what those of the policy do."""
+    """What the teacher's log-probabilities depend on, besides what the policy's depend on."""
     if run.teacher is None:
         return None
     if run.teacher is not run:
@@ -156,7 +156,7 @@ def summarise_attempts(folder: Folder) -> dict[str, Any]:
     """The manifest's figures of `correct` and `wrong` attempts, weighted by tokens.
 
     `mean_logprob` is the policy's, `teacher_mean_logprob` the teacher's. Their difference estimates the reverse KL
-    divergence a token, if the attempts were sampled with temperature 1.
+    divergence per token, if the attempts were sampled with temperature 1.
     """
     sums = {name: [LogprobSums(), LogprobSums()] for name in ("correct", "wrong")}
     responses, too_long, seconds = dict.fromkeys(sums, 0), 0, 0.0

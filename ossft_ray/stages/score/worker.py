@@ -1,4 +1,4 @@
-"""A scoring worker: part by part, the log-probabilities of the responses; worker 0 writes them."""
+"""A scoring worker: it computes the responses' log-probabilities part by part, and worker 0 writes them."""
 
 import itertools
 import time
@@ -23,7 +23,7 @@ from ossft_ray.run_folder.parts import read_dropped, write_counted
 from ossft_ray.stages.score.changes import EXAMPLES, examples_digest
 from ossft_ray.stages.score.teacher import attempts_name, score_attempts, unscored_attempts
 
-_MIN_RESPONSES = 64  # for each worker at once: split over many workers, a small part leaves each almost idle
+_MIN_RESPONSES = 64  # per worker and call: split over many workers, a small part leaves each almost idle
 
 
 class _Part(Protocol):
@@ -95,7 +95,7 @@ def _score_attempts(scorer: Scorer, teacher: Policy, chat: Chat, config: dict[st
 
 
 def unscored_part(name: str, rows: list[dict[str, Any]], chat: Chat, experiment: Experiment) -> UnscoredPart:
-    """The kept responses of EXAMPLE rows, and for each problem the expert's solution as its example would be."""
+    """The kept responses of EXAMPLE rows, and the expert's solution of each problem, encoded like an example."""
     responses: list[UnscoredResponse] = []
     has_original = set()  # a problem may have several kept responses
 
@@ -129,7 +129,7 @@ def group_parts(parts: Iterable[P], min_responses: int) -> Iterator[list[P]]:
 
 
 def read_ahead(groups: Iterator[T]) -> Iterator[T]:
-    """The same groups. A thread reads and renders the next one while the engine works on the one before."""
+    """The same groups. A thread reads and renders the next one while the engine works on this one."""
     with ThreadPoolExecutor(1) as thread:
         upcoming = thread.submit(next, groups, None)
         while (group := upcoming.result()) is not None:
@@ -162,7 +162,7 @@ def score_group(scorer: Any, group: list[UnscoredPart], folder: Folder | None) -
 
 
 def _score(scorer: Any, responses: list[UnscoredResponse]) -> list[dict[str, Any]]:
-    """SCORE rows. The same tokens of a problem, as of an expert solution that was kept, are computed once."""
+    """SCORE rows. A response that a problem has twice, such as a kept expert solution, is scored once."""
     scores = _token_scores(
         scorer, [(each.problem_id, each.encoded.prompt, each.encoded.response) for each in responses]
     )
@@ -178,7 +178,7 @@ def _score(scorer: Any, responses: list[UnscoredResponse]) -> list[dict[str, Any
         }
         for response, of_one in zip(responses, scores, strict=True)
     ]
-    # a response that is empty as plain text, or begins the text, has no log p
+    # a response that is empty as plain text, or follows an empty question, has no log p
     plain = [
         (row, each) for row, each in zip(rows, responses, strict=True) if each.plain is not None and all(each.plain)
     ]

@@ -93,7 +93,7 @@ def node_copy(checkpoint: Folder, rank: int, universal: bool, token: str) -> Ite
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
             names = _files_to_load(checkpoint, rank, universal)
-            start = rank % len(names)  # neighbours begin with different files, so that they download side by side
+            start = rank % len(names)  # neighbours begin with different files, so they download in parallel
             for name in names[start:] + names[:start]:
                 _download_once(checkpoint, name, files, target / "locks")
             yield files
@@ -104,7 +104,7 @@ def node_copy(checkpoint: Folder, rank: int, universal: bool, token: str) -> Ite
                 shutil.rmtree(target, ignore_errors=True)
                 Path(users.name).unlink(missing_ok=True)
             except BlockingIOError:
-                pass  # neighbours still read
+                pass  # neighbours are still reading
 
 
 def _files_to_load(checkpoint: Folder, rank: int, universal: bool) -> list[str]:
@@ -119,7 +119,7 @@ def _files_to_load(checkpoint: Folder, rank: int, universal: bool) -> list[str]:
 
 
 def _download_once(folder: Folder, name: str, target: Path, locks: Path) -> None:
-    """Download a file, unless another process has done so or is at it, which is waited for."""
+    """Download a file unless another process has; wait for one that is downloading it."""
     local, busy = target / name, locks / name
     for path in (local, busy):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -133,7 +133,7 @@ def _download_once(folder: Folder, name: str, target: Path, locks: Path) -> None
 
 @contextmanager
 def local_staging(folder: Folder) -> Iterator[Path]:
-    """A path on this machine whose files are in the folder afterwards."""
+    """A path on this machine whose files end up in the folder."""
     if folder.local_path is not None:
         folder.local_path.mkdir(parents=True, exist_ok=True)
         yield folder.local_path

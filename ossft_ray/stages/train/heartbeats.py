@@ -2,7 +2,7 @@
 
 Workers wait for each other in collectives, so one that hangs stops them all. Each reports every phase that it begins,
 and from a second thread that its process is alive. When no worker has moved for too long, the driver names those that
-are silent, or else those that are behind the others.
+are silent, or if none is, those that are behind the others.
 """
 
 import threading
@@ -48,7 +48,7 @@ class Heartbeats:
         self._alive_at[rank] = time.monotonic()
 
     def snapshot(self) -> tuple[float, dict[int, Position], dict[int, float]]:
-        """Seconds since any worker moved, each worker's position, and the seconds since it was alive."""
+        """Seconds since any worker moved, each worker's position, and seconds since its last sign of life."""
         now = time.monotonic()
         return now - self._moved_at, dict(self._positions), {rank: now - at for rank, at in self._alive_at.items()}
 

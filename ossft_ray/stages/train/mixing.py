@@ -1,4 +1,4 @@
-"""Rows of other sources among the training examples: of other runs, or plain chats against forgetting."""
+"""Rows of other sources among the training examples: other runs, or plain chats against forgetting."""
 
 import hashlib
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def mix_inputs(mix: list[Mix]) -> list[dict[str, Any]]:
 def read_mix(chat: Chat, experiment: Experiment, own_tokens: int, held_out: set[str]) -> list[MixedRows]:
     """The rows of every source of `[[train.mix]]`, each until its weight times `own_tokens` is reached.
 
-    Which rows depends on their places in the source and the run's seed alone. A source with too few tokens gives all
+    The choice depends only on the rows' places in the source and the run's seed. A source with too few tokens gives all
     its rows.
 
     Args:
@@ -73,7 +73,7 @@ def read_mix(chat: Chat, experiment: Experiment, own_tokens: int, held_out: set[
 
 
 def check_mix(settings: Train) -> None:
-    """Refuse a loss that mixed rows lack the scores for.
+    """Refuse a loss that needs scores, which mixed rows lack.
 
     Raises:
         InputError: the loss needs scores.
@@ -127,7 +127,7 @@ def _is_run(source: str) -> bool:
 
 
 def _example_rows(source: str, held_out: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """EXAMPLE rows, each under a key of its own."""
+    """EXAMPLE rows, each with its own key."""
     folder = Folder.at(source)
     for part in folder.names(PARTS):
         for index, row in enumerate(read_columns(folder, part, EXAMPLE_SCHEMA).to_pylist()):

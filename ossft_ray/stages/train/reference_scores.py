@@ -12,7 +12,7 @@ from ossft_ray.run_folder.stage_folder import changed_inputs
 from ossft_ray.stages.score.stage import score_inputs, without_dropped_teacher
 from ossft_ray.stages.train.selection import FROM_SCORES
 
-# psft is none of them: it refreshes its reference while it trains
+# Not psft, which refreshes its reference during training.
 LOSSES_FROM_SCORES = ("iw_sft", "dft_k3", "prift_prob", "prift_mass", "opd")
 _SCORES = ("reference_logprobs", "reference_ranks", "reference_masses")
 
@@ -73,7 +73,7 @@ def score_folder(run: Run, source: Folder) -> Folder | None:
         raise InputError(
             f"{folder.path}: no complete scores (no {MANIFEST}), which {need} needs; run `ossft score` first"
         )
-    # `ossft score --teacher` may have added one that this command is not told of
+    # `ossft score --teacher` may have added a teacher that this command is not given
     if changed := without_dropped_teacher(changed_inputs(folder, score_inputs(run, source))):
         again = "`ossft score`" if all(change.key == REWRITE for change in changed) else "`ossft score --start-over`"
         raise InputError(

@@ -28,7 +28,7 @@ def select_responses(candidates: Sequence[Candidate], select: Select) -> list[in
     | `rsr`      | the lowest rank-surprisal ratio (arXiv 2601.14249), see `rank_surprisal_ratio`     |
     | `shortest` | the fewest tokens                                                                  |
 
-    Candidates are in the order of their attempts; of equally good ones the first is taken.
+    Candidates are in the order of their attempts; ties go to the first.
     """
     if select == "all":
         return list(range(len(candidates)))

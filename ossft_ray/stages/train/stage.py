@@ -51,8 +51,8 @@ def train(
 ) -> dict[str, Any]:
     """Train `[policy] model` on a run's rewritten examples and return the manifest; resumes a run that was killed.
 
-    `on_progress` gets each step's metrics, as in `train/metrics.jsonl`. `start_over` discards what other settings left,
-    `redo_outdated` only what was trained on examples that have changed since.
+    `on_progress` gets each step's metrics, as in `train/metrics.jsonl`. `start_over` discards earlier training,
+    `redo_outdated` only if its examples have changed since.
 
     Raises:
         InputError: there are no complete examples, none fits max_length, or the output was made with other settings
@@ -72,10 +72,10 @@ def train(
             announce(on_progress, note=f"train: {EXAMPLES_CHANGED}; training starts again")
             start_over = True
     is_new = start_over or not folder.exists(INPUTS)
-    # Learning settings are compared on the same examples, in an output of their own.
+    # Learning settings are compared on the same examples, each in its own output.
     examples = experiment.train.examples or join(experiment.run.output, REWRITE)
     elsewhere = "Use another [run] output"
-    if experiment.train.loss != "opd":  # which has attempts of its own run only
+    if experiment.train.loss != "opd":  # which trains only on its own run's attempts
         elsewhere += f" with train.examples={examples}"
     if (manifest := begin_stage(folder, inputs, start_over, elsewhere=elsewhere)) is not None:
         on_progress(ALREADY_COMPLETE)
@@ -113,12 +113,12 @@ def _complete(
 
 
 def _inputs(run: Run, source: Folder, scores: Folder | None) -> dict[str, Any]:
-    """What the trained model depends on; of the losses' hyper-parameters, those of the loss that is used."""
+    """What the trained model depends on, with the hyper-parameters of the chosen loss only."""
     settings, options = run.experiment.train, run.experiment.train.loss_options
     inputs = {
         "train": settings.model_dump(mode="json", include=_LEARNING_KEYS)
         | ({settings.loss: options} if options else {})
-        # which older runs lack
+        # older runs lack these
         | ({"select": settings.select} if settings.select != "all" else {})
         | ({"mix": mix_inputs(settings.mix)} if settings.mix else {}),
         "seed": run.experiment.run.seed,
@@ -134,7 +134,7 @@ def _inputs(run: Run, source: Folder, scores: Folder | None) -> dict[str, Any]:
 def _convert_checkpoint(experiment: Experiment, folder: Folder, on_progress: OnProgress) -> None:
     """Convert the newest checkpoint if another number of workers wrote it, on a node with a free CPU.
 
-    It may take long, so it is done before there are workers that would wait for it in a collective.
+    It may take long, so it is done before there are workers that would wait in a collective.
     """
     checkpoint = Checkpoints(folder / CHECKPOINTS).newest()
     if checkpoint is None:

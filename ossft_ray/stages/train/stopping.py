@@ -1,4 +1,4 @@
-"""The driver's request to stop training early, at SIGTERM or after a set time; it can be resumed afterwards."""
+"""The driver's request to stop training early, at SIGTERM or after a set time; training can resume later."""
 
 import math
 import signal

@@ -24,7 +24,7 @@ class Tracking:
     """Where worker 0 sends metrics in addition to `metrics.jsonl`."""
 
     def __init__(self, experiment: Experiment, folder: Folder, after_step: int) -> None:
-        """Begin, or resume after a step. Raises InputError if a tracker that is named is not installed."""
+        """Begin, or resume after a step. Raises InputError if a named tracker is not installed."""
         self._target = folder / "tensorboard"
         self._staging = None if self._target.local_path is not None else tempfile.TemporaryDirectory()
         local = str(self._target.local_path) if self._staging is None else self._staging.name

@@ -75,9 +75,9 @@ class _Read:
 
 
 def _read_examples(source: Folder, chat: Chat, experiment: Experiment, scores: Folder | None) -> _Read:
-    """The rows that fit, of each problem those that `train.select` chooses, encoded.
+    """The rows that fit and that `train.select` chooses, encoded.
 
-    Each comes with log-probabilities of the reference from `scores`, or those of the sampling, if the loss needs them.
+    If the loss needs them, each comes with the reference's log-probabilities from `scores`, or those from sampling.
     """
     settings = experiment.train
     references = {} if scores is None else read_reference_scores(scores)
@@ -163,7 +163,7 @@ def _read_rows(source: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def is_held_out(problem_id: str, share: float, seed: int) -> bool:
-    """Whether a problem is in the holdout. Its id decides, so all its examples are, and more data moves no problem."""
+    """Whether a problem is held out. Its id decides, so its examples stay together, and more data moves no problem."""
     digest = hashlib.sha256(f"{seed} {problem_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 

@@ -1,4 +1,4 @@
-"""A training worker: from the newest checkpoint step by step to the end, and the export of the model."""
+"""A training worker: it trains from the newest checkpoint to the end, and exports the model."""
 
 import shutil
 import tempfile
