@@ -21,7 +21,7 @@ class InputError(Exception):
 
 
 class Faults(InputError):
-    """Several faults of an experiment, each a message like an InputError's; the message is the first one."""
+    """Several faults of an experiment, each worded like an InputError; the message quotes the first."""
 
     def __init__(self, message: str, faults: list[str] | None = None) -> None:
         super().__init__(message)  # the only argument, so that it can be copied
@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 @cache
 def _signals() -> tuple[socket.socket, socket.socket]:
-    """A socket with the number of each signal that arrived, as a byte, and the one that they are written to."""
+    """A pair of sockets: the first yields the number of each arrived signal as a byte, Python writes to the second."""
     read, written = socket.socketpair()
     read.setblocking(False)
     written.setblocking(False)
@@ -50,11 +50,11 @@ def _signals() -> tuple[socket.socket, socket.socket]:
 
 
 def remember_interrupts() -> None:
-    """From now on, remember a Ctrl-C besides raising KeyboardInterrupt for it.
+    """From now on, remember each Ctrl-C as well as raising KeyboardInterrupt for it.
 
-    Python drops an exception that a signal raises inside a callback, such as that of an import or of an object's end.
-    Ray puts a handler of its own in place for a moment, and drops a Ctrl-C if another error comes then. So the signal's
-    number is read from the socket into which Python writes it whatever the handler does.
+    Python drops an exception that a signal raises inside a callback, such as an import's or a finalizer's. Ray briefly
+    installs its own handler, and drops a Ctrl-C if another error occurs then. So we read the signal's number from a
+    socket, to which Python writes it whatever the handler does.
     """
     _read_signals()
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -102,7 +102,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def telling_sentence(text: str) -> str | None:
-    """What is wrong, from the lines of a traceback or a log; None if no line of them is that of an exception.
+    """What is wrong, according to a traceback or a log; None if none of its lines names an exception.
 
     The last exception counts, unless it only points to an earlier one.
     """

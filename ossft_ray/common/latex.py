@@ -3,7 +3,7 @@ r"""The boxes of a LaTeX text. `method` hides the answers in them, and `verifica
 import re
 
 # Escaped characters (`\{`, and the `\\` before a brace) are matched whole, so they neither open nor close anything.
-# TeX boxes one character of `\boxed 72`, but who writes this means the number.
+# TeX boxes only the 7 of `\boxed 72`, but whoever writes it means the number.
 _TOKEN = re.compile(
     r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\(?:boxed|fbox)\s*(?P<bare>[-+]?\d+(?:[.,/]\d+)*|\s[A-Za-z](?![A-Za-z]))"
     r"|\\.|(?P<open>\{)|(?P<close>\})",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 Message = dict[str, Any]
-"""`role` and `content`, and in conversations with tools what the chat template reads about them."""
+"""`role` and `content`, and what the chat template reads about tools if the conversation has any."""
 SYSTEM_PROMPT = r"Please reason step by step, and put your final answer within \boxed{}."
 SOLVE_PROMPT = "{question}"
 GUIDED_PROMPT = (
@@ -17,7 +17,7 @@ GUIDED_PROMPT = (
 
 
 def split_tools(messages: list[Message]) -> tuple[list[Message], list[Any]]:
-    """The messages without the `tools` that one of them may hold, which are those of the whole conversation."""
+    """The messages without `tools`, and the tools. One message may hold those of the whole conversation."""
     tools: list[Any] = next((message["tools"] for message in messages if message.get("tools")), [])
     return [{key: value for key, value in message.items() if key != "tools"} for message in messages], tools
 
@@ -61,7 +61,7 @@ _STEPS = r"Let's think step by step and output the final answer within \boxed{}.
 TEMPLATES = {
     # QwenLM/Qwen2.5-Math, evaluation/utils.py; the paper's
     "qwen25-math-cot": PromptTemplate(SYSTEM_PROMPT, SOLVE_PROMPT, GUIDED_PROMPT),
-    # the same file; SimpleRL-Zoo's and many others' since
+    # the same file; since used by SimpleRL-Zoo and many others
     "qwen-boxed": PromptTemplate(
         _ASSISTANT, f"{SOLVE_PROMPT}\n{SYSTEM_PROMPT}", GUIDED_PROMPT.replace("\n\n", f"\n{SYSTEM_PROMPT}\n\n", 1)
     ),

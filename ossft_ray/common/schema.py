@@ -41,7 +41,7 @@ ATTEMPT = pa.struct(
     ]
 )
 
-# What statistics read of an example or a dropped problem: no text
+# The fields that statistics need from an example or a dropped problem: no texts
 _ATTEMPT_FIGURES = pa.struct([ATTEMPT.field(name) for name in ("stage", "index", "correct", "num_tokens")])
 ATTEMPT_FIGURES_SCHEMA = pa.schema([("problem_id", pa.string()), ("attempts", pa.list_(_ATTEMPT_FIGURES))])
 
@@ -54,7 +54,7 @@ EXAMPLE_SCHEMA = pa.schema(
         ("prompt", MESSAGES),
         ("completion", MESSAGES),
         ("response", pa.string()),
-        ("response_token_ids", pa.list_(pa.int32())),  # as sampled, or the policy's; end-of-turn token included
+        ("response_token_ids", pa.list_(pa.int32())),  # as sampled, or tokenized by the policy; end-of-turn included
         ("origin", pa.string()),  # self | guided | external | expert
         ("num_attempts", pa.int32()),
         ("num_correct", pa.int32()),
@@ -93,10 +93,10 @@ SCORE_SCHEMA = pa.schema(
         ("token_ids", pa.list_(pa.int32())),  # of the response
         ("reference_logprobs", pa.list_(pa.float32())),  # log p of each under the policy before training
         ("reference_ranks", pa.list_(pa.int32())),  # of each in that policy's distribution; the likeliest has rank 1
-        ("reference_masses", pa.list_(pa.float32())),  # of each: p of all less likely tokens there, and its own
+        ("reference_masses", pa.list_(pa.float32())),  # of each: its own p plus that of all less likely tokens
     ]
 )
-# With [score] plain_text: log p of the response's tokens after the bare question, which may be other tokens.
+# With [score] plain_text: log p of the response's tokens after the bare question; the tokenization may differ.
 PLAIN_SCORE_SCHEMA = SCORE_SCHEMA.append(pa.field("plain_logprobs", pa.list_(pa.float32())))
 
 # A sampled response of the policy, right or wrong, under the plain prompt and under the teacher's; see score.teacher.

@@ -1,4 +1,4 @@
-"""Folders with atomic writes, on local disks and in object stores alike, and files that grow row by row."""
+"""Folders with atomic writes, on local disks and in object stores alike, and a writer of rows in parts."""
 
 import fnmatch
 import hashlib
@@ -64,8 +64,8 @@ class Folder:
     def write_bytes(self, name: str, content: bytes | memoryview) -> None:
         """Write one file atomically: under a temporary name, then renamed (an object store's put is atomic anyway).
 
-        A store's stream gets the whole content at once. Closing the stream, even by an exception, would otherwise turn
-        a partial content into an object.
+        A store's stream gets the whole content at once, because closing it, even after an exception, would turn partial
+        content into an object.
         """
         self.filesystem.create_dir(self.path, recursive=True)
         if self.local_path is None:
@@ -130,7 +130,7 @@ class Folder:
 
 
 class PartWriter:
-    """Writes rows as Parquet files from `number` on, with `capacity(number)` rows each; `flush` writes the rest."""
+    """Writes Parquet files numbered from `number`, with `capacity(number)` rows each; `flush` writes the rest."""
 
     def __init__(
         self, folder: Folder, prefix: str, schema: pa.Schema, capacity: Callable[[int], int], number: int = 0

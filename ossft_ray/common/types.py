@@ -11,7 +11,7 @@ PAPERS_STAGES: tuple[Stage, ...] = ("self", "guided")
 
 
 def count_origins(counts: Mapping[str, int], stages: Sequence[str] = PAPERS_STAGES) -> dict[str, int]:
-    """The counts by origin: of these alignment stages, of the expert, and of every other one among `counts`."""
+    """The counts of these alignment stages and of the expert, 0 by default, and of any other origin in `counts`."""
     return {name: counts.get(name, 0) for name in ORIGINS if name in (*stages, "expert") or name in counts}
 
 
@@ -20,8 +20,8 @@ class Problem:
     """A problem with its gold answer (empty: it has none). Benchmarks come without an expert solution.
 
     `verifier` is the kind of verification that this answer needs; if it is empty, `[verify] kind` applies.
-    `conversation` is empty for a plain question, else the JSON text of all messages up to the response. Its last
-    message of the user is the question, and its first message may hold the `tools`.
+    `conversation` is empty for a plain question, else the JSON text of all messages up to the response. The
+    user's last message is the question, and the first message may hold the `tools`.
     """
 
     problem_id: str
@@ -33,7 +33,7 @@ class Problem:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Problem":
-        """The problem in a row that has its columns; those that older rows lack are empty."""
+        """The problem in a row; columns that older rows lack become empty."""
         later = {name: row.get(name) or "" for name in ("verifier", "conversation")}
         return cls(row["problem_id"], row["question"], row["answer"], row["expert_solution"], **later)
 
@@ -46,8 +46,8 @@ class Response:
     thinking block, so the response starts inside it. `logprobs` are those of the distribution that each token was
     drawn from (stage's prompt, temperature, top_p); they are recorded only on request.
 
-    If another model than the policy wrote the text, the tokens are the policy's for it, and `gap` is their mean
-    -log p under the policy after the plain prompt, in nats; None if `max_gap` is not set.
+    If another model wrote the text, `token_ids` are how the policy tokenizes it, and `gap` is their mean -log p under
+    the policy after the plain prompt, in nats; None if `max_gap` is not set.
     """
 
     text: str

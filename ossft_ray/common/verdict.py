@@ -16,15 +16,15 @@ CRASHED: Final = "crashed"  # the grading process died for another reason
 UNJUDGED: Final = "unjudged"  # the judge was not asked, could not read it, or gave no verdict
 VERIFIER_ERROR: Final = "verifier_error"  # the verifier failed, for example because a user's function raised
 
-# Reasons of rewriting: the response is unfinished, no re-solving of its own, or could not be sampled
+# Reasons of rewriting: the response is unfinished, not an independent solution, or could not be sampled
 TRUNCATED: Final = "truncated"
 REPETITION: Final = "repetition"
 MENTIONS_REFERENCE: Final = "mentions_reference"
 COPIES_REFERENCE: Final = "copies_reference"
 CONTAINS_REFERENCE: Final = "contains_reference"
 WRONG_STEP: Final = "wrong_step"  # an equation in it is false
-NO_DERIVATION: Final = "no_derivation"  # its answer follows from nothing in it
-CONTRADICTION: Final = "contradiction"  # it announces another answer as well
+NO_DERIVATION: Final = "no_derivation"  # nothing in it leads to its answer
+CONTRADICTION: Final = "contradiction"  # it also announces another answer
 PROMPT_TOO_LONG: Final = "prompt_too_long"
 NO_RESPONSE: Final = "no_response"  # a server's answer holds no text
 TOO_FAR: Final = "too_far"  # another model's response is too unlikely under the policy
@@ -35,7 +35,7 @@ NEVER_GRADED: Final = (TRUNCATED, REPETITION, PROMPT_TOO_LONG, NO_RESPONSE)  # t
 UNSOUND: Final = (
     MENTIONS_REFERENCE, COPIES_REFERENCE, CONTAINS_REFERENCE, WRONG_STEP, NO_DERIVATION, CONTRADICTION, TOO_FAR,
 )  # fmt: skip
-"""The answer is right, but the response is no sound re-solving."""
+"""The answer is right, but the response is not a sound solution."""
 
 
 @dataclass(frozen=True)

@@ -9,5 +9,5 @@ benchmarks.py     evaluation problems: the playground's, the paper's, or those o
 screening.py      checks that decide which training problems a run uses
 gold_check.py     the check of gold answers
 contamination.py  the check for overlap with the benchmarks
-problem_index.py  the index of ids and questions that came before, on disk
+problem_index.py  the index of earlier ids and questions, on disk
 """

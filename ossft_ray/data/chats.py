@@ -30,12 +30,12 @@ class Turn:
 
     role: str  # system, user, assistant, tool, or any other name
     text: str | None
-    info: dict[str, Any] = field(default_factory=dict)  # what the message says about itself (AM-Thinking's layout)
-    calls: dict[str, Any] = field(default_factory=dict)  # the calls of tools that it makes, or the one it answers
+    info: dict[str, Any] = field(default_factory=dict)  # the message's `info` (AM-Thinking's layout)
+    calls: dict[str, Any] = field(default_factory=dict)  # the tool calls that it makes, or the one that it answers
 
 
 def read_turns(value: Any) -> list[Turn] | None:
-    """The messages of a chat, which may be JSON text; None if the value is no chat.
+    """The messages of a chat, which may be JSON text; None if the value is not a chat.
 
     Raises:
         UnusableRow: `not_text: ...`, for a message with an image or the like.
@@ -50,10 +50,10 @@ def read_turns(value: Any) -> list[Turn] | None:
 
 
 def split_chat(turns: list[Turn], needs_solution: bool = True) -> tuple[list[Turn], str | None]:
-    """The turns of a chat up to where the assistant answers, and the assistant's last message.
+    """The turns of a chat before the assistant's answer, and the text of that answer.
 
     Raises:
-        UnusableRow: `no_question`, `no_expert_solution`, or `broken_chat: ...` for a chat that is no conversation.
+        UnusableRow: `no_question`, `no_expert_solution`, or `broken_chat: ...` for a chat that is not a conversation.
     """
     roles = [turn.role for turn in turns]
     if "user" not in roles:
@@ -68,7 +68,7 @@ def split_chat(turns: list[Turn], needs_solution: bool = True) -> tuple[list[Tur
     if any(turn.role == "system" for turn in asked[1:]):
         raise UnusableRow("broken_chat: a system message that is not the first")
     if not asked or asked[-1].role not in ("user", "tool"):
-        raise UnusableRow("broken_chat: before the answer there is no message of the user")
+        raise UnusableRow("broken_chat: no message of the user before the answer")
     return asked, solution
 
 
@@ -76,15 +76,15 @@ def conversation_text(asked: list[Turn], tools: Any = None) -> str:
     """`Problem.conversation` of these turns: empty if there is only the question.
 
     Raises:
-        UnusableRow: the tools are no list of objects.
+        UnusableRow: the tools are not a list of objects.
     """
     if isinstance(tools, str):
         try:
             tools = json.loads(tools or "[]")
         except (ValueError, RecursionError):
-            raise UnusableRow("broken_chat: the tools are no JSON") from None
+            raise UnusableRow("broken_chat: the tools are not JSON") from None
     if tools and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise UnusableRow("broken_chat: the tools are no list of objects")
+        raise UnusableRow("broken_chat: the tools are not a list of objects")
     messages = [{"role": turn.role, "content": turn.text or "", **turn.calls} for turn in asked]
     if tools:
         messages[0]["tools"] = tools
@@ -93,7 +93,7 @@ def conversation_text(asked: list[Turn], tools: Any = None) -> str:
 
 
 def message_text(value: Any) -> str | None:
-    """The text of a message's content: of a string, or of the text parts of a list; None if it has none.
+    """The text of a message's content: a string, or the text parts of a list; None if it has none.
 
     Raises:
         UnusableRow: `not_text: ...`, for any other part.

@@ -14,7 +14,7 @@ _MAX_SHOWN_CHARACTERS = 300
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether a path names a data set on the Hub: it looks like `owner/name`, and no such file or folder is here."""
+    """Whether a path names a data set on the Hub: it looks like `owner/name`, and no such path exists here."""
     return bool(_ID.fullmatch(path)) and not is_known_kind(path) and not os.path.exists(path)
 
 

@@ -1,7 +1,7 @@
 """Rows of JSON text: one object a line, an array of objects, or objects that span lines.
 
-Rows are streamed. With an object a line, a broken line costs that line alone. An array has no place to go on after a
-fault, so there the whole file is refused.
+Rows are streamed. With one object a line, a broken line costs only itself. A fault in an array leaves no place to
+resume, so the whole file is refused.
 """
 
 import codecs
@@ -118,7 +118,7 @@ def _read_values(stream: io.BufferedReader) -> Iterator[JsonRow]:
             where = line + text.count("\n", 0, position)
             raise ValueError(f"it is a JSON array that is not valid JSON: {error}, line {where}") from error
         if is_cut:
-            # At least as much as is waiting, so that the time for a long value stays in proportion to its length
+            # Read at least as much as is buffered, so that the time for a long value is linear in its length
             chunk = stream.read(max(_CHUNK, len(text) - position))
             line, is_whole = line + text.count("\n", 0, position), not chunk
             try:

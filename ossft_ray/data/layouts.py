@@ -32,10 +32,10 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 """The columns of each text, for training data and benchmarks alike."""
 
-_NOTE = re.compile(r"<<[-+*/().,:=%$\dxX ]*=[-+*/().,:=%$\dxX ]*>>")  # a calculation that GSM8K's authors had checked
+_NOTE = re.compile(r"<<[-+*/().,:=%$\dxX ]*=[-+*/().,:=%$\dxX ]*>>")  # GSM8K's notes of calculations
 _NO_ANSWERS = ("proof", "notfound")  # NuminaMath-1.5 writes these where a problem has no answer to compare with
 _INFO_ANSWERS = ("reference_answer", "ground_truth")  # in the user's message of AM-Thinking's chats
-# Text that generated data often ends with: an end token that was decoded too
+# Generated data often ends with end tokens that were decoded too
 _END_TOKENS = re.compile(
     r"(?:\s*(?:</s>|<eos>|<end_of_turn>|<\|(?:endoftext|im_end|eot_id|end_of_text|end|return|END_OF_TURN_TOKEN)\|>"
     r"|<｜end▁of▁sentence｜>))+\s*\Z"
@@ -136,7 +136,7 @@ def choose_layout(
 
 
 def read_texts(values: dict[str, Any], layout: Layout, kind: str = "math", strip: bool = False) -> ProblemTexts:
-    """The texts of one row; `kind` is the kind of verification of its answer. `strip` takes out annotations.
+    """The texts of one row; `kind` is the kind of verification of its answer. `strip` removes annotations.
 
     Raises:
         UnusableRow: `no_question`, `no_expert_solution`, `broken_chat` or `not_text`.
@@ -193,7 +193,7 @@ def strip_annotations(solution: str) -> str:
 def answer_of_cell(value: Any, kind: str = "math") -> str:
     """An answer cell as text; if the cell is a whole solution in GSM8K's layout, the text after its `####`.
 
-    A list of one item that was written as JSON text (Skywork-OR1's layout) is that item.
+    A one-item list written as JSON text (Skywork-OR1's layout) counts as its item.
     """
     if isinstance(value, str) and value.startswith('["') and value.endswith('"]'):
         with contextlib.suppress(ValueError, RecursionError):
@@ -212,7 +212,7 @@ def strip_end_tokens(text: str) -> str:
 
 
 def _question_and_solution(values: dict[str, Any], layout: Layout) -> tuple[str, str, str, dict[str, Any]]:
-    """Question, conversation, solution, and what the question's message says about itself."""
+    """Question, conversation, solution, and the `info` of the question's message."""
     if "messages" in layout.columns:
         name = layout.columns["messages"]
         asked, written = split_chat(_chat(values, name))
@@ -244,7 +244,7 @@ def _chat(values: dict[str, Any], name: str) -> list[Turn]:
 
 
 def _cell_text(value: Any, role: str) -> str | None:
-    """The text of a cell: text as is, and of a chat the only message with this role."""
+    """The text of a cell: text as is, or a chat's only message with this role."""
     if isinstance(value, list) and (turns := read_turns(value)) is not None:
         texts = [turn.text for turn in turns if turn.role == role]
         if len(texts) > 1:
@@ -308,7 +308,7 @@ def _no_column(role: str, configured: Columns, values: dict[str, Any], source: s
     if role == "expert_solution" and role not in configured.model_fields_set:
         answer = next((name for name in NAMES["answer"] if _value(values, name) is not _MISSING), None)
         if answer is not None:
-            message += f"; the answers are in '{answer}', which is to be named if it holds whole solutions"
+            message += f"; the answers are in '{answer}'; name that column if it holds whole solutions"
     rows = next((name for name, value in values.items() if isinstance(value, list) and len(values) <= 2), None)
     if rows is not None and all(isinstance(each, dict) for each in values[rows]):
         message += f"; if '{rows}' is a list of the rows, write these to a file, one a line"

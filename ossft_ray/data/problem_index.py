@@ -1,7 +1,7 @@
-"""An index of the ids and questions that came before, in a temporary database on disk, so that memory stays flat.
+"""An index of earlier ids and questions, in a temporary database on disk, so that memory stays flat.
 
-A run that grows starts with its existing problems. Reading the input again then tells which rows are existing problems
-and which are new, and which existing problems the input no longer contains.
+For a run that grows, the index starts with its existing problems. Reading the input again then tells
+which rows are existing problems, which are new, and which existing problems the input no longer contains.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ CREATE TABLE problems (
 CREATE TABLE questions (digest BLOB PRIMARY KEY, id TEXT) WITHOUT ROWID;
 BEGIN;
 """
-# Punctuation without "!", which is the factorial, or any other sign that mathematics may begin or end with.
+# Punctuation except "!", the factorial, and other signs that mathematics may begin or end with.
 _OUTER_PUNCTUATION = " \t\n\r.,;:?\"'“”‘’…"
 ProblemStatus = Literal["new", "existing", "corrected", "changed", "repeated"]
 

@@ -91,7 +91,7 @@ def read_layout(source: str, data: Data) -> SourceLayout | None:
 
 
 class _RowIds:
-    """The ids of rows: their own, or for a row without one its number, unless that is another row's own id."""
+    """The ids of rows: a row's own id, or else its number, unless that is another row's own id."""
 
     def __init__(self) -> None:
         self._is_numbered = bytearray()  # by row
@@ -102,7 +102,7 @@ class _RowIds:
         return len(self._is_numbered)
 
     def next(self, own: str) -> str:
-        """The id of the next row, whose own id is `own`, or empty."""
+        """The id of the next row; `own` is its own id, or empty."""
         index, number = self.num_rows, f"{self.num_rows:08d}"
         self._is_numbered.append(not own)
         if not own:

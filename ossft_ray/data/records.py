@@ -1,8 +1,8 @@
 """Rows of JSON and Parquet files with any columns; a broken row is data, not an error.
 
 Files are on disks or in object stores. A path names one file, or several by a glob (`**` for folders of any depth).
-JSON may be compressed (.gz, .zst). Rows are streamed: memory does not grow with a file. A missing value is None, also
-where pandas has written NaN, and bytes that are UTF-8 are text.
+JSON may be compressed (.gz, .zst). Rows are streamed, so memory does not grow with the file. A missing value is None,
+even where pandas wrote NaN, and UTF-8 bytes become text.
 """
 
 import fnmatch
@@ -98,7 +98,7 @@ def read_records(path: str) -> Iterator[Record]:
 
 
 def file_digest(path: str) -> str:
-    """A digest of a file's name, size and content, for fingerprints; of files over one GiB only of the edges.
+    """A digest of a file's name, size and content, for fingerprints; over one GiB, only the edges count.
 
     The content counts because a corrected answer is often as long as the wrong one.
 

@@ -25,7 +25,7 @@ from ossft_ray.method.prompts import solve_prompt
 from ossft_ray.policy.chat import Chat
 from ossft_ray.verification import VerifierPool
 
-# Reasons that, with details, say that a row cannot be read. Without details, a text is empty.
+# With details after them, these reasons say that a row cannot be read; without, that a text is empty.
 _UNREADABLE = ("broken_row", "no_question", "no_expert_solution", "not_text")
 
 
@@ -50,7 +50,7 @@ class InputCounts:
     not_checked: list[str] = field(default_factory=list)  # benchmarks that could not be read
     gold_findings: Counter[str] = field(default_factory=Counter)  # of all gold answers, kept or set aside
     bad_golds: list[dict[str, Any]] = field(default_factory=list)  # the bad gold answers
-    broken: int = 0  # rows that cannot be read: not JSON, or laid out in another way than the file's first row
+    broken: int = 0  # rows that cannot be read: not JSON, or laid out differently from the file's first row
     first_broken: Rejection | None = None
     first_rejections: dict[str, Rejection] = field(default_factory=dict)  # by the reason's first word
 
@@ -99,7 +99,7 @@ def screen_problems(
     those of the experiment.
 
     Raises:
-        InputError: the data or none of its rows can be used, too many rows are broken, a benchmark to compare with
+        InputError: the data cannot be read, no row is usable, too many rows are broken, a benchmark to compare with
             cannot be read, or `index` has another question under a problem's id.
     """
     screen = _Screen(experiment, chat, index, counts, benchmarks)

@@ -155,7 +155,7 @@ def _without_folders(path: str) -> str:
 
 
 def code(value: Any) -> str:
-    """Text as inline Markdown code, which may stand in a table."""
+    """Text as inline Markdown code that is safe in a table."""
     text = " ".join(str(value).split()).replace("|", "\\|")
     ticks = "`" * (1 + _longest_ticks(text))
     padding = " " if "`" in text else ""

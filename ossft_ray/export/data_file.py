@@ -18,7 +18,7 @@ from ossft_ray.export.formats import ExportFormat, Row
 from ossft_ray.run_folder.reader import RunFolder, columns
 
 _COLUMNS = columns(EXAMPLE_SCHEMA, "problem_id", "prompt", "completion", "origin", "policy")
-DATA_FILE = re.compile(r"train-[0-9a-f]{8}\.(parquet|jsonl)|\.train\.[0-9a-f]+\.tmp")  # the latter by a killed export
+DATA_FILE = re.compile(r"train-[0-9a-f]{8}\.(parquet|jsonl)|\.train\.[0-9a-f]+\.tmp")  # .tmp: from a killed export
 _DIGEST_CHARACTERS, _BUFFER_BYTES = 8, 1 << 20
 _MIN_BATCH_ROWS = 1024  # a batch is a row group of Parquet
 

@@ -45,7 +45,7 @@ def export(
     Args:
         run: a run's folder, a local path or an object-store URI.
         format: `trl`, `sharegpt` or `verl`.
-        output: an empty or new folder, likewise; with `overwrite`, the files of an earlier export in it are replaced.
+        output: likewise a folder, new or empty; with `overwrite`, the files of an earlier export in it are replaced.
         origins: keep only these of `self`, `guided`, `external`, `expert`; empty keeps all.
         partial: export the examples so far if the rewriting is not complete.
         license: the identifier of the data set's licence.

@@ -26,8 +26,8 @@ class ExportFormat:
     suffix: str  # of the data file
     schema: pa.Schema
     convert: Callable[[Row], Row]  # from an EXAMPLE row to a row of `schema`
-    trainers: dict[str, str]  # that read it, with the address of their documentation
-    columns: dict[str, str]  # that the trainers read, each explained
+    trainers: dict[str, str]  # name and documentation's address of each that reads it
+    columns: dict[str, str]  # name and explanation of each that the trainers read
 
 
 def _to_trl(row: Row) -> Row:

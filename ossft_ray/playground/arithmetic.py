@@ -2,8 +2,8 @@ r"""The arithmetic world: problems in five levels, the policy's own style of sol
 
 A problem is a chain of additions, subtractions and, from level 4, products. The policy's own style keeps a running
 total, one small step a line. The expert computes the products, gathers the gains and the losses, sums each in one leap,
-and subtracts. This solution is correct, but it has another order of steps, another wording, and leaps that a small
-policy cannot follow: the paper's policy gap (arXiv 2509.15157, Section 1).
+and subtracts. This solution is correct, but its order and wording differ, and it takes leaps that a small policy
+cannot follow: the paper's policy gap (arXiv 2509.15157, Section 1).
 
 The policy does not know the harder part of the multiplication table (`TABLE`), which its pre-training left out
 (`benchmarks/pretrain_playground.py`). Alone it can only guess there, while the expert's solution states the product, so

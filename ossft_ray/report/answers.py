@@ -27,7 +27,7 @@ CHANGES = {
 
 @dataclass(frozen=True)
 class ChosenAnswers:
-    """Pairs of answers: which other model, how many problems of each change exist, and the rows that are shown."""
+    """Pairs of answers: the other model, the number of problems with each change, and the rows that are shown."""
 
     model: str
     num_all: dict[str, int]
@@ -45,7 +45,7 @@ class _Answers:
 
 
 def choose_answers(run: RunFolder, num_answers: int, max_bytes: int = MAX_BYTES) -> ChosenAnswers | None:
-    """Choose pairs of the two models' first samples, as many of each change of the verdict as there is room for.
+    """Choose pairs of the two models' first samples, an even share of each change of the verdict.
 
     Each row has `benchmark`, `problem_id`, `change`, `question`, `answer`, and `sides`: for each model its `name`, its
     first `response` with the verdict, and `num_correct` of `num_samples`. None if there are no samples of two models.

@@ -37,7 +37,7 @@ _DASHES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A picture, the names of its lines, and as JSON what the script needs to tell the values under the pointer."""
+    """A picture, the names of its lines, and as JSON what the script needs to show the values under the pointer."""
 
     picture: Markup
     lines: list[str]

@@ -33,7 +33,7 @@ class ChosenExamples:
 def choose_examples(run: RunFolder, num_examples: int, max_bytes: int = MAX_BYTES) -> ChosenExamples:
     """Choose examples of a run, those of each origin evenly spread over the parts.
 
-    Only parts with a chosen row are read in full. Long texts are cut and say so. Once the texts come to `max_bytes`, no
+    Only parts with a chosen row are read in full. Long texts are cut and say so. Once the texts reach `max_bytes`, no
     more are taken.
 
     Raises:
@@ -85,7 +85,7 @@ def spread(items: list[Any], count: int) -> list[Any]:
 
 
 def _prepare(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its texts shortened, and as `marked` the expert's and the kept text with their differences."""
+    """The row with shortened texts; `marked` holds the expert's and the kept text with their differences."""
     answers = row["attempt_answers"] or [None] * len(row["attempts"] or [])
     attempts = []
     for attempt, answer in zip(row["attempts"] or [], answers, strict=False):

@@ -13,8 +13,8 @@ from ossft_ray.run_folder.reader import RunFolder
 def headline(run: RunFolder, problem_gaps: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of the headline; None for each that the run does not have yet.
 
-    `kept` has the share of problems by origin, `gap` the last of `problem_gaps`, that of all
-    origins, `gain` a comparison of `differences.json` with the two accuracies, all shares in 0..1.
+    `kept` holds the share of problems by origin, `gap` is the last of `problem_gaps`, that of all origins, and `gain`
+    is an entry of `differences.json` plus the two accuracies. All shares are in 0..1.
     """
     return {
         "kept": _kept_shares(run),

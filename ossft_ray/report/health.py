@@ -15,9 +15,9 @@ from ossft_ray.report.examples import spread
 from ossft_ray.run_folder.names import PARTS, SCORE
 from ossft_ray.run_folder.reader import RunFolder, columns, read_columns
 
-MAX_ROWS = 20_000  # whose texts are read
-_MAX_PARTS = 200  # in which they are, evenly spaced
-_COPIED_NGRAM = 8  # of a run without config.json
+MAX_ROWS = 20_000  # rows whose texts are read
+_MAX_PARTS = 200  # evenly spaced parts that hold them
+_COPIED_NGRAM = 8  # for a run without config.json
 # Words by which a text shows doubt, and by which it corrects itself
 HEDGES = re.compile(
     r"\b(?:maybe|perhaps|probably|possibly|presumably|apparently|seems?|appears? to|might|could be|likely|unsure"
@@ -38,11 +38,11 @@ _SCORES = columns(SCORE_SCHEMA, "origin", "source", "reference_logprobs")
 def health_rows(run: RunFolder) -> list[dict[str, Any]]:
     """A row for each origin that has examples: `rows`, and means over them. At most `MAX_ROWS` are read, evenly spaced.
 
-    `tokens` is the length; `hedges` and `corrections` are numbers for 1,000 tokens; `copied` is the share of the
-    response's words that the expert's solution has in a row, and `contained` the share of the solution's words that the
-    response has in a row, both 0..1. `false` is the share of the equations between numbers that are false, and `unread`
-    the share of the equals signs that belong to no such equation; None without any. With scores also `first_logprob`,
-    the mean log p of a response's first token, and `mean_logprob`, of all its tokens, in nats.
+    `tokens` is the length; `hedges` and `corrections` are numbers per 1,000 tokens; `copied` is the share of the
+    response's words in runs that the expert's solution contains too, and `contained` the share of the solution's words
+    in runs that the response contains too, both 0..1. `false` is the share of the equations between numbers that are
+    false, and `unread` the share of the equals signs outside such equations; None without any. With scores, also
+    `first_logprob`, the mean log p of a response's first token, and `mean_logprob`, of all its tokens, in nats.
 
     Raises:
         InputError: a part cannot be read, or lacks a column.

@@ -46,7 +46,7 @@ def report_runs(runs: Sequence[str], output: str | None = None) -> str:
     """Write one page about these runs side by side, and return its path. Stages that have not begun are left out.
 
     Args:
-        runs: their folders, local paths or object-store URIs; rounds within them are found.
+        runs: their folders, local paths or object-store URIs; rounds within them are included.
         output: the page's file; None for `report.html` in the first run's folder.
 
     Raises:
@@ -73,7 +73,7 @@ def report_runs(runs: Sequence[str], output: str | None = None) -> str:
 
 
 def render(runs: list[RunFolder], previous: dict[str, RunFolder]) -> str:
-    """The page as HTML. `previous` has the round before each later round, by the later one's name."""
+    """The page as HTML. `previous` maps the name of each later round to the round before it."""
     style, script = (resources.files("ossft_ray.report").joinpath(f"page.{kind}").read_text() for kind in ("css", "js"))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ossft_ray.report", "."),
@@ -126,7 +126,7 @@ def percent(share: float, sign: str = "") -> str:
 
 
 def significant(value: float) -> str:
-    """A positive number with no more digits than one reads.
+    """A positive number with no more digits than a reader needs.
 
     >>> significant(14055.31), significant(54.876), significant(1.0399)
     ('14,055', '54.9', '1.04')

@@ -54,7 +54,7 @@ def inline(drawing: Any, salt: str, label: str) -> Markup:
 
     target = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of letters that matplotlib's font lacks; the reader's has them
+        warnings.simplefilter("ignore", UserWarning)  # about letters that only the reader's font has
         drawing.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = target.getvalue()
     svg = svg[svg.index("<svg") :]

@@ -165,7 +165,7 @@ def gap_rows(groups: TokenGroups) -> list[dict[str, Any]]:
 
 
 def round_row(run: RunFolder, gap: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> dict[str, Any]:
-    """A round next to others, from its `gap_rows` and `problem_gaps` too; None for each figure it does not have yet."""
+    """A round's row in the comparison, given its `gap_rows` and `problem_gaps`; None for each figure not known yet."""
     kept = next((row for row in gap if (row["origin"], row["source"]) == ("all", SOURCES[KEPT])), {})
     counts = run.rewrite_counts
     return {

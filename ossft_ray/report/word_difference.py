@@ -1,4 +1,4 @@
-"""Two texts with the words that only one of them has marked, as HTML."""
+"""Mark in HTML the words in which two texts differ."""
 
 import difflib
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 _WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")  # a word or one sign, with the space after it
-_MAX_WORDS = 1_000  # that are compared; what follows stays unmarked
+_MAX_WORDS = 1_000  # compared in each text; the rest stays unmarked
 
 
 def mark_differences(before: str, after: str) -> tuple[Markup, Markup]:

@@ -1,7 +1,7 @@
 """Tasks: the prompts and the verifier of a domain, as defaults for an experiment; mathematics is one of them.
 
 A task is a TOML file with the tables `[prompts]` and `[verify]` of an experiment. Those of this folder are known by
-name (`[run] task = "choice"`); another one is named by its path, which ends with `.toml`.
+name (`[run] task = "choice"`); any other is given by its path, which ends with `.toml`.
 """
 
 import difflib
@@ -41,7 +41,7 @@ def read_task(name: str) -> dict[str, dict[str, Any]]:
 
 
 def with_task(settings: dict[str, Any], task: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The settings of an experiment over those of its task. A template of its own replaces all of the task's texts."""
+    """An experiment's settings, which override its task's. A `template` of its own replaces the task's texts."""
     prompts = settings.get("prompts")
     if isinstance(prompts, dict) and "template" in prompts:
         task = {name: table for name, table in task.items() if name != "prompts"}

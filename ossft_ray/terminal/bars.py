@@ -68,8 +68,8 @@ class StageBars:
         self._printed, self._printed_at = "", 0.0
 
     def __enter__(self) -> "StageBars":
-        # A stage diverts file descriptor 2 to a log. rich restores the stderr of now when the bars end; if that wrote
-        # to descriptor 2, the command's last words would go to the log.
+        # A stage diverts file descriptor 2 to a log. When the bars end, rich restores the stderr that it finds
+        # here; if that wrote to descriptor 2, the command's last lines would go to the log.
         separate_stderr()
         self._progress.start()
         return self
@@ -81,7 +81,7 @@ class StageBars:
     def begin(self, stage: str) -> Any:
         """The `on_progress` of one stage."""
         self._remove_starting()
-        self._bars, self._finished = {}, set()  # a later round has bars of its own
+        self._bars, self._finished = {}, set()  # each round has its own bars
         self._printed_at = time.monotonic()
         if console.is_terminal:
             self._show(stage, "starting")
@@ -175,7 +175,7 @@ def _evaluate(totals: dict[str, Any]) -> Bar:
 
 
 def _sampling(totals: dict[str, Any], details: list[Detail]) -> Bar:
-    """The rate of each policy counts the tokens that its engine sampled over the time in which it sampled."""
+    """The bar of a stage that samples; a policy's rate is its engine's tokens over the time it spent sampling."""
     total, done_now = totals["total"], totals.get("problems", 0)
     done = min(total, totals["done_before"] + done_now)
     num_policies, seconds = totals.get("policies", 0), totals.get("sampling_ms", 0) / 1000

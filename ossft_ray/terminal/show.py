@@ -136,7 +136,7 @@ def _rows_of_parts(run: RunFolder, pattern: str, ids: list[str] | None) -> Itera
 
 
 def _bad_golds(run: RunFolder, num_shown: int) -> Iterator[Text]:
-    """The gold answers that are no answer, or that the expert's solution contradicts."""
+    """The gold answers that cannot be read, or that the expert's solution contradicts."""
     bad = run.rewrite_manifest.get("bad_golds", [])
     if bad:
         yield _line(f"{min(num_shown, len(bad))} of {len(bad)} gold answers that the check of the data found in doubt:")

@@ -12,7 +12,7 @@ from ossft_ray.terminal.results import differences_table, origins_table
 
 
 def print_summary(first: Experiment, last: Experiment) -> None:
-    """Print the results of a run: the data of its first round, and the model of its last against the first's base."""
+    """Print a run's results: the first round's data, and the last round's model against the first round's base."""
     folder, last_folder = Folder.at(first.run.output), Folder.at(last.run.output)
     manifest = (folder / REWRITE).read_json(MANIFEST)
     base, trained = folder / EVALUATE / BASE, last_folder / EVALUATE / TRAINED

@@ -232,7 +232,7 @@ def test_unusable_rows(row: dict[str, Any], reason: str) -> None:
             {},
             "no column 'solution'; found: question, answer; name it in [data]",
         ),
-        ({"question": "q", "answer": "1"}, {}, "the answers are in 'answer', which is to be named if it holds whole"),
+        ({"question": "q", "answer": "1"}, {}, "the answers are in 'answer'; name that column if it holds whole"),
         ({"problem": "q", "answer": "1"}, {}, "no column 'solution'"),
         # DAPO, Big-Math and other data for reinforcement learning
         (
