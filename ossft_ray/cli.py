@@ -106,7 +106,7 @@ def _run_stage(name: str, experiment: "Experiment", start_over: bool, verbose: b
 
 
 def _with_options(command: str) -> str:
-    """A command with the `--config` and `--set` that this one was given, as it can be typed."""
+    """A command as it can be typed, with the `--config` and `--set` options of the current one."""
     context = click.get_current_context(silent=True)
     given: dict[str, Any] = context.params if context else {}
     config = ["--config", given["config_path"]] if given.get("config_path") else []
@@ -115,7 +115,7 @@ def _with_options(command: str) -> str:
 
 
 def _with_typed_commands(error: Exception) -> Exception:
-    """The error with the commands that its message names as they can be typed."""
+    """The error, with the commands in its message as they can be typed."""
     typed = copy.copy(error)
     typed.args = (_STAGE_COMMAND.sub(lambda found: f"`{_with_options(found[1])}`", str(error)),)
     return typed
@@ -407,7 +407,7 @@ def export(run: str, output: str, push_to_hub: str | None, private: bool, **opti
     type=click.Choice(["fallback", "drop"]),
     default="fallback",
     show_default=True,
-    help="What becomes of problems that need a stage in which RUN drew no sample for them.",
+    help="What to do with problems that need a stage in which RUN drew no samples for them.",
 )
 @_options()
 def derive(run: str, output: str | None, ablation: str | None, unsampled: Any) -> None:
@@ -456,7 +456,7 @@ def _load(config_path: str | None, overrides: tuple[str, ...]) -> "Experiment":
 def main() -> None:
     """Run a command and exit with 0 (done), 1 (failed), 2 (bad input) or 130 (stopped)."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is written out, not an error
+        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     remember_interrupts()
     try:

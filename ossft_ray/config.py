@@ -56,7 +56,7 @@ def _require_duration(text: str) -> str:
 
 
 def _require_date(value: Any) -> Any:
-    """A date as text; TOML has dates of its own."""
+    """A date as text; TOML also has a date type."""
     text = value.isoformat() if isinstance(value, datetime.date) else value
     try:
         datetime.datetime.strptime(text, "%Y-%m-%d")
@@ -87,9 +87,9 @@ LossName = Literal[
 ]  # the table in method/coefficients.py
 RENAMED_LOSSES = {
     "idft_sg": "it is called idft now, and its hold and ramp are 0 by default",
-    "asft_k3": "it is called dft_k3 now, because it is not ASFT; docs/losses.md tells how they differ",
+    "asft_k3": "it is called dft_k3 now, because it is not ASFT; docs/losses.md says how they differ",
 }
-NO_TEACHER, GUIDED = "none", "guided"  # values of score.teacher that are no models
+NO_TEACHER, GUIDED = "none", "guided"  # values of score.teacher that are not models
 TemplateName = Literal[
     "qwen25-math-cot", "qwen-boxed", "llama-boxed", "llama-steps"
 ]  # the table in common/prompt_templates.py
@@ -97,7 +97,7 @@ ModelName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 Temperature = Annotated[NonNegativeFloat, Field(description="Sampling temperature; 0 is greedy.")]
 TopP = Annotated[Fraction, Field(description="Sample from the likeliest tokens that hold this much probability.")]
-TopK = Annotated[NonNegativeInt, Field(description="Sample from so many of the likeliest tokens; 0: from all.")]
+TopK = Annotated[NonNegativeInt, Field(description="Sample from this many of the likeliest tokens; 0: all.")]
 MinP = Annotated[Share, Field(description="Sample from tokens with this share of the likeliest one's probability.")]
 PresencePenalty = Annotated[float, Field(ge=-2, le=2, description="Subtracted from the logits of earlier tokens.")]
 MaxTokens = Annotated[PositiveInt, Field(description="Longest response, in tokens; the context limits it too.")]
@@ -154,7 +154,7 @@ class Data(Section):
     limit: PositiveInt | None = Field(None, description="Maximum number of rows, taken from the start.")
     columns: Columns = Columns()
     max_broken: Share = Field(
-        0.05, description="Refuse data of which more than this share is no JSON, or not laid out as the first row."
+        0.05, description="Refuse data if more than this share is not JSON, or not laid out like the first row."
     )
     annotations: Literal["strip", "keep"] = Field(
         "strip", description="GSM8K's `<<...>>` notes and `####` tail in expert solutions."
@@ -171,7 +171,7 @@ class Data(Section):
 
 
 class Prompts(Section):
-    template: TemplateName = Field(DEFAULT_TEMPLATE, description="Set of the texts below, which win over it.")
+    template: TemplateName = Field(DEFAULT_TEMPLATE, description="Set of the texts below, each of which overrides it.")
     system: str = Field(SYSTEM_PROMPT, description="System message; empty for none.")
     solve: str = Field(SOLVE_PROMPT, description="User message. It must contain `{question}`.")
     guided: str = Field(GUIDED_PROMPT, description="User message with `{question}` and `{expert_solution}`.")
@@ -222,7 +222,7 @@ class GuidedAlignment(Section):
     max_copied: Share = Field(0.3, description="Reject a response if more than this share of its words is copied.")
     max_contained: Share = Field(0.5, description="Reject a response that holds more than this share of its guide.")
     require_derivation: bool = Field(
-        True, description="Reject a response whose answer follows from nothing in it, or that gives another one too."
+        True, description="Reject a response whose answer follows from nothing in it, or that gives another answer too."
     )
     copied_ngram: PositiveInt = Field(8, description="Number of consecutive words that count as copied.")
 
@@ -282,7 +282,7 @@ class Rewrite(Section):
     exhaustive: bool = Field(False, description="Draw all samples of a stage, for unbiased pass rates.")
     keep_per_problem: PositiveInt = Field(
         1,
-        description="Maximum number of kept responses (rows) of a problem. Easy ones get more: see `train.weigh`.",
+        description="Maximum number of kept responses (rows) of a problem. Easy problems get more: see `train.weigh`.",
     )
     keep_attempts: bool = Field(False, description="Store the text and tokens of every attempt.")
     solved_in: str | None = Field(
@@ -422,7 +422,7 @@ class IsClip(Section):
 class Opd(Section):
     clip: PositiveFloat = Field(5.0, description="Limit of log q − log p, in nats, on either side.")
     p: Literal["current", "scored"] = Field(
-        "current", description="Whose p: the policy's as it trains, or as `ossft score` found it."
+        "current", description="Which p: the policy's during training, or as `ossft score` found it."
     )
 
 
@@ -442,7 +442,7 @@ class Train(Section):
     loss: LossName = Field("dft", description="The importance-weighted loss; see [losses](losses.md).")
     learning_rate: PositiveFloat = Field(5e-5, description="Highest learning rate, reached after the warm-up.")
     weigh: Literal["rows", "problems"] = Field(
-        "rows", description="What counts alike; `problems`: a problem's n rows have weight 1/n each."
+        "rows", description="What counts equally; `problems`: a problem's n rows have weight 1/n each."
     )
     epochs: PositiveInt = Field(1, description="Passes over the examples.")
     global_batch_size: PositiveInt = Field(256, description="Examples (not packed rows) for each optimiser step.")
@@ -481,7 +481,7 @@ class Train(Section):
         "batch", description="Average over the batch's tokens, or over groups of this many examples, then over groups."
     )
     master_weights: Literal["fp32", "bf16"] = Field(
-        "fp32", description="Precision of the weights that AdamW updates, and of its states, in `precision` bf16."
+        "fp32", description="Precision of the weights that AdamW updates, and of its states, if `precision` is bf16."
     )
     examples: str | None = Field(None, description="The rewrite folder of another run, to train on its examples.")
     select: Literal["all", "first", "closest", "rsr", "shortest"] = Field(
@@ -624,7 +624,7 @@ def load_verify(path: str | Path | None, overrides: Sequence[str] = ()) -> tuple
     """Read only the `[verify]` section of an experiment file, for grading a file of answers, and the `[policy]` if any.
 
     Raises:
-        InputError: as `load_experiment`; or an override is of another section.
+        InputError: as `load_experiment`; or an override is for another section.
     """
     settings = _read_settings(path, overrides)
     if other := next((text for text in overrides if not text.strip().startswith(("verify.", "policy."))), None):
@@ -637,7 +637,7 @@ def load_verify(path: str | Path | None, overrides: Sequence[str] = ()) -> tuple
 def resolve(settings: dict[str, Any], source: str = "the experiment", *, apply_task: bool = True) -> Experiment:
     """Validate plain settings into an `Experiment`.
 
-    Without `apply_task`, the settings are those of a resolved experiment, which hold the task's already.
+    Without `apply_task`, the settings are those of a resolved experiment, which already include the task's.
 
     Raises:
         InputError: a key is faulty (the message names the first one and counts the others), or holds a secret; or the
@@ -671,7 +671,7 @@ def _read_settings(path: str | Path | None, overrides: Sequence[str]) -> dict[st
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors write a byte-order mark
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors write a byte-order mark
     except FileNotFoundError:
         raise InputError(f"{path}: no such experiment file") from None
     except (OSError, UnicodeDecodeError) as error:

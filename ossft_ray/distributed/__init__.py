@@ -3,5 +3,5 @@
 import os
 
 # Ray connects by itself at the first call of its API. After a replanning, a thread of the abandoned plan would connect
-# in this way while the new plan connects too, and one of the two fails. Ray reads this when it is imported.
+# while the new plan does, and one of the two would fail. Ray reads this when it is imported.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")

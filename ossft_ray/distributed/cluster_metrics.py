@@ -77,14 +77,14 @@ class ClusterMetrics:
         self._closing.set()
 
     def _refresh(self) -> None:
-        """Set all gauges again and again: Ray drops one that is not set within two of its reports (20 s)."""
+        """Set all gauges repeatedly: Ray drops one that is not set within two of its reports (20 s)."""
         while not self._closing.wait(_REFRESH_SECONDS):
             for gauge, read in self._gauges.values():
                 gauge.set(read(), self._tags)
 
 
 def _tag(text: str) -> str:
-    r"""Text as the value of a tag, which Ray takes in ASCII only; what it lacks is written out.
+    r"""Text as the value of a tag. Ray takes only ASCII, so other characters are escaped.
 
     >>> _tag("é")
     '\\xe9'

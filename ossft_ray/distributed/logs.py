@@ -39,7 +39,7 @@ def divert_native_stderr(experiment: Experiment) -> None:
 
 
 def engine_fault(experiment: Experiment, name: str) -> str:
-    """What is wrong with an engine, from the end of the log `NAME.log` that it shares; empty if nothing is known."""
+    """What is wrong with an engine, from the end of its worker's log `NAME.log`; empty if nothing is known."""
     folder = _log_folder(experiment)
     if folder is None or not (folder / f"{name}.log").is_file():
         return ""

@@ -1,4 +1,4 @@
-"""The cluster's live nodes, tasks and actors that run on a given one, and waiting until processes there have exited.
+"""The cluster's live nodes, running tasks and actors on a given node, and waiting for its processes to exit.
 
 An engine's processes end after their actor's, some time after Ray has released the actor. The next stage must not find
 GPU memory still in use, so the driver waits on each node for the processes that its workers named.
@@ -30,7 +30,7 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 
 def node_name(node: dict[str, Any]) -> str:
-    """A node of `alive_nodes` in messages: several nodes may run on one host, so part of the id is in it."""
+    """The name of a node in messages, with part of its id, because several nodes may run on one host."""
     return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:6]})"
 
 
@@ -83,7 +83,7 @@ def current_processes() -> Processes:
 
 
 def await_exit(groups: list[Processes]) -> None:
-    """Return when all of them have exited, by themselves or killed. Those of a lost node are gone already."""
+    """Return when all these processes have exited or been killed. Those of a lost node are gone already."""
     alive = {node["NodeID"] for node in alive_nodes()}
     waits = [
         on_node(_await_exit_here, group.node_id).remote(group.started) for group in groups if group.node_id in alive

@@ -68,7 +68,7 @@ def resolve_resources(
     _check_fit(key, min_policies, gpus_per_policy, policy_slots, nodes)
     _check_fit("num_train_workers", num_workers, gpus_per_worker, worker_slots, nodes)
     num_now = min(num_policies, policy_slots)
-    # as many CPUs for each policy and its verifiers as still let all policies fit
+    # the most CPUs for each policy and its verifiers with which all policies still fit
     cpus = next(c for c in range(1 + num_verifiers, 0, -1) if c == 1 or slots_on(nodes, gpus_per_policy, c) >= num_now)
     grows = resources.num_policies == "auto" and gpus_per_policy > 0
     max_policies = None if grows else num_policies

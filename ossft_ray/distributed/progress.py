@@ -85,7 +85,7 @@ class ProgressTally(FirstFailure):
 def announce(on_progress: OnProgress, **words: str) -> bool:
     """Tell a callback what begins (`starting`) or has happened (`note`); returns whether it wanted to hear it.
 
-    Those that do have a true attribute `hears_announcements`, as the terminal's has. Others get figures only.
+    A callback with a true attribute `hears_announcements`, such as the terminal's, does. Others get figures only.
     """
     hears = bool(getattr(on_progress, "hears_announcements", False))
     if hears:
@@ -98,7 +98,7 @@ def ignore(totals: dict[str, Any]) -> None:
 
 
 def ignore_stages(name: str) -> OnProgress:
-    """An `OnStage` for such a caller."""
+    """An `OnStage` for a caller who wants no progress."""
     return ignore
 
 
@@ -111,7 +111,7 @@ def poll_while_running(
     """Run `work` in a thread, call `poll` until it ends and once more; returns or raises what `work` does.
 
     The calling thread stays free for Ctrl-C, which ends the waiting at once. If `poll` raises, `abandon` should make
-    `work` end, which is waited for, so that its thread no longer uses Ray.
+    `work` end; this function waits for that, so that the thread no longer uses Ray.
     """
     outcome: Future[T] = Future()
 

@@ -1,7 +1,7 @@
 """Replanning after a lost node: wait for it to return, then run the stage again on the nodes that are left.
 
 Ray restarts an actor of a lost node as soon as another node has a free slot. If none has one, the actor's work would
-wait forever. All finished work is in the run's folder, so the stage starts again with fewer actors and resumes there.
+wait forever. All finished work is in the run's folder, so the stage starts again with fewer actors and resumes from it.
 """
 
 import functools
@@ -38,7 +38,7 @@ class InsufficientCapacity(Exception):
 class CapacityWatch:
     """Checks every few seconds that the cluster still holds the planned actors of one size."""
 
-    key: str  # of `[resources]`, with the number of these actors
+    key: str  # of `[resources]`, the number of these actors
     gpus_each: float
     cpus_each: int
     resources: Resources

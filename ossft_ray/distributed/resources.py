@@ -1,4 +1,4 @@
-"""Whether the GPUs that there are suffice for what the experiment asks for, in number and in memory."""
+"""Check that the available GPUs suffice for the experiment, in number and in memory."""
 
 import os
 from contextlib import suppress
@@ -54,7 +54,7 @@ def check_training_memory(experiment: Experiment) -> str | None:
 
 
 def with_zero_stage(experiment: Experiment) -> Experiment:
-    """The experiment with a number in place of `train.zero_stage = "auto"`; 2 if nothing is known of GPUs or model.
+    """The experiment with a number in place of `train.zero_stage = "auto"`; 2 if the GPUs or the model are not known.
 
     Raises:
         InputError: there are fewer GPUs than asked for.

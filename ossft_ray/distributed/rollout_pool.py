@@ -60,8 +60,8 @@ def run_workers(
 ) -> dict[str, int]:
     """Let a pool of workers process all `parts`, in this order; returns the workers' totals.
 
-    `on_progress` gets the totals about twice a second: besides those of the worker `policies` (ready ones), `draws`
-    (finished), `requests` (under way), `generated_tokens` (of finished draws), `sampled_tokens` (of all), and
+    `on_progress` gets the totals about twice a second: the worker's own, and `policies` (ready ones), `draws`
+    (finished), `requests` (in flight), `generated_tokens` (of finished draws), `sampled_tokens` (of all), and
     `sampling_ms` and `loading_ms`, added up over the policies. `settings` are further arguments of the worker.
 
     Raises:
@@ -102,7 +102,7 @@ def run_workers(
 def _abandon_plan() -> None:
     """End the threads in which Ray Data runs this plan.
 
-    A thread that still used Ray while a replanning shuts Ray down would end the process.
+    A thread that still uses Ray while a replanning shuts it down would end the process.
     """
     for thread in threading.enumerate():
         if isinstance(thread, StreamingExecutor):

@@ -48,7 +48,7 @@ class RolloutWorker:
     def __init__(
         self, experiment: Experiment, tally: Any, log_name: str, verbose: bool, max_length: int | None = None
     ) -> None:
-        """`tally` is a handle of the `ProgressTally`. `log_name` begins the log's name; `verbose` prints instead.
+        """`tally` is a handle of the `ProgressTally`. The log's name starts with `log_name`; `verbose` prints instead.
 
         `max_length` limits what the engine holds, as in `VllmPolicy`.
         """
@@ -112,7 +112,7 @@ class RolloutWorker:
             return VllmPolicy(self.experiment.policy, self.chat, self.keeps_logprobs(), self.num_gpus, self.max_length)
 
     async def switch_policy(self, experiment: Experiment) -> None:
-        """Sample another policy of the same shape from now on; nothing may be in flight.
+        """Sample from another policy of the same shape from now on; nothing may be in flight.
 
         Its weights are loaded into the running engine. If that fails, a new engine starts with them.
         """
@@ -133,7 +133,7 @@ class RolloutWorker:
 
     @asynccontextmanager
     async def problem_slot(self) -> AsyncIterator[None]:
-        """Held while a problem is worked on; problems get a slot in the order in which they ask."""
+        """Hold a slot while a problem is worked on; problems get one in the order in which they ask."""
         async with self.in_flight.problem():
             yield
 
@@ -151,12 +151,12 @@ class RolloutWorker:
         return response
 
     async def mean_logprob(self, prompt: list[Message], token_ids: list[int], request_id: str) -> float:
-        """Mean log p of these tokens under the policy after a prompt, in nats; raises JobError as `sample`."""
+        """Mean log p of these tokens under the policy after a prompt, in nats; raises JobError as `sample` does."""
         prompt_ids = await self.prompts.render(prompt)
         return await self._ask(lambda policy: policy.mean_logprob(prompt_ids, token_ids, request_id), request_id)
 
     async def _ask(self, ask: Callable[[VllmPolicy], Awaitable[_Answer]], request_id: str) -> _Answer:
-        """What an engine answers; each that dies meanwhile is replaced, and counts as an interruption."""
+        """The engine's answer. Each engine that dies before it answers is replaced, and counts as an interruption."""
         with self.in_flight.request():
             while True:
                 policy = await self._loaded_policy()
@@ -193,7 +193,7 @@ class RolloutWorker:
         return response.text
 
     def num_sampled_tokens(self) -> int:
-        """The tokens sampled so far, also of responses under way."""
+        """The tokens sampled so far, including those of unfinished responses."""
         if not isinstance(self._policy, VllmPolicy):  # not ready, or a scripted one
             return max(self._num_before, self.counts["generated_tokens"])
         return self._num_before + self._policy.num_sampled_tokens()

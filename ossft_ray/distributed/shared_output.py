@@ -1,4 +1,4 @@
-"""Checks that every node sees the run's folder: of all nodes before a stage starts, and of its own by each worker.
+"""Checks that every node sees the run's folder: for all nodes before a stage starts, and by each worker for its own.
 
 Without them, nodes that write to their own disks would work for hours and leave parts that no one else can read.
 """
@@ -21,7 +21,7 @@ _HINT = "give a folder that all nodes share, at the same path, or an object-stor
 
 
 def check_shared(output: str) -> None:
-    """Let every node find a file that this process writes into the run's folder, and write one next to it.
+    """Make every node find a file that this process writes into the run's folder, and write one next to it.
 
     A single node needs no check. Nodes that are lost during the check do not count.
 
@@ -50,7 +50,7 @@ def not_shared(output: str, reasons: dict[str, str], num_nodes: int) -> str:
 
 
 def check_sees_run(experiment: Experiment) -> None:
-    """The same check by a worker, whose node may have joined after `check_shared`.
+    """A worker's check of its own node, which may have joined after `check_shared`.
 
     Raises:
         InputError: the run's folder holds no config.json on this node.

@@ -23,7 +23,7 @@ from ossft_ray.distributed.replanning import CapacityWatch
 from ossft_ray.distributed.session import plan_resources
 
 Work = Callable[[dict[str, Any]], Stopped | None]
-_MAX_FAILURES = 2  # lost workers in one fit, each of which resumes from what is written
+_MAX_FAILURES = 2  # lost workers in one fit; after each, the group resumes from what is written
 # threads that spin while they wait make a step 40 times slower as soon as another program uses one of the cores
 _CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
 # without it, passes of different lengths leave free memory in pieces that are too small to use
@@ -67,7 +67,7 @@ def run_group(
         worker_runtime_env={"env_vars": _GPU_ENVIRONMENT if uses_gpus else _CPU_ENVIRONMENT},
     )
 
-    # A worker that fails reports it, because the others cannot end by themselves: they wait for it in a collective.
+    # A worker that fails reports it, because the others cannot end: they wait for it in a collective call.
     first_failure = on_driver_node(ray.remote(num_cpus=0)(FirstFailure))
 
     def poll_all() -> None:

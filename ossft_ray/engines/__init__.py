@@ -1,1 +1,1 @@
-"""One heavy library each. None imports Ray: what an engine must report goes through a callback."""
+"""One module for each heavy library. None imports Ray: engines report through callbacks."""

@@ -18,7 +18,7 @@ def add_adapters(model: Any, lora: Lora) -> None:
     """
     peft = _import_peft("[train.lora]")
     targets: Any = lora.target_modules if lora.target_modules != ["all-linear"] else "all-linear"
-    if targets == "all-linear":  # peft finds the output head, which gets no adapter, only in its wrappers
+    if targets == "all-linear":  # peft leaves out the output head only in its own wrappers
         head = model.get_output_embeddings()
         layers = (
             name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head

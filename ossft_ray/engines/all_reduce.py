@@ -1,4 +1,4 @@
-"""A timed all-reduce over several processes, the collective that training makes at every step."""
+"""A timed all-reduce over several processes, the collective that training runs at every step."""
 
 import time
 from datetime import timedelta

@@ -58,7 +58,7 @@ def gpu_memory() -> list[int]:
 
 
 def num_visible_gpus() -> int:
-    """The GPUs that a Ray on this machine would count, found without a long import where that can be."""
+    """How many GPUs Ray would count on this machine, found without importing torch where possible."""
     if (visible := _visible_devices()) is not None:
         return len(visible)
     return len(driver_gpus().names or (torch_gpus().names if os.path.exists(_AMD_DRIVER) else []))
@@ -75,10 +75,10 @@ def used_gpu_memory(gpu_ids: Iterable[int | str]) -> int:
 
 @contextmanager
 def alone_on(gpu_ids: Iterable[int | str]) -> Iterator[None]:
-    """Keep this user's other processes out of the same context with one of these GPUs, named as above.
+    """Keep this user's other processes out of this context for any of these GPUs, named as above.
 
-    An engine measures the GPU's memory while it starts, and counts as its own whatever another one takes meanwhile.
-    The lock ends with its holder, even if that is killed.
+    An engine measures the GPU's memory while it starts, and would count what another one takes then as its own.
+    The lock is released when its holder ends, even if killed.
     """
     with ExitStack() as locks:
         for name in sorted(map(_uuid, gpu_ids)):  # in one order, so that two processes never wait for each other

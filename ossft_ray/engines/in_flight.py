@@ -87,5 +87,5 @@ def problems_in_flight(experiment: Experiment) -> int:
 
 
 def spare_below(num_gpus: float) -> int:
-    """The number of requests in flight below which an engine with so many GPUs has spare capacity."""
+    """The number of requests in flight below which an engine with this many GPUs has spare capacity."""
     return _SPARE_BELOW["GPU" if num_gpus else "CPU"]

@@ -41,7 +41,7 @@ def required_versions(package: str) -> dict[str, SpecifierSet]:
 
 
 def media_fault() -> str | None:
-    """Why transformers and vLLM cannot be imported here, and the fix, if that is because of torchvision; else None.
+    """Why torchvision keeps transformers and vLLM from being imported here, and the fix; None if it does not.
 
     Both import torchvision if it is installed. pip installs the CUDA build next to a CPU build of PyTorch, and that
     import fails. vLLM requires torchvision, so no requirement of this package can prevent it.
@@ -52,7 +52,7 @@ def media_fault() -> str | None:
     wanted = required_versions("torchvision").get("torch", SpecifierSet())
     if torch.local == torchvision.local and wanted.contains(torch, prereleases=True):
         return None
-    # Metadata only raise the suspicion, because some builds fit under other names.
+    # A mismatch in the metadata is only a hint: some builds fit under other names.
     if subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True).returncode == 0:
         return None
     packages = " ".join(package for package in _MEDIA if installed_version(package) is not None)

@@ -1,7 +1,7 @@
-"""A process that ends the engines of this one if this one is killed.
+"""A process that ends this process's engines if this process is killed.
 
 vLLM's engine does not notice that its parent was killed: it would idle for ever and keep its GPU's memory. Run as a
-script, this file is that process. It holds the other end of a pipe, which the system closes with its owner.
+script, this file is the watcher: it holds one end of a pipe, which the system closes when the parent ends.
 """
 
 import os
@@ -14,14 +14,14 @@ from functools import cache
 import psutil
 
 _LOOK_SECONDS = 1.0  # a process that is started and orphaned between two looks is not found
-_ENGINE_WORDS = ("VLLM::", "multiprocessing.")  # in the command line of an engine's processes, the latter at first
+_ENGINE_WORDS = ("VLLM::", "multiprocessing.")  # in the command lines of engine processes; at first the latter
 
 
 @cache
 def end_engines_with_this_process() -> subprocess.Popen[bytes]:
-    """Let the engines below this process, also those of later, end when it does, however it ends."""
+    """End this process's engines, including later ones, when it ends, however it ends."""
     command = [sys.executable, __file__, str(os.getpid())]
-    # in a session of its own, where no Ctrl-C reaches it
+    # in a separate session, where no Ctrl-C reaches it
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )

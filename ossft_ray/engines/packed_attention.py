@@ -1,8 +1,8 @@
 """Attention over examples that lie end to end in one row: each attends to itself alone, and nothing is padded.
 
 transformers calls it by name, like its own implementations. On CUDA in half precision it is PyTorch's own
-variable-length FlashAttention. Elsewhere it is causal attention of one example after the other, whose cost is the sum
-of the squared lengths; a masked row would cost the square of their sum.
+variable-length FlashAttention. Elsewhere it is causal attention, one example after the other, which costs the sum of
+the squared lengths; a masked row would cost the square of their sum.
 """
 
 import inspect
@@ -23,7 +23,7 @@ def register() -> str:
     """Make the implementation known to transformers; returns its name for `attn_implementation`.
 
     No mask is registered for it. transformers then makes none, and does not look for packed examples in the position
-    ids, for which a GPU would have to be waited for in each forward pass.
+    ids, which would make each forward pass wait for the GPU.
     """
     from transformers import AttentionInterface
 

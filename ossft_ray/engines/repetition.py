@@ -12,14 +12,14 @@ _LENGTHS = range(4, 65)  # of a repeated sequence, in tokens
 
 
 def seems_to_repeat(token_ids: Sequence[int]) -> bool:
-    """Whether the last few tokens stood there shortly before: a quick look at a response under way."""
+    """Whether the last few tokens also occur shortly before: a quick check of an unfinished response."""
     size = _LENGTHS.start
     tail = token_ids[-size:]
     return any(token_ids[-size - length : -length] == tail for length in _LENGTHS)
 
 
 def repetition_end(token_ids: Sequence[int], max_repeats: int) -> int | None:
-    """The number of tokens up to where 4 to 64 of them first stand `max_repeats` times in a row; None if they never do.
+    """The number of tokens up to where 4 to 64 of them first occur `max_repeats` times in a row; None if none do.
 
     A `max_repeats` below 2 allows everything.
 
@@ -29,11 +29,11 @@ def repetition_end(token_ids: Sequence[int], max_repeats: int) -> int | None:
     tokens = np.asarray(token_ids)
     ends = []
     for length in _LENGTHS if max_repeats > 1 else ():
-        num_equal = length * (max_repeats - 1)  # so many tokens in a row equal the one `length` before them
+        num_equal = length * (max_repeats - 1)  # this many tokens in a row equal the ones `length` before them
         if length + num_equal > len(tokens):
             break
         later, earlier = tokens[length:], tokens[:-length]
-        if not (later[::num_equal] == earlier[::num_equal]).any():  # so long a run would hold one of these
+        if not (later[::num_equal] == earlier[::num_equal]).any():  # a run that long would include one of these
             continue
         starts = np.concatenate(([0], np.flatnonzero(later != earlier) + 1))
         runs = np.diff(starts, append=len(later) + 1) - 1

@@ -1,6 +1,6 @@
 """The softmax of a chunk of logits on a GPU, in one Triton kernel: two reads of the logits and one write.
 
-The same in PyTorch reads and writes them eight times. Letters in names as in `token_loss.py`.
+PyTorch would read and write them eight times. Letters in names as in `token_loss.py`.
 """
 
 import torch
@@ -50,7 +50,7 @@ def _softmax(  # type: ignore[no-untyped-def]
     fills_gradient: tl.constexpr,
     block: tl.constexpr,
 ):
-    """One program for each row. Each lane keeps a maximum and three sums of its own, which are joined at the end."""
+    """One program for each row. Each lane keeps its own maximum and three sums, which are merged at the end."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * vocabulary
     lanes = tl.arange(0, block)
@@ -61,7 +61,7 @@ def _softmax(  # type: ignore[no-untyped-def]
     for start in range(0, vocabulary, block):
         z = tl.load(logits + start + lanes, mask=start + lanes < vocabulary, other=float("-inf"))
         larger = tl.maximum(largest, z)
-        safe = tl.where(larger == float("-inf"), 0.0, larger)  # -inf less itself is not a number
+        safe = tl.where(larger == float("-inf"), 0.0, larger)  # -inf minus itself is NaN
         shrink, weight = tl.exp(largest - safe), tl.exp(z - safe)
         total = total * shrink + weight
         product = product * shrink + tl.where(weight > 0, weight * z, 0.0)

@@ -51,7 +51,7 @@ class _Lookup(torch.autograd.Function):
 
 
 def _sum_by_id(ids_N: Tensor, grad_NC: Tensor) -> tuple[Tensor, Tensor]:
-    """Ids without repetition, and the float32 sum of each one's rows; the rest of N is filled with zeros for id 0.
+    """Unique ids, and the float32 sum of each one's rows; the rest of N is filled with zeros for id 0.
 
     In half precision a frequent token's row would lose what each of its many occurrences adds. The shapes do not
     depend on the ids, so nothing waits for the GPU.

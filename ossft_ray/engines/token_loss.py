@@ -117,7 +117,7 @@ def token_loss(
     if chunk_tokens is None:
         elements = CHUNK_ELEMENTS.get(head_VC.device.type, CHUNK_ELEMENTS["cuda"])
         chunk_tokens = max(1, elements // head_VC.shape[0])
-    if not torch.is_grad_enabled():  # else the gradients would be computed in vain
+    if not torch.is_grad_enabled():  # otherwise the gradients would be computed for nothing
         hidden_NC, head_VC = hidden_NC.detach(), head_VC.detach()
     inputs = inputs or LossInputs()
     inputs.check(loss)
@@ -139,7 +139,7 @@ class LossHead(torch.nn.Module):
         self._head_gradients: list[Tensor] | None = None
 
     def hand_over_gradients(self) -> list[Tensor]:
-        """From now on, add the weight's gradients to the list that is returned, scaled, and not to `weight.grad`."""
+        """From now on, add the weight's scaled gradients to the returned list instead of `weight.grad`."""
         self._head_gradients = []
         return self._head_gradients
 
@@ -230,7 +230,7 @@ def _add_product(sum_VC: Tensor, left_VT: Tensor, right_TC: Tensor, is_first: bo
 
 
 class _Chunks:
-    """The tokens by chunks, in matrices of a chunk's logits and their gradient that every chunk reuses."""
+    """The tokens in chunks, all of which reuse one matrix for the logits and one for their gradient."""
 
     def __init__(
         self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, loss: Loss, inputs: LossInputs, chunk_tokens: int
@@ -240,12 +240,12 @@ class _Chunks:
         self.wide = torch.promote_types(hidden_NC.dtype, torch.float32)
         num_tokens = len(targets_N)
         self.slices = [slice(start, start + chunk_tokens) for start in range(0, num_tokens, chunk_tokens)]
-        # for a product in float32, which a CPU has only between float32 matrices
+        # a CPU computes a float32 product only of float32 matrices
         self._wide_head_VC = head_VC if hidden_NC.is_cuda else head_VC.to(self.wide)
         shape = (min(chunk_tokens, num_tokens), head_VC.shape[0])
         self._uses_kernel = hidden_NC.is_cuda and self.wide == torch.float32
         self._logits_TV = hidden_NC.new_empty(shape, dtype=self.wide)
-        # of p, and later of p - onehot, which the kernel writes at once in the inputs' type, and only for a gradient
+        # p, and later p - onehot; the kernel writes only the latter, in the inputs' type, and only for a gradient
         self._probability_TV: Tensor | None = None
         if not self._uses_kernel or hidden_NC.requires_grad or head_VC.requires_grad:
             self._probability_TV = hidden_NC.new_empty(shape, dtype=hidden_NC.dtype if self._uses_kernel else self.wide)
@@ -279,7 +279,7 @@ class _Chunks:
         return self.inputs.stats(chunk, logprob_T, entropy_T, top_entropy_T, concentration_T)
 
     def _multiply(self, hidden_TC: Tensor, logits_TV: Tensor) -> None:
-        """The logits, which rounding to half precision would move by up to 0.1 nats."""
+        """Write the logits unrounded: half precision would move them by up to 0.1 nats."""
         if self._wide_head_VC.dtype == self.wide:
             torch.mm(hidden_TC.to(self.wide), self._wide_head_VC.T, out=logits_TV)
         else:
@@ -288,7 +288,7 @@ class _Chunks:
     def rank_and_mass(self, chunk: slice, logprob_T: Tensor) -> tuple[Tensor, Tensor]:
         """1 + the number of likelier tokens; and the probability of all less likely ones and of the target.
 
-        Of the chunk for which `statistics` was called last, which gave `logprob_T`. Overwrites the chunk's logits.
+        For the chunk of the last call of `statistics`, which gave `logprob_T`. Overwrites the chunk's logits.
         """
         targets_T = self.targets_N[chunk]
         logits_TV = self._logits_TV[: len(targets_T)]

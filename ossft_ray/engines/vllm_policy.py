@@ -26,7 +26,7 @@ from ossft_ray.policy.model_location import model_path
 _PICKLE_FORMATS = ("pt", "npcache")
 _READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
 _USED_SHARE = 0.9  # of the share of a GPU that an engine is given; the rest is for what vLLM does not count
-_LOOK_SECONDS, _LOOK_TOKENS = 0.5, 64  # between two looks for repetition at a response that is being sampled
+_LOOK_SECONDS, _LOOK_TOKENS = 0.5, 64  # between two checks of an unfinished response for repetition
 
 
 class EngineDied(Exception):
@@ -95,9 +95,9 @@ class VllmPolicy:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self.chat, self._max_length = chat, int(settings["max_model_len"])
-        self._num_ended = 0  # tokens of responses that are finished or were given up
-        self._states: dict[str, Any] = {}  # vLLM's records of requests that were under way and have not ended here
-        self._max_repeats: dict[str, int] = {}  # by request under way
+        self._num_ended = 0  # tokens of responses that finished or were cancelled
+        self._states: dict[str, Any] = {}  # vLLM's records of requests seen in flight that have not returned here
+        self._max_repeats: dict[str, int] = {}  # by request in flight
         self._watch: asyncio.Task[None] | None = None
         self._keep_logprobs = keep_logprobs
         if keep_logprobs:  # after temperature and top_p; vLLM's default is before them
@@ -184,9 +184,9 @@ class VllmPolicy:
         return output
 
     def num_sampled_tokens(self) -> int:
-        """The tokens that the engine has sampled so far, also of responses under way and of those that were given up.
+        """The tokens that the engine has sampled so far, including those of unfinished and of cancelled responses.
 
-        Call it from time to time: what was given up between two calls is not known exactly.
+        Call it from time to time: a response that begins and is cancelled between two calls is not counted.
         """
         # vLLM forgets a finished request a moment before `sample` gets its response, so records are kept until then.
         states = self._engine.output_processor.request_states.values()
@@ -215,11 +215,11 @@ class VllmPolicy:
         )
 
     async def _end_repetitions(self) -> None:
-        """Abort the requests that only repeat themselves, for as long as any is under way that is to be cut.
+        """Abort requests that only repeat themselves, as long as any with `max_repeats` is in flight.
 
-        This saves tokens, and decides nothing: `sample` cuts a response at the same token, whenever it was aborted.
+        This saves tokens and changes no result: `sample` cuts a response at the same token, whenever it was aborted.
         """
-        looked_at: dict[str, int] = {}  # tokens at the last look
+        looked_at: dict[str, int] = {}  # tokens at the last check
         while self._max_repeats:
             await asyncio.sleep(_LOOK_SECONDS)
             looked_at = {name: num_tokens for name, num_tokens in looked_at.items() if name in self._max_repeats}
@@ -242,7 +242,7 @@ class VllmPolicy:
         try:
             await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
             await self._engine.reset_prefix_cache()
-        except Exception as error:  # what vLLM's worker raises arrives as an exception without a class of its own
+        except Exception as error:  # vLLM does not pass on the class of its worker's exception
             raise EngineDied(f"it could not load other weights: {brief(error)}") from error
 
     def shutdown(self) -> None:
@@ -267,11 +267,11 @@ def engine_settings(
     }
     if policy.lora:
         settings |= {"enable_lora": True, "max_lora_rank": _lora_rank(policy.lora)}
-    os.environ.setdefault(_READY_TIMEOUT, "3600")  # 600 by default, in which a large model may still be loading
+    os.environ.setdefault(_READY_TIMEOUT, "3600")  # 600 by default, too short for some large models
     if num_gpus is None:
         num_gpus = _num_visible_gpus()
     if num_gpus:
-        # FlashInfer's sampler takes a minute to compile, and serves no request with a seed, which all of ours have.
+        # FlashInfer's sampler takes a minute to compile, and serves no request with a seed; all of ours have one.
         os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         if "RAY_RAYLET_PID" not in os.environ:
             # vLLM would fork its engine, which fails once this process has called torch.cuda.is_available(). In a Ray
@@ -295,7 +295,7 @@ def engine_settings(
             "max_num_batched_tokens": max(8192, max_length),
         }
         if policy.engine.get("enforce_eager", True):
-            # vLLM 0.24 compiles two small functions in spite of `enforce_eager`, for half a minute and with a compiler.
+            # vLLM 0.24 compiles two small functions despite `enforce_eager`: half a minute, and it needs a compiler.
             os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     return settings | policy.engine
 
@@ -337,7 +337,7 @@ def _num_visible_gpus() -> int:
 
 
 def check_build(num_gpus: float | None) -> None:
-    """Refuse a build of vLLM that cannot sample where the plan wants it to; None is a caller without a plan."""
+    """Refuse a build of vLLM that cannot sample on the planned device; None: the caller has no plan."""
     from vllm.platforms import current_platform
 
     if num_gpus is None or current_platform.is_cpu() == (num_gpus == 0):
@@ -350,7 +350,7 @@ def check_build(num_gpus: float | None) -> None:
 
 
 def _lora_rank(folder: str) -> int:
-    """The smallest of the ranks that vLLM supports that is at least this adapter's."""
+    """The smallest rank that vLLM supports and that is at least this adapter's."""
     rank = json.loads((Path(folder).expanduser() / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), int(rank))
 

@@ -35,7 +35,7 @@ from ossft_ray.policy.templates import (
 
 _SEAM = "\ufdd0"  # not a character: it marks where text is cut before it is encoded
 _ORIGIN_KEYS = {"_name_or_path", "transformers_version"}  # of a model's config
-_THINKING = (OPEN, CLOSE)  # written by models and in expert solutions, too
+_THINKING = (OPEN, CLOSE)  # models and expert solutions write them, too
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Chat:
         return self._encode(self._prompt([self._cut_message(message) for message in messages]))
 
     def close_thinking(self, response: str) -> str:
-        """A response that the policy did not sample, after the end of the thinking that the prompt may have opened."""
+        """Close the thinking that the prompt may have opened, before a response that the policy did not sample."""
         return f"\n{CLOSE}\n\n{response}" if self.opens_thinking and CLOSE not in response else response
 
     def encode_response(self, response: str) -> list[int]:
@@ -113,7 +113,7 @@ class Chat:
         return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **options))
 
     def _cut(self, text: str) -> str:
-        """Text with a seam inside each name of a control token."""
+        """Text with a seam inside the name of each control token."""
         return self._control.sub(lambda found: found[0][0] + _SEAM + found[0][1:], text)
 
     def _cut_message(self, value: Any) -> Any:
@@ -134,7 +134,7 @@ class Chat:
         return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def _encode(self, text: str) -> list[int]:
-        options = {"add_special_tokens": False, "verbose": False}  # what is too long is counted and set aside later
+        options = {"add_special_tokens": False, "verbose": False}  # no warning: long rows are set aside later
         return [token for piece in text.split(_SEAM) for token in self.tokenizer(piece, **options)["input_ids"]]
 
 
@@ -174,7 +174,7 @@ def prints_todays_date(policy: Policy) -> bool:
     if not folder.is_dir():
         try:
             return prints_date(load_chat(policy).tokenizer.chat_template)
-        except InputError:  # a complete stage needs no model, and any other will refuse it
+        except InputError:  # a complete stage needs no model, and any other stage refuses it
             return False
     files = [folder / name for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")]
     return any(prints_date(file.read_text(encoding="utf-8", errors="replace")) for file in files if file.is_file())
@@ -246,7 +246,7 @@ def _shape(config: Any) -> str:
 
 
 def _check_heads(policy: Policy, config: Any) -> None:
-    """Refuse a tensor parallelism that the attention heads cannot be shared out to."""
+    """Refuse a tensor-parallel size that does not divide the number of attention heads."""
     heads, size = getattr(config.get_text_config(), "num_attention_heads", 0), policy.engine.get("tensor_parallel_size")
     if isinstance(heads, int) and isinstance(size, int) and size > 1 and heads % size:
         sizes = ", ".join(str(number) for number in range(1, heads + 1) if heads % number == 0)

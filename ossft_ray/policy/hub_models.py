@@ -20,7 +20,7 @@ def resolve_commit(model: str, revision: str | None) -> str | None:
         return revision
     from huggingface_hub import hf_hub_download
 
-    try:  # the cache keeps the files of a commit in a folder of its name
+    try:  # the cache keeps a commit's files in a folder named after it
         commit = Path(hf_hub_download(model, CONFIG, revision=revision)).parent.name
     except (OSError, ValueError):  # loading the model reports the reason
         return None
@@ -48,7 +48,7 @@ def fetch_hub_weights(model: str, revision: str | None, cache: str | None = None
     Processes of a node that ask for the same file at the same time wait for the first one.
 
     Raises:
-        InputError: neither the Hub nor the cache gives the model.
+        InputError: neither the Hub nor the cache has the model.
     """
     from huggingface_hub import snapshot_download
 

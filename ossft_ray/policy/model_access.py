@@ -11,7 +11,7 @@ _HUB_SECONDS = 10
 
 
 def model_refusal(policy: Policy) -> str | None:
-    """The reason why this machine cannot read the model, with how to fix it; None if it can."""
+    """Why this machine cannot read the model, and how to fix it; None if it can."""
     try:
         path = model_path(policy.model)
     except InputError as refusal:
@@ -28,7 +28,7 @@ def model_refusal(policy: Policy) -> str | None:
 
 
 def hub_refusal(name: str, revision: str | None = None, endpoint: str | None = None) -> str | None:
-    """The reason why this machine cannot get a model from the Hub; None if it can, or if its cache has the model."""
+    """Why this machine cannot get a model from the Hub; None if it can, or if its cache has the model."""
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     model = f"[policy] model: {name}"

@@ -1,4 +1,4 @@
-"""The files of a model: safetensors only, and each node downloads those of an object store once.
+"""The files of a model: safetensors only; each node downloads those of an object store once.
 
 Weights in other formats are pickles, and loading a pickle runs any code that its author put into it.
 """
@@ -36,7 +36,7 @@ def check_weights(names: list[str], model: str, key: str = "[policy] model") -> 
 
 
 def check_complete(folder: Path, model: str, key: str = "[policy] model") -> None:
-    """Refuse weights of which a part is missing, as after a download that was cut off. Reads the files' headers alone.
+    """Refuse weights with a part missing, as after an interrupted download. Reads only the files' headers.
 
     Raises:
         InputError: a file is shorter than its header says, or has no such header.
@@ -54,7 +54,7 @@ def check_complete(folder: Path, model: str, key: str = "[policy] model") -> Non
 
 
 def download_model(uri: str, weights: bool) -> str:
-    """Download a model folder of an object store, unless this machine has it already; returns the local folder.
+    """Download a model folder from an object store, unless this machine has it already; returns the local folder.
 
     The local folder is named after a digest of the files, in `$OSSFT_CACHE/models` or `~/.cache/ossft_ray/models`.
     Processes that ask for the same model at the same time wait for the first one. Weights are downloaded only if

@@ -13,7 +13,7 @@ from ossft_ray.policy.hub_models import fetch_hub_weights
 from ossft_ray.policy.model_files import CONFIG, download_model
 
 _DIGESTED = (".json", ".safetensors", ".jinja")
-_SAFETENSORS = ("auto", "safetensors")  # load formats of vLLM that read them from a disk
+_SAFETENSORS = ("auto", "safetensors")  # vLLM's load formats that read them from a disk
 
 
 def model_path(name: str, weights: bool = False) -> str:
@@ -41,7 +41,7 @@ def model_path(name: str, weights: bool = False) -> str:
 
 @contextmanager
 def naming_model(key: str, engine: str = "[policy.engine]") -> Iterator[None]:
-    """Let messages about `[policy] model` and its engine name the keys that named the model in question."""
+    """Make errors about `[policy] model` and its engine name the keys that set this model instead."""
     try:
         yield
     except InputError as error:

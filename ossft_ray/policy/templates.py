@@ -31,7 +31,7 @@ def read_template(template: str) -> str:
 
 
 def set_variables(template: str, values: Mapping[str, Any]) -> str:
-    """The template with other defaults for its variables, as `enable_thinking`; whoever renders it may still set them.
+    """The template with other defaults for its variables, such as `enable_thinking`; its callers may still set them.
 
     Raises:
         InputError: the template does not use a variable of this name.
@@ -52,7 +52,7 @@ def prints_date(template: Any) -> bool:
 
 
 def check_template(tokenizer: Any, name: str) -> None:
-    """Refuse a template without the user's message, or with a prompt that ends before the assistant's turn begins.
+    """Refuse a template that omits the user's message, or whose prompt ends before the assistant's turn begins.
 
     Raises:
         InputError: see above.

@@ -50,8 +50,8 @@ class Examples:
         """Join examples end to end.
 
         Raises:
-            ValueError: there are no examples, a prompt is empty, or some response has no log-probability for each token
-                while others have.
+            ValueError: there are no examples, a prompt is empty, or log-probabilities are given but not for every
+                response token.
         """
         if not examples:
             raise ValueError("at least one example is needed")
@@ -121,7 +121,7 @@ class MicroBatchTensors(NamedTuple):
     input_ids_BT: Tensor
     position_ids_BT: Tensor  # start again at 0 with each example
     cu_seqlens: Tensor | None  # int32, where examples begin in a packed row, and its length; None without packing
-    max_seqlen: int | None  # tokens of the packed row's longest example; not a tensor, so no GPU is waited for
+    max_seqlen: int | None  # tokens of the packed row's longest example; not a tensor, so nothing waits for a GPU
     predictor_index_N: Tensor  # indices into the flattened B x T, of the hidden states that predict ...
     targets_N: Tensor  # ... these token ids
     response_N: Tensor  # 0 .. R-1
@@ -158,9 +158,9 @@ def example_weights(
 ) -> np.ndarray | None:
     """The weight of each of a batch's examples in the mean over its tokens; None if all weigh 1.
 
-    `weight_R` has weights that hold already. With a number, consecutive examples of the batch form groups of so many,
-    the last perhaps smaller, and the loss is the mean over groups of the mean over a group's tokens. The sum of the
-    weights over all tokens stays as it is.
+    `weight_R` has the weights so far. If `mean_over` is a number, consecutive examples of the batch form groups of
+    that size, the last perhaps smaller, and the loss is the mean over groups of the mean over a group's tokens. The sum
+    of the weights over all tokens does not change.
     """
     if mean_over == "batch":
         return weight_R
@@ -173,7 +173,7 @@ def example_weights(
 
 
 def _heaviest(lengths: np.ndarray, global_batch_size: int) -> int:
-    """The index of the full batch with the longest example; among equals, of the one with most tokens."""
+    """The index of the full batch with the longest example; among equals, of the one with the most tokens."""
     num_full = max(1, len(lengths) // global_batch_size)
     batches = [lengths[start * global_batch_size :][:global_batch_size] for start in range(num_full)]
     return max(range(num_full), key=lambda index: (batches[index].max(), batches[index].sum()))

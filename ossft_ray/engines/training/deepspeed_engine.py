@@ -99,7 +99,7 @@ def _joined_deepspeed() -> Any:
 
 @contextmanager
 def sharded_loading(settings: Train, fp32_buffers: Sequence[str]) -> Iterator[None]:
-    """Shard each weight of a transformers model that is loaded in this context as soon as it is made; for ZeRO stage 3.
+    """For ZeRO stage 3: shard each weight of a transformers model loaded in this context as soon as it is created.
 
     Every worker must load the same model. No worker then ever holds the whole model. `fp32_buffers` names the buffers
     that stay in float32, because DeepSpeed would round them all to the training dtype.
@@ -115,12 +115,12 @@ def sharded_loading(settings: Train, fp32_buffers: Sequence[str]) -> Iterator[No
 
 
 def is_sharded(parameter: torch.nn.Parameter) -> bool:
-    """Whether ZeRO-3 has sharded this parameter, so that it has no elements of its own."""
+    """Whether ZeRO-3 has sharded this parameter, which is then empty."""
     return hasattr(parameter, "ds_id")
 
 
 def gathered(parameters: Iterable[torch.nn.Parameter], modified: bool = False) -> AbstractContextManager[None]:
-    """A context in which sharded parameters are whole, a collective call; `modified` keeps what worker 0 writes there.
+    """A context in which sharded parameters are whole; a collective call. `modified` keeps what worker 0 writes there.
 
     Other parameters are left as they are.
     """
@@ -159,10 +159,10 @@ def gathered_forward(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _prepare_experts(model: torch.nn.Module, stage: int) -> None:
-    """Let ZeRO-3 gather the experts of a layer together, if each expert is a module of its own.
+    """Let ZeRO-3 gather the experts of a layer together, if each expert is a separate module.
 
     Workers whose tokens reach different experts would otherwise wait for each other forever. In stages 1 and 2 they
-    would do so for the gradients, and DeepSpeed has no remedy there. Experts that are slices of one weight need none.
+    would wait for gradients, and DeepSpeed has no remedy. Experts that are slices of one weight need none.
 
     Raises:
         InputError: the stage is 1 or 2.

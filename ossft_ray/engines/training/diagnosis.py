@@ -12,8 +12,8 @@ import torch
 from ossft_ray.common.errors import JobError, brief
 
 _MAX_LISTED = 8  # problems in a message
-_MAX_NORMS, _MIN_NORMS = 50, 10  # gradient norms that are kept, and that a judgement needs
-# of the CPU's allocator, and of CUDA's libraries and pinned memory, which have no special class
+_MAX_NORMS, _MIN_NORMS = 50, 10  # gradient norms kept, and needed to judge a new one
+# of the CPU's allocator, CUDA's libraries and pinned memory, whose errors have no class of their own
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|_ALLOC_FAILED")
 _LESS_MEMORY = {
     "train": "lower train.micro_batch_tokens or max_length, set train.activation_checkpointing = true, raise "

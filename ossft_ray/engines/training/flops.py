@@ -13,7 +13,7 @@ _PEAKS = (
     ("A100", 312e12), ("A800", 312e12), ("A30", 165e12), ("A10", 125e12), ("A40", 150e12), ("L40S", 362e12),
     ("L40", 181e12), ("L4", 121e12), ("RTX 6000 Ada", 364e12), ("RTX 4090", 165e12), ("RTX 3090", 71e12),
 )  # fmt: skip
-_OTHER_CHIPS = {"Laptop", "D"}  # slower ones under a known name
+_OTHER_CHIPS = {"Laptop", "D"}  # mark slower variants of a known name
 
 
 class ModelSize(NamedTuple):
@@ -40,9 +40,9 @@ class ModelSize(NamedTuple):
 def training_flops(size: ModelSize, lengths: Sequence[int]) -> float:
     """Operations of the forward and backward passes over examples of these lengths in tokens.
 
-    For each parameter of a matrix product and token two forward, two for the gradient of its input and, if it is
-    trained, two for its own gradient. For attention 12 · layers · width · Σ length² / 2, half because it is causal
-    (arXiv 2204.02311, Appendix B). Recomputed activations do not count.
+    Each token takes, for each parameter of a matrix product, two forward, two for the gradient of the input and, if the
+    parameter is trained, two for its gradient. Attention takes 12 · layers · width · Σ length² / 2, half because it is
+    causal (arXiv 2204.02311, Appendix B). Recomputed activations do not count.
     """
     num_tokens, num_pairs = sum(lengths), sum(length**2 for length in lengths)
     of_parameters = (6.0 * size.num_trained + 4.0 * size.num_frozen) * num_tokens
@@ -50,7 +50,7 @@ def training_flops(size: ModelSize, lengths: Sequence[int]) -> float:
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Operations a second of one GPU in bfloat16, by its name; None for those not in the table.
+    """Operations a second of one GPU in bfloat16, by its name; None if it is not in the table.
 
     >>> peak_flops("NVIDIA H100 80GB HBM3")
     989000000000000.0

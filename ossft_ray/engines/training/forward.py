@@ -1,4 +1,4 @@
-"""A batch's way through the policy, in training and scoring alike: assigned to workers, collated, passed forward."""
+"""A batch's path through the policy, in training and scoring alike: assigned to workers, collated, passed forward."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -88,7 +88,7 @@ class PolicyRunner:
     def token_scores(self, examples: Examples, batch: Sequence[int]) -> Tensor:
         """log p of the batch's response tokens, their ranks from 1 on, and their masses, as three rows; see `logprobs`.
 
-        For scoring: later passes grow with the memory that these leave. A trainer's passes need more, for gradients.
+        For scoring only: later passes grow into the memory left free, which a trainer needs for gradients.
         """
         values = self._token_values(examples, batch, for_scores=True)
         self.pass_size.grow()

@@ -1,9 +1,9 @@
 """The memory that training needs, by arithmetic from the model's sizes.
 
-Counted are weights, gradients, AdamW's float32 weights and two moments, the layer that ZeRO-3 gathers, the activations
-of one forward pass, and the logits and the output head's gradient within the loss. Not counted are communication
-buffers, fragmentation and CUDA itself. Activations are an estimate: on an H100, 71.5 GiB in all by this account were
-67.2 GiB. So only training whose weights, gradients and optimizer state do not fit is refused.
+It counts weights, gradients, AdamW's float32 weights and two moments, the layer that ZeRO-3 gathers, the activations of
+one forward pass, and the logits and the output head's gradient within the loss. It leaves out communication buffers,
+fragmentation and CUDA itself. Activations are an estimate: on an H100 it predicts 71.5 GiB in all, and training took
+67.2 GiB. So it refuses only training whose weights, gradients and optimizer state do not fit.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ _ROOM_TO_GROW = 4  # times the tokens of the first pass
 
 
 class ModelCounts(NamedTuple):
-    """Numbers of parameters, and the widths that activations have."""
+    """Numbers of parameters, and the widths of activations."""
 
     parameters: int  # tied weights once, adapters included
     trained: int
@@ -65,7 +65,7 @@ def training_memory(counts: ModelCounts, settings: Train, num_workers: int) -> T
 
 
 def _activations(counts: ModelCounts, settings: Train, size: int) -> float:
-    """Of one forward pass; those of the linear layers stand for all of a layer's."""
+    """Bytes of one forward pass; those of the linear layers stand for all of a layer's."""
     tokens = settings.least_pass_tokens
     width: float = counts.linear_width
     if settings.activation_checkpointing:  # each layer's input, and one layer while it is recomputed

@@ -9,7 +9,7 @@ import torch
 from ossft_ray.config import Train
 
 _NUM_LEARNING_STEPS = 3
-_MOST_GROWTH = 4.0  # from one step to the next; memory does not grow exactly with the tokens
+_MOST_GROWTH = 4.0  # from one step to the next; memory is not exactly proportional to the tokens
 _MARGIN = 0.9  # of the memory; the rest is for fragments and for what other libraries take
 
 
@@ -26,10 +26,10 @@ class PassSize:
 
     @contextmanager
     def measured(self, number: int, num_tokens: int) -> Iterator[None]:
-        """Run pass `number` of a step, of so many tokens.
+        """Run pass `number` of a step, with `num_tokens` tokens.
 
         The second pass counts, or the only one: passes are sorted by their tokens, the last may be small, and the
-        gradients exist before the second.
+        second finds the gradients allocated.
         """
         if not self._steps_to_learn or not num_tokens or number > 1:
             yield
@@ -39,7 +39,7 @@ class PassSize:
         torch.cuda.reset_peak_memory_stats(self._device)
         yield
         used = torch.cuda.max_memory_allocated(self._device) - before
-        free, _ = torch.cuda.mem_get_info(self._device)  # to other processes and libraries, too
+        free, _ = torch.cuda.mem_get_info(self._device)  # what other processes and libraries use is not free
         available = free + torch.cuda.memory_reserved(self._device)
         self._fitting = fitting_tokens(num_tokens, used, _MARGIN * available - before)
 

@@ -71,7 +71,7 @@ def load_model(policy: Policy, settings: Train) -> tuple[Any, bool]:
             trust_remote_code=policy.trust_remote_code,
             use_safetensors=True,  # others are pickles
         )
-    if policy.lora is not None:  # the policy sampled with this adapter, so training starts from both in one
+    if policy.lora is not None:  # the policy sampled with this adapter, so training starts from the two merged
         model = merge_policy_adapter(model, policy.lora)
     with gathered_forward(model), torch.no_grad():
         _check_head(model, policy.model)
@@ -154,10 +154,10 @@ def _check_head(model: Any, name: str) -> None:
 
 
 def _use_packed_attention(model: Any) -> bool:
-    """Switch the model to packed attention, if two examples in one row then come out as each does alone.
+    """Switch the model to packed attention, if two examples in one row then give the same as each alone.
 
-    Sliding windows, soft caps and sinks are beyond packed attention. Models that have them keep the implementation they
-    came with, whose mask separates the examples.
+    Packed attention supports no sliding windows, soft caps or sinks. Models that have them keep their own
+    implementation, whose mask separates the examples.
     """
     plain = model.config._attn_implementation
     config = model.config.get_text_config()
@@ -172,7 +172,7 @@ def _use_packed_attention(model: Any) -> bool:
         packed_BTC = model.base_model(
             both_BT, position_ids=positions_BT, cu_seqlens=cu_seqlens, max_seqlen=_PROBE_TOKENS, use_cache=False
         ).last_hidden_state
-    except (TypeError, ValueError):  # a model whose attention cannot be exchanged
+    except (TypeError, ValueError):  # a model whose attention cannot be replaced
         packed_BTC = None
     if packed_BTC is not None and _is_close(packed_BTC, torch.cat(alone, dim=1)):
         return True

@@ -29,7 +29,7 @@ def save_state(trainer: Trainer, folder: Path) -> None:
 
 
 def load_state(trainer: Trainer, folder: Path, universal: Path | None = None) -> None:
-    """Resume from a checkpoint, exactly where it was written; `universal` if it was converted for these workers."""
+    """Resume exactly where a checkpoint was written; `universal` is its conversion for these workers, if any."""
     trainer.engine.load_checkpoint(str(universal or folder), tag=TAG)
     progress = json.loads((folder / PROGRESS).read_text())
     trainer.step, trainer.best = progress["step"], progress["best"]

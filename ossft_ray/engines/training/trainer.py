@@ -38,7 +38,7 @@ class Trainer:
         universal: bool = False,
         on_phase: OnPhase | None = None,
     ) -> None:
-        """Load the policy and shard it; `universal` if a checkpoint of that kind will be loaded.
+        """Load the policy and shard it; `universal` if a universal checkpoint will be loaded.
 
         `on_phase` is called as each phase begins, with the step, the number of the forward pass within it, and
         `forward`, `backward`, `step` or `report`.
@@ -99,7 +99,7 @@ class Trainer:
     def _train_step(self, batch: list[int], epoch: int, problem_ids: list[str]) -> dict[str, float]:
         settings = self.settings
         started = time.perf_counter()
-        torch.manual_seed(hash((self.seed, self.step, self.rank)) % 2**63)  # for a model with dropout to resume exactly
+        torch.manual_seed(hash((self.seed, self.step, self.rank)) % 2**63)  # so a model with dropout resumes exactly
         if settings.loss == "psft" and self.step % settings.psft.refresh_every == 0:
             self._refresh_reference(range(self.step, min(self.step + settings.psft.refresh_every, self.num_steps)))
         num_tokens = int(self.examples.response_lengths[batch].sum())
@@ -127,7 +127,7 @@ class Trainer:
             "learning_rate": learning_rate,
             "grad_norm": grad_norm,
             "num_examples": len(batch),
-            "num_tokens": num_tokens,  # of responses, and so are the tokens per second
+            "num_tokens": num_tokens,  # of responses, as in tokens_per_second
             "seconds": seconds,
             "tokens_per_second": num_tokens / seconds,
             "padding_share": 0.0 if self._runner.packed else padding_share(filled, lengths),
@@ -158,7 +158,7 @@ class Trainer:
         return sums.metrics()
 
     def _refresh_reference(self, steps: range) -> None:
-        """Make the policy as it is now the reference for the examples of these steps."""
+        """Make the current policy the reference for the examples of these steps."""
         assert self.reference is not None
         self.engine.eval()
         for step in steps:
@@ -181,7 +181,7 @@ class Trainer:
             reference = torch.zeros(int(holdout.response_offsets[-1]))
         for start in range(0, len(holdout), size):
             batch = range(start, min(start + size, len(holdout)))
-            if reference is not None and holdout.reference_logprobs is None:  # psft's q is the policy as it is now
+            if reference is not None and holdout.reference_logprobs is None:  # psft's q is the current policy
                 reference[holdout.response_index(batch)] = self._runner.logprobs(holdout, batch, reference)
             weight_R, progress = self._runner.weights(holdout, batch), self.step / self.num_steps
             for rows in self._runner.assign(holdout, batch)[self.rank]:
