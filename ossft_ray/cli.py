@@ -267,7 +267,7 @@ def _probe(run: "Run", findings: "Findings", price: float | None, verbose: bool)
 @click.option("--install", is_flag=True, help="Only check the installation, in seconds: versions, compiler, GPUs.")
 @_options()
 def selftest(install: bool) -> None:
-    """Prove that training is correct on this machine.
+    """Check that training computes the right numbers on this machine.
 
     Takes minutes, and needs no network.
     """

@@ -6,5 +6,6 @@ storage.py, uris.py, secrets.py      folders, locations, and secrets kept out of
 errors.py                            the ways a command ends early
 prompt_templates.py                  the default prompts and phrases
 latex.py, durations.py               small parsers
+streams.py                           Python's stderr apart from file descriptor 2
 playground_paths.py                  the playground's files in the package
 """

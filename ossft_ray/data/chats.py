@@ -125,4 +125,4 @@ def _turn(message: dict[str, Any]) -> Turn:
 
 def _missing(reason: str, role: str, roles: list[str]) -> str:
     others = [name for name in dict.fromkeys(roles) if name not in ("system", "user", "assistant")]
-    return f"{reason}: no message of the {role}, but of {', '.join(map(repr, others))}" if others else reason
+    return f"{reason}: no message of the {role}, only of {', '.join(map(repr, others))}" if others else reason

@@ -145,8 +145,8 @@ class _Screen:
             raise UnusableRow("duplicate_id")
         if status == "changed":
             raise InputError(
-                f"{record.source}, row {record.row}: problem '{problem.problem_id}' asks another question than the "
-                "problem that this run has under that id; answers may be corrected, but new problems can only be added "
+                f"{record.source}, row {record.row}: problem '{problem.problem_id}' asks a different question from the "
+                "one that this run has under that id; answers may be corrected, but new problems can only be added "
                 "(at the end, if the rows have no ids); choose another [run] output, or pass --start-over"
             )
         return status

@@ -218,7 +218,7 @@ class _TokenLoss(torch.autograd.Function):
 
 
 def _add_product(sum_VC: Tensor, left_VT: Tensor, right_TC: Tensor, is_first: bool) -> None:
-    """sum += left @ right, or sum = left @ right for the first; without rounding the product to half precision."""
+    """sum += left @ right, or = for the first; on a GPU without rounding the product to half precision."""
     if sum_VC.dtype == left_VT.dtype:
         torch.mm(left_VT, right_TC, out=sum_VC) if is_first else sum_VC.addmm_(left_VT, right_TC)
     elif sum_VC.is_cuda:

@@ -30,7 +30,7 @@ _LOOK_SECONDS, _LOOK_TOKENS = 0.5, 64  # between two checks of an unfinished res
 
 
 class EngineDied(Exception):
-    """The engine's process has ended; this policy cannot answer any request."""
+    """The engine answers no further request; usually its process has ended; this policy cannot answer any request."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Sampling:
 
     @classmethod
     def among(cls, choices: tuple[str, ...]) -> "Sampling":
-        """The likeliest of a few short texts."""
+        """One of a few short texts, chosen greedily token by token."""
         return cls(temperature=0.0, top_p=1.0, max_tokens=32, choices=choices)
 
 

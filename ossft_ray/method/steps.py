@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-_LONGEST_SIDE = 48  # tokens; what is longer is not read
+_LONGEST_SIDE = 48  # tokens; only those next to the equals sign are read
 _MAX_DIGITS, _MAX_EXPONENT, _MAX_DEPTH = 24, 24, 12
 _MAX_UNIT_WORDS = 5  # after a number
 

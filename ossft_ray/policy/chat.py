@@ -206,7 +206,7 @@ def _load(policy: Policy, path: str) -> tuple[Any, Any]:
                 f"[policy] model: {policy.model} contains its own Python code, which runs only on request; "
                 "if you trust its author, set [policy] trust_remote_code = true and a [policy] revision"
             ) from error
-        hint = "" if Path(path).is_dir() else "; it is neither a folder here nor a model that the Hub gives"
+        hint = "" if Path(path).is_dir() else "; it is neither a folder here nor a model on the Hub"
         raise InputError(f"[policy] model: cannot load {policy.model}: {brief(error)}{hint}") from error
 
 

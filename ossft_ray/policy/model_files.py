@@ -49,7 +49,7 @@ def check_complete(folder: Path, model: str, key: str = "[policy] model") -> Non
                 pass
         except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{key}: {model}: {file.name} is no complete safetensors file ({brief(error)}); copy it again"
+                f"{key}: {model}: {file.name} is not a complete safetensors file ({brief(error)}); copy it again"
             ) from error
 
 

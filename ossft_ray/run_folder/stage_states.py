@@ -83,7 +83,7 @@ def _policy_change(run: RunFolder, previous: RunFolder) -> str:
     """What has changed about the model that a later round starts from."""
     trained = stage_states(previous)[names.TRAIN].state
     if trained != "complete":
-        return f"the model of the round before is {trained if trained == 'outdated' else 'being trained again'}"
+        return f"the previous round's model is {trained if trained == 'outdated' else 'being trained again'}"
     recorded = _inputs(run, names.REWRITE).get("policy_files")
     model = previous.folder / names.TRAIN / names.MODEL
     return MODEL_CHANGED if recorded is not None and folder_digest(model) != recorded else ""

@@ -21,7 +21,9 @@ def print_derivation(output: str, manifest: dict[str, Any]) -> None:
     lines = [f"derived from {derived['from']}: {derived['ablation']}, {manifest['examples']:,} rows, no new tokens"]
     if count := sum(derived["not_sampled"].values()):
         stages, after = " and ".join(derived["not_sampled"]), _AFTER[derived["unsampled"]]
-        lines.append(f"{count:,} problems needed the {stages} stage, never sampled for them in that run; they {after}")
+        lines.append(
+            f"{count:,} problems needed the {stages} stage, which that run did not sample for them, and {after}"
+        )
     files = f"examples: {join(output, REWRITE)}"
     following = f"next: ossft score --config FILE --set run.output={output}"
     print_lines([origins_table(manifest), *(part for line in lines for part in wrapped(line)), files, following])
@@ -29,7 +31,7 @@ def print_derivation(output: str, manifest: dict[str, Any]) -> None:
 
 def print_ablations(run: str, compared: Sequence[AblationFigures]) -> None:
     """All ablations of a run, a row each."""
-    lines = ["rows: training examples; self to dropped: problems by whose solution is kept"]
+    lines = ["rows: training examples; self to dropped: problems by the author of the kept solution"]
     if any(figures.not_sampled for figures in compared):
         lines.append("not sampled: problems that need a stage in which the run drew no sample for them")
     if not any(figures.scored for figures in compared):

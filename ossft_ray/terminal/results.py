@@ -99,7 +99,7 @@ def print_finding(finding: "Finding") -> None:
 
 
 def origins_table(manifest: dict[str, Any], stages: Sequence[str] = PAPERS_STAGES) -> Table:
-    """The number of problems by the author of the kept solution, without alignment stages that were left out."""
+    """The number of problems by the author of the kept solution, without paper's stages that were left out."""
     table = plain_table("kept solution", "problems", "share")
     for origin, count in manifest["origins"].items():
         if count or origin in (*stages, "external", "expert"):

@@ -139,7 +139,7 @@ def _bad_golds(run: RunFolder, num_shown: int) -> Iterator[Text]:
     """The gold answers that cannot be read, or that the expert's solution contradicts."""
     bad = run.rewrite_manifest.get("bad_golds", [])
     if bad:
-        yield _line(f"{min(num_shown, len(bad))} of {len(bad)} gold answers that the check of the data found in doubt:")
+        yield _line(f"{min(num_shown, len(bad))} of {len(bad)} gold answers that the check of the data doubts:")
     for gold in bad[:num_shown]:
         solution = f", the solution says {gold['solution_says']}" if "solution_says" in gold else ""
         yield _line(f"  {gold['problem_id']}: {gold['finding']}: the answer is {gold['answer']}{solution}")

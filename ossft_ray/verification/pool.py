@@ -35,8 +35,8 @@ class VerifierPool(contextlib.AbstractContextManager["VerifierPool"]):
     limit (reasons `timeout`, `memory`) or died (`crashed`). The first call starts the workers.
 
     Args:
-        verify: the kind of grader, which each task may override; the settings of all kinds; the limits of one verdict
-            on processor time and on memory, on top of what its worker holds (Linux only); the number of workers.
+        verify: the kind of grader, which each task may override; the settings of all kinds; the limits on one verdict's
+            processor time and, on Linux only, on its memory beyond what the worker holds; the number of workers.
 
     Raises:
         InputError: there is no such kind.

@@ -202,7 +202,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
         ({"messages": "1+1?"}, "no_question: column 'messages' holds text, not a chat"),
         ({"messages": ["1+1?", "2"]}, "no_question: column 'messages' holds a list, not a chat"),
         ({"messages": [{"role": "user", "content": " "}, ASSISTANT]}, "no_question"),
-        ({"messages": [{"from": "alice", "value": "1+1?"}]}, "no_question: no message of the user, but of 'alice'"),
+        ({"messages": [{"from": "alice", "value": "1+1?"}]}, "no_question: no message of the user, only of 'alice'"),
         (
             {"messages": [{**USER, "content": [IMAGE]}, ASSISTANT]},
             "not_text: a message holds a part of type 'image_url'",

@@ -133,7 +133,7 @@ def test_existing_problems_are_recognised(tmp_path: Path, chat: Chat) -> None:
 def test_a_changed_existing_problem_is_refused(tmp_path: Path, chat: Chat) -> None:
     experiment = experiment_on(tmp_path, [row(5, "q"), row(1, "q")])
     with pytest.raises(
-        InputError, match=r"x\.jsonl, row 2: problem '1' asks another question than the problem that this run has"
+        InputError, match=r"x\.jsonl, row 2: problem '1' asks a different question from the one that this run has"
     ):
         screen(experiment, chat, Problem("1", "r", "2", "s"))
 

@@ -152,7 +152,7 @@ def test_a_context_length_that_cannot_be_is_refused(make_policy: MakePolicy, len
         ("./missing", "no model folder at ./missing"),
         ("~/missing/model", "no model folder at ~/missing/model"),
         ("playgruond", "no model folder at playgruond"),
-        ("models/missing", "it is neither a folder here nor a model that the Hub gives"),
+        ("models/missing", "it is neither a folder here nor a model on the Hub"),
         ("a/b/c", "no model folder at a/b/c"),
         ("{tmp}", "{tmp} holds no config.json; give a Hugging Face model folder"),
     ],
@@ -211,7 +211,7 @@ def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
     shutil.copytree(POLICY_FOLDER, tmp_path / "model")
     file = tmp_path / "model" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(InputError, match=r"^\[policy\] model: .*: model\.safetensors is no complete safetensors file"):
+    with pytest.raises(InputError, match=r"^\[policy\] model: .*: model\.safetensors is not a complete safetensors file"):
         load_chat(Policy(model=str(tmp_path / "model")))
 
 

@@ -168,8 +168,8 @@ def test_nothing_is_left_to_evaluate_without_a_benchmark(tmp_path: Path) -> None
     "change, reason",
     [
         (lambda run: None, ""),
-        (draw_more_samples, "the model of the round before is outdated"),
-        (begin_to_train_again, "the model of the round before is being trained again"),
+        (draw_more_samples, "the previous round's model is outdated"),
+        (begin_to_train_again, "the previous round's model is being trained again"),
         (lambda run: write_model(run, "second"), "the model has changed since"),
     ],
 )

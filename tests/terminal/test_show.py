@@ -176,7 +176,7 @@ def test_doubtful_gold_answers_are_listed_with_suspects(run: str, shown: Any) ->
     bad = [{"problem_id": f"p{n}", "finding": "contradicted", "answer": "2", "solution_says": "3"} for n in range(9)]
     folder.write_json("manifest.json", folder.read_json("manifest.json") | {"bad_golds": bad})
     assert shown(run, "--suspects", "-n", "1").splitlines()[2:] == [
-        "1 of 9 gold answers that the check of the data found in doubt:",
+        "1 of 9 gold answers that the check of the data doubts:",
         "  p0: contradicted: the answer is 2, the solution says 3",
     ]
 

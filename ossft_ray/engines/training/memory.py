@@ -107,4 +107,4 @@ def memory_line(needed: TrainingMemory, num_workers: int, gpu_bytes: int) -> str
             f"[train] needs at least {line}; raise zero_stage or use more GPUs, lower micro_batch_tokens or "
             "max_length, set activation_checkpointing = true, offload, or lora"
         )
-    return line + ("; the activations may be too many" if needed.gpu > gpu_bytes else "")
+    return line + ("; the activations may not fit" if needed.gpu > gpu_bytes else "")

@@ -237,7 +237,7 @@ def _dated(chat: Chat, experiment: Experiment) -> tuple[Chat, str | None]:
         return chat, None
     today = datetime.date.today().isoformat()
     date = experiment.policy.date or recorded_date(experiment)
-    return replace(chat, date=date or today), date or f"the day on which it begins ({today}, if that is today)"
+    return replace(chat, date=date or today), date or f"the day on which the run starts (today: {today})"
 
 
 def _check_writable(output: str) -> None:

@@ -54,7 +54,8 @@ def derive(
         on_progress: gets the `total` of parts, the `parts` done so far, and the `seconds` they took.
 
     Raises:
-        InputError: `run` has no such attempts, `output` is in use, or the policy's tokenizer cannot be loaded.
+        InputError: `run` lacks a complete rewrite, or the attempts that the ablation needs; `output` is in use; or the
+            policy's tokenizer cannot be loaded.
     """
     check_output(output)
     source = Source.open(run)

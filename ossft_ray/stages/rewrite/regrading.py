@@ -2,7 +2,8 @@
 
 Attempts whose text is stored are judged like fresh ones, others by the answer that was read from them. They are
 sampled again only where the stored attempt is not enough: a wrong attempt that is now right but whose tokens were not
-kept, an attempt whose guide has changed, and one without its text that has to derive the new answer.
+kept, an attempt whose guide has changed, one without its text that has to derive the new answer, or whose answer the
+verifier may read differently.
 """
 
 import dataclasses

@@ -103,7 +103,7 @@ def unscored_attempts(
         plain = stage_prompt("self", problem, experiment.rewrite, experiment.prompts)
         if row.get("prompt", plain) != plain:
             raise InputError(
-                f"problem {problem_id} was sampled with other [prompts] than the teacher gets; restore them"
+                f"problem {problem_id} was sampled with different [prompts]; restore those that it was sampled with"
             )
         stage: Stage = "guided" if experiment.score.teacher == GUIDED else "self"
         prompt = chat.render(plain)

@@ -40,7 +40,7 @@ def select_responses(candidates: Sequence[Candidate], select: Select) -> list[in
 
 
 def rank_surprisal_ratio(logprobs: Sequence[float], ranks: Sequence[int]) -> float:
-    """Σ min(rank, 100) / Σ -log p over a response's tokens (arXiv 2601.14249): low for unlikely tokens of high rank.
+    """Σ min(rank, 100) / Σ -log p over a response's tokens (arXiv 2601.14249): low for unlikely tokens near the top.
 
     Infinite for a response whose every token has probability 1.
 

@@ -180,7 +180,7 @@ def _fit(
 def _manifest(experiment: Experiment, folder: Folder, data: TrainingExamples) -> dict[str, Any]:
     steps, examples, settings = read_metrics(folder), data.examples, experiment.train
     if not steps:
-        raise JobError(f"{folder.path}/{METRICS} is gone: something else has deleted the output under way")
+        raise JobError(f"{folder.path}/{METRICS} is gone: something deleted it while training ran")
     measured = [metrics for metrics in steps if holdout_value(metrics, settings.keep_by) is not None]
     kept = measured[-1] if measured else steps[-1]
     if settings.keep == "best":

@@ -72,7 +72,7 @@ def check_answer(answer: str, *, question: str = "") -> Verdict:
 
 
 def compare_choices(answer: str, stated: str, question: str) -> bool | None:
-    r"""Whether two answers name the same options; None unless the question has options and the answers name some.
+    r"""Whether two answers name the same options; None if that cannot be told.
 
     For the other kinds: `AC` is `C, A` if the question asks which of A to D are right, and otherwise a product. A gold
     answer that is the letter of an option (`C`) is compared with the option that the other answer names:

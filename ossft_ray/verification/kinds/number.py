@@ -125,7 +125,7 @@ def _is_word(word: str, is_apart: bool) -> bool:
 
 
 def _is_known(wording: Wording) -> bool:
-    """Whether the words after a number are a unit, a percent sign, a scale, or only a counter."""
+    """Whether the words after a number are a unit, a percent sign or a scale, or mean nothing (counters, am, pm)."""
     return (
         not wording.after or wording.is_percent or wording.scale != 1 or quantities.unit_of(wording.after) is not None
     )

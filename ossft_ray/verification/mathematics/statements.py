@@ -85,10 +85,10 @@ class Marks:
 
 @dataclass(frozen=True)
 class Part:
-    """One member of an answer: its value in LaTeX and what the words around it say; None if they cannot be read."""
+    """One member of an answer: its value in LaTeX and what the words around it say."""
 
     value: str
-    wording: Wording | None
+    wording: Wording | None  # None if the words cannot be read
     words: tuple[str, ...] = ()  # of an answer without a value
     as_written: str = ""  # if its last letter may be a unit or a variable
 

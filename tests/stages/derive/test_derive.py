@@ -271,6 +271,6 @@ def test_derive_on_the_command_line(thrifty: str, tmp_path: Path, command: Calla
     table = command("derive")(thrifty)
     assert "verified_experts" in table and "sampled" in table and "run `ossft score` first" in table
     said = command("derive")(thrifty, str(tmp_path / "new"), "--ablation", "no_self")
-    assert "never sampled for them in that run; they fell back" in said
+    assert "which that run did not sample for them, and fell back" in said
     assert "give both NEW and --ablation" in command("derive")(thrifty, "--ablation", "no_self", code=2)
     assert "exists already" in command("derive")(thrifty, str(tmp_path / "new"), "--ablation", "no_self", code=2)

@@ -209,7 +209,7 @@ def test_a_corrected_problem_stays_in_its_part(tmp_path: Path, folder: Folder) -
 @pytest.mark.parametrize(
     "rows, words",
     [
-        ([*good(1), CHANGED, *good(3)], "x.jsonl, row 2: problem 'p2' asks another question than the"),
+        ([*good(1), CHANGED, *good(3)], "x.jsonl, row 2: problem 'p2' asks a different question from the"),
         ([*good(*range(100, 200)), CHANGED], "x.jsonl, row 101: problem 'p2' asks another question"),
         (good(1, 3), "problem 'p2' of "),
         (good(3, 100), "problem 'p1' of "),
