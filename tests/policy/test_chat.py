@@ -211,7 +211,9 @@ def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
     shutil.copytree(POLICY_FOLDER, tmp_path / "model")
     file = tmp_path / "model" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(InputError, match=r"^\[policy\] model: .*: model\.safetensors is not a complete safetensors file"):
+    with pytest.raises(
+        InputError, match=r"^\[policy\] model: .*: model\.safetensors is not a complete safetensors file"
+    ):
         load_chat(Policy(model=str(tmp_path / "model")))
 
 
