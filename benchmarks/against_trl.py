@@ -79,7 +79,7 @@ def train_with_trl(
 
 
 def join_group(folder: Path) -> None:
-    """A process group of this process alone, as the engine needs one."""
+    """A process group of this process alone, which the engine needs."""
     import torch
 
     on_gpu = torch.cuda.is_available()

@@ -35,7 +35,7 @@ Pair = tuple[np.ndarray, np.ndarray, float]  # true accuracies before and after,
 
 @dataclass(frozen=True)
 class Coverage:
-    """The share of intervals that hold the truth, and their mean width, beside Student's."""
+    """The share of intervals that hold the truth, and their mean width, next to Student's."""
 
     setting: str
     problems: int
@@ -73,9 +73,7 @@ def draw_accuracies(rng: np.random.Generator, mean: float, spread: float, shape:
 def draw_pairs(
     rng: np.random.Generator, mean: float, spread: float, shape: tuple[int, int]
 ) -> Iterator[tuple[str, Pair]]:
-    """Models before and after training: without any difference, lifted a little everywhere, or changed on some
-    problems as a whole.
-    """
+    """Models before and after training: equal, slightly better everywhere, or entirely different on some problems."""
     before = draw_accuracies(rng, mean, spread, shape)
     yield "same model", (before, before, 0.0)
     yield "as good, other problems", (before, draw_accuracies(rng, mean, spread, shape), 0.0)
@@ -113,7 +111,7 @@ def accuracies(rng: np.random.Generator, repetitions: int) -> Iterator[Coverage]
 
 
 def mixtures(rng: np.random.Generator, repetitions: int) -> Iterator[Coverage]:
-    """The same where most problems are alike and a few are always right or always wrong, which no beta is."""
+    """The same where most problems are alike and a few always right or wrong, unlike any beta distribution."""
     for num, samples in itertools.product(PROBLEMS, SAMPLES):
         for mean, share, other in MIXTURES:
             true = np.where(rng.random((repetitions, num)) < share, other, mean)
@@ -131,7 +129,7 @@ def differences(rng: np.random.Generator, repetitions: int) -> Iterator[Coverage
             for name, (before, after, truth) in pairs:
                 values = (rng.binomial(samples, after) - rng.binomial(samples, before)) / samples
                 yield measured(f"{name}, {place}", samples, values, truth, difference_interval)
-            identical = np.zeros((1, num))  # the two models answer word for word alike
+            identical = np.zeros((1, num))  # the two models give the same answers word for word
             yield measured(f"identical answers, {place}", samples, identical, 0.0, difference_interval)
 
 
@@ -149,7 +147,7 @@ def training_runs(rng: np.random.Generator, repetitions: int) -> Iterator[Covera
 
 
 def powers(rng: np.random.Generator, repetitions: int) -> list[tuple[int, int, float, float]]:
-    """How often a true gain of the size that a comparison calls detectable is found, in problems that vary (0.3)."""
+    """How often a true gain of the size that a comparison calls detectable is found, at a spread of 0.3."""
     found, factor = [], 1 + ndtri(POWER) / ndtri((1 + LEVEL) / 2)
     for num, samples in itertools.product(PROBLEMS, SAMPLES):
         before = draw_accuracies(rng, 0.4, 0.3, (repetitions, num))

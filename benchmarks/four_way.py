@@ -3,12 +3,13 @@
     python benchmarks/four_way.py [--minutes 60] [--output runs/four_way] [--seeds 8] [--page FILE] [--only METHOD ...]
 
 Seeds differ in the problems trained on, in what is drawn for them, and in the order of training. All take the same
-number of optimizer steps. Each method's learning rate is the best of one grid, which holds "no training", on problems
-of their own; controls and further losses take that of DR+DFT. Everything made is kept in `--output`: what did not fit
-into `--minutes` is named as not run, and the same command resumes it. Several processes with other `--only` may share
-one `--output`; the command without it makes the page. `real_model.py --experiment` does the same on a real model.
+number of optimizer steps. Each method takes the learning rate of one grid, which includes "no training", that does best
+on separate tuning problems; controls and further losses take that of DR+DFT. Everything made is kept in `--output`:
+what does not fit into `--minutes` is named as not run, and the same command resumes it. Several processes with
+different `--only` may share one `--output`; run the command without `--only` to make the page.
+`real_model.py --experiment` does the same on a real model.
 
-The tables stand between two marks of the page; what is written around them stays. The last line is a JSON object.
+The tables stand between two marks on the page; the text around them stays. The last line is a JSON object.
 """
 
 import argparse
@@ -38,7 +39,7 @@ FOUR = {
     "DR+SFT": Method("dr", "sft"),
     "DR+DFT": Method("dr", "dft"),
 }
-PLACEBO = {"placebo+DFT": Method("placebo", "dft")}  # has a learning rate of its own, as it is compared with DR+DFT
+PLACEBO = {"placebo+DFT": Method("placebo", "dft")}  # has its own learning rate, because it is compared with DR+DFT
 _RATE = FOUR["DR+DFT"].name
 CONTROLS = {
     "no guided stage": Method("no_guided", "dft", rate_of=_RATE),
@@ -209,7 +210,7 @@ def experiment(
 ) -> None:
     """Run the plan as far as `minutes` reach, write the page, and print it with a last line of JSON.
 
-    With `only`, these methods are run and no page is written.
+    With `only`, run just these methods and write no page.
     """
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     folder = Folder.at(output)

@@ -5,7 +5,7 @@
     python benchmarks/gpu.py --output OUT --tiny                   # on any machine: shows that each section runs
 
 Models have random weights in the shapes of Qwen2.5, in bfloat16; lengths are log-normal; the loss is DFT. Each
-measurement is a process of its own, whose line is printed and written to OUT/SECTION.md at once, so that a later crash
+measurement runs in a separate process, and its line is printed and written to OUT/SECTION.md at once, so a later crash
 loses nothing. `attention` to `state` need neither Ray nor vLLM, and run from PYTHONPATH without an installation. Tokens
 a second are those of responses; MFU is that of `engines/training/flops.py`.
 """
@@ -93,7 +93,7 @@ def state(tiny: bool, _: Path) -> Iterator[Row]:
 
 
 def rollout(tiny: bool, _: Path) -> Iterator[Row]:
-    """`benchmarks/rollout.py`: rewriting beside raw vLLM, without and with vLLM's repetition check; two engines."""
+    """`benchmarks/rollout.py`: rewriting next to raw vLLM, without and with its repetition check; two engines."""
     shape, requests = ("tiny", ["32"]) if tiny else ("1.5b", ["256", "1024"])
     two_engines = ["--gpus-per-policy", "0.5", "--methods", "ossft_rewrite"]
     variants = [["--methods", "raw_vllm", "raw_vllm_checked", "ossft_rewrite"], *[two_engines] * (not tiny)]
@@ -124,7 +124,7 @@ SECTIONS: dict[str, Callable[[bool, Path], Iterator[Row]]] = {
 
 
 class _model:  # noqa: N801  # read as `with _model("1.5b") as folder`
-    """A folder with a random model of a shape, made in a process of its own."""
+    """A folder with a random model of a shape, made in a separate process."""
 
     def __init__(self, shape: str) -> None:
         self._shape, self._folder = shape, tempfile.TemporaryDirectory()
@@ -179,7 +179,7 @@ def main() -> None:
     _shapes[:] = arguments.shapes
     arguments.output = arguments.output.resolve()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    if len(arguments.sections) > 1:  # each in a process of its own, which keeps no memory of the GPU
+    if len(arguments.sections) > 1:  # each in a separate process, so that none keeps GPU memory
         options = ["--output", str(arguments.output), "--shapes", *arguments.shapes, *["--tiny"] * arguments.tiny]
         for name in arguments.sections:
             subprocess.run([sys.executable, __file__, *options, "--sections", name])

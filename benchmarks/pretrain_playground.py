@@ -6,8 +6,8 @@ A Qwen2 of about 0.6 million parameters over a byte-level tokenizer learns from 
 style, alone and with the expert's solution in view. Both abilities have limits. Alone it sees chains of at most four
 terms and easy products. Guided it also sees one product of a wide range, which it can only read in the guide. Products
 of the problems to solve (`TABLE`) and chains as long as level 5's are in neither. In some guided examples the expert's
-result is wrong while the target solution stays right, so that the policy learns to use a guide and not to repeat its
-last line. The last line of the output is a JSON object.
+result is wrong while the target solution stays right, so that the policy learns to use a guide instead of repeating
+its last line. The last line of the output is a JSON object.
 """
 
 import argparse

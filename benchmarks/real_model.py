@@ -9,8 +9,8 @@ as JSONL, by default `gsm8k_train.jsonl` in the folder that $OSSFT_TEST_DATA nam
 can be read; the last line is a JSON object.
 
 `--experiment` trains SFT, DFT, DR+SFT and DR+DFT and the controls of `four_way.py` from one base, as far as `--minutes`
-reach, and writes a page of its own. The base is the model after a warm-up on other problems of GSM8K. Several processes
-with other `--only` may share one `--output` and one GPU.
+allow, and writes its own page. The base is the model after a warm-up on other problems of GSM8K. Several processes with
+different `--only` may share one `--output` and one GPU.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def render_page(figures: dict[str, Any], num_problems: int) -> str:
         "# A real model on real problems",
         "",
         f"`python benchmarks/real_model.py --problems {num_problems} --heldout {num_heldout}`: SmolLM2-135M-Instruct "
-        "on GSM8K, on CPUs. How the guided rows read is in [guided rows](../../docs/guided_rows.md).",
+        "on GSM8K, on CPUs. [Guided rows](../../docs/guided_rows.md) says how sound the guided rows are.",
         "",
         f"- kept solutions: {origins}; {rewriting['answers_appended']} experts' answers put into a box",
         *(
@@ -174,7 +174,7 @@ def run_four_ways(data: Path, options: argparse.Namespace) -> None:
     world = Gsm8k(smollm2(), data, sizes.max_steps)
     problems = world.warm_up_problems(sizes.warm_up_problems)
     warm_up = functools.partial(Lab.warm_up, problems=problems, epochs=sizes.warm_up_epochs, learning_rate=WARM_UP_RATE)
-    # its experts are right, so a placebo of correct solutions is the method on experts' rows
+    # its experts are always right, so the method on experts' rows is already the placebo of correct solutions
     controls = {name: method for name, method in four_way.CONTROLS.items() if method.data != "verified"}
     seeds = range(options.seeds)
     plan = four_way.Plan(seeds, seeds[:1], four_way.FOUR, controls)

@@ -1,8 +1,9 @@
-"""Do several rounds beat one, at equal training steps and at equal generated tokens? On the playground.
+"""Several rounds against one on the playground, at equal training steps and at equal generated tokens.
 
     python benchmarks/rounds.py [--minutes 60] [--output runs/rounds] [--seeds 3] [--rounds 3] [--page FILE]
 
-Every model is trained for as many optimizer steps from the base, at one learning rate, with DFT on rewritten rows:
+Every model is trained from the base for the same number of optimizer steps, at one learning rate, with DFT on rewritten
+rows:
 
 - one round: all steps on the rows of one rewrite
 - one round, more samples: the same, with twice as many samples of each stage, and twice again, until one rewrite has
@@ -11,8 +12,8 @@ Every model is trained for as many optimizer steps from the base, at one learnin
 - rounds, unsolved: the same, but a round rewrites only what none has solved so far (`loop.problems = "unsolved"`)
 - rounds, unsolved, from the base: each round trains the base again with all steps (`loop.start_from = "base"`)
 
-Everything made is kept in `--output`: what did not fit into `--minutes` is named as not run, and the same command goes
-on. The tables stand between two marks of the page. The last line is a JSON object.
+Everything made is kept in `--output`: what does not fit into `--minutes` is named as not run, and the same command
+resumes it. The tables stand between two marks on the page. The last line is a JSON object.
 """
 
 import argparse
@@ -72,7 +73,7 @@ class RoundsLab(Lab):
         self.num_rounds = num_rounds
 
     async def result(self, name: str, seed: int) -> Row:
-        """`scores`, and of each round its `rounds`: origins, and the tokens that it generated."""
+        """`scores`, and in `rounds` the origins and the number of generated tokens of each round."""
         arm = ARMS[name]
         if (found := self._find("arms", f"{name}-{seed}")) is not None:
             return found
@@ -102,7 +103,7 @@ class RoundsLab(Lab):
         return folder.path
 
     async def _rows(self, name: str, seed: int, number: int) -> Row:
-        """The rows that a round trains on, their origins, and the tokens that it generated; all share the first."""
+        """The rows that a round trains on, their origins, and its generated tokens; all but `MORE` share round 1."""
         is_first = number == 1 and name != MORE
         key = f"first-{seed}" if is_first else f"{name}-{seed}-{number}"
         if (found := self._find("data", key)) is not None:
@@ -132,7 +133,7 @@ class RoundsLab(Lab):
         return made | {"factor": 2**doublings}
 
     async def _rewrite(self, seed: int, settings: Rewrite, model: str, copied: dict[str, Row]) -> Row:
-        """The rows that `model` makes of all problems but those of `copied`, and those."""
+        """The rows that `model` makes of the problems that are not in `copied`, together with `copied`."""
         problems = self._problems(seed)
         expert = {problem.problem_id: self._expert_row(problem) for problem in problems}
         self._base, self.generated_tokens = model, 0

@@ -1,11 +1,11 @@
-"""Does it matter which correct responses are trained on, and what is mixed in? Accuracies on the playground.
+"""Accuracy on the playground by which correct responses are trained on, and by what is mixed in.
 
     python benchmarks/row_choice.py [--minutes 60] [--output runs/row_choice] [--seeds 3] [--page FILE]
 
-Of each seed, one rewrite with up to four kept responses a problem is scored. DFT then trains on it once with each rule
-of `[train] select`; and on the experts' solutions alone, without and with the policy's own rows mixed in. All of it
-goes through the stages of `ossft`. What did not fit into `--minutes` is named as not run, and the same command resumes
-it. The tables stand between two marks of the page. The last line is a JSON object.
+For each seed, one rewrite with up to four kept responses a problem is scored. DFT then trains once with each rule of
+`[train] select`, and on the experts' solutions, without and with the policy's own rows mixed in. Everything runs
+through the stages of `ossft`. What does not fit into `--minutes` is named as not run, and the same command resumes it.
+The tables stand between two marks on the page. The last line is a JSON object.
 """
 
 import argparse
@@ -41,7 +41,7 @@ CONTRASTS += [(f"{ALONE} + {share} own", ALONE) for share in SHARES]
 
 
 def settings(folder: Path, seed: int, num_problems: int, epochs: int) -> dict[str, Any]:
-    """Those of the seed's run, whose input is written if it is not there."""
+    """The settings of the seed's run; writes its input if there is none."""
     data = folder / "problems.jsonl"
     if not data.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def train_all(folder: Path, plain: dict[str, Any], deadline: float) -> bool:
         (trained / "model" / "steps.json").write_text(json.dumps(found["steps"]))
         model.parent.mkdir(exist_ok=True)
         shutil.move(trained / "model", model)
-        shutil.rmtree(trained)  # else the run would have a trained model that is not there
+        shutil.rmtree(trained)  # otherwise the run would list a trained model that has moved
     return True
 
 

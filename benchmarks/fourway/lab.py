@@ -73,14 +73,14 @@ class Method:
 
 
 class OutOfTime(Exception):
-    """The time budget is spent; the same command goes on."""
+    """The time budget is spent; the same command resumes."""
 
 
 class Lab:
     """One process group, one vLLM engine whose weights are exchanged, one work folder. Use inside one asyncio loop."""
 
     def __init__(self, world: World, folder: Folder, size: Size, deadline: float) -> None:
-        """`deadline` is a time of `time.monotonic()`; work begun before it is finished."""
+        """`deadline` is a time of `time.monotonic()`; work that begins before it is completed."""
         self.world, self.folder, self.size, self.deadline = world, folder, size, deadline
         self.chat: Chat = load_chat(world.policy)
         self._engine: VllmPolicy | None = None
@@ -102,9 +102,9 @@ class Lab:
     async def scores(self, method: Method | None, seed: int) -> Row:
         """{level: {problem id: {"correct": [...], "answered": [...], "tokens": [...]}}} on held-out problems.
 
-        The base (`method` None) is sampled twice as often: its second half says which problems it can do, the first,
-        with the models' seeds, how well, so that the choice flatters nobody. A method whose tuned rate is 0, no
-        training, has the base's first half.
+        The base (`method` None) is sampled twice as often. Its second half says which problems it can do; its
+        first half, with the models' seeds, says how well, so that the choice of problems favours no model. A method
+        whose tuned rate is 0 (no training) gets the base's first half.
         """
         name = BASE if method is None else f"{method.name}-seed{seed}"
         if (found := self._find("scores", name)) is not None:
@@ -154,7 +154,7 @@ class Lab:
     async def data(self, name: str, seed: int) -> list[Row]:
         """As many rows as problems: `problem_id`, `question`, `origin`, `response_token_ids`.
 
-        Besides experts' names: `expert`; `dr`, the paper's rewriting; and what changes one thing of these:
+        `name` is an expert's, `expert` (all experts), `dr` (the paper's rewriting), or one of these with one change:
 
         - `verified`: experts' solutions whose result is right
         - `no_guided`, `no_self`: without that stage
@@ -249,7 +249,7 @@ class Lab:
 
     @contextmanager
     def _only_one(self, name: str) -> Iterator[None]:
-        """Of several processes that share the folder, one at a time makes `name`; the others wait, and find it."""
+        """Let one of the processes that share the folder make `name`; the others wait, and then find it."""
         assert self.folder.local_path is not None
         folder = self.folder.local_path / "locks"
         folder.mkdir(parents=True, exist_ok=True)
@@ -410,7 +410,7 @@ class Lab:
         for start in range(0, len(rows), _ROWS_A_PASS):
             responses = [row["response_token_ids"] for row in rows[start : start + _ROWS_A_PASS]]
             whole = [torch.tensor([*prompt, *ids]) for prompt, ids in zip(prompts[start:], responses, strict=False)]
-            # what stands on the right of a row does not change it
+            # padding on the right of a row does not change it
             logits_BTV = model(torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(DEVICE)).logits
             for logits_TV, ids_T, response in zip(logits_BTV, whole, responses, strict=True):
                 of_response_TV = logits_TV[len(ids_T) - len(response) - 1 : len(ids_T) - 1] / temperature

@@ -13,7 +13,7 @@ Scores = dict[str, dict[str, dict[str, Any]]]
 
 
 def accuracies(scores: list[Scores], samples: slice = slice(None)) -> np.ndarray:
-    """values_SLP: each problem's mean accuracy over `samples`, a model of `scores` a seed."""
+    """values_SLP: each problem's mean accuracy over `samples`, with one model of `scores` a seed."""
     return np.array(
         [
             [[np.mean(found["correct"][samples]) for found in problems.values()] for problems in model.values()]
@@ -59,7 +59,7 @@ def contrast_table(
     for later, earlier in contrasts:
         values_SLP = differences(by_method, base, later, earlier)
         found[f"{later} − {earlier}"] = None if values_SLP is None else (len(values_SLP), estimate(values_SLP))
-    # one that has not run, or whose values are all alike, counts with p = 1, so that no other gains from its absence
+    # a contrast that has not run, or whose values are all alike, counts with p = 1: no other gains from its absence
     p_values = {name: 1.0 if one is None or one[1].p_value is None else one[1].p_value for name, one in found.items()}
     adjusted = holm(p_values)
     lines = [
@@ -79,8 +79,8 @@ def contrast_table(
 def other_table(by_method: dict[str, list[Scores]], base: Scores, num_samples: int) -> list[str]:
     """pass@k, share of responses with an answer, length, and accuracy on what the base can do already.
 
-    The base's second half of samples says what it can do. A model draws with the seeds of the first, and one that has
-    hardly moved would repeat the very samples by which its problems were chosen.
+    The second half of the base's samples says what it can do. Models draw with the seeds of the first half, so one that
+    has hardly moved would repeat the very samples that chose its problems.
     """
     ks = [k for k in (1, 2, 4, 8) if k <= num_samples]
     known = {

@@ -1,4 +1,4 @@
-"""How sure is a mean over seeds and problems? Both vary, so both count.
+"""The uncertainty of a mean over seeds and problems, both of which vary.
 
 Letters in names: S seeds, L levels, P problems of a level. A value is the mean accuracy over a problem's samples, or a
 difference of two such means.
@@ -46,9 +46,10 @@ def estimate(values_SLP: np.ndarray) -> Estimate:
     residual over S P); it is not taken to be smaller than the larger of the two. The interval is Student's, with
     Satterthwaite's degrees of freedom. With one seed only the problems count.
 
-    Two seeds hardly show how much seeds vary, and Satterthwaite's interval covers less than 0.90 then
-    (`benchmarks/coverage.py`). So with two, the interval is the wider one that adds the two margins in squares, that of
-    the seeds with Student's factor for two values, 12.7. Without any variance it is that of `difference_interval`.
+    Two seeds hardly show how much seeds vary: Satterthwaite's interval then covers less than 0.90
+    (`benchmarks/coverage.py`). With two seeds, the half width is therefore the root of the sum of the two margins'
+    squares, where that of the seeds has Student's factor for two values, 12.7. Without any variance, the interval is
+    that of `difference_interval`.
     """
     num_seeds, num_levels, num_problems = values_SLP.shape
     mean = float(values_SLP.mean())
@@ -76,7 +77,7 @@ def estimate(values_SLP: np.ndarray) -> Estimate:
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
-    """p-values adjusted for their number by Holm's step-down method, which holds the family-wise error rate.
+    """p-values adjusted for their number by Holm's step-down method, which controls the family-wise error rate.
 
     >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
     {'a': 0.03, 'b': 0.06, 'c': 0.06}

@@ -21,7 +21,7 @@ from ossft_ray.data.layouts import strip_annotations
 from ossft_ray.playground.arithmetic import LEVELS, heldout_problems, sample_problem, training_problems
 from ossft_ray.verification.answers import final_answer
 
-TUNING_SEED = 1000  # the first one of the seeds on whose problems learning rates are chosen
+TUNING_SEED = 1000  # the first of the seeds with which learning rates are chosen
 ON_GPU = torch.cuda.is_available()
 Levels = dict[str, list[Problem]]
 
@@ -67,7 +67,7 @@ class Playground:
         return [Problem(row["id"], row["question"], row["answer"], row["expert_solution"]) for row in rows]
 
     def tuning_problems(self, num_problems: int) -> Levels:
-        """Of the training split, none of them among the first 480 of a tuning seed."""
+        """From the training split, without the first 480 problems of any tuning seed."""
         rng = random.Random("four_way tuning")
         seeds = range(TUNING_SEED, TUNING_SEED + 10)
         known = {row["question"] for seed in seeds for row in training_problems(480, seed)}
@@ -87,8 +87,8 @@ class Gsm8k:
     """SmolLM2-135M-Instruct on GSM8K. The experts' solutions have no annotations and end with a boxed answer.
 
     Rows of the training split: the last 1,000 are held out, the 500 before them are for tuning, and seeds take theirs
-    from the rest, which is shuffled once. With `max_steps`, only the problems whose solution has so few calculations
-    are taken of each. On a GPU an engine takes 6 GiB for its cache, so that several processes fit.
+    from the rest, which is shuffled once. With `max_steps`, each of the three keeps only problems whose solution has at
+    most that many calculations. On a GPU an engine takes 6 GiB for its cache, so that several processes fit.
     """
 
     prompts = Prompts.model_validate({"template": "qwen-boxed"})
@@ -128,7 +128,7 @@ class Gsm8k:
         return found
 
     def warm_up_problems(self, num_problems: int) -> list[Problem]:
-        """The last ones of the rest, from which no seed takes any unless there are many."""
+        """The last problems of the rest, which no seed takes unless there are many seeds."""
         return self._rest[-num_problems:]
 
     def tuning_problems(self, num_problems: int) -> Levels:

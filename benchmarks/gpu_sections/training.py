@@ -1,4 +1,4 @@
-"""Training: our trainer and TRL's with the same attention on the same model, and a checkpoint's way out and back."""
+"""Training: our trainer and TRL's with the same attention on the same model, and saving and resuming."""
 
 import json
 import time
