@@ -75,7 +75,7 @@ def run(size: int, folder: Path) -> dict[str, float]:
     assert manifest["problems"] == size == sum(manifest["origins"].values())
     return {
         "seconds": time.monotonic() - began,
-        "intake_seconds": manifest["phases"]["reading data"],
+        "ingest_seconds": manifest["phases"]["reading data"],
         "processor_seconds": sum(watch.processor_seconds.values()),
         "driver_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "worker_peak_mib": watch.worker_peak_mib,
@@ -143,7 +143,7 @@ def main() -> None:
         row = (
             f"{size}",
             f"{figures['seconds']:.0f}",
-            f"{figures['intake_seconds']:.0f}",
+            f"{figures['ingest_seconds']:.0f}",
             f"{rate:.0f}",
             f"{each:.2f}",
             f"{figures['driver_peak_mib']:.0f}",
