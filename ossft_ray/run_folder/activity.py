@@ -1,7 +1,7 @@
 """The activity of a stage: which command works on it, whether it still does, and how it ended.
 
-The file is replaced when a command begins to work on the stage, grows by a sign of life every 20 seconds, and ends with
-a line about the outcome. A killed command leaves no such line; a missing process or missing signs of life reveal it.
+The file is replaced when a command begins to work on the stage, grows by a heartbeat every 20 seconds, and ends with
+a line about the outcome. A killed command leaves no such line; a missing process or missing heartbeats reveal it.
 """
 
 import shlex
@@ -23,7 +23,7 @@ from ossft_ray.run_folder.line_log import LineLog, read_lines
 from ossft_ray.run_folder.names import ACTIVITY
 
 _SIGN_OF_LIFE_SECONDS = 20.0
-_SILENT_SECONDS = 120.0  # without a sign of life: its process was killed, or its machine is gone
+_SILENT_SECONDS = 120.0  # without a heartbeat: its process was killed, or its machine is gone
 Outcome = Literal["running", "stopped", "failed", "complete"]
 
 
@@ -89,5 +89,5 @@ def read_activity(folder: Folder, newest_file: float, now: float) -> Activity:
     if known.get("host") == socket.gethostname() and not Path(f"/proc/{known['pid']}").exists():
         return Activity("stopped", "its process was killed", last_sign, bool(lines))
     if now - last_sign > _SILENT_SECONDS:
-        return Activity("stopped", "no sign of life; killed, or its machine is gone", last_sign, bool(lines))
+        return Activity("stopped", "no heartbeat; killed, or its machine is gone", last_sign, bool(lines))
     return Activity("running", "", last_sign, bool(lines))

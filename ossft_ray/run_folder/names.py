@@ -13,7 +13,7 @@ STAGES = (REWRITE, SCORE, TRAIN, EVALUATE)
 INPUTS = "inputs.json"  # the settings and digests that its rows depend on; written first
 MANIFEST = "manifest.json"  # written last: it marks the stage as complete
 SESSIONS = "sessions"  # a log for each call of the command
-ACTIVITY = "activity.jsonl"  # of the newest command that worked on the stage: its beginning, signs of life, its end
+ACTIVITY = "activity.jsonl"  # of the newest command that worked on the stage: its beginning, heartbeats, its end
 PARTS = "part-*.parquet"
 COUNTS = b"ossft_counts"  # in the metadata of a part: its counts
 

@@ -34,7 +34,7 @@ class StageState:
 
     state: State
     reason: str = ""  # why it stopped, failed or is outdated; empty where nothing is known or needs saying
-    last_activity: float | None = None  # Unix time of its newest file or sign of life; None before it started
+    last_activity: float | None = None  # Unix time of its newest file or heartbeat; None before it started
 
 
 def stage_states(run: RunFolder, now: float | None = None, previous: RunFolder | None = None) -> dict[str, StageState]:

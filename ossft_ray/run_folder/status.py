@@ -35,7 +35,7 @@ class StageStatus:
     seconds_left: float | None = None  # an estimate; only while the stage is running
     details: dict[str, Any] = field(default_factory=dict)
     reason: str = ""  # why it stopped, failed or is outdated
-    last_activity: float | None = None  # Unix time of the newest file or sign of life
+    last_activity: float | None = None  # Unix time of the newest file or heartbeat
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def test_the_progress_of_scoring_is_in_parts_of_examples(run: Path) -> None:
 @pytest.mark.parametrize(
     "lines, age_seconds, state, reason",
     [
-        ([{"began": NOW - 900, "host": "elsewhere", "pid": 1}], 500, "stopped", "no sign of life"),
+        ([{"began": NOW - 900, "host": "elsewhere", "pid": 1}], 500, "stopped", "no heartbeat"),
         ([{"began": NOW - 900, "host": "elsewhere", "pid": 1}, {"alive": NOW - 20}], 500, "running", ""),
         ([{"began": NOW - 900, "host": HOST, "pid": os.getpid()}, {"alive": NOW - 20}], 500, "running", ""),
         ([{"began": NOW - 9, "host": HOST, "pid": 2**30}, {"alive": NOW - 1}], 1, "stopped", "its process was killed"),
@@ -373,7 +373,7 @@ def test_the_status_on_a_terminal(run: Path, shown: Any) -> None:
         "about 40 s left",
         "                       last activity 15 s ago",
         "evaluate  stopped      5 of 9 parts; base: 1 of 2 benchmarks",
-        "                       no sign of life; killed, or its machine is gone",
+        "                       no heartbeat; killed, or its machine is gone",
         "                       last activity 2 h 5 min ago",
         "report    not started",
         "next: nothing while a stage is running",

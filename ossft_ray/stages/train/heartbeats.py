@@ -48,7 +48,7 @@ class Heartbeats:
         self._alive_at[rank] = time.monotonic()
 
     def snapshot(self) -> tuple[float, dict[int, Position], dict[int, float]]:
-        """Seconds since any worker moved, each worker's position, and seconds since its last sign of life."""
+        """Seconds since any worker moved, each worker's position, and seconds since its last heartbeat."""
         now = time.monotonic()
         return now - self._moved_at, dict(self._positions), {rank: now - at for rank, at in self._alive_at.items()}
 
