@@ -165,8 +165,8 @@ def main() -> None:
         raise SystemExit("nothing is complete yet; the same command resumes it")
     lines = [
         f"{num_problems} problems, {epochs} epochs in batches of 32, DFT at 1e-4; {len(by_seed)} "
-        f"{'seed' if len(by_seed) == 1 else 'seeds'}; 8 samples a problem at temperature 1; accuracy in %, 95% intervals "
-        "over seeds and problems.",
+        f"{'seed' if len(by_seed) == 1 else 'seeds'}; 8 samples a problem at temperature 1; accuracy in %, 95% "
+        "intervals over seeds and problems.",
         "",
         *tables(by_seed, steps, keys),
     ]
