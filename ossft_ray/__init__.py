@@ -1,6 +1,6 @@
 """Off-policy supervised fine-tuning on Ray: make expert data on-policy, then train on it with importance weights.
 
-    problems ──rewrite──▶ examples ──score──▶ log p ──train──▶ model ──evaluate──▶ scores ──report──▶ page
+    problems ──rewrite──▶ examples ──score──▶ log p ──train──▶ model ──evaluate──▶ accuracies ──report──▶ page
                  │                     │                 │        │
         self-alignment          of each response   importance-    └── next round (online rewriting)
         guided-alignment        token under the    weighted loss

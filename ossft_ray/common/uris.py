@@ -51,7 +51,7 @@ def split_options(location: str) -> tuple[str, str]:
 
 
 def absolute(location: str) -> str:
-    """The location, independent of the working directory: an absolute local path, or another URI as is.
+    """The location, independent of the working directory: an absolute local path, or an object store's URI as is.
 
     Raises:
         InputError: see `filesystem_at`.

@@ -1,8 +1,7 @@
 """The loss and its gradients from hidden states and output head, a chunk of tokens at a time.
 
-The whole logits matrix never exists. A chunk's gradients are computed in the forward pass, while its probabilities
-exist. Only the gradients of the hidden states and of the head stay in memory until the backward pass, and nothing of
-size tokens x vocabulary does.
+A chunk's gradients are computed in the forward pass, while its probabilities exist. Until the backward pass only the
+gradients of the hidden states and of the head are kept, and nothing of size tokens x vocabulary.
 Letters in names: N response tokens, T those of a chunk, C hidden size, V vocabulary.
 """
 

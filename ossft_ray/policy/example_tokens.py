@@ -33,8 +33,8 @@ def render_prompt(row: dict[str, Any], chat: Chat) -> list[int]:
 def encode_example(row: dict[str, Any], chat: Chat, experiment: Experiment) -> EncodedExample:
     """An EXAMPLE row as it is trained on: the prompt through the chat template, the response as it was sampled.
 
-    A response is encoded again only if another policy wrote it and its ids do not decode to its text with this
-    tokenizer.
+    A response is encoded again only if another policy wrote it, and its ids do not decode to its text with this
+    tokenizer or lack its end-of-turn token.
     """
     prompt, response = render_prompt(row, chat), chat.close_turn(row["response_token_ids"])
     if row["policy"] != experiment.policy.model:

@@ -1,4 +1,4 @@
-"""The one reader of a run's folder. The run may be under way, and any of its files may not be there yet."""
+"""Reading a run's folder. The run may be under way, and any of its files may not be there yet."""
 
 from collections import Counter
 from collections.abc import Iterator

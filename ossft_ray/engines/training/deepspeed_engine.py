@@ -74,7 +74,7 @@ def deepspeed_config(settings: Train, num_workers: int, load_universal: bool = F
 
 
 def _master_weights(settings: Train) -> dict[str, bool]:
-    """What AdamW updates: copies in float32 or, as in the authors' trainer, the weights themselves in bf16."""
+    """Where AdamW works: on float32 copies or, as in the authors' trainer, on the bf16 weights themselves."""
     is_half = settings.master_weights == "bf16"
     return {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True} if is_half else {}
 
@@ -159,10 +159,10 @@ def gathered_forward(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _prepare_experts(model: torch.nn.Module, stage: int) -> None:
-    """Let ZeRO-3 gather the experts of a layer together, if each expert is a separate module.
+    """Let ZeRO-3 gather a layer's experts together, in a mixture of experts in which each is a separate module.
 
     Workers whose tokens reach different experts would otherwise wait for each other forever. In stages 1 and 2 they
-    would wait for gradients, and DeepSpeed has no remedy. Experts that are slices of one weight need none.
+    would wait for gradients, and DeepSpeed has no remedy. Experts stored as slices of one weight need nothing of this.
 
     Raises:
         InputError: the stage is 1 or 2.

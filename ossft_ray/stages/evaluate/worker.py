@@ -42,8 +42,8 @@ class EvaluatedModel(NamedTuple):
 class EvaluateWorker(RolloutWorker):
     """Turns parts of a benchmark's problems into parts of SAMPLE rows, for one or more models of the same shape.
 
-    A part is named MODEL:BENCHMARK#NUMBER. The models take turns: the parts of one are done before the engine loads the
-    next one's weights. The counts of progress are named MODEL/COUNT.
+    A part is named MODEL:BENCHMARK#NUMBER. The engine loads another model's weights only when
+    no part of the current one is in progress. The counts of progress are named MODEL/COUNT.
     """
 
     def __init__(self, benchmarks: Benchmarks, models: dict[str, EvaluatedModel], **keywords: Any) -> None:
