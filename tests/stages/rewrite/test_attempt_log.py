@@ -113,7 +113,7 @@ def test_an_earlier_version_of_the_part_provides_its_attempts(folder: Folder) ->
 
 
 def test_stored_attempts_keep_the_tokens_that_were_sampled() -> None:
-    """Rows with `keep_attempts` record them, and rows that lack them give attempts with texts alone."""
+    """Rows with `keep_attempts` record them; rows without them yield attempts that have only texts."""
     drawn = [
         Attempt("self", index, False, "wrong", "stop", 2, Response(f"text {index}", [7 + index, 9], "stop"))
         for index in (0, 1)
@@ -157,7 +157,7 @@ def test_on_an_object_store_the_log_is_written_after_a_while(monkeypatch: pytest
     while not open_log(store, "w2").attempts(PROBLEM):  # it is written in a thread
         assert time.monotonic() < deadline
         time.sleep(0.01)
-        log.begin("other", "self", 0)  # lines that come during an upload wait for the next line
+        log.begin("other", "self", 0)  # lines logged during an upload wait for the next line
     assert open_log(store, "w2").attempts(PROBLEM)["self", 0] == attempt(0, correct=True)
     log.delete()
     assert (store / UNFINISHED).names() == []

@@ -39,7 +39,7 @@ Screen = Callable[..., tuple[Experiment, Chat, list[UsableProblem | Rejection]]]
 
 @pytest.fixture
 def screen(tmp_path: Path) -> Screen:
-    """The experiment, its chat and what becomes of rows, with prompts of four short texts."""
+    """The experiment, its chat and the outcome of each row, with short prompts."""
 
     def screened(
         *rows: dict[str, Any], template: str = TEMPLATE, columns: dict[str, str] | None = None, **prompts: str

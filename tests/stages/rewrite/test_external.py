@@ -1,4 +1,4 @@
-"""Rewriting by another model: its rows, costs and limits, what a failure costs again, and what rows depend on."""
+"""Rewriting by another model: its rows, costs and limits, resuming after a failure, and what rows depend on."""
 
 import random
 from collections import Counter
@@ -91,7 +91,7 @@ def test_after_a_failure_nothing_is_paid_twice(undisturbed: Any, tmp_path: Path)
 
 
 def test_what_is_too_far_from_the_policy_falls_back(undisturbed: Any, tmp_path: Path) -> None:
-    """The scripted policy gives a response as many nats a token as it has tokens."""
+    """The scripted policy's gap, in nats per token, is the response's number of tokens."""
     with serve(by_seed) as server:
         settings = scripted(tmp_path / "run", server.url, max_gap=9.0)
         manifest = rewrite_locally(settings)

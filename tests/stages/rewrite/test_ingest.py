@@ -1,4 +1,4 @@
-"""Ingestion: sizes of parts, rows that are set aside, growth of the input, and refused changes that leave all as is."""
+"""Ingestion: sizes of parts, rows that are set aside, growth of the input, and refused changes, which alter nothing."""
 
 import json
 from collections.abc import Callable

@@ -79,7 +79,7 @@ def test_more_problems_extend_a_finished_run(reference: Any, tmp_path: Path) -> 
 
 @pytest.mark.long
 def test_the_copy_limit_of_a_run_that_grew_is_that_of_one_made_whole(tmp_path: Path) -> None:
-    """A limit that depended on the rows so far would accept others in the two runs."""
+    """A limit that depended on the rows so far would accept other responses in each run."""
 
     def settings(output: str, num_problems: int) -> Experiment:
         data = tmp_path / f"problems-{num_problems}.jsonl"

@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible server: what is sent, retried, refused, and what is data."""
+"""Requests to an OpenAI-compatible server: what is sent, retried, refused, or taken as data."""
 
 import asyncio
 from typing import Any
