@@ -1,4 +1,4 @@
-"""`ossft selftest --install`: one line a finding, and the fix of each that failed."""
+"""`ossft selftest --install`: one line per finding, and a fix for each that failed."""
 
 from collections.abc import Callable
 from importlib import metadata

@@ -26,7 +26,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 class ScriptedJudge:
-    """Finds a response that mentions density right, and dies of a long one."""
+    """Accepts responses that mention density, and dies on long ones."""
 
     def __init__(self, policy: Policy, chat: Any) -> None:
         self.chat = chat

@@ -23,7 +23,7 @@ LATER = [(2, "/runs/x/round-2", "/runs/x"), (3, "/runs/x/round-3", "/runs/x/roun
 
 
 def rounds_until(number: int, first: Experiment) -> tuple[Experiment, Experiment]:
-    """What round `number` rewrites with, and what it trains."""
+    """The experiments of round `number`'s rewriting and training."""
     sampler = learner = Run(first)
     for each in range(2, number + 1):
         sampler, learner = next_round(Run(first), learner, each)

@@ -197,7 +197,7 @@ def test_a_killed_run_resumes_with_the_missing_parts(
 
 
 def test_the_responses_of_a_part(tmp_path: Path) -> None:
-    """The expert solution is there once for each problem; responses that are too long are left out and counted."""
+    """Each problem's expert solution appears once; responses that are too long are left out and counted."""
     chat = load_chat(Policy(model="playground"))
     (row, other) = write_examples(str(tmp_path), 2)
     kept = [
@@ -332,7 +332,7 @@ class FakeScorer:
 def test_only_parts_whose_examples_have_changed_are_scored_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attempts at a problem may change without its kept response, and a part may come or go."""
+    """A problem's attempts may change while its kept response stays, and parts may come or go."""
     scored_parts: list[str] = []
 
     def score_missing(work: Any, config: dict[str, Any], *others: Any) -> None:

@@ -1,4 +1,4 @@
-"""Training on examples that have changed since: refused with what to type, done again when told."""
+"""Training on examples that have changed since: refused with the fix, repeated on request."""
 
 from pathlib import Path
 from typing import Any

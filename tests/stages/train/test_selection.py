@@ -1,4 +1,4 @@
-"""Which response of a problem is trained on, by rule; what a rule needs and lacks; resume, holdout and workers."""
+"""Which response of a problem each rule selects; rules that lack their input; resuming and the holdout."""
 
 import math
 from pathlib import Path

@@ -20,7 +20,7 @@ from tests.stages.rows import write_examples
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
 OSSFT = str(Path(sys.executable).with_name("ossft"))
-NUM_EXAMPLES, BATCH, EPOCHS = 60, 8, 5  # so many that training outlasts the kills
+NUM_EXAMPLES, BATCH, EPOCHS = 60, 8, 5  # enough for training to outlast the kills
 EXACT = ("step", "epoch", "loss", "cross_entropy", "grad_norm", "learning_rate", "entropy", "holdout_loss")
 
 
@@ -155,7 +155,7 @@ def test_a_stopped_run_resumes_undisturbed(undisturbed: list[dict[str, Any]], tm
 
 
 def test_another_number_of_workers_resumes(undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
-    """The figures agree up to rounding, which grows with the steps: another number of workers adds in another order."""
+    """The figures agree up to rounding, which grows with the steps: another number of workers sums in another order."""
     config = write_experiment(tmp_path)
     driver = start(config)
     wait_until(driver, at_step(config, 5), config)
