@@ -1,4 +1,4 @@
-"""Training curves: what is drawn, smoothed, and told to the script that reads them out."""
+"""Training curves: what is drawn, smoothed, and passed to the script that reads out values."""
 
 import json
 

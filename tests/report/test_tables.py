@@ -48,7 +48,7 @@ def test_the_funnel_of_an_unfinished_run_counts_its_parts(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "origin, source, figures",
     [
-        # of 1, 1/2 twice over: mean p 3/4, mean p² 5/8
+        # p is 1 and 1/2, twice: mean p 3/4, mean p² 5/8
         ("self", "kept response", {"tokens": 4, "perplexity": 2**0.5, "effective_sample_size": (3 / 4) ** 2 / (5 / 8)}),
         ("self", "expert's original", {"tokens": 4, "mean_logprob": -3.5}),
         ("guided", "kept response", {"tokens": 2, "perplexity": 2, "effective_sample_size": 1}),

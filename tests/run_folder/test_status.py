@@ -73,7 +73,7 @@ def write_scoring(run: Path) -> None:
 
 
 def write_training(run: Path, torn: bytes = b'{"step": 6, "num_s') -> None:
-    """Five of nine steps of 10 seconds each; a checkpoint after the second, one half written after the fourth."""
+    """Five of nine steps of 10 seconds each; a checkpoint after the second, a half-written one after the fourth."""
     folder = Folder.at(str(run / "train"))
     figures = {"loss": 0.5, "cross_entropy": 1.5, "tokens_per_second": 1234.5, "seconds": 10.0, "num_steps": 9}
     lines = "".join(json.dumps({"step": step, **figures}) + "\n" for step in range(1, 6))
@@ -119,7 +119,7 @@ def finish_all(run: Path) -> None:
 
 
 def age(run: Path, seconds: float) -> None:
-    """Set every file's time of writing back by `seconds`."""
+    """Make every file `seconds` old."""
     for path in run.rglob("*"):
         if path.is_file():
             os.utime(path, (NOW - seconds, NOW - seconds))

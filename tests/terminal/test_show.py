@@ -140,7 +140,7 @@ def suspect(number: int, num_agreeing: int, num_attempts: int) -> dict[str, Any]
 
 
 def run_with_suspects(output: str) -> str:
-    """p4 was dropped, and agrees most; of the other problems, p0 and p3 are right at first, and p5 is not."""
+    """Suspects p2 and p4 (dropped, more evidence); first attempts at p0 and p3 are right, that at p5 is wrong."""
     right = [attempt("self", 0, "correct")]
     rows = [example(number, "self", attempts=right) for number in (0, 3)] + [example(2, "expert"), example(5, "expert")]
     write_run(output, [rows])
