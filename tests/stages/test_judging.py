@@ -68,7 +68,7 @@ def test_a_file_is_judged_and_compared_with_its_labels(
         ({"label": True, "response": "long"}, POLICY, JobError, "the judge's engine died: too much"),
     ],
 )
-def test_what_cannot_be_judged_is_one_line(
+def test_a_failure_to_judge_is_one_line(
     row: dict[str, Any],
     policy: Policy | None,
     error: type[Exception],

@@ -66,7 +66,7 @@ def test_a_line_torn_by_a_kill_loses_only_its_own_attempt(folder: Folder) -> Non
     assert open_log(folder, "w2").attempts(PROBLEM).keys() == {("self", 0)}
 
 
-def test_redone_and_speculative_work_is_counted_apart(folder: Folder) -> None:
+def test_redone_and_speculative_work_is_counted_separately(folder: Folder) -> None:
     first = open_log(folder)
     for index in (0, 1, 2):
         first.begin("p", "self", index)
@@ -145,7 +145,7 @@ def test_attempts_graded_before_a_correction_are_taken_out(folder: Folder, now: 
     assert third.attempts(now) == {} and third.take_outdated(now) == []
 
 
-def test_on_an_object_store_the_log_is_written_after_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_on_an_object_store_the_log_is_uploaded_at_intervals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """pyarrow's mock filesystem cannot append, like S3."""
     store = Folder(fs._MockFileSystem(), "bucket/rewrite")
     store.write_json(INPUTS, {})

@@ -149,7 +149,7 @@ def test_a_probe_reads_its_problems_back(screen: Screen) -> None:
     assert again.problem == item.problem
 
 
-def test_equal_questions_of_different_conversations_are_different_questions(screen: Screen) -> None:
+def test_equal_questions_in_different_conversations_are_no_duplicates(screen: Screen) -> None:
     other = [{"role": "user", "content": "5+5?"}, {"role": "assistant", "content": "10"}]
     rows = [{"messages": [*before, QUESTION, SOLUTION]} for before in (EARLIER, other, EARLIER)]
     _, _, items = screen(*rows)

@@ -258,7 +258,7 @@ def test_the_next_group_is_read_while_one_is_scored() -> None:
     assert list(read_ahead(iter([]))) == []
 
 
-def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
+def test_parts_scored_together_are_written_separately(tmp_path: Path) -> None:
     class Scorer:
         def scores(self, examples: Any) -> list[TokenScores]:
             rows = np.split(examples.token_ids, examples.offsets[1:-1])
@@ -313,7 +313,7 @@ def test_plain_text_is_the_question_and_the_response_alone(tmp_path: Path) -> No
     assert figures["gap"]["problems"] == 1
 
 
-def test_scores_have_the_contracts_columns_unless_plain_text_is_asked_for(tmp_path: Path) -> None:
+def test_scores_have_only_the_schemas_columns_without_plain_text(tmp_path: Path) -> None:
     folder = Folder.at(str(tmp_path))
     folder.write_json(INPUTS, {})
     score_group(FakeScorer(), [make_part("part-00000.parquet", 2)], folder)

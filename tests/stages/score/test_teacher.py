@@ -103,7 +103,7 @@ def test_all_self_attempts_are_scored_as_they_were_sampled(tmp_path: Path, chat:
     assert found.teacher_prompts[:2] == [guided if name == "guided" else plain] * 2
 
 
-def test_attempts_longer_than_training_takes_are_left_out(tmp_path: Path, chat: Chat) -> None:
+def test_attempts_too_long_for_training_are_left_out(tmp_path: Path, chat: Chat) -> None:
     rows = write_attempts(tmp_path, chat, num_parts=1)[:1]
     longest = len(chat.render(rows[0]["prompt"])) + len(rows[0]["attempt_token_ids"][1]) - 1
     found = unscored_attempts("part-00000.parquet", rows, chat, chat, experiment(tmp_path, max_length=longest))
@@ -279,9 +279,7 @@ def test_another_model_scores_the_attempts_under_its_plain_prompt(
 
 
 @pytest.mark.long
-def test_killed_between_two_parts_the_scores_are_those_of_an_undisturbed_run(
-    ray_cluster: None, tmp_path: Path, chat: Chat
-) -> None:
+def test_scoring_killed_between_parts_resumes_to_the_same_scores(ray_cluster: None, tmp_path: Path, chat: Chat) -> None:
     quiet, killed, pattern, num_parts = tmp_path / "quiet", tmp_path / "killed", "attempts-*.parquet", 80
     for output in (quiet, killed):
         write_attempts(output, chat, num_parts)
