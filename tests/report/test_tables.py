@@ -114,7 +114,7 @@ def test_gpu_hours(run: RunFolder, changes: dict[str, Any], gpu_hours: dict[str,
     assert {row["stage"]: row["gpu_hours"] for row in tables.costs(run)} == pytest.approx(gpu_hours)
 
 
-def test_rewriting_costs_the_start_of_its_engines_too(run: RunFolder) -> None:
+def test_the_cost_of_rewriting_includes_engine_starts(run: RunFolder) -> None:
     run.rewrite_manifest["phases"] = {"reading data": 100.0, "rewriting": 7200.0, "loading": 900.0}
     (rewriting,) = (row for row in tables.costs(run) if row["stage"] == "rewrite")
     assert rewriting["seconds"] == 7200.0 and rewriting["gpu_hours"] == pytest.approx(4.0)

@@ -152,7 +152,7 @@ def run_with_suspects(output: str) -> str:
     return output
 
 
-def test_suspects_come_by_evidence_with_the_strength_of_the_policy(tmp_path: Path, shown: Any) -> None:
+def test_suspects_are_sorted_by_evidence_with_the_policys_accuracy(tmp_path: Path, shown: Any) -> None:
     run = run_with_suspects(str(tmp_path / "run"))
     text = shown(run, "--suspects")
     assert shown_ids(text) == ["p4", "p2"]
