@@ -1,4 +1,4 @@
-"""Exports: the columns of each format, refusals, and folders that never look like an export that they are not."""
+"""Exports: the columns of each format, refusals, and failures, which leave nothing that looks like an export."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Pushes to the Hub: its own client against a server on this machine that records the requests."""
+"""Pushes to the Hub: the Hub's client against a local server that records the requests."""
 
 import base64
 import json

@@ -69,6 +69,6 @@ def test_examples_train_as_they_are(run: tuple[Path, list[dict[str, Any]]], tmp_
         labels = example["labels"]
         assert example["input_ids"][: len(prompt)] == prompt
         assert labels[: len(prompt)] == [-100] * len(prompt), "no loss on the prompt"
-        # and on every token of the response with its end of turn; the template writes a newline after that
+        # the loss covers the whole response and its end of turn; the template writes a newline after that
         assert labels[len(prompt) :][: len(row["response_token_ids"])] == row["response_token_ids"]
         assert chat.decode(labels[len(prompt) + len(row["response_token_ids"]) :]).strip() == ""

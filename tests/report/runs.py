@@ -69,7 +69,7 @@ def write_rewriting(output: str, rows: list[dict[str, Any]], finished: bool = Tr
 
 
 def counts_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a part of these rows is written with: it counts problems, of which several rows may be kept."""
+    """The counts stored with a part of these rows: of problems, each of which may have several rows."""
     problems = {row["problem_id"]: row for row in rows}.values()
     reasons: dict[str, Counter[str]] = {}
     for found in (found for row in problems for found in row["attempts"]):

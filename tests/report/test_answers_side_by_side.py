@@ -22,7 +22,7 @@ def test_pairs_show_the_first_samples_and_count_the_others(tmp_path: Path) -> No
     ]
 
 
-def test_kinds_share_the_room_and_texts_are_bounded(tmp_path: Path) -> None:
+def test_kinds_share_the_rows_and_texts_are_bounded(tmp_path: Path) -> None:
     run = write_run(str(tmp_path))
     write_answers(run, "base", {f"p{number}": "-" for number in range(30)} | {"x": "+"})
     write_answers(run, "trained", {f"p{number}": "-" for number in range(30)} | {"x": "-"})
@@ -33,7 +33,7 @@ def test_kinds_share_the_room_and_texts_are_bounded(tmp_path: Path) -> None:
     assert few is not None and len(few.rows) == 2  # of 41 characters each
 
 
-def test_runs_without_samples_or_another_model_have_none(tmp_path: Path) -> None:
+def test_without_samples_or_a_second_model_nothing_is_shown(tmp_path: Path) -> None:
     run = write_run(str(tmp_path))
     assert choose_answers(open_rounds(run)[0], 10) is None
     write_answers(run, "base", {"a": "+"})

@@ -1,4 +1,4 @@
-"""Training curves: what is drawn, smoothed, and told to the script that reads them out."""
+"""Training curves: what is drawn, smoothed, and passed to the script that reads out values."""
 
 import json
 
@@ -26,12 +26,12 @@ def test_many_steps_are_drawn_faint_under_their_mean(count: int, faint: int) -> 
     assert found is not None and str(found.picture).count("stroke-opacity: 0.25") == faint
 
 
-def test_what_no_step_has_gives_no_curve() -> None:
+def test_a_metric_that_no_step_has_gives_no_curve() -> None:
     assert curve(steps(3), "entropy", "x") is None
     assert curve([{"step": 1, "loss": float("nan")}], "loss", "x") is None
 
 
-def test_long_trainings_are_thinned_out() -> None:
+def test_long_curves_are_thinned_out() -> None:
     found = curve(steps(1000), "loss", "x")
     assert found is not None and len(json.loads(found.data)["lines"]["self"]) == 250
 

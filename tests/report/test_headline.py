@@ -50,7 +50,7 @@ def test_several_benchmarks_are_averaged(tmp_path: Path) -> None:
     assert (gain["before"], gain["after"]) == pytest.approx((0.25, 0.45))
 
 
-def test_a_run_in_progress_has_only_what_it_has(tmp_path: Path) -> None:
+def test_a_run_in_progress_has_only_its_figures_so_far(tmp_path: Path) -> None:
     write_rewriting(str(tmp_path), [example(0, "self"), example(1, "self")], finished=False)
     found = headline_of(str(tmp_path))
     assert found["kept"] == {"self": 1.0}

@@ -211,7 +211,7 @@ def test_another_model_and_a_teacher_have_their_figures(text_of_another_run: str
     assert (words in text_of_another_run) is is_there
 
 
-def test_a_run_without_them_does_not_mention_them(text_of_a_run: str) -> None:
+def test_a_plain_run_mentions_no_other_model_or_teacher(text_of_a_run: str) -> None:
     assert "the other model" not in text_of_a_run and "under the teacher" not in text_of_a_run
     assert "guided: re-solved after the expert solution" in text_of_a_run
 

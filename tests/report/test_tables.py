@@ -48,7 +48,7 @@ def test_the_funnel_of_an_unfinished_run_counts_its_parts(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "origin, source, figures",
     [
-        # of 1, 1/2 twice over: mean p 3/4, mean p² 5/8
+        # p is 1 and 1/2, twice: mean p 3/4, mean p² 5/8
         ("self", "kept response", {"tokens": 4, "perplexity": 2**0.5, "effective_sample_size": (3 / 4) ** 2 / (5 / 8)}),
         ("self", "expert's original", {"tokens": 4, "mean_logprob": -3.5}),
         ("guided", "kept response", {"tokens": 2, "perplexity": 2, "effective_sample_size": 1}),
@@ -114,7 +114,7 @@ def test_gpu_hours(run: RunFolder, changes: dict[str, Any], gpu_hours: dict[str,
     assert {row["stage"]: row["gpu_hours"] for row in tables.costs(run)} == pytest.approx(gpu_hours)
 
 
-def test_rewriting_costs_the_start_of_its_engines_too(run: RunFolder) -> None:
+def test_the_cost_of_rewriting_includes_engine_starts(run: RunFolder) -> None:
     run.rewrite_manifest["phases"] = {"reading data": 100.0, "rewriting": 7200.0, "loading": 900.0}
     (rewriting,) = (row for row in tables.costs(run) if row["stage"] == "rewrite")
     assert rewriting["seconds"] == 7200.0 and rewriting["gpu_hours"] == pytest.approx(4.0)

@@ -42,7 +42,7 @@ def test_a_missing_log_is_empty(disk: Folder, store: Folder) -> None:
     assert read_lines(disk, "log.jsonl") == read_lines(store, "log.jsonl") == []
 
 
-def test_a_log_does_not_bring_a_deleted_run_back(disk: Folder) -> None:
+def test_a_log_does_not_recreate_a_deleted_run(disk: Folder) -> None:
     with pytest.raises(FileNotFoundError):
         LineLog(disk / "deleted" / "sessions", "log.jsonl")
 

@@ -1,4 +1,4 @@
-"""What the one reader of a run's folder gives to statistics."""
+"""What the reader of a run's folder provides for statistics."""
 
 from pathlib import Path
 

@@ -33,7 +33,7 @@ NO_WORK: dict[str, Any] = {"started": 0.0, "ended": 1.0, "suspects": [], "reason
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each resource was resolved, by the function and the model (or nothing)."""
+    """How often each resource was resolved, by function and, if it has one, model."""
     counts: Counter[str] = Counter()
 
     def counted(name: str) -> Any:
@@ -52,7 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 @pytest.fixture
 def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the driver of each stage do all its work, and files stand in for what workers would write."""
+    """Let the driver of each stage do all its work, and write stand-ins for the workers' files."""
 
     def rewrite_all(worker: Any, experiment: Any, missing: list[str], *_: Any, max_length: int) -> dict[str, int]:
         assert max_length == 2048, "the context: evaluation may sample 4,096 tokens"

@@ -56,7 +56,7 @@ def test_other_inputs_are_refused_with_the_keys_named(
     assert folder.exists("part-00000.parquet"), "a refusal costs nothing"
 
 
-def test_digests_are_said_in_words(folder: Folder) -> None:
+def test_digests_are_put_into_words(folder: Folder) -> None:
     begin_stage(folder, {"rewrite": "0a1b", "model": "2c3d", "seed": 0})
     with pytest.raises(InputError) as caught:
         begin_stage(folder, {"rewrite": "4e5f", "model": "6071", "seed": 0}, elsewhere="Use another output with A")

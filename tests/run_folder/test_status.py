@@ -73,7 +73,7 @@ def write_scoring(run: Path) -> None:
 
 
 def write_training(run: Path, torn: bytes = b'{"step": 6, "num_s') -> None:
-    """Five of nine steps of 10 seconds each; a checkpoint after the second, one half written after the fourth."""
+    """Five of nine steps of 10 seconds each; a checkpoint after the second, a half-written one after the fourth."""
     folder = Folder.at(str(run / "train"))
     figures = {"loss": 0.5, "cross_entropy": 1.5, "tokens_per_second": 1234.5, "seconds": 10.0, "num_steps": 9}
     lines = "".join(json.dumps({"step": step, **figures}) + "\n" for step in range(1, 6))
@@ -119,7 +119,7 @@ def finish_all(run: Path) -> None:
 
 
 def age(run: Path, seconds: float) -> None:
-    """Set every file's time of writing back by `seconds`."""
+    """Make every file `seconds` old."""
     for path in run.rglob("*"):
         if path.is_file():
             os.utime(path, (NOW - seconds, NOW - seconds))
@@ -187,7 +187,7 @@ def test_rewriting_whose_input_is_still_being_read(run: Path) -> None:
     assert (found.done, found.total, found.seconds_left) == (32, None, None)
 
 
-def test_the_progress_of_scoring_is_in_parts_of_examples(run: Path) -> None:
+def test_scoring_counts_its_progress_in_parts(run: Path) -> None:
     write_rewriting(run)
     write_scoring(run)
     age(run, 1)
@@ -247,7 +247,7 @@ def test_how_a_command_ends_is_recorded(
     assert activity.newest_command([folder, folder / "absent"]) == "ossft train --config 'my e.toml'"
 
 
-def test_a_removed_folder_does_not_come_back(tmp_path: Path) -> None:
+def test_a_removed_folder_is_not_recreated(tmp_path: Path) -> None:
     folder = Folder.at(str(tmp_path)) / "train"
     with activity.recorded(folder):
         folder.delete()
@@ -296,7 +296,7 @@ def test_what_to_run_next(run: Path, writes: list[Callable[[Path], None]], follo
         ("python script.py", "ossft rewrite"),
     ],
 )
-def test_what_to_run_next_has_the_options_that_the_run_was_given(run: Path, command: str, following: str) -> None:
+def test_the_next_command_repeats_the_runs_options(run: Path, command: str, following: str) -> None:
     write_rewriting(run)
     older = {"began": 1.0, "command": "ossft score --config old.toml"}
     for name, line in (("score", older), ("rewrite", {"began": NOW - 900, "command": command})):
@@ -348,7 +348,7 @@ def test_training_on_rows_of_another_run_needs_no_rewriting(run: Path, tmp_path:
     assert status(str(run), NOW).next == "ossft score"
 
 
-def test_nothing_is_next_while_a_later_stage_is_going() -> None:
+def test_nothing_is_next_while_a_later_stage_is_running() -> None:
     stages = [StageStatus("rewrite", "stopped"), StageStatus("train", "running")]
     assert next_command([stages], 1) is None
 

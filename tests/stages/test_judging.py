@@ -26,7 +26,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 class ScriptedJudge:
-    """Finds a response that mentions density right, and dies of a long one."""
+    """Accepts responses that mention density, and dies on long ones."""
 
     def __init__(self, policy: Policy, chat: Any) -> None:
         self.chat = chat
@@ -68,7 +68,7 @@ def test_a_file_is_judged_and_compared_with_its_labels(
         ({"label": True, "response": "long"}, POLICY, JobError, "the judge's engine died: too much"),
     ],
 )
-def test_what_cannot_be_judged_is_one_line(
+def test_a_failure_to_judge_is_one_line(
     row: dict[str, Any],
     policy: Policy | None,
     error: type[Exception],

@@ -61,7 +61,7 @@ def jobs() -> Iterator[list[subprocess.Popen[str]]]:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    # Ray's socket paths, of at most 107 bytes, do not fit below pytest's own folders
+    # Ray's socket paths, limited to 107 bytes, are too long in pytest's folders
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         for program, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
@@ -70,7 +70,7 @@ def home() -> Iterator[Path]:
         (folder / "token").write_text(secrets.token_hex(32))
         write_examples(str(folder / "run"), NUM_EXAMPLES)
         (folder / "experiment.toml").write_text(EXPERIMENT.format(folder=folder, batch=BATCH, epochs=EPOCHS))
-        # Slurm starts a job in a repository with an environment: that of these tests
+        # Slurm starts a job in a repository with a .venv; this one is the tests' own
         (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
         yield folder
 

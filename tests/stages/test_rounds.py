@@ -23,7 +23,7 @@ LATER = [(2, "/runs/x/round-2", "/runs/x"), (3, "/runs/x/round-3", "/runs/x/roun
 
 
 def rounds_until(number: int, first: Experiment) -> tuple[Experiment, Experiment]:
-    """What round `number` rewrites with, and what it trains."""
+    """The experiments of round `number`'s rewriting and training."""
     sampler = learner = Run(first)
     for each in range(2, number + 1):
         sampler, learner = next_round(Run(first), learner, each)
@@ -63,7 +63,7 @@ def test_a_round_samples_from_the_model_of_the_previous_one(
         ("base", "train", {"model": "an earlier one"}, False),
     ],
 )
-def test_a_later_round_starts_over_if_the_model_or_rows_before_it_were_made_again(
+def test_a_later_round_starts_over_if_the_previous_rounds_model_or_rows_changed(
     tmp_path: Path, start_from: str, stage: str, inputs: dict[str, Any] | None, expected: bool
 ) -> None:
     sections = {"run": {"output": str(tmp_path / "round-2")}, "rewrite": {"solved_in": str(tmp_path / "rewrite")}}
@@ -134,7 +134,7 @@ def test_a_corrected_problem_is_not_copied(tmp_path: Path) -> None:
     assert corrected and manifest["copied"] == len(solved - corrected)
 
 
-def test_solved_problems_must_be_of_a_finished_rewrite(tmp_path: Path) -> None:
+def test_solved_problems_must_come_from_a_finished_rewrite(tmp_path: Path) -> None:
     nowhere = experiment(str(tmp_path / "run"), 4, rewrite={"solved_in": str(tmp_path)})
     with pytest.raises(InputError, match=r"\[rewrite\] solved_in: .* no complete examples \(no manifest.json\)"):
         rewrite_locally(nowhere)

@@ -200,7 +200,7 @@ def test_a_second_run_changes_nothing(finished: Job) -> None:
     assert before.items() <= finished.contents().items()
 
 
-def test_no_secret_is_in_the_run_nor_in_outputs_and_logs(finished: Job) -> None:
+def test_no_secret_is_in_the_run_the_outputs_or_the_logs(finished: Job) -> None:
     contents = finished.contents()
     assert len(contents) > 20
     logs = {str(path): path.read_bytes() for path in finished.ray.rglob("*.log") if path.is_file()}

@@ -97,7 +97,7 @@ def test_many_rows_keep_their_order(tmp_path: Path) -> None:
     assert [row["number"] for row in graded if row["correct"]] == [1]
 
 
-def test_grading_again_replaces_the_verdicts_also_as_parquet(tmp_path: Path) -> None:
+def test_grading_again_replaces_the_verdicts_in_parquet_too(tmp_path: Path) -> None:
     rows = [{"answer": "5", "response": r"\boxed{5}", "reason": "old"}, {"answer": "6", "response": "", "more": [1]}]
     first = verify_file(write(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet").output
     assert pq.read_schema(first).names == ["answer", "response", "more", "correct", "reason", "extracted"]

@@ -46,7 +46,7 @@ def run_on_terminal(
         if select.select([terminal], [], [], 0.2)[0]:
             try:
                 chunk = os.read(terminal, 1 << 16)
-            except OSError:  # Linux's way to say that the other side has closed
+            except OSError:  # how Linux says that the other side has closed
                 break
             written += chunk
         if interrupt_at is not None and interrupt_at in written.decode(errors="replace"):

@@ -72,7 +72,7 @@ def script(stage: str, end: str) -> None:
 
 
 def main(output: str) -> None:
-    """Give each command once for each of its ends."""
+    """Run each command once for each way it can end."""
     Folder.at(f"{output}/evaluate").write_json("differences.json", {"trained": {"playground-level4": DIFFERENCE}})
     sys.modules["ossft_ray.stages.evaluate.accuracies"] = accuracies = types.ModuleType("accuracies")
     vars(accuracies)["read_differences"] = lambda output: Folder.at(f"{output}/evaluate").read_json("differences.json")

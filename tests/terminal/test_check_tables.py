@@ -55,7 +55,7 @@ FORECAST = Forecast(
 
 
 def changed(**changes: object) -> Forecast:
-    """The forecast with other values of its own fields, its plan's or its measurement's."""
+    """The forecast with changes to its fields, its plan's or its measurement's."""
     parts = {}
     for name in ("plan", "measured"):
         part = getattr(FORECAST, name)

@@ -1,4 +1,4 @@
-"""A terminal shows every last line that a pipe gets, whatever the width and however the command ends."""
+"""A terminal shows all final lines that a pipe gets, whatever the width and however the command ends."""
 
 import json
 import subprocess
@@ -78,8 +78,8 @@ def state(output: Path, stage: str) -> Any:
 @pytest.mark.timeout(900)
 @pytest.mark.ray
 @pytest.mark.engine
-def test_real_commands_end_in_words_and_their_status_says_so(tmp_path: Path) -> None:
-    """Ray, vLLM and DeepSpeed write to file descriptors of their own; here the real ones start."""
+def test_real_commands_and_their_status_say_how_they_ended(tmp_path: Path) -> None:
+    """Ray, vLLM and DeepSpeed write to their own file descriptors; here the real ones start."""
     ossft, output, config = str(Path(sys.executable).with_name("ossft")), tmp_path / "run", tmp_path / "e.toml"
     row = {"problem": "Work out 3 + 4.", "answer": "7", "solution": "3 + 4 = 7"}
     (tmp_path / "problems.jsonl").write_text(json.dumps(row) + "\n")

@@ -22,7 +22,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return file
 
 
-def test_a_training_ends_with_its_model_and_the_next_command(printed: io.StringIO) -> None:
+def test_training_ends_with_its_model_and_the_next_command(printed: io.StringIO) -> None:
     manifest = {"steps": 90, "examples": 960, "too_long": ["a", "b"], "cross_entropy": 5.08541, "kept_step": 90}
     results.print_training(EXPERIMENT, manifest, "ossft evaluate --config 'my e.toml'")
     assert printed.getvalue().splitlines() == [
@@ -32,7 +32,7 @@ def test_a_training_ends_with_its_model_and_the_next_command(printed: io.StringI
     ]
 
 
-def test_a_training_names_the_checkpoint_that_it_kept(printed: io.StringIO) -> None:
+def test_training_names_the_checkpoint_that_it_kept(printed: io.StringIO) -> None:
     manifest = {"steps": 90, "examples": 960, "too_long": [], "cross_entropy": 5.08541, "kept_step": 30}
     manifest |= {"holdout_examples": 12, "holdout_cross_entropy": 0.003}
     results.print_training(EXPERIMENT, manifest, "ossft evaluate")
@@ -66,7 +66,7 @@ def test_a_stage_that_was_left_out_has_no_line(
     assert "(self)" in printed.getvalue() and "(expert)" in printed.getvalue()
 
 
-def test_unjudged_attempts_come_with_what_to_do() -> None:
+def test_unjudged_attempts_come_with_a_hint() -> None:
     manifest: dict[str, Any] = {"attempts": 2, "generated_tokens": 9, "reasons": {"self": {"wrong": 2}, "guided": {}}}
     assert "unjudged" not in results.rewriting_costs(manifest)
     manifest["reasons"]["guided"] = {"unjudged": 1}

@@ -140,7 +140,7 @@ def suspect(number: int, num_agreeing: int, num_attempts: int) -> dict[str, Any]
 
 
 def run_with_suspects(output: str) -> str:
-    """p4 was dropped, and agrees most; of the other problems, p0 and p3 are right at first, and p5 is not."""
+    """Suspects p2 and p4 (dropped, more evidence); first attempts at p0 and p3 are right, that at p5 is wrong."""
     right = [attempt("self", 0, "correct")]
     rows = [example(number, "self", attempts=right) for number in (0, 3)] + [example(2, "expert"), example(5, "expert")]
     write_run(output, [rows])
@@ -152,7 +152,7 @@ def run_with_suspects(output: str) -> str:
     return output
 
 
-def test_suspects_come_by_evidence_with_the_strength_of_the_policy(tmp_path: Path, shown: Any) -> None:
+def test_suspects_are_sorted_by_evidence_with_the_policys_accuracy(tmp_path: Path, shown: Any) -> None:
     run = run_with_suspects(str(tmp_path / "run"))
     text = shown(run, "--suspects")
     assert shown_ids(text) == ["p4", "p2"]

@@ -43,7 +43,7 @@ def test_a_table_of_two_benchmarks_and_their_average(folders: tuple[Folder, Fold
     console.print(comparison_table(*folders, ["easy", "hard"]))
     text = console.export_text()
     easy, hard, average = (line.split() for line in text.splitlines() if "+" in line)
-    # two problems exclude next to nothing; the average of the two benchmarks is less wide than either
+    # two problems rule out next to nothing; the average's interval is narrower than either benchmark's
     assert easy == "easy 25.0 75.0 +50.0 -61.8 to +100.0 100.0".split()  # noqa: SIM905
     assert hard == "hard 0.0 50.0 +50.0 -61.8 to +100.0 100.0".split()  # noqa: SIM905
     assert average == "average 12.5 62.5 +50.0 -29.1 to +85.4 81.8".split()  # noqa: SIM905

@@ -25,7 +25,7 @@ ALL = HALF | {"problems": 80, "self": 20, "guided": 40, "expert": 20, "policies"
 
 
 def lines_of(monkeypatch: pytest.MonkeyPatch, reports: list[tuple[float, dict[str, Any]]]) -> list[str]:
-    """The lines of `rewrite` without a terminal, from reports that each arrive at a time in seconds."""
+    """The lines of `rewrite` without a terminal, from reports that arrive at these seconds."""
     lines: list[str] = []
     clock = [0.0]
     monkeypatch.setattr(bars.time, "monotonic", lambda: 1000 + clock[0])
@@ -67,7 +67,7 @@ def test_without_a_terminal_there_is_one_line_a_minute_and_none_twice(monkeypatc
         ({}, ["loading the policy"]),
         ({"policies": 1, "requests": 9}, ["0 draws done, 9 under way", "0 tokens"]),
         ({"policies": 1, "problems": 1, "self": 1, "sampled_tokens": 90, "sampling_ms": 900}, ["self", "guided"]),
-        # the rate is that of an engine while it sampled, and the time left is not known from one problem
+        # the rate is that of an engine while it sampled; one problem does not tell the time left
         ({"policies": 2, "problems": 1, "sampled_tokens": 900, "sampling_ms": 9000}, ["2 × 100 tokens/s"]),
         (
             {"policies": 1, "problems": 8, "sampled_tokens": 900, "sampling_ms": 9000},
@@ -108,7 +108,7 @@ def test_verification_shows_no_rate_from_its_first_row(rows: int, seconds: float
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, width: int, stage: str, reports: list[dict[str, Any]]) -> str:
-    """What a terminal of this width has at the end, control sequences left out."""
+    """What a terminal of this width shows at the end, without control sequences."""
     file = io.StringIO()
     console = Console(file=file, width=width, force_terminal=True, color_system=None, highlight=False)
     monkeypatch.setattr(bars, "console", console)

@@ -25,7 +25,7 @@ def test_a_verification_ends_with_its_file(
     assert file == "verdicts: out/[x].jsonl"
 
 
-def test_unjudged_rows_come_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unjudged_rows_come_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
     print_verification(VerifySummary(Path("o.jsonl"), 4, 3, {"correct": 3, "unjudged": 1}, 1))
     assert "\nunjudged: a judge needs --kind judge, --set policy.model=MODEL" in capsys.readouterr().out
 

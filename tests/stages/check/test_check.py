@@ -142,7 +142,7 @@ def test_all_local_faults_are_listed_and_the_hub_is_not_asked(
 @pytest.mark.parametrize(
     "overrides, is_refused", [([], True), (["data.max_broken=0.4"], False), (["data.max_broken=0.2"], True)]
 )
-def test_too_many_rows_that_cannot_be_read_are_refused(
+def test_too_many_unreadable_rows_are_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -214,7 +214,7 @@ def test_a_loss_whose_inputs_rewriting_will_not_record_is_refused(
         (["train.max_length=5"], "[train] max_length: 5 tokens leave nothing to train on, as the prompts"),
     ],
 )
-def test_what_would_end_the_run_later_is_refused(
+def test_faults_that_would_end_a_run_later_are_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -232,7 +232,7 @@ def test_what_would_end_the_run_later_is_refused(
     assert "Traceback" not in written.err and sorted(tmp_path.iterdir()) == before
 
 
-def test_a_loss_without_the_teacher_that_it_needs_is_refused(tmp_path: Path) -> None:
+def test_a_loss_that_needs_a_teacher_is_refused_without_one(tmp_path: Path) -> None:
     plain = experiment_on(tmp_path)
     settings = plain.model_copy(update={"train": plain.train.model_copy(update={"loss": "opd"})})
     with pytest.raises(InputError, match=r"\[train\] loss: \"opd\" needs a teacher"):
@@ -243,14 +243,14 @@ def test_a_loss_without_the_teacher_that_it_needs_is_refused(tmp_path: Path) -> 
         check(missing)
 
 
-def test_settings_that_deepspeed_cannot_have_are_refused(tmp_path: Path) -> None:
+def test_settings_that_deepspeed_cannot_use_are_refused(tmp_path: Path) -> None:
     given = experiment_on(tmp_path)
     offloaded = given.train.model_copy(update={"zero_stage": 0, "offload": "all"})
     with pytest.raises(InputError, match=r"\[train\] offload: needs zero_stage 1, 2 or 3"):
         check(given.model_copy(update={"train": offloaded}))
 
 
-def test_training_memory_is_compared_with_that_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_memory_is_compared_with_gpu_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = experiment_on(tmp_path)
     assert check(experiment).training_memory is None  # nothing is refused without a GPU
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
@@ -274,7 +274,7 @@ def test_training_memory_is_compared_with_that_of_the_gpus(tmp_path: Path, monke
         ("0,1", [80 << 30, 1 << 23], 3, None),
     ],
 )
-def test_zero_stage_auto_is_what_fits_the_smallest_gpu(
+def test_zero_stage_auto_fits_the_smallest_gpu(
     visible: str, sizes: list[int], used: int, shown: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = experiment_on(tmp_path)

@@ -12,7 +12,7 @@ from ray.exceptions import GetTimeoutError
 from ossft_ray.playground.arithmetic import training_problems
 from ossft_ray.stages.check.cluster import _all_reduce_fault
 
-# a cluster in a process of its own, so that the Ray of the other tests stays as it is
+# a cluster in a separate process, so that the other tests' Ray is left alone
 PROGRAM = """
 import os, subprocess, sys
 from ray.cluster_utils import Cluster

@@ -147,7 +147,7 @@ def test_funnel(count: int, num: int, low: float, high: float) -> None:
 
 
 @pytest.mark.thorough
-def test_an_interval_holds_the_truth_as_often_as_it_promises() -> None:
+def test_intervals_have_their_nominal_coverage() -> None:
     rng = random.Random(0)
     held = 0
     for _ in range(1000):

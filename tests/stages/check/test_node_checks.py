@@ -1,4 +1,4 @@
-"""The rules for a fit node: each fault becomes one line."""
+"""The rules for a sound node: each fault becomes one line."""
 
 from dataclasses import replace
 from typing import Any

@@ -20,7 +20,7 @@ from ossft_ray.stages.check.stage import check
 from ossft_ray.stages.train.training_examples import load_training_examples
 
 NUM_PROBLEMS, NUM_PROBED = 240, 48
-SECONDS_FACTOR = 2.5  # another job may slow this machine down so much a minute later
+SECONDS_FACTOR = 2.5  # another job may slow this machine down by as much a minute later
 
 
 def experiment_on(folder: Path, num_problems: int = NUM_PROBLEMS, **train: Any) -> Experiment:
@@ -70,13 +70,13 @@ def test_the_run_takes_what_the_probe_forecast(tmp_path: Path, ray_cluster: None
     assert spent / SECONDS_FACTOR < seconds["rewrite"] < spent * SECONDS_FACTOR
     assert trained["seconds"] < seconds["train"] * SECONDS_FACTOR
 
-    # the sample's draws are the run's own
+    # the probe draws the same samples as the run
     whole = {row["problem_id"]: row["response"] for row in rows_of(experiment)}
     sample = {row["problem_id"]: row["response"] for row in rows_of(probe_experiment(experiment))}
     assert len(sample) == NUM_PROBED
     assert sample.items() <= whole.items()
 
-    # the measurement is kept and serves again; what fills the disk is gone
+    # the measurement is kept and used again; large files are deleted
     begun: list[str] = []
 
     def on_stage(name: str) -> OnProgress:

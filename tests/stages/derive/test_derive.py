@@ -110,7 +110,7 @@ def is_solved_after(rows: list[dict[str, Any]], number: int) -> bool:
     return rows[0]["origin"] == "self" and rows[0]["kept_index"] >= number
 
 
-def test_without_the_self_stage_what_it_solved_falls_back_or_is_dropped(thrifty: str, tmp_path: Path) -> None:
+def test_without_the_self_stage_its_problems_fall_back_or_are_dropped(thrifty: str, tmp_path: Path) -> None:
     solved = sum(rows[0]["origin"] == "self" for rows in full_rows(thrifty).values())
     fell_back = derive(thrifty, str(tmp_path / "a"), "no_self")
     dropped = derive(thrifty, str(tmp_path / "b"), "no_self", unsampled="drop")
@@ -168,7 +168,7 @@ def test_settings_come_from_the_rows_not_from_a_later_command(source: str, tmp_p
     assert derived_rows(tmp_path / "new") == full_rows(source)
 
 
-def test_a_killed_derivation_is_made_again(thrifty: str, tmp_path: Path) -> None:
+def test_a_killed_derivation_can_be_repeated(thrifty: str, tmp_path: Path) -> None:
     new = tmp_path / "new"
     derive(thrifty, str(new), "no_self")
     rows = derived_rows(new)
@@ -262,7 +262,7 @@ def test_a_response_without_its_tokens_is_not_kept() -> None:
         replay([right], "full")
 
 
-def test_the_table_lists_many_numbers_of_samples_by_doubling_them() -> None:
+def test_the_table_doubles_sample_counts_beyond_eight() -> None:
     names = [name for name in ablations(Rewrite(self_alignment={"num_samples": 40})) if name.startswith("self_")]
     assert names == [f"self_{number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 40)]
 

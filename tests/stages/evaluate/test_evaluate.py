@@ -128,10 +128,10 @@ def test_one_engine_serves_models_of_one_shape(finished: tuple[Experiment, list[
         assert totals["problems"] == totals["total"] == 2 * NUM_PROBLEMS, model
 
 
-def test_only_missing_parts_are_sampled_again_also_in_an_engine_of_its_own(
+def test_only_missing_parts_are_sampled_again_even_in_a_separate_engine(
     folder: Path, finished: tuple[Experiment, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The samples are those that the second model drew in the first one's engine."""
+    """The samples equal those that the second model drew in the first one's engine."""
     shared, _ = finished
     shutil.copytree(shared.run.output, folder / "apart")
     apart = resolve(settings(folder, "apart", models={"flat": str(folder / "flat")}, cache=""))

@@ -76,7 +76,7 @@ def test_a_truncated_file_is_not_used_and_can_be_replaced(cache: SampleCache, no
     assert load(cache) == COMPLETE
 
 
-def test_a_folder_that_cannot_be_written_to_is_reported_and_not_an_error(tmp_path: Path, notes: list[str]) -> None:
+def test_an_unwritable_folder_is_reported_without_failing(tmp_path: Path, notes: list[str]) -> None:
     (tmp_path / "file").write_text("")
     SampleCache(Folder.at(str(tmp_path / "file" / "cache")), {}, notes.append).store("x", "d", COMPLETE)
     assert len(notes) == 1 and "cannot be written to" in notes[0]

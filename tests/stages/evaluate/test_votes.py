@@ -51,7 +51,7 @@ def test_answers_that_the_verifier_takes_as_equal_share_a_vote(tmp_path: Path, m
     assert votes["half.jsonl"] == [0, 1, 0, 3, 0, 1] == votes["three.jsonl"]
     assert votes["neither.jsonl"] == [0, 1, 2, 3, 4, 1], "no outcome to decide, so nothing is compared"
 
-    # Samples from before votes were stored vote by their texts.
+    # Samples stored before votes existed vote by their texts.
     (part,) = (tmp_path / "run" / "evaluate" / "base").glob("*half.jsonl/part-*.parquet")
     pq.write_table(pq.read_table(part).drop_columns("vote"), part)
     older = model_accuracies(Folder.at(str(part.parent.parent)), [part.parent.name])

@@ -66,7 +66,7 @@ def test_a_line_torn_by_a_kill_loses_only_its_own_attempt(folder: Folder) -> Non
     assert open_log(folder, "w2").attempts(PROBLEM).keys() == {("self", 0)}
 
 
-def test_redone_and_speculative_work_is_counted_apart(folder: Folder) -> None:
+def test_redone_and_speculative_work_is_counted_separately(folder: Folder) -> None:
     first = open_log(folder)
     for index in (0, 1, 2):
         first.begin("p", "self", index)
@@ -113,7 +113,7 @@ def test_an_earlier_version_of_the_part_provides_its_attempts(folder: Folder) ->
 
 
 def test_stored_attempts_keep_the_tokens_that_were_sampled() -> None:
-    """Rows with `keep_attempts` record them, and rows that lack them give attempts with texts alone."""
+    """Rows with `keep_attempts` record them; rows without them yield attempts that have only texts."""
     drawn = [
         Attempt("self", index, False, "wrong", "stop", 2, Response(f"text {index}", [7 + index, 9], "stop"))
         for index in (0, 1)
@@ -145,7 +145,7 @@ def test_attempts_graded_before_a_correction_are_taken_out(folder: Folder, now: 
     assert third.attempts(now) == {} and third.take_outdated(now) == []
 
 
-def test_on_an_object_store_the_log_is_written_after_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_on_an_object_store_the_log_is_uploaded_at_intervals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """pyarrow's mock filesystem cannot append, like S3."""
     store = Folder(fs._MockFileSystem(), "bucket/rewrite")
     store.write_json(INPUTS, {})
@@ -157,7 +157,7 @@ def test_on_an_object_store_the_log_is_written_after_a_while(monkeypatch: pytest
     while not open_log(store, "w2").attempts(PROBLEM):  # it is written in a thread
         assert time.monotonic() < deadline
         time.sleep(0.01)
-        log.begin("other", "self", 0)  # lines that come during an upload wait for the next line
+        log.begin("other", "self", 0)  # lines logged during an upload wait for the next line
     assert open_log(store, "w2").attempts(PROBLEM)["self", 0] == attempt(0, correct=True)
     log.delete()
     assert (store / UNFINISHED).names() == []

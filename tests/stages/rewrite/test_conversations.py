@@ -39,7 +39,7 @@ Screen = Callable[..., tuple[Experiment, Chat, list[UsableProblem | Rejection]]]
 
 @pytest.fixture
 def screen(tmp_path: Path) -> Screen:
-    """The experiment, its chat and what becomes of rows, with prompts of four short texts."""
+    """The experiment, its chat and the outcome of each row, with short prompts."""
 
     def screened(
         *rows: dict[str, Any], template: str = TEMPLATE, columns: dict[str, str] | None = None, **prompts: str
@@ -149,7 +149,7 @@ def test_a_probe_reads_its_problems_back(screen: Screen) -> None:
     assert again.problem == item.problem
 
 
-def test_equal_questions_of_different_conversations_are_different_questions(screen: Screen) -> None:
+def test_equal_questions_in_different_conversations_are_no_duplicates(screen: Screen) -> None:
     other = [{"role": "user", "content": "5+5?"}, {"role": "assistant", "content": "10"}]
     rows = [{"messages": [*before, QUESTION, SOLUTION]} for before in (EARLIER, other, EARLIER)]
     _, _, items = screen(*rows)

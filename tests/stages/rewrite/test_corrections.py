@@ -18,7 +18,7 @@ from tests.stages.scripted import DiceWorker, rows_by_id
 ray.cloudpickle.register_pickle_by_value(scripted)
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.long]
 
-GOLDS = ["0", "1", "2", "3", "4", "5"]  # a die of four has no 4 and no 5
+GOLDS = ["0", "1", "2", "3", "4", "5"]  # a four-sided die never shows 4 or 5
 CORRECTIONS = {1: "2", 4: "0", 7: "5", 11: "1", 12: "3", 30: "4"}  # problem number -> its answer, corrected
 NUM_PROBLEMS = 40
 
@@ -28,7 +28,7 @@ def experiment(folder: Path, corrections: dict[int, str], **rewriting: Any) -> E
     with path.open("w") as file:
         for number in range(NUM_PROBLEMS):
             answer = corrections.get(number, GOLDS[number % 6])
-            # Of every other corrected problem the expert's solution is corrected too.
+            # For every other corrected problem, the expert's solution is corrected too.
             stated = answer if number % 2 == 0 else GOLDS[number % 6]
             row = {"id": f"p{number}", "problem": f"Throw {number}.", "answer": answer}
             file.write(json.dumps({**row, "solution": f"It is \\boxed{{{stated}}}."}) + "\n")

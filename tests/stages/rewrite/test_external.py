@@ -1,4 +1,4 @@
-"""Rewriting by another model: its rows, costs and limits, what a failure costs again, and what rows depend on."""
+"""Rewriting by another model: its rows, costs and limits, resuming after a failure, and what rows depend on."""
 
 import random
 from collections import Counter
@@ -44,7 +44,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, d
         return settings, rewrite_locally(settings), server
 
 
-def test_its_rows_are_the_policys_tokens_after_the_plain_prompt(undisturbed: Any) -> None:
+def test_external_rows_are_policy_tokens_after_the_plain_prompt(undisturbed: Any) -> None:
     settings, manifest, server = undisturbed
     chat = load_chat(settings.policy)
     kept = [row for rows in rows_by_id(settings).values() for row in rows if row["origin"] == "external"]
@@ -61,7 +61,7 @@ def test_its_rows_are_the_policys_tokens_after_the_plain_prompt(undisturbed: Any
         )
 
 
-def test_its_costs_are_its_own(undisturbed: Any) -> None:
+def test_external_costs_are_separate(undisturbed: Any) -> None:
     settings, manifest, server = undisturbed
     num = len(server.requests)
     assert manifest["external"] == {"requests": num, "prompt_tokens": 7 * num, "completion_tokens": 3 * num}
@@ -90,8 +90,8 @@ def test_after_a_failure_nothing_is_paid_twice(undisturbed: Any, tmp_path: Path)
     assert resumed["external"] == manifest["external"]
 
 
-def test_what_is_too_far_from_the_policy_falls_back(undisturbed: Any, tmp_path: Path) -> None:
-    """The scripted policy gives a response as many nats a token as it has tokens."""
+def test_responses_too_far_from_the_policy_fall_back(undisturbed: Any, tmp_path: Path) -> None:
+    """The scripted policy's gap, in nats per token, is the response's number of tokens."""
     with serve(by_seed) as server:
         settings = scripted(tmp_path / "run", server.url, max_gap=9.0)
         manifest = rewrite_locally(settings)
@@ -186,7 +186,7 @@ def test_an_answer_becomes_a_response_of_the_policy(
         ({"engine": {"max_seqs": 1}}, r"\[rewrite.external_alignment.engine\] vLLM has no engine argument 'max_seqs'"),
     ],
 )
-def test_check_finds_what_is_wrong_with_it(tmp_path: Path, external: dict[str, Any], words: str) -> None:
+def test_check_refuses_bad_external_settings(tmp_path: Path, external: dict[str, Any], words: str) -> None:
     def settings() -> Experiment:
         return experiment(
             str(tmp_path / "run"),

@@ -5,7 +5,7 @@ are so close that this decides between them. So up to `MAX_RESAMPLED` problems m
 with the same samples must have the same row.
 
 The victims are the driver, the actor that holds the engine, the engine's processes and the verifiers, with real vLLM,
-Ray and Math-Verify. On a fast machine a run may end before all kills; the rest are for another run of the same
+Ray and Math-Verify. On a fast machine a run may end before all kills; the rest hit another run of the same
 problems. Run it alone: `make faults`.
 """
 
@@ -28,7 +28,7 @@ from tests.stages.scripted import rows_by_id
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
 NUM_PROBLEMS = 400
 IN_FLIGHT = 24
-MAX_NUM_SEQS = 8  # a batch so small that a run lasts
+MAX_NUM_SEQS = 8  # small batches make a run last longer
 MAX_WAVE = 4
 KILLS = {"driver": 3, "actor": 2, "engine": 3, "verifier": 12}
 MAX_RESAMPLED = 3
@@ -147,7 +147,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def disturb(config: Path, kinds: list[str], rng: random.Random) -> list[str]:
-    """One run to its end, disturbed by these kills as long as it lasts; returns those that were done."""
+    """Run to the end, with these kills for as long as it lasts; return those that were carried out."""
     done: list[str] = []
     driver = start(config)
     for kind in kinds:
@@ -191,7 +191,7 @@ def test_twenty_kills_change_no_row(quiet: Any, tmp_path: Path) -> None:
 
 
 def compare(quiet: Any, folder: Path, kills: list[str]) -> dict[str, Any]:
-    """Hold a disturbed run's rows and counts to those of the undisturbed one; returns its manifest."""
+    """Compare a disturbed run's rows and counts with the undisturbed one's; return its manifest."""
     rows = rows_by_id(load_experiment(folder / "experiment.toml"))
     assert sorted(rows) == sorted(row["id"] for row in training_problems(NUM_PROBLEMS, seed=11)), (
         "no problem is missing"

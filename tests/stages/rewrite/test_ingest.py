@@ -1,4 +1,4 @@
-"""Ingestion: sizes of parts, rows that are set aside, growth of the input, and refused changes that leave all as is."""
+"""Ingestion: sizes of parts, rows that are set aside, growth of the input, and refused changes, which alter nothing."""
 
 import json
 from collections.abc import Callable
@@ -287,7 +287,7 @@ def test_parts_beyond_the_manifest_do_not_count(tmp_path: Path, folder: Folder) 
     assert [name for part in ids(folder, grown) for name in part] == [f"p{number}" for number in range(100, 130)]
 
 
-def test_another_benchmark_is_compared_with(tmp_path: Path, folder: Folder) -> None:
+def test_a_changed_benchmark_is_compared_again(tmp_path: Path, folder: Folder) -> None:
     experiment = experiment_on(tmp_path, good(1, 2), contamination="report")
     counts = []
     for question in ("question 1", "other"):
@@ -307,7 +307,7 @@ def test_many_rejected_rows(tmp_path: Path, folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("data", [{"duplicates": "drop"}, {"no_answer": "expert"}], ids=["duplicates", "no answer"])
-def test_an_input_that_cannot_be_used_leaves_nothing(tmp_path: Path, folder: Folder, data: dict[str, str]) -> None:
+def test_an_unusable_input_leaves_no_files(tmp_path: Path, folder: Folder, data: dict[str, str]) -> None:
     with pytest.raises(InputError, match="holds no usable problem"):
         shard_input(Run(experiment_on(tmp_path, [{**good(1)[0], "problem": ""}] * 3, **data)), folder)
     assert not folder.exists()

@@ -79,7 +79,7 @@ def settings(output: Path, **external: Any) -> Experiment:
 
 
 def rewrite_with(key: str, run: Experiment) -> subprocess.CompletedProcess[str]:
-    """`ossft rewrite` with a Ray of its own, whose workers see the key."""
+    """`ossft rewrite` with its own Ray, whose workers see the key."""
     file = Path(f"{run.run.output}.toml")
     changed = run.model_dump(mode="json", exclude_unset=True)
     file.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in changed.items()))

@@ -59,7 +59,7 @@ def graded(*attempts: Attempt, old: GradingKey = OLD, new: Problem = NEW, num_ke
         (attempt("unjudged"), []),
         (attempt("mentions_reference", "2", stage="guided"), [(0, "mentions_reference")]),
         (attempt("copies_reference", "1", stage="guided"), [(0, "wrong")]),
-        # guided attempts that become right pass what a fresh one must pass, if their text is stored
+        # guided attempts that become right must pass a fresh one's checks, if their text is stored
         (attempt("wrong", "2", stage="guided"), []),
         (attempt("wrong", "2", r"As 1 + 1 = 2, it is \boxed{2}", stage="guided"), [(0, "correct")]),
         (attempt("wrong", "2", r"As the provided solution shows, 1 + 1 = \boxed{2}", stage="guided"), [(0, MENTIONS)]),
@@ -67,7 +67,7 @@ def graded(*attempts: Attempt, old: GradingKey = OLD, new: Problem = NEW, num_ke
         (attempt("wrong", "2", r"As 1 + 2 = 4 and 1 + 1 = 2, \boxed{2}", stage="guided"), [(0, "wrong_step")]),
         (attempt("wrong", "2", r"As 1 + 2 = 4 and 1 + 1 = 2, \boxed{2}"), [(0, "correct")]),
         (attempt("mentions_reference", "2", r"As 1 + 1 = 2, it is \boxed{2}", stage="guided"), [(0, "correct")]),
-        # without the text, what depends on the answer is open
+        # without the text, checks that need the answer are undecided
         (attempt("no_derivation", "2", stage="guided"), []),
         (attempt("no_derivation", "3", stage="guided"), [(0, "wrong")]),
         (attempt("wrong_step", "2", stage="guided"), [(0, "wrong_step")]),

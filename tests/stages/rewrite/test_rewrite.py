@@ -78,8 +78,8 @@ def test_more_problems_extend_a_finished_run(reference: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.long
-def test_the_copy_limit_of_a_run_that_grew_is_that_of_one_made_whole(tmp_path: Path) -> None:
-    """A limit that depended on the rows so far would accept others in the two runs."""
+def test_a_run_that_grew_has_the_copy_limit_of_one_made_at_once(tmp_path: Path) -> None:
+    """A limit that depended on the rows so far would accept other responses in each run."""
 
     def settings(output: str, num_problems: int) -> Experiment:
         data = tmp_path / f"problems-{num_problems}.jsonl"
@@ -167,7 +167,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
     ids=["seed", "fewer samples", "fallback", "quantisation"],
 )
-def test_other_settings_are_refused_by_key(finished: str, changes: Any, said: str) -> None:
+def test_changed_settings_are_refused_by_key(finished: str, changes: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         run(experiment(finished, 8, **changes))
 

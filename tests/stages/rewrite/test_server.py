@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible server: what is sent, retried, refused, and what is data."""
+"""Requests to an OpenAI-compatible server: what is sent, retried, refused, or taken as data."""
 
 import asyncio
 from typing import Any
@@ -77,7 +77,7 @@ def test_the_tools_of_a_conversation_are_a_field_of_the_request() -> None:
     ],
     ids=["rate limit", "failures", "seconds to wait", "timeout"],
 )
-def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
+def test_transient_failures_are_retried(failures: list[Reply]) -> None:
     replies = [*failures, completion("2")]
     with serve(lambda body, number: replies[number]) as server:
         assert ask(server.url, timeout_seconds=0.3).text == "2"
@@ -127,7 +127,7 @@ def test_other_failures_end_in_one_line_without_the_key(
     assert len(server.requests) == num_requests
 
 
-def test_a_server_that_is_not_there_ends_the_job() -> None:
+def test_an_unreachable_server_ends_the_job() -> None:
     with serve(lambda body, number: completion("")) as server:
         pass
     with pytest.raises(JobError, match=r"cannot be reached: .*\(max_retries = 0\)"):

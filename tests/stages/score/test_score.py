@@ -197,7 +197,7 @@ def test_a_killed_run_resumes_with_the_missing_parts(
 
 
 def test_the_responses_of_a_part(tmp_path: Path) -> None:
-    """The expert solution is there once for each problem; responses that are too long are left out and counted."""
+    """Each problem's expert solution appears once; responses that are too long are left out and counted."""
     chat = load_chat(Policy(model="playground"))
     (row, other) = write_examples(str(tmp_path), 2)
     kept = [
@@ -258,7 +258,7 @@ def test_the_next_group_is_read_while_one_is_scored() -> None:
     assert list(read_ahead(iter([]))) == []
 
 
-def test_parts_scored_together_are_written_apart(tmp_path: Path) -> None:
+def test_parts_scored_together_are_written_separately(tmp_path: Path) -> None:
     class Scorer:
         def scores(self, examples: Any) -> list[TokenScores]:
             rows = np.split(examples.token_ids, examples.offsets[1:-1])
@@ -313,7 +313,7 @@ def test_plain_text_is_the_question_and_the_response_alone(tmp_path: Path) -> No
     assert figures["gap"]["problems"] == 1
 
 
-def test_scores_have_the_contracts_columns_unless_plain_text_is_asked_for(tmp_path: Path) -> None:
+def test_scores_have_only_the_schemas_columns_without_plain_text(tmp_path: Path) -> None:
     folder = Folder.at(str(tmp_path))
     folder.write_json(INPUTS, {})
     score_group(FakeScorer(), [make_part("part-00000.parquet", 2)], folder)
@@ -332,7 +332,7 @@ class FakeScorer:
 def test_only_parts_whose_examples_have_changed_are_scored_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attempts at a problem may change without its kept response, and a part may come or go."""
+    """A problem's attempts may change while its kept response stays, and parts may come or go."""
     scored_parts: list[str] = []
 
     def score_missing(work: Any, config: dict[str, Any], *others: Any) -> None:

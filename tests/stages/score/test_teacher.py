@@ -51,7 +51,7 @@ def experiment(output: Path, teacher_name: str = "guided", **train_settings: Any
 
 
 def attempted(row: Row, responses: list[list[int]], correct: int | None = None) -> Row:
-    """The row with attempts whose tokens are given, of which one may be correct; and one that is guided."""
+    """The row with these responses as self attempts, one of which may be correct, and a guided attempt."""
     stages = [("self", index) for index in range(len(responses))] + [("guided", 0)]
     attempts = [
         {"stage": stage, "index": index, "correct": stage == "self" and index == correct, "reason": "wrong"}
@@ -63,7 +63,7 @@ def attempted(row: Row, responses: list[list[int]], correct: int | None = None) 
 
 
 def write_attempts(output: Path, chat: Chat, num_parts: int = 2) -> list[Row]:
-    """A rewrite of two problems a part, the second of which is dropped; two attempts at each, one of them right."""
+    """A rewrite of two problems a part: one kept, with a wrong and a right attempt, one dropped, with a wrong one."""
     rows = write_examples(str(output), 2 * num_parts)
     folder = Folder.at(str(output)) / "rewrite"
     folder.write_json(INPUTS, {})
@@ -103,7 +103,7 @@ def test_all_self_attempts_are_scored_as_they_were_sampled(tmp_path: Path, chat:
     assert found.teacher_prompts[:2] == [guided if name == "guided" else plain] * 2
 
 
-def test_attempts_longer_than_training_takes_are_left_out(tmp_path: Path, chat: Chat) -> None:
+def test_attempts_too_long_for_training_are_left_out(tmp_path: Path, chat: Chat) -> None:
     rows = write_attempts(tmp_path, chat, num_parts=1)[:1]
     longest = len(chat.render(rows[0]["prompt"])) + len(rows[0]["attempt_token_ids"][1]) - 1
     found = unscored_attempts("part-00000.parquet", rows, chat, chat, experiment(tmp_path, max_length=longest))
@@ -200,7 +200,7 @@ def test_opd_trains_on_all_attempts_and_measures_on_correct_ones(tmp_path: Path,
 
 
 class FakeScorer:
-    """Each token's log p is minus its prompt's length, plus that of its model's name."""
+    """Each token's log p is the length of the model's name minus that of the prompt."""
 
     num_workers = 1
 
@@ -257,7 +257,7 @@ def test_a_teacher_is_added_to_complete_scores_and_resumes_part_by_part(
     assert [figures[name]["responses"] for name in ("correct", "wrong")] == [2, 4] and figures["too_long"] == 0
     assert score(without) == manifest and folder.exists("attempts-00001.parquet"), "these scores are complete as well"
 
-    for name in (MANIFEST, "attempts-00001.parquet"):  # as a kill leaves it
+    for name in (MANIFEST, "attempts-00001.parquet"):  # as after a kill
         folder.delete_file(name)
     assert score(settings)["attempts"] | {"seconds": 0} == figures | {"seconds": 0}
     assert written == ["attempts-00001.parquet"]
@@ -279,9 +279,7 @@ def test_another_model_scores_the_attempts_under_its_plain_prompt(
 
 
 @pytest.mark.long
-def test_killed_between_two_parts_the_scores_are_those_of_an_undisturbed_run(
-    ray_cluster: None, tmp_path: Path, chat: Chat
-) -> None:
+def test_scoring_killed_between_parts_resumes_to_the_same_scores(ray_cluster: None, tmp_path: Path, chat: Chat) -> None:
     quiet, killed, pattern, num_parts = tmp_path / "quiet", tmp_path / "killed", "attempts-*.parquet", 80
     for output in (quiet, killed):
         write_attempts(output, chat, num_parts)
@@ -304,7 +302,7 @@ def test_killed_between_two_parts_the_scores_are_those_of_an_undisturbed_run(
         for output in (quiet, killed)
     ]
     for undisturbed, resumed in zip(*tables, strict=True):
-        for name in ("reference_logprobs", "teacher_logprobs"):  # other rows are scored together
+        for name in ("reference_logprobs", "teacher_logprobs"):  # different rows are scored together
             assert resumed.pop(name) == pytest.approx(undisturbed.pop(name), rel=0, abs=1e-5)
         assert resumed == undisturbed
     assert len(tables[0]) == 3 * num_parts

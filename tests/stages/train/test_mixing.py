@@ -82,7 +82,7 @@ def test_which_rows_are_mixed_in_depends_on_the_seed_alone(own: Path, other: str
     assert [example.problem_id for example in few.examples] == chosen(0)[: len(few.examples)], "more weight only adds"
 
 
-def test_a_chat_is_trained_on_from_the_assistants_last_message(own: Path, tmp_path: Path) -> None:
+def test_only_the_last_assistant_message_of_a_chat_is_trained_on(own: Path, tmp_path: Path) -> None:
     system, question, reply = ("system", "Be brief."), ("user", "1 + 1?"), ("assistant", "It is 2.")
     chats = [[question, reply], [system, question, reply, ("user", "And 2 + 2?"), ("assistant", "4.")]]
     unusable = [[question], [question, ("assistant", " ")], [reply]]
@@ -100,7 +100,7 @@ def test_a_chat_is_trained_on_from_the_assistants_last_message(own: Path, tmp_pa
     assert rows.response_tokens < rows.wanted_tokens, "a source with too few tokens gives all its rows, once"
 
 
-def test_problems_of_the_holdout_are_not_trained_on_through_another_run(own: Path, other: str) -> None:
+def test_another_runs_rows_of_holdout_problems_are_not_trained_on(own: Path, other: str) -> None:
     loaded = load(own, [{"examples": other, "weight": 9.0}], holdout=0.5)
     assert loaded.holdout is not None
     mixed = {example.problem_id.split("/")[1] for rows in loaded.mixed for example in rows.examples}
@@ -129,9 +129,7 @@ def test_the_trained_model_depends_on_the_mixed_rows_and_their_weights(own: Path
         ("good.jsonl", {"loss": "iw_sft"}, r'mixed rows have no scores, which train.loss = "iw_sft" needs'),
     ],
 )
-def test_what_cannot_be_mixed_in_is_one_line(
-    own: Path, tmp_path: Path, file: str, train: dict[str, Any], said: str
-) -> None:
+def test_an_unusable_source_is_refused(own: Path, tmp_path: Path, file: str, train: dict[str, Any], said: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.jsonl").write_text('{"text": "no chat"}\n')
     write_chats(tmp_path / "good.jsonl", [[("user", "1 + 1?"), ("assistant", "2")]])
@@ -139,7 +137,7 @@ def test_what_cannot_be_mixed_in_is_one_line(
         load(own, [{"examples": str(tmp_path / file), "weight": 1.0}], **train)
 
 
-def test_each_source_has_metrics_of_its_own() -> None:
+def test_each_source_has_its_own_metrics() -> None:
     """Three tokens of the run's experts with log p = -1, and two of a mixed source with log p = -3."""
     tokens = TokenizedExample("p", [5], [6, 7, 8]), TokenizedExample("mix_1/0", [5], [6, 7], "mix_1")
     examples = Examples.build(tokens)

@@ -1,4 +1,4 @@
-"""Training on examples that have changed since: refused with what to type, done again when told."""
+"""Training on examples that have changed since: refused with the fix, repeated on request."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def test_outdated_training_is_refused_or_done_again(tmp_path: Path, fits: list[s
     assert len(fits) == 2, "nothing is outdated any more"
 
 
-def test_other_settings_are_never_discarded_unasked(tmp_path: Path, fits: list[str]) -> None:
+def test_redo_outdated_keeps_training_with_other_settings(tmp_path: Path, fits: list[str]) -> None:
     write_examples(str(tmp_path), 8)
     train(experiment(tmp_path))
     with pytest.raises(InputError, match=r'train\.loss was "dft", is now "sft"'):

@@ -1,4 +1,4 @@
-"""Which response of a problem is trained on, by rule; what a rule needs and lacks; resume, holdout and workers."""
+"""Which response of a problem each rule selects; rules that lack their input; resuming and the holdout."""
 
 import math
 from pathlib import Path
@@ -92,7 +92,7 @@ def load(output: Path, **train: Any) -> TrainingExamples:
 
 
 @pytest.mark.parametrize(("select", "index"), [("first", 0), ("closest", 1), ("rsr", 2), ("shortest", 2)])
-def test_one_response_of_each_problem_is_trained_on_also_across_parts(tmp_path: Path, select: str, index: int) -> None:
+def test_one_response_of_each_problem_is_trained_on_even_across_parts(tmp_path: Path, select: str, index: int) -> None:
     write_run(tmp_path)
     loaded = load(tmp_path, select=select)
     examples = loaded.examples
@@ -131,7 +131,7 @@ def test_a_response_that_is_too_long_is_no_candidate(tmp_path: Path) -> None:
     assert (loaded.examples.lengths.tolist(), len(loaded.too_long)) == ([length], 2)
 
 
-def test_what_a_rule_needs_and_lacks_is_one_line(tmp_path: Path) -> None:
+def test_a_rule_without_its_input_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path)
     scores = Folder.at(str(tmp_path / "score"))
     for name in scores.names("part-*"):

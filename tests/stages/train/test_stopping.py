@@ -6,14 +6,14 @@ import signal
 from ossft_ray.stages.train.stopping import StopRequest
 
 
-def test_it_is_due_when_the_time_is_over_and_not_before() -> None:
+def test_a_stop_is_due_once_the_time_is_over_and_not_before() -> None:
     now = [100.0]
     request = StopRequest("1m", lambda: now[0])
     for now[0], expected in ((100.0, False), (159.9, False), (160.0, True), (170.0, True)):
         assert request.is_due == expected
 
 
-def test_sigterm_makes_it_due_and_has_its_own_effect_again_afterwards() -> None:
+def test_sigterm_makes_a_stop_due_and_its_handler_is_restored() -> None:
     request, before = StopRequest(None), signal.getsignal(signal.SIGTERM)
     with request.at_sigterm():
         assert not request.is_due

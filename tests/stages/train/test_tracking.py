@@ -86,8 +86,8 @@ def test_wandb_has_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     track(tmp_path, ["wandb"])
     assert wandb.run is None
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    expected = [str(step["self/loss"]).encode() for step in STEPS]  # values stand as JSON text in protocol buffers
-    deadline = time.monotonic() + 30  # W&B's own process writes the file, some time after it has confirmed the end
+    expected = [str(step["self/loss"]).encode() for step in STEPS]  # protocol buffers hold values as JSON text
+    deadline = time.monotonic() + 30  # W&B's process writes the file some time after it has confirmed the end
     while not all(value in file.read_bytes() for value in expected) and time.monotonic() < deadline:
         time.sleep(0.2)
     content = file.read_bytes()

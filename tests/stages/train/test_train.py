@@ -128,7 +128,7 @@ def test_dft_learns_as_plain_training_does(trained: tuple[Path, Experiment, dict
     assert manifest["loss"] == lines[-1]["loss"] and manifest["cross_entropy"] == lines[-1]["cross_entropy"]
 
 
-def test_exported_folder_loads_and_stops_where_training_ended(trained: tuple[Path, Experiment, dict[str, Any]]) -> None:
+def test_exported_model_loads_and_keeps_its_stop_tokens(trained: tuple[Path, Experiment, dict[str, Any]]) -> None:
     output, settings, _ = trained
     folder = output / "train" / "model"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
@@ -329,7 +329,7 @@ def test_adapters_are_exported_merged_from_the_best_checkpoint(tmp_path: Path) -
     assert total / holdout.response_lengths.sum() == pytest.approx(measured[best], rel=1e-3)
 
 
-def test_the_holdout_is_chosen_by_problem_and_more_data_moves_none() -> None:
+def test_the_holdout_is_chosen_by_problem_and_stays_as_data_grows() -> None:
     ids = [f"problem-{index}" for index in range(2000)]
     held_out = {name for name in ids if is_held_out(name, 0.02, 0)}
     assert 20 < len(held_out) < 70

@@ -20,7 +20,7 @@ from tests.stages.rows import write_examples
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
 OSSFT = str(Path(sys.executable).with_name("ossft"))
-NUM_EXAMPLES, BATCH, EPOCHS = 60, 8, 5  # so many that training outlasts the kills
+NUM_EXAMPLES, BATCH, EPOCHS = 60, 8, 5  # enough for training to outlast the kills
 EXACT = ("step", "epoch", "loss", "cross_entropy", "grad_norm", "learning_rate", "entropy", "holdout_loss")
 
 
@@ -123,7 +123,7 @@ def test_kills_change_no_figure(undisturbed: list[dict[str, Any]], tmp_path: Pat
     assert len(kept) == 2 and kept[-1] == f"step-{len(undisturbed):06d}"
 
 
-def test_workers_may_be_lost_again_and_again_with_a_checkpoint_in_between(
+def test_workers_may_be_lost_repeatedly_with_checkpoints_in_between(
     undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     """As on spot machines; Ray Train by itself gives up at the third loss."""
@@ -154,8 +154,8 @@ def test_a_stopped_run_resumes_undisturbed(undisturbed: list[dict[str, Any]], tm
     assert curve(config) == undisturbed
 
 
-def test_another_number_of_workers_resumes(undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
-    """The figures agree up to rounding, which grows with the steps: another number of workers adds in another order."""
+def test_a_run_resumes_with_fewer_workers(undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The figures agree up to rounding, which grows with the steps: another number of workers sums in another order."""
     config = write_experiment(tmp_path)
     driver = start(config)
     wait_until(driver, at_step(config, 5), config)
