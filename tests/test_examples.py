@@ -101,7 +101,7 @@ def test_bad_arguments_get_one_line(
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_trl_with_our_loss_learns_as_with_its_own(tmp_path: Path) -> None:
+def test_trl_learns_the_same_with_our_loss(tmp_path: Path) -> None:
     """Accumulated micro-batches of uneven lengths, padded: TRL's DFT and ours through TRL give the same losses."""
     from datasets import Dataset
 

@@ -159,9 +159,7 @@ def test_ids_come_from_the_file_or_count_all_rows(tmp_path: Path) -> None:
         ([float("nan"), 7.0, None], ["00000000", "7", "00000002"]),
     ],
 )
-def test_a_row_without_an_id_gets_a_number_that_is_no_other_rows_id(
-    tmp_path: Path, own: list[Any], ids: list[str]
-) -> None:
+def test_a_row_without_an_id_gets_an_unused_id(tmp_path: Path, own: list[Any], ids: list[str]) -> None:
     rows = [GOOD if each is None else {**GOOD, "id": each} for each in own]
     assert [problem.problem_id for problem in read(write(tmp_path, *rows))] == ids
 

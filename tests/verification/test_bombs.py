@@ -90,7 +90,7 @@ def test_bombs_are_harmless_to_the_other_kinds(pool: VerifierPool, kind: str, go
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and memory is limited on Linux only")
-def test_the_worker_kept_its_memory_limit(pool: VerifierPool) -> None:
+def test_the_worker_respects_its_memory_limit(pool: VerifierPool) -> None:
     """One worker has graded all the bombs above. Its peak is below what it holds plus the limit of one verdict."""
     (pid,) = pool.worker_pids
     peaks = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
@@ -100,7 +100,7 @@ def test_the_worker_kept_its_memory_limit(pool: VerifierPool) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 @pytest.mark.parametrize("bomb", HARD, ids=[bomb.name for bomb in HARD])
-def test_a_hard_answer_meets_a_limit(bomb: Hard, hard_pool: VerifierPool) -> None:
+def test_a_hard_answer_hits_a_limit(bomb: Hard, hard_pool: VerifierPool) -> None:
     assert verify_then_the_next(hard_pool, bomb.gold, rf"\boxed{{{bomb.latex}}}") == Verdict(False, bomb.reason)
 
 

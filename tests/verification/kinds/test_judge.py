@@ -34,7 +34,7 @@ def sections(prompt: list[Message]) -> dict[str, str]:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("place", ["question", "reference answer", "response"])
-def test_no_text_leaves_its_markers(attack: str, place: str) -> None:
+def test_no_text_escapes_its_markers(attack: str, place: str) -> None:
     texts = {"question": QUESTION, "reference answer": ANSWER, "response": "Its density."} | {place: attack}
     assert sections(judge_prompt(*texts.values())) == texts
 
