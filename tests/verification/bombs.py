@@ -1,7 +1,7 @@
-r"""Texts of a model that might hang, crash, fill or take over their grader: one bomb per row.
+r"""Model outputs that try to hang, crash, exhaust or take over their grader: one bomb per row.
 
 `EXPRESSIONS` are answers. The tests put each into a box and compare it with several gold answers, and use it as a gold
-answer. `RESPONSES` are whole texts. Both have the reason of the expected verdict. `HARD` answers look harmless, but
+answer. `RESPONSES` are whole texts. Each row has the reason of the expected verdict. `HARD` answers look harmless, but
 exceed a limit of the pool when they are compared with the given gold answer.
 """
 

@@ -1,4 +1,4 @@
-"""Grading never raises, and well-formed answers equal only themselves in other forms."""
+"""Grading never raises, and a well-formed answer equals only other forms of itself."""
 
 import datetime
 import math
