@@ -11,7 +11,7 @@ from ossft_ray.config import Experiment, load_experiment, resolve
 
 LEAST = {"policy": {"model": "playground"}, "data": {"path": "train.jsonl"}}
 
-# The listing in the public contract (DESIGN.md, section 6).
+# The keys and defaults of the public contract.
 CONTRACT = {
     "run.output": "runs/first",
     "run.seed": 0,
@@ -188,7 +188,7 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("evaluate.benchmarks=['aime24', 'aime24']", "benchmarks names aime24 twice"),
         ("evaluate.models={base='x'}", "models must not name one 'base'"),
         ("evaluate.models={'a/b'='x'}", "'evaluate.models': String should match"),
-        # no section.key=value
+        # not section.key=value
         ("run.seed", "--set run.seed: write it as section.key=value"),
         ("seed=1", "--set seed=1: write it as section.key=value"),
         ("=1", "--set =1: write it as section.key=value"),
@@ -201,7 +201,7 @@ def test_a_faulty_override_is_refused_with_its_key_and_reason(override: str, wor
         load_experiment(None, ["policy.model=playground", "data.path=train.jsonl", override])
     message = str(caught.value)
     assert words in message
-    assert "more)" not in message, "one fault is one fault"
+    assert "more)" not in message, "one fault is counted once"
     assert "\n" not in message
     assert len(message) < 200
 
@@ -233,7 +233,7 @@ def test_a_faulty_experiment_is_refused_with_its_first_fault(settings: dict[str,
 @pytest.mark.parametrize(
     "train",
     [
-        {"loss": "sft", "keep": "best", "keep_by": "loss"},  # it is the cross-entropy
+        {"loss": "sft", "keep": "best", "keep_by": "loss"},  # the cross-entropy
         {"loss": "dft", "keep": "best", "keep_by": "mean_token_probability"},
         {"loss": "dft", "keep": "last", "keep_by": "loss"},
     ],

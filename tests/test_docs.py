@@ -71,7 +71,7 @@ def parse(command: click.Command, arguments: list[str]) -> None:
 
 
 def unknown_options(script: str, arguments: list[str]) -> list[str]:
-    """Those arguments that look like an option but are none that the repository's `script` names."""
+    """The arguments that look like options but do not occur in the repository's `script`."""
     source = (ROOT / script).read_text(encoding="utf-8")
     return [a for a in arguments if a.startswith("--") and f'"{a.partition("=")[0]}"' not in source]
 
@@ -85,7 +85,7 @@ def inline_code(page: Path) -> list[str]:
 
 
 def reference() -> str:
-    """The tables of docs/configuration.md: one a section, a line a key."""
+    """The tables of docs/configuration.md: one per section, a line per key."""
     lines = []
     for name, section in Experiment.model_fields.items():
         lines += [f"## [{name}]", "", "| key | default | meaning |", "|---|---|---|"]

@@ -199,7 +199,7 @@ def test_a_model_is_downloaded_once_and_again_when_it_changes(store: Store, cach
     )
     assert load_chat(Policy(model=uri)).end_of_turn_id == load_chat(Policy(model="playground")).end_of_turn_id
     (without,) = cache.glob("*-without-weights")
-    assert not (without / "model.safetensors").exists(), "a driver needs the tokenizer alone"
+    assert not (without / "model.safetensors").exists(), "a driver needs only the tokenizer"
     local = Path(model_path(uri, weights=True))
     assert (local / "model.safetensors").read_bytes() == (POLICY_FOLDER / "model.safetensors").read_bytes()
 

@@ -16,7 +16,7 @@ from ossft_ray.common.schema import (
     to_table,
 )
 
-# The columns and types of the public contract (DESIGN.md, section 6)
+# The columns and types of the public contract
 CONTRACT = {
     "problem_id": "string",
     "question": "string",

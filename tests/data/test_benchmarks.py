@@ -1,4 +1,4 @@
-"""Evaluation problems: the playground's levels, the paper's benchmarks and files, and refusals."""
+"""Evaluation problems of the playground, of the paper's benchmarks and of files, and refusals."""
 
 import json
 from pathlib import Path

@@ -254,5 +254,5 @@ def test_the_papers_benchmarks_by_name(
     read_hub_benchmark.cache_clear()
     stub(monkeypatch, load_dataset)
     assert read_benchmark(name, Evaluate()) == [problem] == read_benchmark(name, Evaluate())
-    assert asked == [(*place, False)], "read once, and kept on the disk"
+    assert asked == [(*place, False)], "read once, and kept on disk"
     read_hub_benchmark.cache_clear()

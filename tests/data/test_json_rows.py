@@ -1,4 +1,4 @@
-"""JSON in the layouts that people have: a row a line, arrays, rows over several lines; and files of another kind."""
+"""JSON in common layouts: a row per line, arrays, rows over several lines; and files of another kind."""
 
 import gzip
 import io

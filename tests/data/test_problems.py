@@ -232,7 +232,7 @@ def test_real_gsm8k_rows() -> None:
 
 
 def test_a_correction_in_the_middle_of_a_large_file_changes_its_digest(tmp_path: Path) -> None:
-    """Also one of the same length: otherwise a corrected answer would go unnoticed."""
+    """Even one of the same length; otherwise a corrected answer would go unnoticed."""
     file, filler = tmp_path / "problems.jsonl", json.dumps({"question": "x" * 1000, "answer": "1"}) + "\n"
     middle = '{"question": "6 * 7?", "answer": "%s"}\n'
     digests = []

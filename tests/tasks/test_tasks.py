@@ -1,4 +1,4 @@
-"""Tasks: defaults under an experiment's own settings; and worked examples, whose solutions their verifiers accept."""
+"""Tasks: defaults that an experiment overrides, and worked examples whose solutions their verifiers accept."""
 
 from contextlib import closing
 from pathlib import Path
