@@ -1,4 +1,4 @@
-"""An S3 of our own on loopback, by moto, which can be told to fail."""
+"""A local S3 server from moto, which tests can make fail."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ class Store:
         self.num_failed = 0
 
     def uri(self, path: str) -> str:
-        """With the server's address in it, as a user of an S3 other than Amazon's writes it."""
+        """The URI with the server's address, as users of non-Amazon stores write it."""
         return f"s3://{BUCKET}/{path}?endpoint_override={self.url}"
 
 
 @contextmanager
 def serve() -> Iterator[Store]:
-    """Serve while this lasts."""
+    """Serve until the block ends."""
     import boto3
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
@@ -43,9 +43,9 @@ def serve() -> Iterator[Store]:
     def answer(request: dict[str, Any], start: Callable[..., Any]) -> Any:
         if store.fails(request):
             store.num_failed += 1
-            length = request.get("CONTENT_LENGTH")  # without one the body comes in chunks, and ends by itself
+            length = request.get("CONTENT_LENGTH")  # without one, the body comes in chunks that mark its end
             request["wsgi.input"].read(int(length) if length else -1 if request.get("wsgi.input_terminated") else 0)
-            start("400 Bad Request", [("Content-Type", "application/xml")])  # one that no client tries again
+            start("400 Bad Request", [("Content-Type", "application/xml")])  # an error that no client retries
             return [b"<Error><Code>InvalidRequest</Code><Message>planted</Message></Error>"]
         return moto(request, start)
 

@@ -73,7 +73,7 @@ def make_policy(folder: Path, template: str | None, tokenizer_config: dict[str, 
 
 @pytest.fixture
 def refuse(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refuse:
-    """Run a command that must be refused with code 2 and one line, and that must spend nothing. Returns the line."""
+    """Run a command that must spend nothing and be refused with code 2 and one line. Return the line."""
 
     def run(*arguments: str) -> str:
         import ray

@@ -11,7 +11,7 @@ from ossft_ray.config import Experiment, load_experiment, resolve
 
 LEAST = {"policy": {"model": "playground"}, "data": {"path": "train.jsonl"}}
 
-# The listing in the public contract (DESIGN.md, section 6).
+# The keys and defaults of the public contract.
 CONTRACT = {
     "run.output": "runs/first",
     "run.seed": 0,
@@ -188,7 +188,7 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("evaluate.benchmarks=['aime24', 'aime24']", "benchmarks names aime24 twice"),
         ("evaluate.models={base='x'}", "models must not name one 'base'"),
         ("evaluate.models={'a/b'='x'}", "'evaluate.models': String should match"),
-        # no section.key=value
+        # not section.key=value
         ("run.seed", "--set run.seed: write it as section.key=value"),
         ("seed=1", "--set seed=1: write it as section.key=value"),
         ("=1", "--set =1: write it as section.key=value"),
@@ -201,7 +201,7 @@ def test_a_faulty_override_is_refused_with_its_key_and_reason(override: str, wor
         load_experiment(None, ["policy.model=playground", "data.path=train.jsonl", override])
     message = str(caught.value)
     assert words in message
-    assert "more)" not in message, "one fault is one fault"
+    assert "more)" not in message, "one fault is counted once"
     assert "\n" not in message
     assert len(message) < 200
 
@@ -233,12 +233,12 @@ def test_a_faulty_experiment_is_refused_with_its_first_fault(settings: dict[str,
 @pytest.mark.parametrize(
     "train",
     [
-        {"loss": "sft", "keep": "best", "keep_by": "loss"},  # it is the cross-entropy
+        {"loss": "sft", "keep": "best", "keep_by": "loss"},  # the cross-entropy
         {"loss": "dft", "keep": "best", "keep_by": "mean_token_probability"},
         {"loss": "dft", "keep": "last", "keep_by": "loss"},
     ],
 )
-def test_a_figure_that_decides_nothing_or_measures_fit_is_taken(train: dict[str, Any]) -> None:
+def test_keep_by_may_measure_fit_or_be_unused(train: dict[str, Any]) -> None:
     assert resolve({**LEAST, "train": train | {"holdout": 0.1}}).train.keep_by == train["keep_by"]
 
 
@@ -289,6 +289,6 @@ def test_given_prompts_win_over_the_template(prompts: dict[str, str], expected: 
     assert resolve(found.model_dump()) == found
 
 
-def test_a_date_may_be_one_of_tomls_own() -> None:
+def test_a_date_may_be_a_toml_date() -> None:
     experiment = load_experiment(None, ["policy.model=playground", "data.path=train.jsonl", "policy.date=2026-01-31"])
     assert experiment.policy.date == "2026-01-31"

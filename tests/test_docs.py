@@ -71,7 +71,7 @@ def parse(command: click.Command, arguments: list[str]) -> None:
 
 
 def unknown_options(script: str, arguments: list[str]) -> list[str]:
-    """Those arguments that look like an option but are none that the repository's `script` names."""
+    """The arguments that look like options but do not occur in the repository's `script`."""
     source = (ROOT / script).read_text(encoding="utf-8")
     return [a for a in arguments if a.startswith("--") and f'"{a.partition("=")[0]}"' not in source]
 
@@ -85,7 +85,7 @@ def inline_code(page: Path) -> list[str]:
 
 
 def reference() -> str:
-    """The tables of docs/configuration.md: one a section, a line a key."""
+    """The tables of docs/configuration.md: one per section, a line per key."""
     lines = []
     for name, section in Experiment.model_fields.items():
         lines += [f"## [{name}]", "", "| key | default | meaning |", "|---|---|---|"]
@@ -252,7 +252,7 @@ def test_the_layers_in_contributing_are_those_that_are_tested() -> None:
     assert [tuple(re.findall(r"\w+(?=/|\.py)", line)) for line in reversed(columns)] == list(LAYERS)
 
 
-def test_columns_origins_and_reasons_are_in_the_page_of_the_run_folder() -> None:
+def test_the_run_folder_page_lists_columns_origins_and_reasons() -> None:
     schemas = (EXAMPLE_SCHEMA, DROPPED_SCHEMA, PLAIN_SCORE_SCHEMA, ATTEMPT_SCORE_SCHEMA)
     columns = {name for found in (*schemas, ATTEMPT) for name in pyarrow.schema(list(found)).names}
     texts = [text for text in vars(verdict).values() if isinstance(text, str)]

@@ -43,7 +43,7 @@ def test_the_plain_loop_learns(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with all that lies next to the parts of `rewrite/`."""
+    """A run's folder with all the files that lie next to the parts."""
     run = tmp_path_factory.mktemp("run")
     write_examples(str(run), 4)
     for name in ("problems.json", "unfinished/part-00000.0.jsonl", "sessions/1.jsonl", "problems/part-00000.parquet"):
@@ -101,7 +101,7 @@ def test_bad_arguments_get_one_line(
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_trl_with_our_loss_learns_as_with_its_own(tmp_path: Path) -> None:
+def test_trl_learns_the_same_with_our_loss(tmp_path: Path) -> None:
     """Accumulated micro-batches of uneven lengths, padded: TRL's DFT and ours through TRL give the same losses."""
     from datasets import Dataset
 

@@ -83,7 +83,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def imports_of(importer: str, node: ast.AST, inside_function: bool = False) -> Iterator[Import]:
-    """All imports under a node but those for type checkers."""
+    """All imports under a node, except those for type checkers."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield Import(importer, alias.name, inside_function)
@@ -172,7 +172,7 @@ def test_the_package_itself_imports_nothing() -> None:
     assert [str(found) for found in IMPORTS if found.importer == ""] == []
 
 
-def test_no_folder_holds_more_than_a_reader_can_survey() -> None:
+def test_no_folder_holds_too_many_modules() -> None:
     folders = {file.parent for file in MODULES.values()}
     sizes = {
         str(folder.relative_to(ROOT)): sum(file.name != "__init__.py" for file in folder.glob("*.py"))
@@ -185,7 +185,7 @@ def test_the_package_root_holds_only_the_commands_and_the_experiment_file() -> N
     assert sorted(file.name for file in ROOT.glob("*.py")) == ["__init__.py", "cli.py", "config.py"]
 
 
-def test_there_is_no_circle() -> None:
+def test_imports_form_no_cycle() -> None:
     below: dict[str, set[str]] = {}
     for found in OWN:
         below.setdefault(found.importer, set()).add(found.imported.removeprefix("ossft_ray").removeprefix("."))
@@ -250,7 +250,7 @@ print("loaded:", *(name for name in {banned.split()!r} if name in sys.modules))
         ("ossft_ray.playground.demo", "torch ray transformers vllm deepspeed sympy"),
     ],
 )
-def test_importing_a_module_loads_no_library_of_another(module: str, banned: str) -> None:
+def test_importing_a_module_loads_no_banned_library(module: str, banned: str) -> None:
     done = run_python(
         f"import sys, {module}; print('loaded:', *(name for name in {banned.split()!r} if name in sys.modules))"
     )

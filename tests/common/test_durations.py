@@ -1,4 +1,4 @@
-"""Durations as texts."""
+"""Durations as text."""
 
 import pytest
 

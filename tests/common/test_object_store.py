@@ -183,7 +183,7 @@ def upload_policy(folder: Folder) -> None:
         folder.write_bytes(file.name, file.read_bytes())
 
 
-def test_training_loads_a_model_of_a_store(store: Store, cache: Path) -> None:
+def test_training_loads_a_model_from_a_store(store: Store, cache: Path) -> None:
     from ossft_ray.engines.training.policy_model import load_model
 
     upload_policy(Folder.at(store.uri("models/trained")))
@@ -199,7 +199,7 @@ def test_a_model_is_downloaded_once_and_again_when_it_changes(store: Store, cach
     )
     assert load_chat(Policy(model=uri)).end_of_turn_id == load_chat(Policy(model="playground")).end_of_turn_id
     (without,) = cache.glob("*-without-weights")
-    assert not (without / "model.safetensors").exists(), "a driver needs the tokenizer alone"
+    assert not (without / "model.safetensors").exists(), "a driver needs only the tokenizer"
     local = Path(model_path(uri, weights=True))
     assert (local / "model.safetensors").read_bytes() == (POLICY_FOLDER / "model.safetensors").read_bytes()
 
@@ -233,7 +233,7 @@ def test_a_store_folder_without_a_model_is_refused(store: Store, cache: Path, fi
         load_chat(Policy(model=store.uri(f"models/{len(files)}")))
 
 
-def test_an_unreachable_store_is_one_line(store: Store) -> None:
+def test_an_unreachable_store_gives_one_line(store: Store) -> None:
     store.fails = lambda request: "refused" in request["PATH_INFO"]
     try:
         with pytest.raises(InputError, match=r"bucket/refused/rewrite cannot be") as caught:
@@ -243,6 +243,6 @@ def test_an_unreachable_store_is_one_line(store: Store) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_bucket_is_one_line(store: Store) -> None:
+def test_a_missing_bucket_gives_one_line(store: Store) -> None:
     with pytest.raises(InputError, match=r"other/run/rewrite cannot be written to.*choose another \[run\] output"):
         begin_stage(Folder.at(f"s3://other/run?endpoint_override={store.url}") / "rewrite", {})

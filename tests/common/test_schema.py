@@ -16,7 +16,7 @@ from ossft_ray.common.schema import (
     to_table,
 )
 
-# The columns and types of the public contract (DESIGN.md, section 6)
+# The columns and types of the public contract
 CONTRACT = {
     "problem_id": "string",
     "question": "string",
@@ -46,11 +46,11 @@ SCORES = {
 
 
 @pytest.mark.parametrize("name, kind", CONTRACT.items(), ids=CONTRACT)
-def test_example_columns_are_the_contracts(name: str, kind: str) -> None:
+def test_example_columns_match_the_contract(name: str, kind: str) -> None:
     assert str(EXAMPLE_SCHEMA.field(name).type) == kind
 
 
-def test_score_columns_are_the_contracts() -> None:
+def test_score_columns_match_the_contract() -> None:
     assert {field.name: str(field.type) for field in SCORE_SCHEMA} == SCORES
 
 

@@ -85,7 +85,7 @@ def test_text_from_other_programs_is_masked(monkeypatch: pytest.MonkeyPatch) -> 
     assert said == "401 for https://***@host/x?token=***&y=1 with ***; a short word stays"
 
 
-def test_config_json_holds_no_secret_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_json_holds_no_secret_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
     write_config(resolve({**SOUND, "run": {"output": str(tmp_path)}, "prompts": {"system": f"say {SECRET}"}}))
     content = (tmp_path / CONFIG).read_text()
@@ -102,7 +102,7 @@ def test_config_json_holds_no_secret_of_the_environment(tmp_path: Path, monkeypa
         ("https://me:word@host:5000/x", ("https://host:5000/x", "me", "word")),
     ],
 )
-def test_a_uri_without_its_password(uri: str, expected: tuple[str, str | None, str | None]) -> None:
+def test_a_password_is_split_from_its_uri(uri: str, expected: tuple[str, str | None, str | None]) -> None:
     assert split_password(uri) == expected
 
 

@@ -1,4 +1,4 @@
-"""Evaluation problems: the playground's levels, the paper's benchmarks and files, and refusals."""
+"""Evaluation problems of the playground, of the paper's benchmarks and of files, and refusals."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_answers_of_a_file_used_as_a_benchmark(tmp_path: Path, row: dict[str, An
         ({"prompt": [{"role": "user", "content": "k = 2.\nWhat is k?"}], "key": 9, "gold": 2}, {}),
     ],
 )
-def test_a_file_may_have_columns_of_its_own(tmp_path: Path, row: dict[str, Any], columns: dict[str, str]) -> None:
+def test_a_file_may_have_its_own_columns(tmp_path: Path, row: dict[str, Any], columns: dict[str, str]) -> None:
     settings = Evaluate(columns=Columns(**columns, answer="gold", id="key"))
     path = write(tmp_path, row)
     assert read_benchmark(path, settings) == [Problem("9", "k = 2.\nWhat is k?", "2", None)]

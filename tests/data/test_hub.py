@@ -181,13 +181,13 @@ def test_arguments_of_load_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_missing_library_is_reported_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"owner/name: there is no such file here, .*: pip install 'ossft-ray\[hub\]'"):
         list(read_problems(Data(path="owner/name")))
 
 
-def test_a_digest_needs_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_digest_reads_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     stub(monkeypatch, raising(AssertionError("not to be read")))
     changes: list[dict[str, str]] = [{}, {"path": "owner/other"}, {"subset": "s"}, {"split": "test"}, {"revision": "r"}]
     digests = [source_digests(Data(**{"path": "owner/name", **change})) for change in changes]  # type: ignore[arg-type]
@@ -254,5 +254,5 @@ def test_the_papers_benchmarks_by_name(
     read_hub_benchmark.cache_clear()
     stub(monkeypatch, load_dataset)
     assert read_benchmark(name, Evaluate()) == [problem] == read_benchmark(name, Evaluate())
-    assert asked == [(*place, False)], "read once, and kept on the disk"
+    assert asked == [(*place, False)], "read once, and kept on disk"
     read_hub_benchmark.cache_clear()

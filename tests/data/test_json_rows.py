@@ -1,4 +1,4 @@
-"""JSON in the layouts that people have: a row a line, arrays, rows over several lines; and files of another kind."""
+"""JSON in common layouts: a row per line, arrays, rows over several lines; and files of another kind."""
 
 import gzip
 import io
@@ -36,7 +36,7 @@ def read(text: str | bytes) -> list[JsonRow]:
         "\n".join(json.dumps(row, indent=2) for row in ROWS),
         "\n".join(A_LINE),
     ],
-    ids=["array", "indented", "BOM", "a row a line", "leading commas", "array a line", "objects over lines", "JSONL"],
+    ids=["array", "indented", "BOM", "row per line", "leading commas", "array per line", "objects over lines", "JSONL"],
 )
 def test_layouts(text: str) -> None:
     assert read(text) == [JsonRow(number, row) for number, row in enumerate(ROWS, start=1)]

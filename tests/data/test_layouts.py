@@ -125,7 +125,7 @@ def read(row: dict[str, Any], **columns: str) -> ProblemTexts:
             {},
             ProblemTexts("1+1?", GSM8K_SOLUTION, "72"),
         ),
-        # DAPO, with solutions of one's own
+        # DAPO, with added solutions
         (
             {"prompt": [USER], "reward_model": {"ground_truth": "3", "style": "rule"}, "solution": BOX},
             {},
@@ -161,14 +161,14 @@ def read(row: dict[str, Any], **columns: str) -> ProblemTexts:
             {},
             ProblemTexts("1+1?", BOX, "2", THINKING),
         ),
-        # AM-Thinking: the answer is in what the user's message says about itself
+        # AM-Thinking: the answer is in the user message's `info`
         ({"messages": [{**USER, "info": {"reference_answer": "3"}}, ASSISTANT]}, {}, ProblemTexts("1+1?", BOX, "3")),
         (
             {"conversations": [{**SHAREGPT[0], "info": {"ground_truth": "3"}}, SHAREGPT[1]]},
             {},
             ProblemTexts("1+1?", BOX, "3"),
         ),
-        # end tokens that were decoded too
+        # end tokens left in the text
         ({"problem": "1+1?", "solution": "so\n#### 2<|endoftext|>"}, {}, ProblemTexts("1+1?", "so\n#### 2", "2")),
         ({"problem": "1+1?", "solution": "so\n#### 2 </s>\n"}, {}, ProblemTexts("1+1?", "so\n#### 2", "2")),
         ({"problem": "1+1?", "solution": "so", "answer": "2<|im_end|></s>"}, {}, ProblemTexts("1+1?", "so", "2")),

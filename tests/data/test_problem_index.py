@@ -1,4 +1,4 @@
-"""The index of ids and questions, for one reading of the input and for a run that grows."""
+"""The index of ids and questions, for one pass over the input and for a run that grows."""
 
 from collections.abc import Iterator
 

@@ -159,9 +159,7 @@ def test_ids_come_from_the_file_or_count_all_rows(tmp_path: Path) -> None:
         ([float("nan"), 7.0, None], ["00000000", "7", "00000002"]),
     ],
 )
-def test_a_row_without_an_id_gets_a_number_that_is_no_other_rows_id(
-    tmp_path: Path, own: list[Any], ids: list[str]
-) -> None:
+def test_a_row_without_an_id_gets_an_unused_id(tmp_path: Path, own: list[Any], ids: list[str]) -> None:
     rows = [GOOD if each is None else {**GOOD, "id": each} for each in own]
     assert [problem.problem_id for problem in read(write(tmp_path, *rows))] == ids
 
@@ -234,7 +232,7 @@ def test_real_gsm8k_rows() -> None:
 
 
 def test_a_correction_in_the_middle_of_a_large_file_changes_its_digest(tmp_path: Path) -> None:
-    """Also one of the same length: otherwise a corrected answer would go unnoticed."""
+    """Even one of the same length; otherwise a corrected answer would go unnoticed."""
     file, filler = tmp_path / "problems.jsonl", json.dumps({"question": "x" * 1000, "answer": "1"}) + "\n"
     middle = '{"question": "6 * 7?", "answer": "%s"}\n'
     digests = []

@@ -1,4 +1,4 @@
-"""Rows of JSONL and Parquet files, on disks and in object stores; a broken row is data, not an error."""
+"""Rows of JSONL and Parquet files, on disk and in object stores; a broken row is data, not an error."""
 
 import gzip
 from collections.abc import Iterator

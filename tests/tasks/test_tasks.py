@@ -1,4 +1,4 @@
-"""Tasks: defaults under an experiment's own settings; and worked examples, whose solutions their verifiers accept."""
+"""Tasks: defaults that an experiment overrides, and worked examples whose solutions their verifiers accept."""
 
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +24,7 @@ def experiment(**sections: Any) -> Experiment:
     return resolve({"policy": {"model": "playground"}, "data": {"path": "train.jsonl"}, **sections})
 
 
-def test_mathematics_is_the_task_of_an_experiment_without_one() -> None:
+def test_mathematics_is_the_default_task() -> None:
     assert experiment(run={"task": "math"}) == experiment()
     assert experiment().prompts.system == SYSTEM_PROMPT and experiment().verify.kind == "math"
 

@@ -1,7 +1,7 @@
-r"""Texts of a model that might hang, crash, fill or take over their grader: one bomb per row.
+r"""Model outputs that try to hang, crash, exhaust or take over their grader: one bomb per row.
 
 `EXPRESSIONS` are answers. The tests put each into a box and compare it with several gold answers, and use it as a gold
-answer. `RESPONSES` are whole texts. Both have the reason of the expected verdict. `HARD` answers look harmless, but
+answer. `RESPONSES` are whole texts. Each row has the reason of the expected verdict. `HARD` answers look harmless, but
 exceed a limit of the pool when they are compared with the given gold answer.
 """
 
@@ -177,7 +177,7 @@ EXPRESSIONS = [
     Expression("integrals in integrals", r"\int_0^1 \int_0^x \int_0^y \sin(xyz) dz dy dx"),
     Expression("limit", r"\lim_{x \to 0} \frac{\sin(\tan x)-\tan(\sin x)}{x^{97}}"),
     Expression("derivative of a tower", r"\frac{d}{dx} x^{9^{9^9}}"),
-    Expression("value put in", r"\left. x^{9^{9}} \right|_{x=9}", UNPARSED),
+    Expression("substitution", r"\left. x^{9^{9}} \right|_{x=9}", UNPARSED),
     Expression("interval of towers", "(9^{9^{9^9}}, 8^{8^{8^8}})"),
     Expression("set of towers", r"\{9^{9^{9^9}}, 8^{8^{8^8}}, 7^{7^{7^7}}\}"),
     Expression("unions", r"\cup".join(f"[{n},{n + 1}]" for n in range(0, 400, 2))),
@@ -291,7 +291,7 @@ HARD = [
         "+".join(rf"\frac{{1}}{{{a}+{b}}}" for a, b in itertools.pairwise(_LETTERS)),
         TIMEOUT,
     ),
-    Hard("equation nobody solves", "x^2 = 4", r"x^5 \sin(x)+e^x = \tan(x)+x", TIMEOUT),
+    Hard("unsolvable equation", "x^2 = 4", r"x^5 \sin(x)+e^x = \tan(x)+x", TIMEOUT),
     Hard("as much text as memory", "5", "5" + " " * 40 * MEGABYTE, MEMORY),
     Hard("a million boxes", "5", "5}" + r"\boxed{5}" * 1_000_000 + "{", MEMORY),
     Hard("two million open boxes", "5", "5}" + r"\boxed{" * 2_000_000 + "}", MEMORY),

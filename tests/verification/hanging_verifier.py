@@ -1,4 +1,4 @@
-"""A verifier that never returns from the response `hang`."""
+"""A verifier that hangs on the response `hang`."""
 
 
 def grade(answer: str, response: str) -> bool:

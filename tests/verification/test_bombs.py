@@ -1,4 +1,4 @@
-"""No response of `bombs.py` hangs, crashes, fills or takes over its grader, or delays the next response."""
+"""No text in `bombs.py` hangs, crashes, exhausts or takes over its grader, or delays the next response."""
 
 import asyncio
 import subprocess
@@ -85,13 +85,13 @@ def test_bombs_are_harmless_to_the_other_kinds(pool: VerifierPool, kind: str, go
     retries_before = pool.schedule.retries
     verdicts = list(pool.map(tasks))
     assert {verdict.reason for verdict in verdicts} <= REASONS - {"timeout", "memory", "crashed", "verifier_error"}
-    assert all(verdict.correct for verdict in verdicts[-len(texts) :]), "a question changes no letter"
+    assert all(verdict.correct for verdict in verdicts[-len(texts) :]), "a question changes no verdict"
     assert pool.schedule.retries == retries_before, "one ran into a limit"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and memory is limited on Linux only")
-def test_the_worker_kept_its_memory_limit(pool: VerifierPool) -> None:
-    """One worker has graded all the bombs above. Its peak is below what it holds plus the limit of one verdict."""
+def test_the_worker_respects_its_memory_limit(pool: VerifierPool) -> None:
+    """One worker has graded all the bombs above. Its peak stays below its current memory plus the limit."""
     (pid,) = pool.worker_pids
     peaks = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
     peak_mib = int(peaks[0].split()[1]) / 1024
@@ -100,7 +100,7 @@ def test_the_worker_kept_its_memory_limit(pool: VerifierPool) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 @pytest.mark.parametrize("bomb", HARD, ids=[bomb.name for bomb in HARD])
-def test_a_hard_answer_meets_a_limit(bomb: Hard, hard_pool: VerifierPool) -> None:
+def test_a_hard_answer_hits_a_limit(bomb: Hard, hard_pool: VerifierPool) -> None:
     assert verify_then_the_next(hard_pool, bomb.gold, rf"\boxed{{{bomb.latex}}}") == Verdict(False, bomb.reason)
 
 

@@ -136,7 +136,7 @@ def test_a_process_ends_when_its_connection_closes(server: ForkServer) -> None:
 
 
 @pytest.mark.parametrize("is_reaped", [False, True], ids=["zombie", "reaped by someone else"])
-def test_a_killed_server_is_replaced_and_its_processes_live(server: ForkServer, is_reaped: bool) -> None:
+def test_a_killed_server_is_replaced_and_its_processes_survive(server: ForkServer, is_reaped: bool) -> None:
     first = start(server, functions.echo)
     killed = pid_of(server)
     os.kill(killed, signal.SIGKILL)

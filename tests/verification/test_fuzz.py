@@ -1,4 +1,4 @@
-"""Grading never raises, and well-formed answers equal only themselves in other forms."""
+"""Grading never raises, and a well-formed answer equals only other forms of itself."""
 
 import datetime
 import math
@@ -118,7 +118,7 @@ def test_tuples_have_an_order(values: list[Fraction]) -> None:
 
 @given(FRACTIONS, st.integers(1, 99), st.sampled_from(["[", "("]), st.sampled_from(["]", ")"]))
 @few
-def test_intervals_have_ends(start: Fraction, length: int, opening: str, closing: str) -> None:
+def test_intervals_differ_by_their_ends(start: Fraction, length: int, opening: str, closing: str) -> None:
     answer = f"{opening}{latex(start)}, {latex(start + length)}{closing}"
     right = rf"\left{opening}{other_form(start)}, {other_form(start + length)}\right{closing}"
     assert verdicts(answer, right, f"{opening}{latex(start)}, {latex(start + length + 1)}{closing}") == (CORRECT, WRONG)

@@ -1,8 +1,8 @@
 r"""Equal meanings are accepted and different ones refused: pairs generated from small grammars, 22,400 in all.
 
-Each grammar writes meanings (a number of a unit, a time of day, an order of letters, ...) in many ways. What two texts
-mean is known from how they were made, by arithmetic that shares nothing with the verifier. Half of the pairs have equal
-meanings. The seeds are fixed, so every run grades the same pairs.
+Each grammar writes meanings (an amount with a unit, a time of day, an order of letters, ...) in many ways. Whether two
+texts agree follows from how they were made, by arithmetic that shares nothing with the verifier. Half of the pairs have
+equal meanings. The seeds are fixed, so every run grades the same pairs.
 """
 
 import random
@@ -40,7 +40,7 @@ def boxed(answer: str) -> str:
 
 
 def decimal(value: Fraction) -> str | None:
-    """A number in decimals, if it has few."""
+    """A number as a decimal, if it is short."""
     for digits in range(7):
         if (value * 10**digits).denominator == 1:
             return f"{float(value):.{digits}f}" if digits else str(int(value))
@@ -48,7 +48,7 @@ def decimal(value: Fraction) -> str | None:
 
 
 def quantities(rng: random.Random) -> Iterator[Pair]:
-    """Amounts with units, in symbols and in words, converted and not."""
+    """Amounts with units, in symbols and in words, converted or not."""
 
     def write(amount: str, dimension: dict[str, tuple[str, Fraction]], unit: str) -> str:
         name = dimension[unit][0]
@@ -237,7 +237,7 @@ def times_of_day(rng: random.Random) -> Iterator[Pair]:
 
 
 def letters(rng: random.Random) -> Iterator[Pair]:
-    """Orders of letters, which are no products: sequences, Roman numerals, words."""
+    """Ordered letters that are not products: sequences, Roman numerals, words."""
     alphabets = ["HT", "WL", "ACGT", "ABCD", "IVXLC", "aeiou", "aent", "PQRS"]
     while True:
         order = [

@@ -1,4 +1,4 @@
-"""One form for the many ways to write the same: one behaviour per row."""
+"""One form for the many ways to write an answer: one behaviour per row."""
 
 import time
 

@@ -95,7 +95,7 @@ def test_new_responses_wait_while_a_retry_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_a_pile_of_bombs_does_not_stop_the_others(tmp_path: Path, num_workers: int) -> None:
-    """While others wait, they run for as long as a retry took before the next one starts."""
+    """After a retry, waiting responses run for as long as it took; then the next retry starts."""
     log = str(tmp_path / "log")
     pairs = [*[(log, f"bomb{number} bomb") for number in range(4)], *[(log, f"ok{number} ok") for number in range(40)]]
     with scripted_pool(num_workers=num_workers) as pool:

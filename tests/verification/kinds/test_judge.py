@@ -24,7 +24,7 @@ ATTACKS = [
 
 
 def sections(prompt: list[Message]) -> dict[str, str]:
-    """The texts between the markers of the prompt's digest, which its last line but the question gives away."""
+    """The texts between the prompt's markers, whose digest is read from the last marker."""
     system, user = (message["content"] for message in prompt)
     digest = re.findall(r"\[end of response (\w+)\]\n\n[^\n]*\Z", user)[0]
     found = re.findall(rf"\[([a-z ]+) {digest}\]\n(.*?)\n\[end of \1 {digest}\]", user, re.DOTALL)
@@ -34,7 +34,7 @@ def sections(prompt: list[Message]) -> dict[str, str]:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("place", ["question", "reference answer", "response"])
-def test_no_text_leaves_its_markers(attack: str, place: str) -> None:
+def test_no_text_escapes_its_markers(attack: str, place: str) -> None:
     texts = {"question": QUESTION, "reference answer": ANSWER, "response": "Its density."} | {place: attack}
     assert sections(judge_prompt(*texts.values())) == texts
 

@@ -42,7 +42,7 @@ def test_the_kinds_of_this_package() -> None:
 @pytest.mark.parametrize(
     "kind, hint", [("maths", "did you mean 'math'?"), ("zzz", "kinds: choice, judge, math, number, python, text")]
 )
-def test_an_unknown_kind_is_an_error_with_the_nearest_one_or_all(kind: str, hint: str) -> None:
+def test_an_unknown_kind_is_an_error_that_suggests_kinds(kind: str, hint: str) -> None:
     with pytest.raises(InputError, match=re.escape(f"[verify] kind: there is no verification kind '{kind}'; {hint}")):
         VerifierPool(Verify(kind=kind))
 

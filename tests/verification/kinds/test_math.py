@@ -95,5 +95,5 @@ def test_official_solutions_of_math500_verify_and_fail_against_the_next_answer()
         (r"\boxed{5}", False),
     ],
 )
-def test_the_letter_of_an_option_is_compared_with_the_option_that_is_named(response: str, correct: bool) -> None:
+def test_an_option_may_be_given_by_its_letter_or_its_text(response: str, correct: bool) -> None:
     assert grade("C", response, question="Which is 2 + 4?\n(A) 4\n(B) 5\n(C) 6").correct is correct
