@@ -22,7 +22,7 @@ from ossft_ray.common.storage import Folder
 from ossft_ray.run_folder.line_log import LineLog, read_lines
 from ossft_ray.run_folder.names import ACTIVITY
 
-_SIGN_OF_LIFE_SECONDS = 20.0
+_HEARTBEAT_SECONDS = 20.0
 _SILENT_SECONDS = 120.0  # without a heartbeat: its process was killed, or its machine is gone
 Outcome = Literal["running", "stopped", "failed", "complete"]
 
@@ -45,7 +45,7 @@ def recorded(folder: Folder) -> Iterator[None]:
     log, lock, ended = LineLog(folder, ACTIVITY, [began]), threading.Lock(), threading.Event()
 
     def give_signs_of_life() -> None:
-        while not ended.wait(_SIGN_OF_LIFE_SECONDS):
+        while not ended.wait(_HEARTBEAT_SECONDS):
             with lock, suppress(OSError):
                 log.append({"alive": time.time()})
 

@@ -233,7 +233,7 @@ def test_the_activity_of_a_stage(run: Path, lines: list[Any], age_seconds: float
 def test_how_a_command_ends_is_recorded(
     tmp_path: Path, error: BaseException | None, outcome: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activity, "_SIGN_OF_LIFE_SECONDS", 0.01)
+    monkeypatch.setattr(activity, "_HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr("sys.argv", ["/usr/bin/ossft", "train", "--config", "my e.toml"])
     folder = Folder.at(str(tmp_path))
     with suppress(BaseException), activity.recorded(folder):
