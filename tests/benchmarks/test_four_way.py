@@ -32,7 +32,7 @@ def test_one_seed_counts_problems_alone() -> None:
 
 @pytest.mark.parametrize("seed_deviation, problem_deviation", [(0.1, 0.3), (0.3, 0.1), (0.0, 0.3), (0.2, 0.0)])
 def test_intervals_cover(seed_deviation: float, problem_deviation: float) -> None:
-    """The true mean, 0, lies in about 95% of the intervals, whichever varies more; 90% where little is averaged."""
+    """About 95% of the intervals contain the true mean, 0, whichever varies more; 90% where little is averaged."""
     rng = np.random.default_rng(0)
     covered = []
     for _ in range(400):

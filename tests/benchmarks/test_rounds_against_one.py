@@ -1,4 +1,4 @@
-"""Rounds against one round: all arms train for the same steps, and the rows and tokens are those of their rounds."""
+"""Several rounds against one: all arms train for equally many steps, and report the rows and tokens of their rounds."""
 
 import asyncio
 import math

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.long
-# what `ossft` does until a stage has its Ray
+# what `ossft` does until a stage has started Ray
 PROGRAM = """
 import json, os, subprocess, sys
 from ossft_ray.cli import ossft

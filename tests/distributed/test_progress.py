@@ -59,7 +59,7 @@ def test_totals(reports: list[Report], expected: dict[str, int]) -> None:
 
 
 def test_announcements_reach_those_who_want_them() -> None:
-    """A callback of one's own reads figures, such as `metrics["step"]`, and must not meet anything else."""
+    """A user's callback reads figures, such as `metrics["step"]`, and must not get anything else."""
     figures: list[Any] = []
     assert not announce(figures.append, starting="starting Ray") and figures == []
     hearing = Mock(hears_announcements=True)
@@ -108,7 +108,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("interrupt", [DROPS, REPLACES], ids=["dropped by Python", "met by another handler"])
+@pytest.mark.parametrize("interrupt", [DROPS, REPLACES], ids=["dropped by Python", "caught by another handler"])
 def test_a_ctrl_c_that_is_lost_still_ends_the_waiting(interrupt: str) -> None:
     program = SWALLOWS.format(interrupt=interrupt)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

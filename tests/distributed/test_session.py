@@ -1,4 +1,4 @@
-"""What is checked and said when a job begins: its output, and a Ray that does not start."""
+"""The start of a job: the check of its output, and the error if Ray does not start."""
 
 from pathlib import Path
 from unittest.mock import Mock

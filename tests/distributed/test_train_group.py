@@ -16,7 +16,7 @@ from tests.stages.scripted import experiment
 
 
 def run_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: list[int | None]) -> list[int]:
-    """Run a group; each of `fits` is lost after writing so many parts, or succeeds if it is None.
+    """Run a group; `fits` says how many parts each fit writes before it is lost, or None if it succeeds.
 
     Returns the number of parts written before each fit.
     """
