@@ -41,7 +41,7 @@ def lora(folder: Path, rank: int) -> str:
 def test_engine_settings(
     policy: dict[str, Any], num_gpus: float | None, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The plan counts, not what is visible.
+    # The plan decides, not the visible GPUs.
     monkeypatch.setattr(vllm_policy, "_num_visible_gpus", lambda: 0 if num_gpus is None else 8)
     settings = Policy(model="playground", **policy)
     arguments = vllm_policy.engine_settings(settings, load_chat(settings), num_gpus)

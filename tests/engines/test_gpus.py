@@ -89,7 +89,7 @@ def hold(gpu_ids: list[int | str], folder: str, entered: Any) -> None:
 
 @pytest.mark.thorough
 def test_one_process_at_a_time_is_alone_on_a_gpu(tmp_path: Path) -> None:
-    """A GPU is one and the same under its number and its UUID, and a killed process holds none."""
+    """A number and a UUID can name the same GPU, and a killed process holds none."""
     context = multiprocessing.get_context("fork")
     with pytest.MonkeyPatch.context() as patched:
         fake_driver(patched, nvmlDeviceGetUUID=lambda handle: ["GPU-a", "GPU-b"][handle])

@@ -1,4 +1,4 @@
-"""Endless repetition: the cut is that of a plain reading of the definition, after each token."""
+"""Endless repetition is cut where a plain check of the definition after each token cuts it."""
 
 import random
 from collections.abc import Sequence

@@ -102,7 +102,7 @@ def test_tied_embeddings_get_both_gradients(name: str) -> None:
 @pytest.mark.parametrize("padding_idx", [None, 3])
 @pytest.mark.parametrize("num_passes", [1, 2])
 def test_a_tied_embedding_adds_to_the_heads_gradient(num_passes: int, padding_idx: int | None) -> None:
-    """The gradient equals autograd's for two uses of one weight, and arrives once a backward pass."""
+    """The gradient equals autograd's for two uses of one weight, and arrives once per backward pass."""
     _, table_VC, targets_N, _ = _inputs(23)
     input_ids_N = targets_N.roll(1).where(torch.arange(23) % 5 > 0, 3)
     plain = torch.nn.Embedding(*table_VC.shape, padding_idx=padding_idx, _weight=table_VC.detach().clone())
@@ -211,7 +211,7 @@ def test_a_frequent_token_keeps_what_each_occurrence_adds_in_half_precision() ->
 
 
 def test_impossible_tokens_add_nothing_to_the_entropy() -> None:
-    """-inf logits, also among the 20 most likely tokens: 0 log 0 is 0. A logit that is not a number stays one."""
+    """-inf logits, also among the 20 most likely tokens: 0 log 0 is 0. NaN logits stay NaN."""
     hidden_NC = torch.tensor([[1.0, 2.0], [1.0, 0.5]])
     head_VC = torch.tensor([[0.0, 1.0], [0.0, -1.0], [float("-inf"), 0.0]])
     given: list[TokenStats] = []

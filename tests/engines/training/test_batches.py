@@ -64,7 +64,7 @@ def test_the_heaviest_whole_batch_comes_first() -> None:
     for heavy in range(22):
         lengths = np.where(np.arange(22) == heavy, 99, 1)
         first, *_, last = (global_batch(lengths, 8, seed=5, step=step)[0] for step in range(3))
-        assert heavy in first or (heavy in last and len(last) == 6), "the partial batch stays the last"
+        assert heavy in first or (heavy in last and len(last) == 6), "the partial batch stays last"
 
 
 @pytest.mark.parametrize("packing", [True, False])

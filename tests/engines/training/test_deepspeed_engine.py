@@ -1,4 +1,4 @@
-"""DeepSpeed's settings: which the user may give, and which follow from other keys."""
+"""DeepSpeed's settings: those that the user may give, and those that follow from other keys."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How passes grow on a GPU, whose memory is simulated: so many bytes a token, beside what is always there."""
+"""Growth of passes on a GPU with simulated memory: a number of bytes per token, and a fixed amount."""
 
 import pytest
 import torch
