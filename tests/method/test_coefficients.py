@@ -1,4 +1,4 @@
-"""Each loss has the gradient of the loss that its source writes, by automatic differentiation in float64."""
+"""Each loss has the gradient of its source's formula, by automatic differentiation in float64."""
 
 import math
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def infosft(g: Given) -> Tensor:
 
 
 def k3(g: Given) -> Tensor:
-    """Schulman's estimator of KL(p‖q), with the gradient of its bounded part stopped as a bounded ratio stops it."""
+    """Schulman's estimator of KL(p‖q), linear where q/p exceeds 10, so that its gradient has the bounded ratio."""
     inverse = (g.logq_T - g.logp_T).exp()
     bounded = torch.where(inverse <= 10.0, inverse, 10.0 * (g.logq_T - g.logp_T))
     return bounded + g.logp_T - g.logq_T
@@ -246,7 +246,7 @@ def test_values(name: str, options: dict[str, float], logprob: float, reference:
     "progress, expected", [(0.0, 0.5), (0.2, 0.5), (0.25, 0.5 ** (1 + 0.5 * (1 / 0.5 - 1))), (0.3, 0.25), (1.0, 0.25)]
 )
 def test_idft_may_begin_as_dft_and_move_to_its_own_weight(progress: float, expected: float) -> None:
-    """At p = 0.5 and H = 0 γ is 2."""
+    """At p = 0.5 and H = 0, γ is 2."""
     one = torch.ones(1, dtype=torch.float64)
     tokens = TokenStats(math.log(0.5) * one, entropy_T=0 * one, progress=progress)
     assert make_loss("idft", hold=0.2, ramp=0.1).coefficient(tokens).item() == pytest.approx(expected)

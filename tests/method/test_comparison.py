@@ -13,7 +13,7 @@ RIGHT, WRONG = Sample(True, "1"), Sample(False, "2")
 
 
 def exact_end(num_problems: int, student: float) -> float:
-    """The upper end for none of `num_problems` right: 1 - 0.025^(1/n), n less by the ratio of quantiles squared."""
+    """The upper end if none of `num_problems` is right: 1 - 0.025^(1/n), n reduced by the squared quantile ratio."""
     return 1 - 0.025 ** (1 / (num_problems * (1.959964 / student) ** 2))
 
 
@@ -35,7 +35,7 @@ def test_a_difference_worked_out_by_hand() -> None:
     "num_problems, student, detectable", [(30, 2.04523, 0.179), (200, 1.97196, 0.0264), (500, 1.96473, 0.0106)]
 )
 def test_identical_answers_leave_room_for_a_difference(num_problems: int, student: float, detectable: float) -> None:
-    """No difference seen: rare ones may exist. Some 500 problems tell a gain of one point, not of 0.2."""
+    """No difference is seen, but rare ones may exist. Some 500 problems detect a gain of one point, not of 0.2."""
     found = compare([[RIGHT, WRONG]] * num_problems, [[RIGHT, WRONG]] * num_problems)
     assert (found.difference, found.stderr) == (0.0, 0.0)
     assert (found.low, found.high) == (

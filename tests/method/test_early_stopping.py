@@ -1,4 +1,4 @@
-"""Early stopping changes what is drawn, not what is kept: the paper's uniformly random correct one of n.
+"""Early stopping changes what is drawn, not what is kept: a uniformly random correct one of n, as in the paper.
 
 The tests simulate problems of three difficulties, and responses whose kind and length depend on correctness and
 difficulty. On a simulated clock responses finish in the order of their lengths, as an engine would finish them. What

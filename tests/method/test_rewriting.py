@@ -66,7 +66,7 @@ class Script:
         result, self.elapsed = simulated_time.run(
             rewrite_problem(problem, self.sample, self.verify, Rewrite(**settings), Prompts(), **options)
         )
-        assert self.in_flight == 0, "no request stays behind"
+        assert self.in_flight == 0, "no request is left behind"
         return result
 
 

@@ -84,7 +84,7 @@ def test_end_of_turn(
         (FAILS, "<|im_end|>", "template fails: no system role"),
         ("{% for %}", "<|im_end|>", "template fails"),
     ],
-    ids=["nothing", "plain text", "no template", "no assistant", "raises", "no Jinja"],
+    ids=["nothing", "plain text", "no template", "no assistant", "raises", "not Jinja"],
 )
 def test_a_model_without_a_usable_template_or_end_token_is_refused(
     make_policy: MakePolicy, template: str | None, eos: str | None, words: str

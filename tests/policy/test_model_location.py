@@ -1,4 +1,4 @@
-"""The place of a model, and a digest that depends on its files and not on their place."""
+"""The location of a model, and its digest, which depends on its files and not on where they are."""
 
 import shutil
 from pathlib import Path

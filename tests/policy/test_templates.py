@@ -17,7 +17,7 @@ TURNS = "{% for m in messages %}" + TURN + "{% endfor %}"
 PLAIN = TURNS + GENERATE
 QWEN25 = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are Qwen.<|im_end|>\n{% endif %}" + PLAIN
-)  # SmolLM2's is like it
+)  # SmolLM2's is similar
 QWEN3 = (
     "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}<|im_start|>assistant\n<think>\n\n</think>\n\n"
     "{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% else %}" + TURN + "{% endif %}{% endfor %}" + GENERATE
