@@ -1,4 +1,4 @@
-"""An S3 of our own on loopback, by moto, which can be told to fail."""
+"""An S3 server on loopback, by moto, which can be told to fail."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ class Store:
         self.num_failed = 0
 
     def uri(self, path: str) -> str:
-        """With the server's address in it, as a user of an S3 other than Amazon's writes it."""
+        """A URI with the server's address, as users of an S3 other than Amazon's write it."""
         return f"s3://{BUCKET}/{path}?endpoint_override={self.url}"
 
 
 @contextmanager
 def serve() -> Iterator[Store]:
-    """Serve while this lasts."""
+    """Run a server while the context lasts."""
     import boto3
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
@@ -45,7 +45,7 @@ def serve() -> Iterator[Store]:
             store.num_failed += 1
             length = request.get("CONTENT_LENGTH")  # without one the body comes in chunks, and ends by itself
             request["wsgi.input"].read(int(length) if length else -1 if request.get("wsgi.input_terminated") else 0)
-            start("400 Bad Request", [("Content-Type", "application/xml")])  # one that no client tries again
+            start("400 Bad Request", [("Content-Type", "application/xml")])  # an error that no client retries
             return [b"<Error><Code>InvalidRequest</Code><Message>planted</Message></Error>"]
         return moto(request, start)
 

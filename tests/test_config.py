@@ -188,7 +188,7 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> No
         ("evaluate.benchmarks=['aime24', 'aime24']", "benchmarks names aime24 twice"),
         ("evaluate.models={base='x'}", "models must not name one 'base'"),
         ("evaluate.models={'a/b'='x'}", "'evaluate.models': String should match"),
-        # no section.key=value
+        # not section.key=value
         ("run.seed", "--set run.seed: write it as section.key=value"),
         ("seed=1", "--set seed=1: write it as section.key=value"),
         ("=1", "--set =1: write it as section.key=value"),

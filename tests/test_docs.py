@@ -58,7 +58,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def command_lines(page: Path) -> list[str]:
-    """The lines of a page's code blocks that call one of the project's programs, without prompt and comment."""
+    """The lines of a page's code blocks that call one of the project's programs, without prompts."""
     text = "\n".join(block.text for block in blocks(page) if block.language in ("", "bash"))
     lines = [line.removeprefix("$ ") for line in re.sub(r"\\\n\s*", "", text).splitlines()]
     return [line for line in lines if re.match(r"(\.venv/bin/)?(ossft |make |python |jobs/\w+\.sh )", line)]
@@ -71,7 +71,7 @@ def parse(command: click.Command, arguments: list[str]) -> None:
 
 
 def unknown_options(script: str, arguments: list[str]) -> list[str]:
-    """Those arguments that look like an option but are none that the repository's `script` names."""
+    """The arguments that look like options, but that the repository's `script` does not name."""
     source = (ROOT / script).read_text(encoding="utf-8")
     return [a for a in arguments if a.startswith("--") and f'"{a.partition("=")[0]}"' not in source]
 
@@ -85,7 +85,7 @@ def inline_code(page: Path) -> list[str]:
 
 
 def reference() -> str:
-    """The tables of docs/configuration.md: one a section, a line a key."""
+    """The tables of docs/configuration.md: one per section, a line per key."""
     lines = []
     for name, section in Experiment.model_fields.items():
         lines += [f"## [{name}]", "", "| key | default | meaning |", "|---|---|---|"]

@@ -43,7 +43,7 @@ def test_the_plain_loop_learns(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with all that lies next to the parts of `rewrite/`."""
+    """A run's folder with everything that lies next to the parts of `rewrite/`."""
     run = tmp_path_factory.mktemp("run")
     write_examples(str(run), 4)
     for name in ("problems.json", "unfinished/part-00000.0.jsonl", "sessions/1.jsonl", "problems/part-00000.parquet"):

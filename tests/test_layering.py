@@ -83,7 +83,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def imports_of(importer: str, node: ast.AST, inside_function: bool = False) -> Iterator[Import]:
-    """All imports under a node but those for type checkers."""
+    """All imports under a node except those for type checkers."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield Import(importer, alias.name, inside_function)
