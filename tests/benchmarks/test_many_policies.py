@@ -58,7 +58,7 @@ def test_the_duration_with_equal_responses(
     assert of_all.busy_seconds == pytest.approx(2.0 * sum(sizes))
 
 
-def test_no_more_responses_than_slots_and_no_more_problems_than_the_window() -> None:
+def test_no_more_responses_than_slots_run_at_once() -> None:
     workload = Workload(slots=4)
     policy, loop = SimulatedPolicy(workload), VirtualLoop()
     loop.run_until_complete(policy.part([Problem(f"p{n}", "question", "1", "solution") for n in range(40)]))

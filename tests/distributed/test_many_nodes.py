@@ -25,7 +25,7 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_every_node_gets_a_policy_also_one_that_joins(placed: Any) -> None:
+def test_every_node_gets_a_policy_even_one_that_joins_later(placed: Any) -> None:
     assert placed["problems"] == 160
     assert placed["policies"] == sorted(placed["nodes"]), "one on each node, the third included"
     assert placed["head"] not in placed["policies"]
