@@ -48,7 +48,7 @@ def test_a_working_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetName"])
-def test_a_driver_that_is_missing_or_fails(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+def test_a_missing_or_failing_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     fake_driver(monkeypatch, **{function: fails})
     assert driver_gpus() == DriverGpus([], None)
     assert function == "nvmlDeviceGetName" or gpu_memory() == []
@@ -62,7 +62,7 @@ def test_used_memory(monkeypatch: pytest.MonkeyPatch, gpu_ids: list[int | str], 
     assert used_gpu_memory(gpu_ids) == used
 
 
-def test_used_memory_is_0_where_the_driver_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_used_memory_is_0_if_the_driver_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_driver(monkeypatch, nvmlDeviceGetMemoryInfo=fails)
     assert used_gpu_memory([0, 1]) == 0
 

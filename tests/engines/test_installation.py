@@ -74,7 +74,7 @@ def test_a_run_is_refused_before_it_imports_transformers(monkeypatch: pytest.Mon
         _ = Run(experiment).chat
 
 
-def test_what_triton_needs_counts_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_a_gpu_needs_a_compiler_and_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch)
     assert installation.installation_faults(has_gpu=True) == [], "this machine has both"
     monkeypatch.setattr(installation.shutil, "which", lambda name: None)

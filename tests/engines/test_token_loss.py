@@ -56,7 +56,7 @@ def _inputs(num_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("num_tokens, chunk_tokens", [(23, 5), (23, 23), (20, 5), (1, 5), (23, None), (0, 5)])
-def test_value_and_gradients_equal_the_unchunked(name: str, num_tokens: int, chunk_tokens: int | None) -> None:
+def test_value_and_gradients_equal_the_unchunked_loss(name: str, num_tokens: int, chunk_tokens: int | None) -> None:
     hidden_NC, head_VC, targets_N, inputs = _inputs(num_tokens)
     losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), inputs, chunk_tokens)
     expected, stats, coefficient_N = _unchunked(hidden_NC, head_VC, targets_N, name, inputs)
@@ -118,7 +118,7 @@ def test_a_tied_embedding_adds_to_the_heads_gradient(num_passes: int, padding_id
 
 @pytest.mark.parametrize("chunk_tokens", [5, 64])  # summed over chunks, and in one
 @pytest.mark.parametrize("name", LOSSES)
-def test_half_precision_is_close_to_the_wide_computation(name: str, chunk_tokens: int) -> None:
+def test_half_precision_is_close_to_double_precision(name: str, chunk_tokens: int) -> None:
     hidden_NC, head_VC, targets_N, inputs = _inputs(23, torch.bfloat16)
     losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), inputs, chunk_tokens)
     assert losses.loss.dtype == losses.logprob_N.dtype == torch.float32

@@ -144,7 +144,7 @@ def test_learning_equals_plain_training_however_the_work_is_split(num_workers: i
         assert all((step["padding_share"] > 0) == (variant.get("packing") is False) for step in steps), variant
 
 
-def test_resumed_training_equals_the_undisturbed_bit_for_bit(tmp_path: Path) -> None:
+def test_resumed_training_equals_undisturbed_training_bit_for_bit(tmp_path: Path) -> None:
     stages = [{"zero_stage": stage} for stage in (0, 2, 3)] + [{"zero_stage": 2, "precision": "bf16"}]
     stages += [{"zero_stage": 2, "loss": "psft"}]  # the checkpoint lies between two refreshes
     variants = [variant | resume for variant in stages for resume in ({}, {"resume": True})]
@@ -156,7 +156,7 @@ def test_resumed_training_equals_the_undisturbed_bit_for_bit(tmp_path: Path) -> 
 
 @pytest.mark.long
 @pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
-def test_another_number_of_workers_resumes_as_the_undisturbed_run(tmp_path: Path, before: int, after: int) -> None:
+def test_training_resumes_with_a_different_number_of_workers(tmp_path: Path, before: int, after: int) -> None:
     """Within 1e-4 at each ZeRO stage: the number of workers changes only the order of sums."""
     variants = [{"zero_stage": stage, "loss": "dft", "learning_rate": 1e-4} for stage in (1, 2, 3)]
     saving = [variant | {"save": str(tmp_path / f"stage-{variant['zero_stage']}")} for variant in variants]
