@@ -86,7 +86,7 @@ def test_a_self_response_may_contain_anything() -> None:
         (EXPERT, 1.5, 1.0, "copies_reference"),
     ],
 )
-def test_an_external_response_is_a_sound_re_solving_within_the_limit(
+def test_an_external_response_must_be_sound_and_within_the_gap(
     text: str, gap: float | None, max_gap: float | None, reason: str
 ) -> None:
     response = Response(text, [1], "stop", gap=gap)

@@ -173,7 +173,7 @@ def test_the_config_has_the_sources_hyper_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_no_tokens_have_no_coefficients(name: str) -> None:
+def test_no_tokens_give_no_coefficients(name: str) -> None:
     none = torch.zeros(0)
     stats = TokenStats(none, none, none, none, none.long(), 0.5, none, none, none, none)
     assert make_loss(name).coefficient(stats).shape == (0,)
@@ -181,7 +181,7 @@ def test_no_tokens_have_no_coefficients(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("logprob, reference", [(-200.0, 0.0), (0.0, -200.0), (-1e4, -1e4), (0.0, 0.0)])
-def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, reference: float) -> None:
+def test_coefficients_stay_finite_at_the_extremes(name: str, logprob: float, reference: float) -> None:
     one = torch.ones(1)
     before = reference * one
     of_policy = logprob * one, 0 * one, -1e-9 * one
@@ -299,7 +299,7 @@ def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
     assert len(set(weights.tolist())) == 3
 
 
-def test_an_unknown_loss_is_refused_with_the_names_of_all() -> None:
+def test_an_unknown_loss_is_refused_with_a_list_of_all() -> None:
     with pytest.raises(InputError, match=r"no loss 'nope'; losses: sft, dft, .*, opd$"):
         make_loss("nope")
 

@@ -57,7 +57,7 @@ def test_one_problem_says_nothing_about_the_error() -> None:
     assert (found.low, found.high, found.smallest_detectable) == (-1.0, 1.0, 1.0)
 
 
-def test_gains_and_losses_change_places_with_the_models() -> None:
+def test_swapping_the_models_swaps_gains_and_losses() -> None:
     first, second = [[RIGHT, WRONG]] * 9 + [[WRONG, WRONG]], [[RIGHT, RIGHT]] * 6 + [[WRONG, WRONG]] * 4
     found, turned = compare(first, second), compare(second, first)
     assert (found.low, found.high) == (pytest.approx(-turned.high), pytest.approx(-turned.low))
@@ -84,7 +84,7 @@ def test_intervals_cover_the_true_difference(num_problems: int, num_samples: int
     assert np.mean((low <= truth) & (truth <= high)) >= 0.93
 
 
-def test_intervals_are_not_wide_where_problems_tell_much() -> None:
+def test_intervals_stay_narrow_on_informative_problems() -> None:
     """With 500 problems of mixed difficulty, within 7% of Student's."""
     rng = np.random.default_rng(0)
     rates = rng.beta(1, 1, 500)

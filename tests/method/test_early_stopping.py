@@ -192,7 +192,7 @@ def test_the_papers_rule_itself_passes(world: World) -> None:
     "keep, num_problems, least",
     [(first_to_finish, 1000, 20 * CHI_SQUARE_12_QUANTILE), (first_to_finish_of_a_wave, 4000, CHI_SQUARE_12_QUANTILE)],
 )
-def test_the_first_to_finish_has_another_distribution(
+def test_the_first_to_finish_has_a_different_distribution(
     world: World, keep: Callable[[list[Sample]], Coroutine[Any, Any, Cell]], num_problems: int, least: float
 ) -> None:
     part = {difficulty: problems[:num_problems] for difficulty, problems in world.items()}

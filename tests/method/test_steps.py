@@ -123,7 +123,7 @@ def test_a_false_equation_is_found_wherever_it_stands(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", UNREADABLE)
-def test_what_cannot_be_read_is_no_fault(text: str) -> None:
+def test_unreadable_equations_are_no_fault(text: str) -> None:
     assert false_equation(text) is None
 
 

@@ -10,7 +10,7 @@ from ossft_ray.method.suspects import Suspect, find_suspect, rank_suspects
 
 
 def attempts(answers: str) -> list[Attempt]:
-    """One `self` attempt a word: its answer, `+` if it is right, `-` if it has none; `g:` marks guided attempts."""
+    """One `self` attempt per word: its answer, `+` if it is right, `-` if it has none; `g:` marks guided attempts."""
     found = []
     for index, word in enumerate(answers.split()):
         stage, answer = ("guided", word[2:]) if word.startswith("g:") else ("self", word)
