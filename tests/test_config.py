@@ -238,7 +238,7 @@ def test_a_faulty_experiment_is_refused_with_its_first_fault(settings: dict[str,
         {"loss": "dft", "keep": "last", "keep_by": "loss"},
     ],
 )
-def test_a_figure_that_decides_nothing_or_measures_fit_is_taken(train: dict[str, Any]) -> None:
+def test_keep_by_may_name_an_unused_figure_or_one_of_fit(train: dict[str, Any]) -> None:
     assert resolve({**LEAST, "train": train | {"holdout": 0.1}}).train.keep_by == train["keep_by"]
 
 
@@ -289,6 +289,6 @@ def test_given_prompts_win_over_the_template(prompts: dict[str, str], expected: 
     assert resolve(found.model_dump()) == found
 
 
-def test_a_date_may_be_one_of_tomls_own() -> None:
+def test_a_date_may_be_a_toml_date() -> None:
     experiment = load_experiment(None, ["policy.model=playground", "data.path=train.jsonl", "policy.date=2026-01-31"])
     assert experiment.policy.date == "2026-01-31"

@@ -252,7 +252,7 @@ def test_the_layers_in_contributing_are_those_that_are_tested() -> None:
     assert [tuple(re.findall(r"\w+(?=/|\.py)", line)) for line in reversed(columns)] == list(LAYERS)
 
 
-def test_columns_origins_and_reasons_are_in_the_page_of_the_run_folder() -> None:
+def test_columns_origins_and_reasons_are_on_the_run_folder_page() -> None:
     schemas = (EXAMPLE_SCHEMA, DROPPED_SCHEMA, PLAIN_SCORE_SCHEMA, ATTEMPT_SCORE_SCHEMA)
     columns = {name for found in (*schemas, ATTEMPT) for name in pyarrow.schema(list(found)).names}
     texts = [text for text in vars(verdict).values() if isinstance(text, str)]

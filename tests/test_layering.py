@@ -172,7 +172,7 @@ def test_the_package_itself_imports_nothing() -> None:
     assert [str(found) for found in IMPORTS if found.importer == ""] == []
 
 
-def test_no_folder_holds_more_than_a_reader_can_survey() -> None:
+def test_no_folder_holds_too_many_modules() -> None:
     folders = {file.parent for file in MODULES.values()}
     sizes = {
         str(folder.relative_to(ROOT)): sum(file.name != "__init__.py" for file in folder.glob("*.py"))
@@ -185,7 +185,7 @@ def test_the_package_root_holds_only_the_commands_and_the_experiment_file() -> N
     assert sorted(file.name for file in ROOT.glob("*.py")) == ["__init__.py", "cli.py", "config.py"]
 
 
-def test_there_is_no_circle() -> None:
+def test_imports_form_no_cycle() -> None:
     below: dict[str, set[str]] = {}
     for found in OWN:
         below.setdefault(found.importer, set()).add(found.imported.removeprefix("ossft_ray").removeprefix("."))

@@ -60,7 +60,7 @@ def test_the_classifiers_name_every_supported_python() -> None:
     assert [match[1] for match in named if match] == [f"3.{n}" for n in range(30) if f"3.{n}" in supported]
 
 
-def test_the_older_stack_is_made_in_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_the_older_stack_is_made_in_its_own_folder(tmp_path: Path) -> None:
     python = python_of(tmp_path, "3.12")
     done = script("older", str(tmp_path / "env"), PYTHON=python, UV_FIND_LINKS="none")
     assert done.returncode == 0, done.stderr
@@ -70,7 +70,7 @@ def test_the_older_stack_is_made_in_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments, release", [((), "3.11"), (("older", "env"), "3.12")])
-def test_another_python_than_that_of_the_pins_is_refused(
+def test_a_python_that_does_not_match_the_pins_is_refused(
     arguments: tuple[str, ...], release: str, tmp_path: Path
 ) -> None:
     done = script(*arguments, PYTHON=python_of(tmp_path, "3.13"), BACKEND="cpu")
