@@ -58,7 +58,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def command_lines(page: Path) -> list[str]:
-    """The lines of a page's code blocks that call one of the project's programs, without prompt and comment."""
+    """The lines of a page's code blocks that call one of the project's programs, without prompts."""
     text = "\n".join(block.text for block in blocks(page) if block.language in ("", "bash"))
     lines = [line.removeprefix("$ ") for line in re.sub(r"\\\n\s*", "", text).splitlines()]
     return [line for line in lines if re.match(r"(\.venv/bin/)?(ossft |make |python |jobs/\w+\.sh )", line)]

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# The extra and the Python of each
+# The extra and the Python of each stack
 STACKS = {"cpu": ("cpu", "3.11"), "gpu": ("gpu", "3.11"), "older": ("cpu", "3.12")}
 
 
@@ -28,7 +28,7 @@ def script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def python_of(folder: Path, release: str) -> str:
-    """A program that claims to be the Python of a release."""
+    """A program that claims to be this release of Python."""
     python = folder / f"python{release}"
     python.write_text(f"#!/bin/sh\ncase $2 in *\"!= '{release}'\"*) exit 0 ;; esac\nexit 1\n")
     python.chmod(0o755)

@@ -64,20 +64,20 @@ _BETWEEN_WORDS = re.compile(r"[\s*_\"“”]+")
 _UNFINISHED = {"repetition": REPETITION, NO_RESPONSE: NO_RESPONSE}  # by finish reason; any other is truncation
 
 
-async def judge(response: Response, stage: Stage, problem: Problem, verify: Verify, settings: Rewrite) -> Verdict:
+async def assess(response: Response, stage: Stage, problem: Problem, verify: Verify, settings: Rewrite) -> Verdict:
     """Whether a response may be kept: it is finished, correct and without a fault (`find_fault`).
 
     An unfinished response is never verified.
     """
     if not is_finished(response):
         return Verdict(False, _UNFINISHED.get(response.finish_reason, TRUNCATED))
-    return await judge_finished(response, stage, problem, verify, settings)
+    return await assess_finished(response, stage, problem, verify, settings)
 
 
-async def judge_finished(
+async def assess_finished(
     response: Response, stage: Stage, problem: Problem, verify: Verify, settings: Rewrite
 ) -> Verdict:
-    """`judge` for a response that is known to be finished."""
+    """`assess` for a response that is known to be finished."""
     verdict = await verify(problem, response.text)
     if verdict.correct and (fault := find_fault(response, stage, problem, settings)):
         return Verdict(False, fault, verdict.extracted)

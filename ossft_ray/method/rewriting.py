@@ -15,7 +15,7 @@ from ossft_ray.common.prompt_templates import Message
 from ossft_ray.common.types import Attempt, Problem, PromptTooLong, Response, RewriteResult, Stage
 from ossft_ray.common.verdict import PROMPT_TOO_LONG
 from ossft_ray.config import ExternalAlignment, GuidedAlignment, Prompts, Rewrite, SelfAlignment
-from ossft_ray.method.acceptance import Verify, judge
+from ossft_ray.method.acceptance import Verify, assess
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
 
 Sample = Callable[[Stage, list[Message], int], Awaitable[Response]]
@@ -118,7 +118,7 @@ class _Sampler:
         if (stage, index) in self.known_attempts:
             return self.known_attempts[stage, index]
         response = await self.sample(stage, prompt, index)
-        verdict = await judge(response, stage, self.problem, self.verify, self.settings)
+        verdict = await assess(response, stage, self.problem, self.verify, self.settings)
         attempt = Attempt(
             stage=stage,
             index=index,

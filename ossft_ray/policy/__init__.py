@@ -5,7 +5,7 @@ model_files.py     the files of a model: safetensors only, and downloads from an
 hub_models.py      the commit and the files of a Hub model
 model_access.py    a check that this machine can read a model
 chat.py            messages to tokens, and the token that ends a turn
-templates.py       checks of a chat template with the messages that a run sends
+chat_templates.py  checks of a chat template with the messages that a run sends
 rendered_prompts.py  prompts as tokens, each rendered once
 example_tokens.py  EXAMPLE rows to tokens
 """

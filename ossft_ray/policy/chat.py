@@ -20,10 +20,7 @@ from ossft_ray.common.errors import InputError, brief
 from ossft_ray.common.prompt_templates import Message, split_tools
 from ossft_ray.config import Policy
 from ossft_ray.method.thinking import CLOSE, OPEN
-from ossft_ray.policy.hub_models import resolve_commit
-from ossft_ray.policy.model_files import check_complete, check_weights
-from ossft_ray.policy.model_location import model_path
-from ossft_ray.policy.templates import (
+from ossft_ray.policy.chat_templates import (
     ASSISTANT,
     PROBE_ASSISTANT,
     PROBE_USER,
@@ -32,6 +29,9 @@ from ossft_ray.policy.templates import (
     read_template,
     set_variables,
 )
+from ossft_ray.policy.hub_models import resolve_commit
+from ossft_ray.policy.model_files import check_complete, check_weights
+from ossft_ray.policy.model_location import model_path
 
 _SEAM = "\ufdd0"  # not a character: it marks where text is cut before it is encoded
 _ORIGIN_KEYS = {"_name_or_path", "transformers_version"}  # of a model's config

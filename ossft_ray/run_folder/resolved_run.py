@@ -15,8 +15,8 @@ from ossft_ray.data.problems import source_digests
 from ossft_ray.engines.installation import check_media
 from ossft_ray.method.prompts import guided_prompt, solve_prompt
 from ossft_ray.policy.chat import Chat, load_chat
+from ossft_ray.policy.chat_templates import check_system, check_template
 from ossft_ray.policy.model_location import model_digest, naming_model
-from ossft_ray.policy.templates import check_system, check_template
 from ossft_ray.run_folder.names import MODEL, TRAIN
 from ossft_ray.run_folder.provenance import pin_date, pin_revision
 from ossft_ray.verification.kinds.judge import KIND as JUDGE

@@ -7,7 +7,7 @@ from ossft_ray.common.errors import InputError
 from ossft_ray.common.uris import absolute, join
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import OnStage, ignore_stages
-from ossft_ray.distributed.resources import check_training_memory
+from ossft_ray.distributed.resource_check import check_training_memory
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.report import report
 from ossft_ray.run_folder.names import BASE, EVALUATE, INPUTS, REWRITE, SCORE, TRAIN, round_name

@@ -32,7 +32,7 @@ def test_one_seed_counts_problems_alone() -> None:
 
 @pytest.mark.parametrize("seed_deviation, problem_deviation", [(0.1, 0.3), (0.3, 0.1), (0.0, 0.3), (0.2, 0.0)])
 def test_intervals_cover(seed_deviation: float, problem_deviation: float) -> None:
-    """The true mean, 0, lies in about 95% of the intervals, whichever varies more; 90% where little is averaged."""
+    """About 95% of the intervals contain the true mean, 0, whichever varies more; 90% where little is averaged."""
     rng = np.random.default_rng(0)
     covered = []
     for _ in range(400):
@@ -79,7 +79,7 @@ def a_plan(num_seeds: int) -> four_way.Plan:
     return four_way.Plan(seeds, seeds, four_way.FOUR | four_way.PLACEBO, four_way.CONTROLS)
 
 
-def test_page_says_what_was_not_run_and_keeps_what_is_written_around(tmp_path: Path) -> None:
+def test_page_says_what_was_not_run_and_keeps_the_surrounding_text(tmp_path: Path) -> None:
     folder = Folder.at(str(tmp_path / "work"))
     (folder / "scores").write_json("base.json", scores(0.5, 16))
     (folder / "scores").write_json("expert-sft-seed0.json", scores(0.25, 8))
@@ -101,13 +101,13 @@ def test_page_says_what_was_not_run_and_keeps_what_is_written_around(tmp_path: P
     assert page.read_text() == once
 
 
-def test_the_base_is_compared_by_the_samples_that_share_the_models_seeds(tmp_path: Path) -> None:
+def test_the_base_is_compared_on_samples_with_the_models_seeds(tmp_path: Path) -> None:
     base = scores(0.5, 16)  # its first 8 samples are right, its last 8 wrong
     found = four_way.page.differences({"DFT": [scores(1.0, 8)]}, base, "DFT", "base")
     assert found is not None and not found.any()
 
 
-def test_a_contrast_that_has_not_run_makes_no_other_one_look_better(tmp_path: Path) -> None:
+def test_a_contrast_that_was_not_run_counts_in_the_adjustment(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
 
     def drawn(accuracy: float) -> dict[str, dict[str, dict[str, list]]]:

@@ -26,7 +26,7 @@ FIXED = Workload(slots=4, sigma=0.0, median_seconds=2.0)  # every response takes
         ([[(0.0, 10.0)], [(2.0, 4.0)]], 1, 0.6, 0.75, 6.0, 0.3),
         ([[(0.0, 10.0)], []], 1, 0.5, 0.0, 10.0, 0.5),
     ],
-    ids=["busy", "a slot idle", "a straggler", "one begins late", "one never begins"],
+    ids=["busy", "an idle slot", "a straggler", "one begins late", "one never begins"],
 )
 def test_usage(
     by_policy: list[list[Draw]],
@@ -58,7 +58,7 @@ def test_the_duration_with_equal_responses(
     assert of_all.busy_seconds == pytest.approx(2.0 * sum(sizes))
 
 
-def test_no_more_responses_than_slots_and_no_more_problems_than_the_window() -> None:
+def test_no_more_responses_than_slots_run_at_once() -> None:
     workload = Workload(slots=4)
     policy, loop = SimulatedPolicy(workload), VirtualLoop()
     loop.run_until_complete(policy.part([Problem(f"p{n}", "question", "1", "solution") for n in range(40)]))
@@ -90,6 +90,6 @@ def test_shares_leave_parts_to_policies_that_start_late(monkeypatch: pytest.Monk
     monkeypatch.setattr(Workload, "draw", lambda self, problem_id, stage, seed: (30.0, True))
     workload = Workload(problems_per_policy=32, slots=48)  # two parts for each policy, whose window holds five
     sizes = part_sizes(16 * 32, part_capacity)
-    # With shares all end after 20 + 30 seconds. Without, the first policies hold too many and the last none.
+    # With shares, all end after 20 + 30 seconds. Without, the first policies hold too many parts, the last none.
     assert used(workload, 16, sizes, late_seconds=20) == pytest.approx(16 * 32 * 30 / (16 * 48 * 50))
     assert used_without_shares(workload, 16, sizes, late_seconds=20) < 0.35

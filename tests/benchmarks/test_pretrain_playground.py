@@ -24,7 +24,7 @@ def test_the_table_is_never_in_pretraining(mix: Mix) -> None:
     assert {problem.split for problem in problems} == {"pretrain"}
 
 
-def test_a_corrupted_guide_has_another_result() -> None:
+def test_a_corrupted_guide_has_a_wrong_result() -> None:
     rng = random.Random(3)
     for _ in range(40):
         problem = sample_problem(3, "train", rng)

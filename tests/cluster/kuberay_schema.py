@@ -146,7 +146,7 @@ class PodTemplate(Fields):
 
 
 class Group(Fields):
-    ray_start_params: dict[str, str]  # of strings: others do not reach `ray start`
+    ray_start_params: dict[str, str]  # strings only: other values do not reach `ray start`
     template: PodTemplate
 
 

@@ -61,7 +61,7 @@ def test_files_for_the_environment_are_copied_before_it_is_made() -> None:
 
 
 def test_it_runs_as_the_user_of_the_pods() -> None:
-    """The user is not root, has the number of kuberay.yaml, and owns the copied files."""
+    """The user is not root, has the id in kuberay.yaml, and owns the copied files."""
     *_, job = yaml.safe_load_all((ROOT / "cluster/kuberay.yaml").read_text())
     user = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["securityContext"]["runAsUser"]
     assert texts("USER") == ["ray"]

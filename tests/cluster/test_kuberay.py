@@ -30,7 +30,7 @@ def documents() -> dict[str, Any]:
 
 @pytest.fixture
 def job(documents: dict[str, Any]) -> dict[str, Any]:
-    # without anchors: what they repeat would be one object, and a test that changes one place would change all
+    # without anchors: a value that they repeat would be one object, and a change in one place would change all
     loaded: dict[str, Any] = copy.deepcopy(yaml.safe_load(yaml.dump(documents["RayJob"], Dumper=WithoutAnchors)))
     return loaded
 
@@ -129,7 +129,7 @@ def test_the_definition_has_every_field_of_our_schema() -> None:
 
 
 def complete_definition() -> dict[str, Any]:
-    """The definition's schema for ray.io/v1, with unknown fields refused as `kubectl --validate=strict` does."""
+    """The definition's schema for ray.io/v1, rejecting unknown fields as `kubectl --validate=strict` does."""
     versions = yaml.load(Path(CRD or "").read_text(), Loader=yaml.CSafeLoader)["spec"]["versions"]
     (schema,) = [version["schema"]["openAPIV3Schema"] for version in versions if version["name"] == "v1"]
     close(schema)

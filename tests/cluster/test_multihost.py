@@ -171,7 +171,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         assert laptop.run(RAY, "get-auth-token", "--generate").returncode == 0
         file = shared / "cluster.yaml"
         file.write_text(yaml.safe_dump(cluster_file(cluster, folder.parent.name)))
-        for _ in range(3):  # `ray start` gives up after 30 seconds, which may be too few on two busy cores
+        for _ in range(3):  # `ray start` gives up after 30 seconds, which may be too short on two busy cores
             up = laptop.run(RAY, "up", "--yes", "--no-config-cache", file, timeout=300)
             if up.returncode == 0:
                 break
@@ -209,7 +209,7 @@ def rows_of(cluster: Cluster, run: str) -> dict[str, Any]:
     by_id = {
         row["problem_id"]: (row["origin"], row["response"], row["response_token_ids"], row["attempts"]) for row in rows
     }
-    assert len(rows) == len(by_id) == NUM_PROBLEMS, "a row is missing or there twice"
+    assert len(rows) == len(by_id) == NUM_PROBLEMS, "a row is missing or duplicated"
     return by_id
 
 
@@ -232,7 +232,7 @@ def test_work_runs_on_every_host(cluster: Cluster, undisturbed: UndisturbedRun) 
     assert sorted(ranks) == [0, 1, 2] and len(set(ranks.values())) > 1, ranks
     assert [host for host, _ in itertools.groupby(ranks[rank] for rank in range(3))] == list(
         dict.fromkeys(ranks.values())
-    ), "the ranks of a host follow each other"
+    ), "the ranks on a host are consecutive"
     assert [line["step"] for line in undisturbed.steps] == list(range(1, STEPS + 1))
     origins = {origin for origin, *_ in undisturbed.rows.values()}
     assert origins == {"self", "guided", "expert"}
@@ -291,4 +291,4 @@ def test_a_job_with_a_dead_driver_resumes_when_submitted_again(cluster: Cluster,
     assert rows_of(cluster, "driver-dies") == undisturbed.rows
     manifest = json.loads((cluster.shared / "driver-dies/rewrite/manifest.json").read_text())
     assert manifest["sessions"] == 2
-    assert 0 < manifest["redone_attempts"] <= 3 * 16 * 4, "no more than was in flight is sampled again"
+    assert 0 < manifest["redone_attempts"] <= 3 * 16 * 4, "only attempts in flight are sampled again"

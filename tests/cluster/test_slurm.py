@@ -134,7 +134,7 @@ def test_requeueing_at_the_time_limit(
 
 
 @pytest.mark.thorough
-def test_a_driver_that_does_not_end_is_requeued_before_the_limit(job: Job) -> None:
+def test_a_job_whose_driver_does_not_end_is_requeued_before_the_limit(job: Job) -> None:
     """At the limit itself Slurm would kill the job and not requeue it."""
     running = job.submit("run", "experiment.toml", OSSFT_GRACE_SECONDS="1")
     wait_for((job.folder / "started").exists)
@@ -145,7 +145,7 @@ def test_a_driver_that_does_not_end_is_requeued_before_the_limit(job: Job) -> No
 
 
 @pytest.mark.thorough
-def test_the_time_limit_while_ray_starts(job: Job) -> None:
+def test_the_limit_requeues_a_job_while_ray_starts(job: Job) -> None:
     """There is no driver to stop yet, so the script stops the job step."""
     running = job.submit("run", "experiment.toml", SLOW_START="2")
     wait_for(lambda: bool(job.calls("ray")))

@@ -57,7 +57,7 @@ def test_commands_are_valid_bash(config: dict[str, Any]) -> None:
         assert checked.returncode == 0, f"{command}: {checked.stderr}"
 
 
-def test_access_takes_a_token(config: dict[str, Any]) -> None:
+def test_access_requires_a_token(config: dict[str, Any]) -> None:
     """Every node has the token and requires it; the dashboard, which runs jobs, listens on loopback only."""
     assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
     for key in COMMANDS[1:]:
@@ -83,7 +83,7 @@ def test_the_storage_is_checked_before_ray_starts(config: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("provider", ["aws", "gcp"])
-def test_clouds_start_ray_by_the_commands_of_local_yaml(provider: str) -> None:
+def test_clouds_start_ray_with_the_commands_of_local_yaml(provider: str) -> None:
     """These are the commands that `make multihost` runs."""
     for key in COMMANDS[1:]:
         on_premises = [command.replace(" RAY_enable_autoscaler_v2=0", "") for command in load("local")[key]]

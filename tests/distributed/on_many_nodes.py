@@ -1,4 +1,4 @@
-"""A program: rewriting and a training group on several Ray nodes with pretended GPUs. `on_many_nodes.py FOLDER`
+"""A program: rewriting and a training group on several Ray nodes with simulated GPUs. `on_many_nodes.py FOLDER`
 
 The last line is a JSON object: the nodes on which policies worked, and the node of each rank of the training group.
 """

@@ -17,7 +17,7 @@ from ossft_ray.verification.kinds import judge
 
 
 class Engine:
-    """Says that everything is correct, but dies of its first request."""
+    """Says that everything is correct; the first engine dies on its first request."""
 
     num_engines = 0
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.long
-# what `ossft` does until a stage has its Ray
+# what `ossft` does until a stage has started Ray
 PROGRAM = """
 import json, os, subprocess, sys
 from ossft_ray.cli import ossft
@@ -58,6 +58,6 @@ def test_ray_listens_on_loopback_only(started: Any) -> None:
     assert {ip.removeprefix("::ffff:") for ip in started["listening"]} == {"127.0.0.1"}
 
 
-def test_joining_ray_takes_the_token(started: Any) -> None:
+def test_joining_ray_requires_the_token(started: Any) -> None:
     assert started["with_token"] == 0
     assert 0 not in started["without"]

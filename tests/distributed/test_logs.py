@@ -77,7 +77,7 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
         ("all is well", None),
     ],
 )
-def test_the_sentence_that_says_what_is_wrong(text: str, sentence: str | None) -> None:
+def test_the_sentence_that_names_the_fault_is_found(text: str, sentence: str | None) -> None:
     assert telling_sentence(text) == sentence
 
 

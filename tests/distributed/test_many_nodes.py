@@ -25,7 +25,7 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_every_node_gets_a_policy_also_one_that_joins(placed: Any) -> None:
+def test_every_node_gets_a_policy_even_one_that_joins_later(placed: Any) -> None:
     assert placed["problems"] == 160
     assert placed["policies"] == sorted(placed["nodes"]), "one on each node, the third included"
     assert placed["head"] not in placed["policies"]
@@ -33,6 +33,6 @@ def test_every_node_gets_a_policy_also_one_that_joins(placed: Any) -> None:
 
 def test_training_ranks_are_contiguous_on_each_node(placed: Any) -> None:
     runs = [(node, len(list(ranks))) for node, ranks in itertools.groupby(placed["ranks"])]
-    assert len({node for node, _ in runs}) == len(runs) == 3, "the ranks of a node follow each other"
+    assert len({node for node, _ in runs}) == len(runs) == 3, "the ranks on a node are consecutive"
     assert sorted(count for _, count in runs) == [1, 2, 2], "as few nodes as possible"
     assert placed["head"] not in placed["ranks"]

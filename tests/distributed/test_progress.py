@@ -58,8 +58,8 @@ def test_totals(reports: list[Report], expected: dict[str, int]) -> None:
     assert tally.totals() == expected
 
 
-def test_announcements_reach_those_who_want_them() -> None:
-    """A callback of one's own reads figures, such as `metrics["step"]`, and must not meet anything else."""
+def test_only_callbacks_that_want_announcements_get_them() -> None:
+    """A user's callback reads figures, such as `metrics["step"]`, and must not get anything else."""
     figures: list[Any] = []
     assert not announce(figures.append, starting="starting Ray") and figures == []
     hearing = Mock(hears_announcements=True)
@@ -108,8 +108,8 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("interrupt", [DROPS, REPLACES], ids=["dropped by Python", "met by another handler"])
-def test_a_ctrl_c_that_is_lost_still_ends_the_waiting(interrupt: str) -> None:
+@pytest.mark.parametrize("interrupt", [DROPS, REPLACES], ids=["dropped by Python", "caught by another handler"])
+def test_a_lost_ctrl_c_still_ends_the_wait(interrupt: str) -> None:
     program = SWALLOWS.format(interrupt=interrupt)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == ["not interrupted yet", "interrupted"], done.stderr

@@ -28,7 +28,7 @@ NODE = NodeCapacity(gpus=2, cpus=8)
     ],
     ids=["no node is lost", "one is lost", "one returns and is lost again"],
 )
-def test_capacity_is_insufficient_after_the_patience(nodes_seen: list[Any], raised_at: float | None) -> None:
+def test_capacity_is_insufficient_when_patience_runs_out(nodes_seen: list[Any], raised_at: float | None) -> None:
     """Polled every ten seconds, with a patience of a minute."""
     now, answers = [0.0], iter(nodes_seen)
     resources = Resources(replan_after="1m")

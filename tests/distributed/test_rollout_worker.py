@@ -39,7 +39,7 @@ def test_a_failed_run_leaves_no_worker(tmp_path: Path) -> None:
         time.sleep(0.2)
 
 
-def test_processes_of_a_lost_node_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_waits_for_processes_of_a_lost_node(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = "0" * 56
     monkeypatch.setattr(nodes, "alive_nodes", lambda: [{"NodeID": lost}])  # Ray notices the loss later
     await_exit([Processes(lost, {1: 0.0})])

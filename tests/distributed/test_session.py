@@ -1,4 +1,4 @@
-"""What is checked and said when a job begins: its output, and a Ray that does not start."""
+"""The start of a job: the check of its output, and the error if Ray does not start."""
 
 from pathlib import Path
 from unittest.mock import Mock
@@ -20,7 +20,7 @@ from ossft_ray.distributed.session import check_output, start_ray
         ("s3://bucket/x", True, False),
     ],
 )
-def test_a_submitted_job_takes_an_absolute_output(
+def test_a_submitted_job_needs_an_absolute_output(
     output: str, is_job: bool, is_refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
@@ -33,7 +33,7 @@ def test_a_submitted_job_takes_an_absolute_output(
         check_output(output)
 
 
-def test_a_ray_that_does_not_start_in_time_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_can_be_resumed_if_ray_does_not_start_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     experiment = resolve(

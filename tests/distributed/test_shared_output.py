@@ -65,7 +65,7 @@ NODES = """
 
 @pytest.mark.ray
 def test_every_node_is_checked(tmp_path: Path) -> None:
-    """On real Ray nodes whose homes differ, so that `~/run` is another folder on the third."""
+    """On real Ray nodes whose homes differ, so that `~/run` is a different folder on the third."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}

@@ -16,7 +16,7 @@ from tests.stages.scripted import experiment
 
 
 def run_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: list[int | None]) -> list[int]:
-    """Run a group; each of `fits` is lost after writing so many parts, or succeeds if it is None.
+    """Run a group; `fits` says how many parts each fit writes before it is lost, or None if it succeeds.
 
     Returns the number of parts written before each fit.
     """
@@ -47,7 +47,7 @@ def run_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: list[int | 
 
 
 @pytest.mark.parametrize("fits", [[None], [1, None], [3, 1, 1, 2, None]])
-def test_the_fit_starts_again_while_parts_are_written(
+def test_a_lost_fit_starts_again_if_it_wrote_parts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: list[int | None]
 ) -> None:
     assert len(run_group(monkeypatch, tmp_path, fits)) == len(fits)

@@ -1,4 +1,4 @@
-"""What the processes of `process_group.run_in_group` have imported when they begin."""
+"""The modules that processes of `process_group.run_in_group` have imported when they begin."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Real processes add up their tensors over Gloo, and do not wait for ever for one that is missing."""
+"""Real processes add up their tensors over Gloo, and do not wait forever for one that is missing."""
 
 import socket
 import subprocess

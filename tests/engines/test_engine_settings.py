@@ -41,7 +41,7 @@ def lora(folder: Path, rank: int) -> str:
 def test_engine_settings(
     policy: dict[str, Any], num_gpus: float | None, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The plan counts, not what is visible.
+    # The plan decides, not the visible GPUs.
     monkeypatch.setattr(vllm_policy, "_num_visible_gpus", lambda: 0 if num_gpus is None else 8)
     settings = Policy(model="playground", **policy)
     arguments = vllm_policy.engine_settings(settings, load_chat(settings), num_gpus)
@@ -50,7 +50,7 @@ def test_engine_settings(
 
 
 @pytest.mark.parametrize("engine, expected", [({}, 1024), ({"max_model_len": 300}, 300)])
-def test_an_engine_is_as_long_as_it_needs_to_be(engine: dict[str, Any], expected: int) -> None:
+def test_an_engines_context_is_as_long_as_needed(engine: dict[str, Any], expected: int) -> None:
     settings = Policy(model="playground", engine=engine)
     arguments = vllm_policy.engine_settings(settings, load_chat(settings), num_gpus=1, max_length=1024)
     assert arguments["max_model_len"] == expected
@@ -75,7 +75,7 @@ def test_vllm_must_be_built_for_the_device(
 
 
 @pytest.mark.thorough
-def test_an_engine_that_is_not_ready_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_must_be_ready_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(*arguments: Any, **keywords: Any) -> None:
         raise TimeoutError("Timed out waiting for engine core processes to start")
 

@@ -48,7 +48,7 @@ def test_a_working_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetName"])
-def test_a_driver_that_is_missing_or_fails(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+def test_a_missing_or_failing_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     fake_driver(monkeypatch, **{function: fails})
     assert driver_gpus() == DriverGpus([], None)
     assert function == "nvmlDeviceGetName" or gpu_memory() == []
@@ -62,7 +62,7 @@ def test_used_memory(monkeypatch: pytest.MonkeyPatch, gpu_ids: list[int | str], 
     assert used_gpu_memory(gpu_ids) == used
 
 
-def test_used_memory_is_0_where_the_driver_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_used_memory_is_0_if_the_driver_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_driver(monkeypatch, nvmlDeviceGetMemoryInfo=fails)
     assert used_gpu_memory([0, 1]) == 0
 
@@ -89,7 +89,7 @@ def hold(gpu_ids: list[int | str], folder: str, entered: Any) -> None:
 
 @pytest.mark.thorough
 def test_one_process_at_a_time_is_alone_on_a_gpu(tmp_path: Path) -> None:
-    """A GPU is one and the same under its number and its UUID, and a killed process holds none."""
+    """A number and a UUID can name the same GPU, and a killed process holds none."""
     context = multiprocessing.get_context("fork")
     with pytest.MonkeyPatch.context() as patched:
         fake_driver(patched, nvmlDeviceGetUUID=lambda handle: ["GPU-a", "GPU-b"][handle])

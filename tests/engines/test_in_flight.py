@@ -8,7 +8,7 @@ import pytest
 from ossft_ray.engines.in_flight import InFlight, spare_below
 
 
-def test_problems_enter_the_window_in_order_and_no_more_than_it_holds() -> None:
+def test_problems_enter_the_window_in_order_up_to_its_size() -> None:
     async def run() -> list[int]:
         in_flight, begun, at_once, most = InFlight(num_problems=2), [], 0, 0
 
@@ -29,7 +29,7 @@ def test_problems_enter_the_window_in_order_and_no_more_than_it_holds() -> None:
 
 
 @pytest.mark.parametrize("num_requests, is_spare", [(0, True), (2, True), (3, False), (5, False)])
-def test_capacity_is_spare_below_so_many_requests(num_requests: int, is_spare: bool) -> None:
+def test_capacity_is_spare_below_the_request_limit(num_requests: int, is_spare: bool) -> None:
     async def run() -> bool:
         in_flight = InFlight(num_problems=9, spare_below=3)
         with ExitStack() as requests:

@@ -1,4 +1,4 @@
-"""What is installed: torchvision beside PyTorch, the compiler, and Python's headers."""
+"""Checks of the installation: torchvision next to PyTorch, the compiler, and Python's headers."""
 
 import subprocess
 from importlib import metadata
@@ -15,7 +15,7 @@ from ossft_ray.run_folder.resolved_run import Run
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
-    """Let these packages alone be installed; torchvision requires the torch of its metadata."""
+    """Pretend that only these packages are installed; torchvision requires the torch of its metadata."""
 
     def version(package: str) -> str:
         if package not in versions:
@@ -27,7 +27,7 @@ def install(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
 
 
 def import_torchvision(monkeypatch: pytest.MonkeyPatch, works: bool) -> list[Any]:
-    """The commands that are run from now on; an import of torchvision in a new process works or fails."""
+    """Let the import of torchvision in a new process work or fail; returns the commands run from now on."""
     commands: list[Any] = []
 
     def run(command: Any, **_: Any) -> Any:
@@ -74,7 +74,7 @@ def test_a_run_is_refused_before_it_imports_transformers(monkeypatch: pytest.Mon
         _ = Run(experiment).chat
 
 
-def test_what_triton_needs_counts_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_a_gpu_needs_a_compiler_and_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch)
     assert installation.installation_faults(has_gpu=True) == [], "this machine has both"
     monkeypatch.setattr(installation.shutil, "which", lambda name: None)

@@ -1,4 +1,4 @@
-"""What becomes of a process's children when it is killed."""
+"""The children of a process that is killed."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def test_engines_of_a_killed_process_end() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT])
     try:
         deadline, below = time.monotonic() + 60, list[psutil.Process]()
-        # the watcher, a process of the user's own, multiprocessing's resource tracker, the engine and its child
+        # the watcher, the user's own process, multiprocessing's resource tracker, the engine and its child
         while len(below) < 5:
             assert time.monotonic() < deadline and parent.poll() is None
             time.sleep(0.1)

@@ -128,7 +128,7 @@ def _varlen_attn_2_13(*arguments: Any, enable_gqa: bool = False, **options: Any)
 
 @pytest.mark.parametrize("varlen_attn", [_varlen_attn_2_11, _varlen_attn_2_13])
 @pytest.mark.parametrize("num_key_heads", [2, 4])
-def test_flash_attention_is_called_as_each_release_of_pytorch_wants_it(
+def test_flash_attention_is_called_as_each_pytorch_release_expects(
     varlen_attn: Any, num_key_heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packed_attention, "varlen_attn", varlen_attn)

@@ -1,4 +1,4 @@
-"""Endless repetition: the cut is that of a plain reading of the definition, after each token."""
+"""Endless repetition is cut where a plain check of the definition after each token cuts it."""
 
 import random
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def test_repetition_end(tokens: list[int], max_repeats: int, end: int | None) ->
     assert repetition_end(tokens, max_repeats) == end
 
 
-def test_the_cut_is_that_of_the_definition() -> None:
+def test_the_cut_follows_the_definition() -> None:
     rng, num_cut = random.Random(0), 0
     for _ in range(400):
         tokens = [rng.randrange(4) for _ in range(rng.randrange(30))]

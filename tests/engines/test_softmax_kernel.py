@@ -38,7 +38,7 @@ print(json.dumps(errors))
 
 
 @pytest.mark.thorough
-def test_the_kernel_equals_plain_pytorch_also_with_impossible_tokens() -> None:
+def test_the_kernel_equals_plain_pytorch_even_with_impossible_tokens() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -56,7 +56,7 @@ def _inputs(num_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("num_tokens, chunk_tokens", [(23, 5), (23, 23), (20, 5), (1, 5), (23, None), (0, 5)])
-def test_value_and_gradients_equal_the_unchunked(name: str, num_tokens: int, chunk_tokens: int | None) -> None:
+def test_value_and_gradients_equal_the_unchunked_loss(name: str, num_tokens: int, chunk_tokens: int | None) -> None:
     hidden_NC, head_VC, targets_N, inputs = _inputs(num_tokens)
     losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), inputs, chunk_tokens)
     expected, stats, coefficient_N = _unchunked(hidden_NC, head_VC, targets_N, name, inputs)
@@ -102,7 +102,7 @@ def test_tied_embeddings_get_both_gradients(name: str) -> None:
 @pytest.mark.parametrize("padding_idx", [None, 3])
 @pytest.mark.parametrize("num_passes", [1, 2])
 def test_a_tied_embedding_adds_to_the_heads_gradient(num_passes: int, padding_idx: int | None) -> None:
-    """The gradient equals autograd's for two uses of one weight, and arrives once a backward pass."""
+    """The gradient equals autograd's for two uses of one weight, and arrives once per backward pass."""
     _, table_VC, targets_N, _ = _inputs(23)
     input_ids_N = targets_N.roll(1).where(torch.arange(23) % 5 > 0, 3)
     plain = torch.nn.Embedding(*table_VC.shape, padding_idx=padding_idx, _weight=table_VC.detach().clone())
@@ -118,7 +118,7 @@ def test_a_tied_embedding_adds_to_the_heads_gradient(num_passes: int, padding_id
 
 @pytest.mark.parametrize("chunk_tokens", [5, 64])  # summed over chunks, and in one
 @pytest.mark.parametrize("name", LOSSES)
-def test_half_precision_is_close_to_the_wide_computation(name: str, chunk_tokens: int) -> None:
+def test_half_precision_is_close_to_double_precision(name: str, chunk_tokens: int) -> None:
     hidden_NC, head_VC, targets_N, inputs = _inputs(23, torch.bfloat16)
     losses = token_loss(hidden_NC, head_VC, targets_N, make_loss(name), inputs, chunk_tokens)
     assert losses.loss.dtype == losses.logprob_N.dtype == torch.float32
@@ -211,7 +211,7 @@ def test_a_frequent_token_keeps_what_each_occurrence_adds_in_half_precision() ->
 
 
 def test_impossible_tokens_add_nothing_to_the_entropy() -> None:
-    """-inf logits, also among the 20 most likely tokens: 0 log 0 is 0. A logit that is not a number stays one."""
+    """-inf logits, also among the 20 most likely tokens: 0 log 0 is 0. NaN logits stay NaN."""
     hidden_NC = torch.tensor([[1.0, 2.0], [1.0, 0.5]])
     head_VC = torch.tensor([[0.0, 1.0], [0.0, -1.0], [float("-inf"), 0.0]])
     given: list[TokenStats] = []

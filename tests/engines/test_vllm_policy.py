@@ -126,7 +126,7 @@ def test_settings_reach_the_sampler(sampled: Sampled) -> None:
 
 
 def test_tokens_end_as_sampled(sampled: Sampled) -> None:
-    """The end-of-turn token is there where the policy ended its turn, and not where it was cut off."""
+    """The end-of-turn token is there if the policy ended its turn, but not if it was cut off."""
     reasons = {response.finish_reason for response in sampled.at_once}
     assert reasons == {"stop", "length"}
     for response in sampled.at_once:
@@ -145,7 +145,7 @@ def test_only_endless_repetition_is_cut_off(sampled: Sampled) -> None:
         assert cut.token_ids == free.token_ids[: len(cut.token_ids)], "the same draw, ended earlier"
         assert len(cut.token_ids) < len(free.token_ids)
         assert any(cut.token_ids[-16 * size :] == cut.token_ids[-size:] * 16 for size in range(4, 65)), (
-            "it repeats so many tokens sixteen times in a row"
+            "it ends with 4 to 64 tokens sixteen times in a row"
         )
     assert all(free == cut for free, cut in pairs if cut.finish_reason != "repetition")
     num_free, num_cut = (sum(len(pair[index].token_ids) for pair in pairs) for index in (0, 1))

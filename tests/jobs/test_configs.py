@@ -13,7 +13,7 @@ PAPER = {"qwen2.5-math-7b": "Qwen/Qwen2.5-Math-7B", "llama-3.1-8b-instruct": "me
 
 
 @pytest.mark.parametrize("path", sorted(JOBS.rglob("*.toml")), ids=lambda path: path.stem)
-def test_is_valid(path: Path) -> None:
+def test_the_file_is_valid(path: Path) -> None:
     experiment = load_experiment(path)
     assert Folder.at(experiment.run.output).path.endswith(f"runs/{path.stem}")
 

@@ -52,7 +52,7 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """A head with a separate folder, ports and token, whatever other Ray runs here; it is ended by process id."""
+    """A head with its own folder, ports and token, even if another Ray runs here; it is ended by process id."""
     # Ray's socket paths, of at most 107 bytes, do not fit below pytest's own folders
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         token = Path(folder, "token")

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer: waiting takes no time, and its order and length are exact."""
+"""An event loop whose clock jumps to the next timer: waits take no time, and their order and length are exact."""
 
 import asyncio
 import selectors

@@ -8,7 +8,7 @@ import pytest
 from ossft_ray.common.types import Problem, Response, Stage
 from ossft_ray.common.verdict import Verdict
 from ossft_ray.config import ExternalAlignment, GuidedAlignment, Rewrite
-from ossft_ray.method.acceptance import judge
+from ossft_ray.method.acceptance import assess
 
 EXPERT = "We add the two numbers forty and two with care, carry nothing at all, and so get 42."
 PROBLEM = Problem("p1", "What is 40 + 2?", "42", EXPERT)
@@ -27,7 +27,7 @@ def verdict_on(
 
     sections = {"guided_alignment": GuidedAlignment(**guided), "external_alignment": external or ExternalAlignment()}
     settings = Rewrite(check_steps=steps, **sections)
-    return asyncio.run(judge(response, stage, PROBLEM, verify, settings))
+    return asyncio.run(assess(response, stage, PROBLEM, verify, settings))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_self_response_may_contain_anything() -> None:
         (EXPERT, 1.5, 1.0, "copies_reference"),
     ],
 )
-def test_an_external_response_is_a_sound_re_solving_within_the_limit(
+def test_an_external_response_must_be_sound_and_within_the_gap(
     text: str, gap: float | None, max_gap: float | None, reason: str
 ) -> None:
     response = Response(text, [1], "stop", gap=gap)

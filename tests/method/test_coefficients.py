@@ -1,4 +1,4 @@
-"""Each loss has the gradient of the loss that its source writes, by automatic differentiation in float64."""
+"""Each loss has the gradient of its source's formula, by automatic differentiation in float64."""
 
 import math
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def infosft(g: Given) -> Tensor:
 
 
 def k3(g: Given) -> Tensor:
-    """Schulman's estimator of KL(p‖q), with the gradient of its bounded part stopped as a bounded ratio stops it."""
+    """Schulman's estimator of KL(p‖q), linear where q/p exceeds 10, so that its gradient has the bounded ratio."""
     inverse = (g.logq_T - g.logp_T).exp()
     bounded = torch.where(inverse <= 10.0, inverse, 10.0 * (g.logq_T - g.logp_T))
     return bounded + g.logp_T - g.logq_T
@@ -173,7 +173,7 @@ def test_the_config_has_the_sources_hyper_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_no_tokens_have_no_coefficients(name: str) -> None:
+def test_no_tokens_give_no_coefficients(name: str) -> None:
     none = torch.zeros(0)
     stats = TokenStats(none, none, none, none, none.long(), 0.5, none, none, none, none)
     assert make_loss(name).coefficient(stats).shape == (0,)
@@ -181,7 +181,7 @@ def test_no_tokens_have_no_coefficients(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("logprob, reference", [(-200.0, 0.0), (0.0, -200.0), (-1e4, -1e4), (0.0, 0.0)])
-def test_coefficients_stay_finite_at_the_ends(name: str, logprob: float, reference: float) -> None:
+def test_coefficients_stay_finite_at_the_extremes(name: str, logprob: float, reference: float) -> None:
     one = torch.ones(1)
     before = reference * one
     of_policy = logprob * one, 0 * one, -1e-9 * one
@@ -246,7 +246,7 @@ def test_values(name: str, options: dict[str, float], logprob: float, reference:
     "progress, expected", [(0.0, 0.5), (0.2, 0.5), (0.25, 0.5 ** (1 + 0.5 * (1 / 0.5 - 1))), (0.3, 0.25), (1.0, 0.25)]
 )
 def test_idft_may_begin_as_dft_and_move_to_its_own_weight(progress: float, expected: float) -> None:
-    """At p = 0.5 and H = 0 γ is 2."""
+    """At p = 0.5 and H = 0, γ is 2."""
     one = torch.ones(1, dtype=torch.float64)
     tokens = TokenStats(math.log(0.5) * one, entropy_T=0 * one, progress=progress)
     assert make_loss("idft", hold=0.2, ramp=0.1).coefficient(tokens).item() == pytest.approx(expected)
@@ -299,7 +299,7 @@ def test_iw_sft_has_one_weight_for_the_whole_response() -> None:
     assert len(set(weights.tolist())) == 3
 
 
-def test_an_unknown_loss_is_refused_with_the_names_of_all() -> None:
+def test_an_unknown_loss_is_refused_with_a_list_of_all() -> None:
     with pytest.raises(InputError, match=r"no loss 'nope'; losses: sft, dft, .*, opd$"):
         make_loss("nope")
 

@@ -13,7 +13,7 @@ RIGHT, WRONG = Sample(True, "1"), Sample(False, "2")
 
 
 def exact_end(num_problems: int, student: float) -> float:
-    """The upper end for none of `num_problems` right: 1 - 0.025^(1/n), n less by the ratio of quantiles squared."""
+    """The upper end if none of `num_problems` is right: 1 - 0.025^(1/n), n reduced by the squared quantile ratio."""
     return 1 - 0.025 ** (1 / (num_problems * (1.959964 / student) ** 2))
 
 
@@ -35,7 +35,7 @@ def test_a_difference_worked_out_by_hand() -> None:
     "num_problems, student, detectable", [(30, 2.04523, 0.179), (200, 1.97196, 0.0264), (500, 1.96473, 0.0106)]
 )
 def test_identical_answers_leave_room_for_a_difference(num_problems: int, student: float, detectable: float) -> None:
-    """No difference seen: rare ones may exist. Some 500 problems tell a gain of one point, not of 0.2."""
+    """No difference is seen, but rare ones may exist. Some 500 problems detect a gain of one point, not of 0.2."""
     found = compare([[RIGHT, WRONG]] * num_problems, [[RIGHT, WRONG]] * num_problems)
     assert (found.difference, found.stderr) == (0.0, 0.0)
     assert (found.low, found.high) == (
@@ -57,7 +57,7 @@ def test_one_problem_says_nothing_about_the_error() -> None:
     assert (found.low, found.high, found.smallest_detectable) == (-1.0, 1.0, 1.0)
 
 
-def test_gains_and_losses_change_places_with_the_models() -> None:
+def test_swapping_the_models_swaps_gains_and_losses() -> None:
     first, second = [[RIGHT, WRONG]] * 9 + [[WRONG, WRONG]], [[RIGHT, RIGHT]] * 6 + [[WRONG, WRONG]] * 4
     found, turned = compare(first, second), compare(second, first)
     assert (found.low, found.high) == (pytest.approx(-turned.high), pytest.approx(-turned.low))
@@ -84,7 +84,7 @@ def test_intervals_cover_the_true_difference(num_problems: int, num_samples: int
     assert np.mean((low <= truth) & (truth <= high)) >= 0.93
 
 
-def test_intervals_are_not_wide_where_problems_tell_much() -> None:
+def test_intervals_stay_narrow_on_informative_problems() -> None:
     """With 500 problems of mixed difficulty, within 7% of Student's."""
     rng = np.random.default_rng(0)
     rates = rng.beta(1, 1, 500)

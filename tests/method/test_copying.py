@@ -183,7 +183,7 @@ SHORT_TEXTS = st.lists(st.sampled_from("abc"), max_size=20)
 
 @given(SHORT_TEXTS, SHORT_TEXTS, st.integers(1, 12))
 def test_copied_share_equals_its_definition(response: list[str], guide: list[str], ngram: int) -> None:
-    """A word counts as copied if some window of `ngram` words around it also stands in the guide."""
+    """A word counts as copied if some window of `ngram` words around it also occurs in the guide."""
     windows = {tuple(guide[start : start + ngram]) for start in range(len(guide) - ngram + 1)}
     copied = [
         any(
@@ -247,7 +247,7 @@ def test_two_solutions_of_one_problem_share_little() -> None:
 @needs_data
 @pytest.mark.parametrize("name", ["gsm8k_train", "math500"])
 def test_a_lightly_edited_copy_is_a_copy(name: str) -> None:
-    """Edited are the names, the calculation notes and one sentence."""
+    """The names, the calculation notes and one sentence are edited."""
     rng = random.Random(0)
 
     def edit(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Early stopping changes what is drawn, not what is kept: the paper's uniformly random correct one of n.
+"""Early stopping changes what is drawn, not what is kept: a uniformly random correct one of n, as in the paper.
 
 The tests simulate problems of three difficulties, and responses whose kind and length depend on correctness and
 difficulty. On a simulated clock responses finish in the order of their lengths, as an engine would finish them. What
@@ -192,7 +192,7 @@ def test_the_papers_rule_itself_passes(world: World) -> None:
     "keep, num_problems, least",
     [(first_to_finish, 1000, 20 * CHI_SQUARE_12_QUANTILE), (first_to_finish_of_a_wave, 4000, CHI_SQUARE_12_QUANTILE)],
 )
-def test_the_first_to_finish_has_another_distribution(
+def test_the_first_to_finish_has_a_different_distribution(
     world: World, keep: Callable[[list[Sample]], Coroutine[Any, Any, Cell]], num_problems: int, least: float
 ) -> None:
     part = {difficulty: problems[:num_problems] for difficulty, problems in world.items()}

@@ -42,7 +42,7 @@ def test_every_token_is_in_the_histogram(logprob: float, place: int) -> None:
         ([-900.0], {"tokens": 1, "mean_logprob": -900.0, "perplexity": math.exp(700), "effective_sample_size": 0.0}),
     ],
 )
-def test_figures_at_the_ends(logprobs: list[float], expected: dict[str, float | None]) -> None:
+def test_figures_at_the_extremes(logprobs: list[float], expected: dict[str, float | None]) -> None:
     assert LogprobSums.of(np.array(logprobs)).figures() == expected
 
 

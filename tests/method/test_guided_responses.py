@@ -1,4 +1,4 @@
-"""The rules for guided responses on labelled ones: SmolLM2's own, each with the right answer, read one by one.
+"""The rules for guided responses, on labelled ones: SmolLM2's own, all with the right answer, read one by one.
 
 A line holds a response, the problem's answer, whether it is a sound solution, and why not: `nothing` is derived, its
 `arithmetic` or `reasoning` is wrong, it `talk`s about the guide or the task, it is a `contradiction`. The rules were

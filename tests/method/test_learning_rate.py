@@ -26,5 +26,5 @@ def test_learning_rate(step: int, num_steps: int, warmup_ratio: float, expected:
 
 @pytest.mark.parametrize("step, expected", [(0, 0.0), (1, 0.1), (9, 0.9), (10, 1.0), (55, 0.5), (99, 0.000305)])
 def test_the_warm_up_may_begin_with_rate_0(step: int, expected: float) -> None:
-    """As transformers' get_cosine_schedule_with_warmup, which the authors use."""
+    """As in transformers' get_cosine_schedule_with_warmup, which the authors use."""
     assert learning_rate_at(step, 100, 1.0, 0.1, from_zero=True) == pytest.approx(expected, abs=1e-6)

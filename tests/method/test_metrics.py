@@ -136,7 +136,7 @@ def test_an_answer_that_was_too_slow_to_grade_is_not_compared() -> None:
     assert asyncio.run(share_votes(verdicts, compare)) == [0, 1, 2, 3]
 
 
-def test_a_text_that_was_once_taken_as_right_is_right() -> None:
+def test_a_text_that_was_graded_right_once_is_right() -> None:
     verdicts = [Verdict(False, "timeout", "1/2"), Verdict(True, "correct", "1/2"), Verdict(True, "correct", "0.5")]
     assert asyncio.run(share_votes(verdicts, None)) == [0, 0, 0]
 

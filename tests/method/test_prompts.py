@@ -72,7 +72,7 @@ def test_mask_answer(solution: str, masked: str) -> None:
 
 
 @pytest.mark.parametrize("piece", ["#### ", "\n", "\n ", "####\n", "the answer is ", r"\boxed", r"\boxed{", " ", "."])
-def test_masking_a_megabyte_takes_no_time(piece: str) -> None:
+def test_masking_a_megabyte_takes_seconds(piece: str) -> None:
     started = time.process_time()
     for text in (piece * (1_000_000 // len(piece)), f"The answer is 5{piece * (500_000 // len(piece))}5"):
         mask_answer(text)
@@ -124,7 +124,7 @@ def test_no_guide_of_gsm8k_shows_its_answer() -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize("piece", ["72 ", "7", "seventy ", "7,2", "\\frac{7}{2}", "7/2 ", " "])
 @pytest.mark.parametrize("answer", ["72", "7/2", "seven of clubs"])
-def test_hiding_in_a_megabyte_takes_no_time(piece: str, answer: str) -> None:
+def test_hiding_in_a_megabyte_takes_seconds(piece: str, answer: str) -> None:
     started = time.process_time()
     hide_answer(piece * (1_000_000 // len(piece)), answer)
     assert time.process_time() - started < 10
@@ -174,7 +174,7 @@ BOXED = r"Please reason step by step, and put your final answer within \boxed{}.
         ),
     ],
 )
-def test_templates_are_the_fields(name: str, system: str, begins: str, ends: str) -> None:
+def test_prompts_of_each_template(name: str, system: str, begins: str, ends: str) -> None:
     template = TEMPLATES[name]
     *systems, user = solve_prompt("1+1?", template.system, template.solve)
     assert [message["content"] for message in systems] == ([system] if system else [])

@@ -66,7 +66,7 @@ class Script:
         result, self.elapsed = simulated_time.run(
             rewrite_problem(problem, self.sample, self.verify, Rewrite(**settings), Prompts(), **options)
         )
-        assert self.in_flight == 0, "no request stays behind"
+        assert self.in_flight == 0, "no request is left behind"
         return result
 
 
@@ -158,7 +158,7 @@ def test_the_lowest_correct_index_is_kept_not_the_first_to_finish(answers: str, 
     assert [attempt.index for attempt in result.attempts] == sorted(index for _, index in script.drawn)
 
 
-def test_a_truncated_response_is_never_verified_nor_kept() -> None:
+def test_a_truncated_response_is_neither_verified_nor_kept() -> None:
     script = Script({"self": "~~~~~~~~", "guided": "~~~~"})
     result = script.run()
     assert script.verified == []
@@ -247,7 +247,7 @@ def test_early_draws_shorten_the_wait(spare_capacity: Any, num_rounds: int) -> N
     assert script.elapsed == num_rounds
 
 
-def test_another_model_is_asked_for_no_sample_that_may_not_be_needed() -> None:
+def test_no_early_samples_are_drawn_from_an_external_model() -> None:
     script = Script({"external": "-+------"}, seconds=dict.fromkeys(range(8), 1.0))
     settings = {"stages": ["external"], "external_alignment": {"model": "teacher", "num_samples": 8}}
     result = script.run(spare_capacity=always_spare, **settings)

@@ -1,4 +1,4 @@
-"""Which equations of a solution are read, which of them are false, and whether an answer follows from anything."""
+"""Equations of a solution: which are read, which of them are false, and whether the answer is derived."""
 
 import time
 
@@ -39,7 +39,7 @@ TRUE = [
     r"2\frac{1}{2} * 2 = 5",
     "50 / 1/2 = 100",
     "-5 + 3 = -2",
-    "- 5 + 3 = 8",  # the item of a list
+    "- 5 + 3 = 8",  # a list item
     "1. 5 + 3 = 8",
     "**5 + 3 = 8**",
     "5 + 3\n= 8",
@@ -123,7 +123,7 @@ def test_a_false_equation_is_found_wherever_it_stands(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", UNREADABLE)
-def test_what_cannot_be_read_is_no_fault(text: str) -> None:
+def test_unreadable_equations_are_no_fault(text: str) -> None:
     assert false_equation(text) is None
 
 
@@ -211,7 +211,7 @@ def test_number_value(text: str, value: int | None) -> None:
 
 @needs_data
 def test_hardly_any_solution_of_gsm8k_is_rejected() -> None:
-    """Of 7,473 solutions by people, 0.6% hold an equation that is read as false, most of them truly so."""
+    """Of 7,473 solutions by people, 0.6% hold an equation that is read as false, and most of those are false."""
     solutions = [row["answer"] for row in read_data("gsm8k_train")]
     assert sum(false_equation(text) is not None for text in solutions) <= 50
     split = [text.rpartition("####") for text in solutions]

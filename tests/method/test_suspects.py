@@ -10,7 +10,7 @@ from ossft_ray.method.suspects import Suspect, find_suspect, rank_suspects
 
 
 def attempts(answers: str) -> list[Attempt]:
-    """One `self` attempt a word: its answer, `+` if it is right, `-` if it has none; `g:` marks guided attempts."""
+    """One `self` attempt per word: its answer, `+` if it is right, `-` if it has none; `g:` marks guided attempts."""
     found = []
     for index, word in enumerate(answers.split()):
         stage, answer = ("guided", word[2:]) if word.startswith("g:") else ("self", word)
@@ -53,7 +53,7 @@ def listed(problem_id: str, num_agreeing: int, num_attempts: int = 8) -> dict[st
 
 
 def problems(firsts: str) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Problems by the verdict of their first attempt, `+` or `-`; all later attempts are right, also guided ones."""
+    """Problems by the verdict of their first attempt, `+` or `-`; all later attempts are right, even guided ones."""
     right = [{"stage": stage, "index": index, "correct": True} for stage, index in (("self", 1), ("guided", 0))]
     firsts_and_later = [[{"stage": "self", "index": 0, "correct": first == "+"}, *right] for first in firsts]
     return [(f"p{number}", found) for number, found in enumerate(firsts_and_later)]

@@ -1,4 +1,4 @@
-"""Thinking and answer are separated as verification does it, whoever opened the block."""
+"""Thinking and answer are separated as in verification, whoever opened the block."""
 
 import pytest
 from hypothesis import given

@@ -84,7 +84,7 @@ def test_end_of_turn(
         (FAILS, "<|im_end|>", "template fails: no system role"),
         ("{% for %}", "<|im_end|>", "template fails"),
     ],
-    ids=["nothing", "plain text", "no template", "no assistant", "raises", "no Jinja"],
+    ids=["nothing", "plain text", "no template", "no assistant", "raises", "not Jinja"],
 )
 def test_a_model_without_a_usable_template_or_end_token_is_refused(
     make_policy: MakePolicy, template: str | None, eos: str | None, words: str
@@ -140,7 +140,7 @@ def test_context_length(make_policy: MakePolicy, settings: dict[str, Any], lengt
         (2049, "2049 tokens, but .* holds 2048"),
     ],
 )
-def test_a_context_length_that_cannot_be_is_refused(make_policy: MakePolicy, length: Any, words: str) -> None:
+def test_an_impossible_context_length_is_refused(make_policy: MakePolicy, length: Any, words: str) -> None:
     with pytest.raises(InputError, match=rf"\[policy.engine\] max_model_len: {words}"):
         load_chat(make_policy(CLOSES_TURN, None, engine={"max_model_len": length}))
 
@@ -191,7 +191,7 @@ def test_a_folder_without_a_tokenizer_is_refused(make_policy: MakePolicy) -> Non
         load_chat(policy)  # transformers makes an empty Qwen2 tokenizer, which encodes every text as no tokens
 
 
-def test_models_of_one_shape_are_told_from_others(tmp_path: Path) -> None:
+def test_models_of_different_shapes_are_told_apart(tmp_path: Path) -> None:
     def shape(**changes: object) -> str:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(POLICY_FOLDER, folder)
@@ -207,7 +207,7 @@ def test_models_of_one_shape_are_told_from_others(tmp_path: Path) -> None:
     assert shape(rope_parameters={"rope_theta": 5.0, "rope_type": "default"}) != base
 
 
-def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
     shutil.copytree(POLICY_FOLDER, tmp_path / "model")
     file = tmp_path / "model" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
@@ -217,7 +217,7 @@ def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
         load_chat(Policy(model=str(tmp_path / "model")))
 
 
-def test_a_long_text_needs_no_warning(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_long_text_prints_no_warning(capfd: pytest.CaptureFixture[str]) -> None:
     chat = load_chat(Policy(model="playground"))
     assert len(chat.encode_response("1 " * 3000)) > chat.context_length
     assert "Token indices" not in capfd.readouterr().err

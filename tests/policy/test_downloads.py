@@ -129,7 +129,7 @@ def test_processes_of_a_node_download_a_model_once(hub: tuple[str, Counter[str]]
     assert set(downloads.values()) == {2}, downloads
 
 
-def test_weights_that_the_hub_does_not_give(tmp_path: Path) -> None:
+def test_unavailable_weights_are_refused(tmp_path: Path) -> None:
     policy = Policy(model=REPO, engine={"download_dir": str(tmp_path)})  # tests have no network
     with pytest.raises(InputError, match=f"the weights of {REPO} cannot be downloaded to .*: .*; allow access"):
         fetch_weights(policy)

@@ -65,15 +65,13 @@ def test_answers_of_the_hub(hub: str, name: str, words: str | None) -> None:
         assert refusal.startswith(f"[policy] model: {name}") and words in refusal and "\n" not in refusal
 
 
-def test_an_unreachable_hub_is_a_refusal(hub: str) -> None:
+def test_an_unreachable_hub_gives_a_refusal(hub: str) -> None:
     refusal = hub_refusal("open/model", endpoint="http://127.0.0.1:9")
     assert refusal is not None and "this node cannot reach the Hub: " in refusal
 
 
 @pytest.mark.parametrize("is_offline", [True, False])
-def test_a_model_in_the_cache_serves_without_the_hub(
-    hub: str, monkeypatch: pytest.MonkeyPatch, is_offline: bool
-) -> None:
+def test_a_cached_model_needs_no_hub(hub: str, monkeypatch: pytest.MonkeyPatch, is_offline: bool) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_offline)
     assert hub_refusal("broken/hub", endpoint=hub) is not None
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: "/cache/config.json")

@@ -1,4 +1,4 @@
-"""The place of a model, and a digest that depends on its files and not on their place."""
+"""The location of a model, and its digest, which depends on its files and not on where they are."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_names_of_models() -> None:
     assert model_path("Qwen/Qwen2.5-Math-7B") == "Qwen/Qwen2.5-Math-7B"
 
 
-def test_the_digest_depends_on_the_files_and_not_on_their_place(tmp_path: Path) -> None:
+def test_the_digest_depends_on_the_files_not_their_location(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(POLICY_FOLDER, copy)
     before = model_digest(Policy(model="playground"))

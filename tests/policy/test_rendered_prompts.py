@@ -1,4 +1,4 @@
-"""Prompts are rendered once for all their samples, also for those that ask at the same time."""
+"""Prompts are rendered once for all their samples, even if several ask at the same time."""
 
 import asyncio
 from collections import Counter

@@ -17,7 +17,7 @@ from ossft_ray.common.errors import InputError, brief, root_cause
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Policy
 from ossft_ray.distributed.nodes import alive_nodes, ask_nodes, node_name, on_node
-from ossft_ray.distributed.resources import check_training_memory
+from ossft_ray.distributed.resource_check import check_training_memory
 from ossft_ray.distributed.session import start_ray
 from ossft_ray.engines.all_reduce import all_reduce_seconds
 from ossft_ray.engines.gpus import driver_gpus, torch_gpus

@@ -26,15 +26,15 @@ from ossft_ray.data.hub import is_hub_id
 from ossft_ray.data.problem_index import ProblemIndex
 from ossft_ray.data.problems import SourceLayout, data_sources, read_layout
 from ossft_ray.data.screening import InputCounts, UsableProblem, screen_problems
-from ossft_ray.distributed.resources import check_resources, check_training_memory
+from ossft_ray.distributed.resource_check import check_resources, check_training_memory
 from ossft_ray.distributed.session import check_output
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
 from ossft_ray.engines.vllm_policy import check_engine_settings
 from ossft_ray.method.rewriting import derive_seed, stage_prompt
 from ossft_ray.method.steps import false_equation
 from ossft_ray.policy.chat import Chat
+from ossft_ray.policy.chat_templates import prints_date
 from ossft_ray.policy.model_location import model_path, naming_model
-from ossft_ray.policy.templates import prints_date
 from ossft_ray.run_folder.provenance import recorded_date
 from ossft_ray.run_folder.reader import examples_folder
 from ossft_ray.run_folder.resolved_run import Run

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ossft_ray.common.types import Attempt, Problem, Stage
 from ossft_ray.common.verdict import CONTRADICTION, NEVER_GRADED, NO_DERIVATION, NO_VERDICT, UNSOUND, WRONG
 from ossft_ray.config import Rewrite
-from ossft_ray.method.acceptance import Verify, judge_finished
+from ossft_ray.method.acceptance import Verify, assess_finished
 
 
 class GradingKey(NamedTuple):
@@ -62,7 +62,7 @@ async def _grade_again(
 ) -> Attempt | None:
     """The attempt with its new verdict; None if what is stored does not decide it."""
     if attempt.response is not None:
-        verdict = await judge_finished(attempt.response, attempt.stage, problem, verify, settings)
+        verdict = await assess_finished(attempt.response, attempt.stage, problem, verify, settings)
         correct, reason, extracted = verdict.correct, verdict.reason, verdict.extracted
         return dataclasses.replace(attempt, correct=correct, reason=reason, extracted=extracted)
     if not same_verifier:

@@ -18,7 +18,7 @@ from ossft_ray.common.types import ORIGINS
 from ossft_ray.config import Experiment
 from ossft_ray.distributed.progress import ALREADY_COMPLETE, OnProgress, announce, ignore
 from ossft_ray.distributed.replanning import replanned
-from ossft_ray.distributed.resources import with_zero_stage
+from ossft_ray.distributed.resource_check import with_zero_stage
 from ossft_ray.distributed.session import check_output, start_ray
 from ossft_ray.distributed.train_group import run_group
 from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings

@@ -1,4 +1,4 @@
-"""A tiny mixture-of-experts model whose experts are a list of modules, as in models with code of their own."""
+"""A tiny mixture-of-experts model whose experts are a list of modules, as in models with custom code."""
 
 import torch
 from torch import Tensor

@@ -44,7 +44,7 @@ def test_num_steps(examples: int, batch: int, epochs: int, expected: int) -> Non
     assert num_steps(examples, batch, epochs) == expected
 
 
-def test_each_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
+def test_each_epoch_sees_every_example_once_in_its_own_order() -> None:
     lengths = np.ones(22)
     steps = [global_batch(lengths, 8, seed=5, step=step) for step in range(6)]
     assert [epoch for _, epoch in steps] == [0, 0, 0, 1, 1, 1]
@@ -64,13 +64,13 @@ def test_the_heaviest_whole_batch_comes_first() -> None:
     for heavy in range(22):
         lengths = np.where(np.arange(22) == heavy, 99, 1)
         first, *_, last = (global_batch(lengths, 8, seed=5, step=step)[0] for step in range(3))
-        assert heavy in first or (heavy in last and len(last) == 6), "the partial batch stays the last"
+        assert heavy in first or (heavy in last and len(last) == 6), "the partial batch stays last"
 
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 8])
 @pytest.mark.parametrize("max_tokens", [50, 120, 4000])
-def test_each_example_is_assigned_once_and_all_workers_get_as_many_passes(packing, num_workers, max_tokens) -> None:
+def test_each_example_is_assigned_once_and_workers_get_equally_many_passes(packing, num_workers, max_tokens) -> None:
     lengths = np.random.default_rng(0).integers(5, 100, 13).tolist()
     assigned = assign_micro_batches(lengths, num_workers, max_tokens, 200, packing)
     assert len({len(micro_batches) for micro_batches in assigned}) == 1 and len(assigned) == num_workers
@@ -128,7 +128,7 @@ def test_an_empty_micro_batch_has_no_targets() -> None:
         ([5], 4, [1]),
     ],
 )
-def test_groups_of_examples_weigh_alike(lengths: list[int], mean_over: Any, expected: list[float] | None) -> None:
+def test_groups_of_examples_have_equal_weight(lengths: list[int], mean_over: Any, expected: list[float] | None) -> None:
     weight_R = example_weights(np.array(lengths), mean_over)
     assert (weight_R is None and expected is None) or weight_R.tolist() == pytest.approx(expected)
     if weight_R is not None:

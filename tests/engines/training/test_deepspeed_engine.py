@@ -1,4 +1,4 @@
-"""DeepSpeed's settings: which the user may give, and which follow from other keys."""
+"""DeepSpeed's settings: those that the user may give, and those that follow from other keys."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from ossft_ray.engines.training.deepspeed_engine import check_deepspeed_settings
         ({"compile": True, "zero_stage": 3}, r"\[train\] compile: layers that ZeRO stage 3 shards cannot be compiled"),
     ],
 )
-def test_contradicting_deepspeed_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_contradictory_deepspeed_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_deepspeed_settings(Train(**settings))
 

@@ -18,7 +18,7 @@ USUAL = [1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0]  # median 2
         (0.0, USUAL, 1e30, None),  # 0 allows all
         (10.0, USUAL[:9], 1e6, None),  # too few to know what is usual
         (0.0, [], float("nan"), "the gradient norm of step 11 is nan"),
-        (10.0, [1e9] + [1.0] * 50, 20.0, "exploded"),  # norms of long ago are forgotten
+        (10.0, [1e9] + [1.0] * 50, 20.0, "exploded"),  # old norms are forgotten
     ],
 )
 def test_gradient_watch(max_jump: float, before: list[float], norm: float, message: str | None) -> None:

@@ -35,7 +35,7 @@ def test_adapters_are_trained_and_the_rest_is_frozen() -> None:
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("NVIDIA A100 80GB PCIe", 312e12),
         ("NVIDIA A30", 165e12),
-        ("NVIDIA A10G", None),  # another chip than the A10
+        ("NVIDIA A10G", None),  # a different chip from the A10
         ("NVIDIA L40S", 362e12),
         ("NVIDIA L40", 181e12),
         ("NVIDIA B200", 2250e12),

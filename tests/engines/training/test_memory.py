@@ -16,7 +16,7 @@ COUNTS = ModelCounts(
 @pytest.mark.engine
 @pytest.mark.parametrize("num_workers", [1, 8])
 @pytest.mark.parametrize("offload", ["none", "optimizer", "all"])
-def test_model_states_are_those_of_deepspeeds_own_estimators(num_workers: int, offload: str) -> None:
+def test_model_states_equal_deepspeeds_own_estimates(num_workers: int, offload: str) -> None:
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 

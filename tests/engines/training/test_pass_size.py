@@ -1,4 +1,4 @@
-"""How passes grow on a GPU, whose memory is simulated: so many bytes a token, beside what is always there."""
+"""Growth of passes on a GPU with simulated memory: a number of bytes per token, and a fixed amount."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_passes_grow_to_what_fits_and_then_stay(monkeypatch: pytest.MonkeyPatch)
     assert size.tokens == tokens[-1]
 
 
-def test_a_pass_that_is_too_large_already_never_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_is_already_too_large_never_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, size = SimulatedGpu(monkeypatch, 75 * _GIB, 1e6), PassSize(Train(max_length=2048), "cuda")
     gpu.run(size)
     size.grow()
@@ -57,7 +57,7 @@ def test_a_pass_that_is_too_large_already_never_shrinks(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("settings, device", [({"micro_batch_tokens": 5000}, "cuda"), ({"max_length": 5000}, "cpu")])
-def test_a_given_size_and_a_cpus_stay_as_they_are(settings: dict[str, int], device: str) -> None:
+def test_a_given_size_and_a_cpus_size_do_not_change(settings: dict[str, int], device: str) -> None:
     size = PassSize(Train(**settings), device)
     with size.measured(0, 1000):
         pass

@@ -99,7 +99,7 @@ def _train(rank: int, folder: Path, name: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.timeout(300)  # of workers that wait for each other
+@pytest.mark.timeout(300)  # in case workers wait for each other
 @pytest.mark.parametrize(
     "name, model, config",
     [("fused", Qwen2MoeForCausalLM, Qwen2MoeConfig), ("listed", ListedMoeForCausalLM, ListedMoeConfig)],

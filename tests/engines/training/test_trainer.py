@@ -1,4 +1,4 @@
-"""The trainer without Ray: worker processes of one process group train one setting after the other."""
+"""The trainer without Ray: worker processes of one process group train one setting after another."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ VARIANTS: dict[int, list[dict[str, Any]]] = {  # by number of workers
         {"zero_stage": 2, **TINY, "loss": "dft", "mean_over": 3, "warmup_from_zero": True, "warmup_ratio": 0.5},
         {"zero_stage": 2, **FULL, "loss": "iw_sft"},
         {"zero_stage": 1, **PACKED, **RECOMPUTED, "loss": "eaft"},
-        # at k = 10 these unlikely tokens have gradients of rounding's own size, which Adam blows up
+        # at k = 10 these unlikely tokens have gradients as small as rounding errors, which Adam amplifies
         {"zero_stage": 3, **PACKED, "offload": "all", "loss": "power", "power": Power(k=2.0)},
         {"zero_stage": 2, **PACKED, "offload": "optimizer", "loss": "trsft"},
         {"zero_stage": 0, **PACKED, "lora": ADAPTERS, "loss": "dft"},
@@ -144,7 +144,7 @@ def test_learning_equals_plain_training_however_the_work_is_split(num_workers: i
         assert all((step["padding_share"] > 0) == (variant.get("packing") is False) for step in steps), variant
 
 
-def test_resumed_training_equals_the_undisturbed_bit_for_bit(tmp_path: Path) -> None:
+def test_resumed_training_equals_undisturbed_training_bit_for_bit(tmp_path: Path) -> None:
     stages = [{"zero_stage": stage} for stage in (0, 2, 3)] + [{"zero_stage": 2, "precision": "bf16"}]
     stages += [{"zero_stage": 2, "loss": "psft"}]  # the checkpoint lies between two refreshes
     variants = [variant | resume for variant in stages for resume in ({}, {"resume": True})]
@@ -156,8 +156,8 @@ def test_resumed_training_equals_the_undisturbed_bit_for_bit(tmp_path: Path) -> 
 
 @pytest.mark.long
 @pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
-def test_another_number_of_workers_resumes_as_the_undisturbed_run(tmp_path: Path, before: int, after: int) -> None:
-    """Within 1e-4 at each ZeRO stage: another number of workers changes only the order of sums."""
+def test_training_resumes_with_a_different_number_of_workers(tmp_path: Path, before: int, after: int) -> None:
+    """Within 1e-4 at each ZeRO stage: the number of workers changes only the order of sums."""
     variants = [{"zero_stage": stage, "loss": "dft", "learning_rate": 1e-4} for stage in (1, 2, 3)]
     saving = [variant | {"save": str(tmp_path / f"stage-{variant['zero_stage']}")} for variant in variants]
     run_workers(before, tmp_path / "before", saving)
@@ -178,7 +178,7 @@ def test_another_number_of_workers_resumes_as_the_undisturbed_run(tmp_path: Path
 
 @pytest.mark.parametrize("zero_stage", [2, 3])
 def test_weights_without_float32_copies_learn_and_resume(tmp_path: Path, zero_stage: int) -> None:
-    """As in the authors' trainer. At their rate bf16 rounds away many updates: the curve is another one."""
+    """As in the authors' trainer. At their rate bf16 rounds away many updates, so the curve differs."""
     bf16 = {"zero_stage": zero_stage, "precision": "bf16", "loss": "dft", "learning_rate": 5e-5}
     half = bf16 | {"master_weights": "bf16"}
     with_copies, without, resumed = run_workers(1, tmp_path / "run", [bf16, half, half | {"resume": True}])
@@ -199,7 +199,7 @@ def test_bf16_stages_agree(tmp_path: Path, loss: str) -> None:
     for variant, found in zip(variants, losses, strict=True):
         assert found[0] == pytest.approx(expected[0], rel=0.01), variant
         assert found == pytest.approx(losses[0], rel=0.04), variant
-        # in fp32: how far bf16's rounding leads a curve away from it depends on the processor's kernels
+        # in fp32: how far bf16's rounding moves a curve away from it depends on the processor's kernels
         assert found == pytest.approx(expected, rel=0.1), variant
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
     assert exported.dtype == torch.bfloat16

@@ -11,8 +11,8 @@ from ossft_ray.cli import main
 from ossft_ray.common.errors import InputError
 from ossft_ray.common.storage import Folder
 from ossft_ray.config import Experiment, Score, resolve
-from ossft_ray.distributed import resources
-from ossft_ray.distributed.resources import with_zero_stage
+from ossft_ray.distributed import resource_check
+from ossft_ray.distributed.resource_check import with_zero_stage
 from ossft_ray.stages.check.stage import check
 
 
@@ -254,10 +254,10 @@ def test_training_memory_is_compared_with_gpu_memory(tmp_path: Path, monkeypatch
     experiment = experiment_on(tmp_path)
     assert check(experiment).training_memory is None  # nothing is refused without a GPU
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr(resources, "gpu_memory", lambda: [80 << 30, 70 << 30])
+    monkeypatch.setattr(resource_check, "gpu_memory", lambda: [80 << 30, 70 << 30])
     line = check(experiment).training_memory
     assert line is not None and "on each of 2 GPUs with 75.2 GB (weights 1.1 MB" in line
-    monkeypatch.setattr(resources, "gpu_memory", lambda: [1 << 20])
+    monkeypatch.setattr(resource_check, "gpu_memory", lambda: [1 << 20])
     with pytest.raises(InputError, match=r"\[train\] needs at least .* on each of 2 GPUs with 1.0 MB"):
         check(experiment)
     unusual = Mock(side_effect=NotImplementedError("Cannot copy out of meta tensor"))
@@ -280,7 +280,7 @@ def test_zero_stage_auto_fits_the_smallest_gpu(
     experiment = experiment_on(tmp_path)
     automatic = experiment.model_copy(update={"train": experiment.train.model_copy(update={"zero_stage": "auto"})})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(resources, "gpu_memory", lambda: sizes)
+    monkeypatch.setattr(resource_check, "gpu_memory", lambda: sizes)
     assert with_zero_stage(automatic).train.zero_stage == used
     assert with_zero_stage(experiment) is experiment
     if shown is not None:

@@ -17,7 +17,7 @@ TURNS = "{% for m in messages %}" + TURN + "{% endfor %}"
 PLAIN = TURNS + GENERATE
 QWEN25 = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are Qwen.<|im_end|>\n{% endif %}" + PLAIN
-)  # SmolLM2's is like it
+)  # SmolLM2's is similar
 QWEN3 = (
     "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}<|im_start|>assistant\n<think>\n\n</think>\n\n"
     "{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% else %}" + TURN + "{% endif %}{% endfor %}" + GENERATE
@@ -58,7 +58,7 @@ def experiment(folder: Path, template: str, kwargs: dict[str, Any] | None = None
 
 
 @pytest.mark.parametrize("template", [PLAIN, QWEN25, QWEN3, R1, MISTRAL, LLAMA32])
-def test_templates_that_can_be_used(tmp_path: Path, template: str) -> None:
+def test_usable_templates_are_accepted(tmp_path: Path, template: str) -> None:
     chat = Run(experiment(tmp_path, template)).chat
     assert BOX in chat.tokenizer.decode(chat.render([{"role": "system", "content": BOX}, QUESTION]))
     assert chat.opens_thinking == (template == R1)
@@ -77,7 +77,7 @@ def test_templates_that_can_be_used(tmp_path: Path, template: str) -> None:
     ],
     ids=["Gemma", "Phi", "no generation prompt", "no user"],
 )
-def test_templates_that_are_refused(tmp_path: Path, template: str, words: str) -> None:
+def test_unusable_templates_are_refused(tmp_path: Path, template: str, words: str) -> None:
     with pytest.raises(InputError) as caught:
         _ = Run(experiment(tmp_path, template)).chat
     assert str(caught.value).startswith("[policy] chat_template: playground's template ") and words in str(caught.value)
@@ -90,7 +90,7 @@ def test_a_template_without_a_system_message_can_be_used_without_one(tmp_path: P
         _ = Run(experiment(tmp_path, template, prompts={"system": ""}, evaluate={"template": "qwen-boxed"})).chat
 
 
-def test_a_template_with_a_byte_order_mark(tmp_path: Path) -> None:
+def test_a_template_may_have_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "t.jinja").write_text("\ufeff" + PLAIN, encoding="utf-8")
     chat = load_chat(Policy(model="playground", chat_template=str(tmp_path / "t.jinja")))
     assert chat.tokenizer.decode(chat.render([QUESTION])).startswith("<|im_start|>user")
@@ -156,7 +156,7 @@ def test_ordinary_messages_are_encoded_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("size, is_refused", [(1, False), (2, False), (3, True)])
-def test_a_tensor_parallelism_that_does_not_divide_the_heads_is_refused(size: int, is_refused: bool) -> None:
+def test_a_tensor_parallel_size_that_does_not_divide_the_heads_is_refused(size: int, is_refused: bool) -> None:
     policy = Policy(model="playground", engine={"tensor_parallel_size": size})
     if not is_refused:
         assert load_chat(policy)
@@ -182,7 +182,7 @@ THINKS = (  # as Qwen3's: thinking is on unless `enable_thinking` is false, and 
         (THINKS, {"enable_thinking": False}, "writes a closed <think> block"),
     ],
 )
-def test_what_a_template_does_about_thinking_is_told(
+def test_chat_says_how_the_template_treats_thinking(
     tmp_path: Path, template: str, kwargs: dict[str, bool], words: str
 ) -> None:
     chat = Run(experiment(tmp_path, template, kwargs=kwargs)).chat
