@@ -174,7 +174,7 @@ def test_rows_without_ids_may_be_added_at_the_end(tmp_path: Path, folder: Folder
     shard_input(Run(experiment_on(tmp_path, rows[:3])), folder)
     manifest = shard_input(Run(experiment_on(tmp_path, rows)), folder)
     assert ids(folder, manifest) == [["00000000", "00000001", "00000002"], ["00000003", "00000004"]]
-    with pytest.raises(InputError, match=r"x\.jsonl, row 1: problem '00000000' asks another question"):
+    with pytest.raises(InputError, match=r"x\.jsonl, row 1: problem '00000000' asks a different question"):
         shard_input(Run(experiment_on(tmp_path, rows[::-1])), folder)
 
 
@@ -210,7 +210,7 @@ def test_a_corrected_problem_stays_in_its_part(tmp_path: Path, folder: Folder) -
     "rows, words",
     [
         ([*good(1), CHANGED, *good(3)], "x.jsonl, row 2: problem 'p2' asks a different question from the"),
-        ([*good(*range(100, 200)), CHANGED], "x.jsonl, row 101: problem 'p2' asks another question"),
+        ([*good(*range(100, 200)), CHANGED], "x.jsonl, row 101: problem 'p2' asks a different question"),
         (good(1, 3), "problem 'p2' of "),
         (good(3, 100), "problem 'p1' of "),
         ([{**good(1)[0], "problem": ""}, *good(2, 3)], "problem 'p1' of "),
