@@ -2,8 +2,8 @@
 
 **Interval of a mean over problems**, after Korn and Graubard (1998): Clopper and Pearson's exact binomial interval for
 an effective number of problems: as many as would have the same variance if each were entirely right or wrong. Samples
-of one problem resemble each other, so this number lies between that of problems and that of samples. If all results
-are the same, the interval is about the exact one for the actual number of problems, such as 0 to 12.5% for none of 30.
+of one problem resemble each other, so this number lies between that of problems and that of samples. If all
+are right or all are wrong, the interval is about the exact one for that many problems, such as 0 to 12.5% for 0 of 30.
 """
 
 import math
