@@ -76,8 +76,8 @@ def hide_answer(solution: str, answer: str, mask: str = "?") -> str:
     r"""Replace the answer with `mask` wherever it is marked as the answer, and wherever its value occurs.
 
     A number is hidden however it is written (1,200, 1200.00 and, up to a hundred, in words), any other answer
-    where it occurs as a whole. The letter of a choice, or another text of one or two characters, is hidden only where it
-    is marked.
+    where it occurs as a whole. A choice's letter, or another text of one or two characters, is hidden only where it is
+    marked.
 
     >>> hide_answer("He sold 48+24 = <<48+24=72>>72 clips, seventy-two in all. #### 72", "72")
     'He sold 48+24 = <<48+24=?>>? clips, ? in all. #### ?'
