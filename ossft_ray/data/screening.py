@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from ossft_ray.common.errors import InputError, brief
-from ossft_ray.common.prompt_templates import Message
+from ossft_ray.common.prompt_templates import split_tools
 from ossft_ray.common.types import Problem
 from ossft_ray.config import Data, Experiment
 from ossft_ray.data.chats import UnusableRow
@@ -159,16 +159,12 @@ class _Screen:
             if not problem.conversation:
                 raise
             raise UnusableRow(f"chat_template: it cannot render the conversation: {brief(error)}") from error
-        if any("tools" in message for message in prompt) and num_tokens == self._num_tokens_without_tools(prompt):
+        if any("tools" in message for message in prompt) and num_tokens == len(self.chat.render(split_tools(prompt)[0])):
             raise UnusableRow("chat_template: it leaves the tools out")
         if num_tokens >= self.chat.context_length:
             raise UnusableRow(
                 f"prompt_too_long: {num_tokens} tokens, and the policy's context is {self.chat.context_length}"
             )
-
-    def _num_tokens_without_tools(self, prompt: list[Message]) -> int:
-        without = [{key: value for key, value in message.items() if key != "tools"} for message in prompt]
-        return len(self.chat.render(without))
 
     def _check_gold(self, problem: Problem, gold: GoldCheck | None) -> list[str]:
         if gold is None:

@@ -98,7 +98,6 @@ _LETTER_NAME = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (\w+)( SYMBOL)?")
 _SPECIAL_TOKEN = re.compile(r"<\|[^<>|]*\|>|</?s>|<(?:end_of_turn|eos|pad)>|</answer>")
 _CURRENCY_SIGN = r"[€£¥₹₩₽]"
 _SIGNS = {"€": "euro", "£": "pound_sterling", "¥": "yuan", "₹": "rupee", "₩": "won", "₽": "ruble"}
-_AMOUNT = r"(?=\s*[\d.]*\d)"
 _MONEY = re.compile(r"\$\s*\d[\d,.]*(?:\{,\}\d+|\s*(?:\Z|[.,;)]|[A-Za-z]{2,})|\s+[A-Za-z])")
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _WRITTEN_DOLLAR = re.compile(

@@ -41,7 +41,6 @@ _WHOLE = [LatexExtractionConfig(normalization_config=_NORMALISATION)]
 _FULL_STOP = re.compile(r"(?<!\.)\s*\.\Z")  # but 0.333... is not 0.333
 _TEXT_NUMBER = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}A-Za-z]*\d[^{}A-Za-z]*)\}")
 _EQUALS = re.compile(r"(?<![<>!:\\])=")
-_WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*")
 
 
 def grade(answer: str, response: str, *, question: str = "") -> Verdict:

@@ -68,7 +68,6 @@ _APPROXIMATELY = re.compile(r"\\(?:approx|simeq|thickapprox|sim|doteq)(?![a-z])|
 _PRODUCT = re.compile(r"(?!.*(.).*\1)[b-df-hj-np-tv-z]{2,4}")  # letters as variables: xy, pqr, but not `no` or `hht`
 _NAME_OF_POINTS = re.compile(r"(?<![\\A-Za-z])[A-Z]{3,}(?![A-Za-z])")
 _DECIMAL = re.compile(r"(?:[A-Za-z]\s*=\s*)?(-?\d+(?:,\d{3})*(?:\.\d+)?)")
-_EQUALS = re.compile(r"(?<![<>!:\\])=")
 _NONE = {"no solution", "no solutions", "none", "no real solution", "no real solutions", "empty set", "the empty set"}
 _UNDEFINED = {"dne", "does not exist", "doesn't exist", "undefined"}
 
