@@ -159,9 +159,8 @@ class _Screen:
             if not problem.conversation:
                 raise
             raise UnusableRow(f"chat_template: it cannot render the conversation: {brief(error)}") from error
-        if any("tools" in message for message in prompt) and num_tokens == len(
-            self.chat.render(split_tools(prompt)[0])
-        ):
+        without_tools, tools = split_tools(prompt)
+        if tools and num_tokens == len(self.chat.render(without_tools)):
             raise UnusableRow("chat_template: it leaves the tools out")
         if num_tokens >= self.chat.context_length:
             raise UnusableRow(
