@@ -117,7 +117,7 @@ def test_attempts_too_long_for_training_are_left_out(tmp_path: Path, chat: Chat)
             {"attempt_token_ids": None},
             r"the tokens of attempt self/0 are not stored, .* rewrite again with \[rewrite\] keep_attempts = true",
         ),
-        ({"prompt": [{"role": "user", "content": "Solve it."}]}, r"was sampled with other \[prompts\]"),
+        ({"prompt": [{"role": "user", "content": "Solve it."}]}, r"was sampled with different \[prompts\]"),
     ],
 )
 def test_attempts_that_a_teacher_cannot_score_are_refused(
