@@ -156,9 +156,9 @@ def tables(folder: Folder, size: Size, plan: Plan) -> tuple[list[str], dict[str,
     contrasts = [pair for pair in PRIMARY if pair[0] in primary and pair[1] in {BASE, *primary}]
     pairs = [*((name, BASE) for name in primary), *((after, before) for before, after in combinations(primary, 2))]
     lines = [
-        f"{size.num_problems} problems, {size.epochs} epochs in batches of {size.batch_size}; "
-        f"{size.num_heldout} held-out problems{' a level' if len(base) > 1 else ''}, {size.num_samples} samples each "
-        "at temperature 1; 95% intervals over seeds and problems (with one seed: over problems alone).",
+        f"{size.num_problems} problems, {size.epochs} {'epoch' if size.epochs == 1 else 'epochs'} in batches of "
+        f"{size.batch_size}; {size.num_heldout} held-out problems{' a level' if len(base) > 1 else ''}, "
+        f"{size.num_samples} samples each at temperature 1; 95% intervals over seeds and problems (with one seed: over problems alone).",
         "",
         "## Primary contrasts",
         "",
