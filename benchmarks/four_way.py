@@ -158,7 +158,8 @@ def tables(folder: Folder, size: Size, plan: Plan) -> tuple[list[str], dict[str,
     lines = [
         f"{size.num_problems} problems, {size.epochs} {'epoch' if size.epochs == 1 else 'epochs'} in batches of "
         f"{size.batch_size}; {size.num_heldout} held-out problems{' a level' if len(base) > 1 else ''}, "
-        f"{size.num_samples} samples each at temperature 1; 95% intervals over seeds and problems (with one seed: over problems alone).",
+        f"{size.num_samples} samples each at temperature 1; 95% intervals over seeds and problems "
+        "(with one seed: over problems alone).",
         "",
         "## Primary contrasts",
         "",
